@@ -1,0 +1,1 @@
+//! What VMs exist: the manifest, parsed once and validated into types.

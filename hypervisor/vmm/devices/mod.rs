@@ -1,0 +1,1 @@
+//! Emulated devices: register reads and writes in, values and interrupt levels out.

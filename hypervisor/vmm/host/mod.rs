@@ -1,0 +1,1 @@
+//! The host machine as its device tree describes it.

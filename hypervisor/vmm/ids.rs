@@ -1,0 +1,95 @@
+//! Names for the things a machine has several of, so that one is never taken for another.
+
+use core::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $letter:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u16);
+
+        impl $name {
+            /// Makes the id of the element with this index.
+            #[must_use]
+            pub const fn new(index: u16) -> Self {
+                Self(index)
+            }
+
+            /// Returns the index this id stands for.
+            #[must_use]
+            pub const fn index(self) -> usize {
+                self.0 as usize
+            }
+
+            /// Returns the index as the number it was made of.
+            #[must_use]
+            pub const fn get(self) -> u16 {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($letter, "{}"), self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// A virtual CPU's index within its VM; also its ACPI processor UID.
+    VcpuId,
+    "vcpu"
+);
+id!(
+    /// A physical CPU's index in the host's device tree.
+    PcpuId,
+    "cpu"
+);
+id!(
+    /// A VM's index in the manifest.
+    VmId,
+    "vm"
+);
+
+/// How many virtual CPUs share one Aff1 value: GICv3 SGI target lists are 16 bits wide (GIC IHI0069, ICC_SGI1R_EL1).
+const CPUS_PER_CLUSTER: u64 = 16;
+
+impl VcpuId {
+    /// Returns the affinity fields of MPIDR_EL1 that this virtual CPU shows.
+    #[must_use]
+    pub const fn affinity(self) -> u64 {
+        let index = self.0 as u64;
+        (index / CPUS_PER_CLUSTER) << 8 | index % CPUS_PER_CLUSTER
+    }
+
+    /// Finds the virtual CPU that an affinity value names, if the value is one that [`VcpuId::affinity`] can give.
+    #[must_use]
+    pub const fn from_affinity(affinity: u64) -> Option<Self> {
+        let (aff0, aff1) = (affinity & 0xff, affinity >> 8 & 0xff);
+        if affinity >> 16 != 0 || aff0 >= CPUS_PER_CLUSTER {
+            return None;
+        }
+        Some(Self((aff1 * CPUS_PER_CLUSTER + aff0) as u16))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::VcpuId;
+
+    #[test]
+    fn affinity_round_trips_for_every_possible_vcpu() {
+        for index in 0..512 {
+            let id = VcpuId::new(index);
+            assert_eq!(VcpuId::from_affinity(id.affinity()), Some(id));
+        }
+    }
+
+    #[test]
+    fn affinities_nobody_has_are_refused() {
+        for value in [0x10, 0x1_0000, 1 << 32, u64::MAX, 0xff] {
+            assert_eq!(VcpuId::from_affinity(value), None, "{value:#x}");
+        }
+    }
+}

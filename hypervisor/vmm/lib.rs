@@ -1,0 +1,19 @@
+//! The half of the hypervisor that decides: what an exit means, what a device register holds, what a guest is told.
+//!
+//! Safe, `no_std`, and testable on any host; `el2`, the binary of this package, does what is decided here.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod config;
+pub mod console;
+pub mod devices;
+pub mod firmware;
+pub mod host;
+pub mod ids;
+pub mod loader;
+pub mod memory;
+pub mod sched;
+pub mod stats;
+pub mod vm;

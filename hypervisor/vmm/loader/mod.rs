@@ -1,0 +1,1 @@
+//! Kernel images and where they go in a guest's memory.

@@ -1,0 +1,1 @@
+//! Virtual machines and their virtual CPUs: the only owner of locks.

@@ -1,0 +1,3 @@
+//! The vgic room of Bullpen.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The commands a person types.
+#![forbid(unsafe_code)]
+
+fn main() {}
