@@ -1,0 +1,298 @@
+//! Where things are in a guest's address space: the map that tables, device trees, the bus and the virtual GIC all agree on.
+//!
+//! A value, not code: [`GuestLayout::default`] is QEMU virt's map, so that images built for that machine run unmodified.
+
+use stage2::GuestPhys;
+
+use crate::ids::VcpuId;
+
+/// The most vCPUs a guest can have: MPIDR Aff0 counts to 16 and Aff1 to 32, and Linux is built for 512.
+pub const MAX_VCPUS: u16 = 512;
+
+/// Size of one vCPU's redistributor: an RD_base and an SGI_base frame (GIC IHI0069, 12.10).
+pub const REDISTRIBUTOR_SIZE: u64 = 0x2_0000;
+
+/// How far up from the RAM base firmware's tables reach at most; raw binaries are loaded right above.
+pub const FIRMWARE_SIZE: u64 = 0x8_0000;
+
+/// The unit in which guest memory is described: the largest translation granule (Arm ARM DDI0487, D8.1.8).
+pub const GRANULE: u64 = 0x1_0000;
+
+/// A range of guest addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First address.
+    pub base: GuestPhys,
+    /// Length in bytes.
+    pub size: u64,
+}
+
+impl Region {
+    /// Describes `size` bytes from `base` on.
+    #[must_use]
+    pub const fn new(base: u64, size: u64) -> Self {
+        Self {
+            base: GuestPhys::new(base),
+            size,
+        }
+    }
+
+    /// Returns the address after the last byte, or `None` when the region is empty or leaves the address space.
+    #[must_use]
+    pub const fn end(self) -> Option<u64> {
+        match self.base.get().checked_add(self.size) {
+            Some(end) if self.size != 0 => Some(end),
+            _ => None,
+        }
+    }
+
+    /// Returns whether `address` is inside.
+    #[must_use]
+    pub const fn contains(self, address: GuestPhys) -> bool {
+        address.get().wrapping_sub(self.base.get()) < self.size
+    }
+
+    /// Returns whether the two regions share a byte.
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.size != 0
+            && other.size != 0
+            && (self.contains(other.base) || other.contains(self.base))
+    }
+
+    /// Returns whether all of `other` is inside.
+    #[must_use]
+    pub const fn covers(self, other: Self) -> bool {
+        match (self.end(), other.end()) {
+            (Some(end), Some(other_end)) => self.base.get() <= other.base.get() && other_end <= end,
+            _ => false,
+        }
+    }
+}
+
+/// A device with registers and one interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceSlot {
+    /// The registers.
+    pub registers: Region,
+    /// Its interrupt as the GIC numbers it (INTID).
+    pub intid: u32,
+}
+
+/// The window kept free for virtio-mmio devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtioWindow {
+    /// All slots.
+    pub registers: Region,
+    /// Bytes a slot.
+    pub stride: u64,
+    /// INTID of the first slot; slot n has this plus n.
+    pub first_intid: u32,
+}
+
+/// The guest's map: addresses and interrupts of everything that is not a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestLayout {
+    /// First address of RAM.
+    pub ram_base: GuestPhys,
+    /// GICv3 distributor.
+    pub distributor: Region,
+    /// Room for the first redistributors, one after the other in vCPU order.
+    pub redistributors: Region,
+    /// Where the redistributors continue that have no room in the first range; above all RAM.
+    pub more_redistributors: GuestPhys,
+    /// PL011 UART, level-triggered.
+    pub uart: DeviceSlot,
+    /// PL031 real-time clock, level-triggered; described to device-tree guests only.
+    pub rtc: DeviceSlot,
+    /// vCPU hot-plug registers and the edge-triggered interrupt of the generic event device.
+    pub hotplug: DeviceSlot,
+    /// virtio-mmio slots.
+    pub virtio: VirtioWindow,
+    /// How many shared peripheral interrupts the GIC has: INTID 32 and up.
+    pub spi_count: u16,
+}
+
+impl Default for GuestLayout {
+    fn default() -> Self {
+        Self {
+            ram_base: GuestPhys::new(0x4000_0000),
+            distributor: Region::new(0x0800_0000, 0x1_0000),
+            redistributors: Region::new(0x080a_0000, 123 * REDISTRIBUTOR_SIZE),
+            more_redistributors: GuestPhys::new(0x40_0000_0000),
+            uart: DeviceSlot {
+                registers: Region::new(0x0900_0000, 0x1000),
+                intid: 33,
+            },
+            rtc: DeviceSlot {
+                registers: Region::new(0x0901_0000, 0x1000),
+                intid: 34,
+            },
+            hotplug: DeviceSlot {
+                registers: Region::new(0x090c_0000, 0x1_0000),
+                intid: 41,
+            },
+            virtio: VirtioWindow {
+                registers: Region::new(0x0a00_0000, 32 * 0x200),
+                stride: 0x200,
+                first_intid: 48,
+            },
+            spi_count: 64,
+        }
+    }
+}
+
+impl GuestLayout {
+    /// Returns the part of RAM that firmware's tables and device trees are put in: the bottom, at most [`FIRMWARE_SIZE`].
+    #[must_use]
+    pub const fn firmware(&self) -> Region {
+        Region {
+            base: self.ram_base,
+            size: FIRMWARE_SIZE,
+        }
+    }
+
+    /// Returns the redistributor ranges of a VM with `max_vcpus` possible vCPUs.
+    ///
+    /// Guests walk each range until GICR_TYPER.Last, so the last frame *of each range* must say Last (GIC IHI0069, GICR_TYPER).
+    #[must_use]
+    pub const fn redistributors(&self, max_vcpus: u16) -> Redistributors {
+        let room = self.redistributors.size / REDISTRIBUTOR_SIZE;
+        let count = max_vcpus as u64;
+        let first = if count < room { count } else { room };
+        Redistributors {
+            first: Region {
+                base: self.redistributors.base,
+                size: first * REDISTRIBUTOR_SIZE,
+            },
+            second: Region {
+                base: self.more_redistributors,
+                size: (count - first) * REDISTRIBUTOR_SIZE,
+            },
+        }
+    }
+}
+
+/// The one or two ranges of a VM's redistributors, in vCPU order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redistributors {
+    first: Region,
+    second: Region,
+}
+
+impl Redistributors {
+    /// Returns the ranges that hold at least one redistributor.
+    pub fn regions(self) -> impl Iterator<Item = Region> {
+        [self.first, self.second]
+            .into_iter()
+            .filter(|region| region.size != 0)
+    }
+
+    /// Returns the RD_base frame of a vCPU, or `None` when the VM has no such vCPU.
+    #[must_use]
+    pub const fn frame(self, vcpu: VcpuId) -> Option<GuestPhys> {
+        let offset = vcpu.get() as u64 * REDISTRIBUTOR_SIZE;
+        if offset < self.first.size {
+            return self.first.base.checked_add(offset);
+        }
+        let offset = offset - self.first.size;
+        if offset < self.second.size {
+            self.second.base.checked_add(offset)
+        } else {
+            None
+        }
+    }
+
+    /// Returns the vCPU whose redistributor `address` is in, and the offset from its RD_base.
+    #[must_use]
+    #[inline]
+    pub const fn find(self, address: GuestPhys) -> Option<(VcpuId, u64)> {
+        let (region, before) = if self.first.contains(address) {
+            (self.first, 0)
+        } else if self.second.contains(address) {
+            (self.second, self.first.size)
+        } else {
+            return None;
+        };
+        let offset = address.get() - region.base.get();
+        let index = (before + offset) / REDISTRIBUTOR_SIZE;
+        Some((VcpuId::new(index as u16), offset % REDISTRIBUTOR_SIZE))
+    }
+
+    /// Returns whether a vCPU's redistributor is the last of its range: the value of GICR_TYPER.Last.
+    #[must_use]
+    pub const fn is_last(self, vcpu: VcpuId) -> bool {
+        let end = (vcpu.get() as u64 + 1) * REDISTRIBUTOR_SIZE;
+        end == self.first.size
+            || (self.second.size != 0 && end == self.first.size + self.second.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GuestLayout, MAX_VCPUS, REDISTRIBUTOR_SIZE, Region};
+    use crate::ids::VcpuId;
+    use alloc::vec::Vec;
+    use stage2::GuestPhys;
+
+    #[test]
+    fn the_default_regions_are_apart() {
+        let layout = GuestLayout::default();
+        let fixed = [
+            layout.distributor,
+            layout.redistributors,
+            layout.uart.registers,
+            layout.rtc.registers,
+            layout.hotplug.registers,
+            layout.virtio.registers,
+            layout.firmware(),
+        ];
+        for (i, a) in fixed.iter().enumerate() {
+            for b in &fixed[i + 1..] {
+                assert!(!a.overlaps(*b), "{a:?} overlaps {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn redistributors_split_after_123() {
+        let layout = GuestLayout::default();
+        let sizes = |count| -> Vec<u64> {
+            layout
+                .redistributors(count)
+                .regions()
+                .map(|r| r.size / REDISTRIBUTOR_SIZE)
+                .collect()
+        };
+        assert_eq!(sizes(1), [1]);
+        assert_eq!(sizes(123), [123]);
+        assert_eq!(sizes(124), [123, 1]);
+        assert_eq!(sizes(MAX_VCPUS), [123, 389]);
+    }
+
+    #[test]
+    fn every_frame_is_found_again() {
+        for count in [1, 2, 16, 123, 124, MAX_VCPUS] {
+            let frames = GuestLayout::default().redistributors(count);
+            for vcpu in (0..count).map(VcpuId::new) {
+                let base = frames.frame(vcpu).unwrap();
+                assert_eq!(frames.find(base), Some((vcpu, 0)));
+                let last = base.checked_add(REDISTRIBUTOR_SIZE - 1).unwrap();
+                assert_eq!(frames.find(last), Some((vcpu, REDISTRIBUTOR_SIZE - 1)));
+                let expected_last = vcpu.get() == count - 1 || vcpu.get() == 122;
+                assert_eq!(frames.is_last(vcpu), expected_last, "{vcpu} of {count}");
+            }
+            assert_eq!(frames.frame(VcpuId::new(count)), None);
+        }
+    }
+
+    #[test]
+    fn region_arithmetic_at_the_edges() {
+        let top = Region::new(u64::MAX - 0xfff, 0x1000);
+        assert_eq!(top.end(), None);
+        assert!(top.contains(GuestPhys::new(u64::MAX)));
+        assert!(!Region::new(0x1000, 0).overlaps(Region::new(0, 0x2000)));
+        assert!(Region::new(0, 0x2000).covers(Region::new(0x1000, 0x1000)));
+        assert!(!Region::new(0, 0x2000).covers(Region::new(0x1000, 0x1001)));
+    }
+}
