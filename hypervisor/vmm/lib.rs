@@ -5,9 +5,12 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod config;
 pub mod console;
+pub mod devicetree;
 pub mod devices;
 pub mod firmware;
 pub mod host;

@@ -1,0 +1,98 @@
+//! The machine's CPUs and how each is started (Linux Documentation/devicetree/bindings/arm/cpus.yaml).
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use stage2::HostPhys;
+
+use super::HostError;
+use crate::devicetree::{Cells, Node, Tree};
+
+/// The affinity fields of MPIDR_EL1: Aff3 in bits 39:32, Aff2 to Aff0 in bits 23:0 (Arm ARM DDI0487, D24.2.118).
+const AFFINITY_MASK: u64 = 0xff_00ff_ffff;
+/// Most CPUs accepted; [`crate::ids::PcpuId`] and the bars hold to 512.
+const MAX_CPUS: usize = 512;
+
+/// How a CPU is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnableMethod {
+    /// By PSCI CPU_ON with the conduit of [`super::Psci`].
+    Psci,
+    /// By writing the entry address to this doubleword and sending an event (Linux booting.rst).
+    SpinTable {
+        /// The CPU's release address.
+        release: HostPhys,
+    },
+    /// The tree names no way that can be used: the CPU serves only if it is the one that boots.
+    None,
+}
+
+/// A CPU that may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostCpu {
+    /// The affinity fields of its MPIDR_EL1, in place.
+    pub mpidr: u64,
+    /// How it is started.
+    pub enable: EnableMethod,
+}
+
+/// Lists the CPUs that are not disabled, in the tree's order.
+pub(super) fn find_all(
+    tree: &Tree<'_>,
+    has_psci: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<HostCpu>, HostError> {
+    let parent = tree.find("/cpus").ok_or(HostError::Missing { what: "CPUs (no /cpus node)" })?;
+    let (address_cells, _) = parent.child_cells();
+    let mut cpus: Vec<HostCpu> = Vec::new();
+    for node in parent.children().filter(|node| is_cpu(node) && node.is_enabled()) {
+        if cpus.len() == MAX_CPUS {
+            warnings.push(format!("{}: ignored, like all CPUs after the first {MAX_CPUS}", node.path()));
+            break;
+        }
+        let reg = node.property("reg").ok_or_else(|| HostError::property(&node, "reg", "is missing"))?;
+        let mpidr = Cells(reg).number(address_cells).filter(|_| (1..=2).contains(&address_cells));
+        let mpidr = mpidr.ok_or_else(|| HostError::property(&node, "reg", "is not a CPU's affinity"))?;
+        if mpidr & !AFFINITY_MASK != 0 {
+            return Err(HostError::property(&node, "reg", "has bits outside MPIDR's affinity fields"));
+        }
+        if cpus.iter().any(|cpu| cpu.mpidr == mpidr) {
+            return Err(HostError::property(&node, "reg", "names the same CPU as another node"));
+        }
+        cpus.push(HostCpu { mpidr, enable: enable_method(&node, has_psci, warnings) });
+    }
+    if cpus.is_empty() {
+        return Err(HostError::Missing { what: "CPUs (no enabled node below /cpus)" });
+    }
+    Ok(cpus)
+}
+
+/// Returns whether a child of `/cpus` is a CPU, and not `cpu-map`, a cache or an idle state.
+fn is_cpu(node: &Node<'_, '_>) -> bool {
+    match node.string("device_type") {
+        Some(kind) => kind == "cpu",
+        None => node.name() == "cpu",
+    }
+}
+
+/// Reads how a CPU is started; what cannot be used is warned of.
+fn enable_method(node: &Node<'_, '_>, has_psci: bool, warnings: &mut Vec<String>) -> EnableMethod {
+    match node.string("enable-method") {
+        Some("psci") | None if has_psci => EnableMethod::Psci,
+        Some("spin-table") => match node.number("cpu-release-addr") {
+            Some(release) if release != 0 && release.is_multiple_of(8) => {
+                EnableMethod::SpinTable { release: HostPhys::new(release) }
+            }
+            _ => {
+                warnings.push(format!("{}: `cpu-release-addr` is missing or not an address", node.path()));
+                EnableMethod::None
+            }
+        },
+        None => EnableMethod::None,
+        Some(method) => {
+            warnings.push(format!("{}: `enable-method` = \"{method}\" cannot be used here", node.path()));
+            EnableMethod::None
+        }
+    }
+}
