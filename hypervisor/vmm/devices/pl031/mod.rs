@@ -1,0 +1,155 @@
+//! The PL031 real-time clock: seconds since the epoch, and an alarm.
+//!
+//! The clock is an offset to the time that every access brings along, so it costs nothing while nobody looks. The alarm rings
+//! lazily: the caller asks [`Pl031::deadline_ns`] after each write and calls [`Pl031::tick`] when that time has come.
+//!
+//! Neighbours: `spec` (registers).
+
+pub mod spec;
+#[cfg(test)]
+mod tests;
+
+use super::{AccessWidth, Device, Effect, Reading, primecell};
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// One real-time clock.
+#[derive(Debug)]
+pub struct Pl031 {
+    /// What DR shows at time 0 (modulo 2^32, as the register counts).
+    base_s: u32,
+    match_s: u32,
+    load_s: u32,
+    /// When DR next equals MR, in seconds of the caller's time; `None` once it has rung or before MR was written.
+    alarm_s: Option<u64>,
+    raw: bool,
+    mask: bool,
+}
+
+impl Pl031 {
+    /// Makes a clock that showed `wall_clock_s` seconds since the epoch when the caller's time was zero.
+    #[must_use]
+    pub const fn new(wall_clock_s: u32) -> Self {
+        Self {
+            base_s: wall_clock_s,
+            match_s: 0,
+            load_s: wall_clock_s,
+            alarm_s: None,
+            raw: false,
+            mask: false,
+        }
+    }
+
+    /// Returns what DR shows at `now_ns`.
+    #[must_use]
+    pub const fn seconds(&self, now_ns: u64) -> u32 {
+        self.base_s.wrapping_add((now_ns / NS_PER_S) as u32)
+    }
+
+    /// Sets the clock, as a write to LR or EFI's SetTime does.
+    pub fn set_seconds(&mut self, seconds: u32, now_ns: u64) {
+        self.load_s = seconds;
+        self.base_s = seconds.wrapping_sub((now_ns / NS_PER_S) as u32);
+        if self.alarm_s.is_some() {
+            self.arm(now_ns);
+        }
+    }
+
+    /// Returns when [`Pl031::tick`] wants to be called because the line will rise, if it will.
+    #[must_use]
+    pub fn deadline_ns(&self) -> Option<u64> {
+        if self.mask {
+            self.alarm_s?.checked_mul(NS_PER_S)
+        } else {
+            None
+        }
+    }
+
+    /// Rings the alarm if its time has come.
+    pub fn tick(&mut self, now_ns: u64) -> Effect {
+        let before = self.line();
+        self.ring_if_due(now_ns);
+        Effect::line_moved(before, self.line())
+    }
+
+    fn ring_if_due(&mut self, now_ns: u64) {
+        if self
+            .alarm_s
+            .is_some_and(|alarm_s| now_ns / NS_PER_S >= alarm_s)
+        {
+            self.alarm_s = None;
+            self.raw = true;
+        }
+    }
+
+    /// Computes when DR will next equal MR: now, if it does.
+    fn arm(&mut self, now_ns: u64) {
+        let distance_s = self.match_s.wrapping_sub(self.seconds(now_ns));
+        self.alarm_s = Some((now_ns / NS_PER_S).saturating_add(u64::from(distance_s)));
+    }
+
+    fn read_register(&self, offset: u64, now_ns: u64) -> u32 {
+        match offset {
+            spec::DR => self.seconds(now_ns),
+            spec::MR => self.match_s,
+            spec::LR => self.load_s,
+            spec::CR => spec::CR_START,
+            spec::IMSC => u32::from(self.mask),
+            spec::RIS => u32::from(self.raw),
+            spec::MIS => u32::from(self.line()),
+            _ => primecell::read_id(spec::PERIPHERAL_ID, offset) as u32,
+        }
+    }
+
+    fn write_register(&mut self, offset: u64, value: u32, now_ns: u64) {
+        match offset {
+            spec::MR => {
+                self.match_s = value;
+                self.arm(now_ns);
+            }
+            spec::LR => self.set_seconds(value, now_ns),
+            spec::IMSC => self.mask = value & spec::INT_ALARM != 0,
+            spec::ICR if value & spec::INT_ALARM != 0 => self.raw = false,
+            _ => {}
+        }
+    }
+}
+
+/// 32-bit accesses at a register's own offset are served, and narrower reads of its low bytes; others read 0 and write nothing.
+impl Device for Pl031 {
+    fn read(&mut self, offset: u64, width: AccessWidth, now_ns: u64) -> Reading {
+        if offset & 0b11 != 0 || width == AccessWidth::Double {
+            return Reading::value(0);
+        }
+        let before = self.line();
+        self.ring_if_due(now_ns);
+        let value = u64::from(self.read_register(offset, now_ns)) & width.mask();
+        Reading {
+            value,
+            line: Effect::line_moved(before, self.line()).line,
+        }
+    }
+
+    fn write(&mut self, offset: u64, width: AccessWidth, value: u64, now_ns: u64) -> Effect {
+        if offset & 0b11 != 0 || width != AccessWidth::Word {
+            return Effect::NONE;
+        }
+        let before = self.line();
+        self.ring_if_due(now_ns);
+        self.write_register(offset, value as u32, now_ns);
+        self.ring_if_due(now_ns);
+        Effect::line_moved(before, self.line())
+    }
+
+    fn line(&self) -> bool {
+        self.raw && self.mask
+    }
+
+    /// Forgets the alarm; the time goes on, as a battery keeps it.
+    fn reset(&mut self) {
+        self.match_s = 0;
+        self.alarm_s = None;
+        self.raw = false;
+        self.mask = false;
+    }
+}

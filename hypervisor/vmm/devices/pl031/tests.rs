@@ -1,0 +1,151 @@
+//! The clock as Linux's `rtc-pl031` uses it.
+
+use super::{
+    NS_PER_S, Pl031,
+    spec::{CR, DR, ICR, IMSC, LR, MIS, MR, RIS},
+};
+use crate::devices::{AccessWidth, Device, Effect};
+use proptest::prelude::*;
+
+const BASE_S: u32 = 1_795_390_067;
+
+fn get(rtc: &mut Pl031, offset: u64, now_s: u64) -> u32 {
+    rtc.read(offset, AccessWidth::Word, now_s * NS_PER_S).value as u32
+}
+
+fn set(rtc: &mut Pl031, offset: u64, value: u32, now_s: u64) -> Effect {
+    rtc.write(
+        offset,
+        AccessWidth::Word,
+        u64::from(value),
+        now_s * NS_PER_S,
+    )
+}
+
+#[test]
+fn registers_at_reset() {
+    let mut rtc = Pl031::new(BASE_S);
+    let cases = [
+        (DR, BASE_S + 9),
+        (MR, 0),
+        (LR, BASE_S),
+        (CR, 1),
+        (IMSC, 0),
+        (RIS, 0),
+        (MIS, 0),
+        (ICR, 0),
+        (0x20, 0),
+        (0xfe0, 0x31),
+        (0xfe4, 0x10),
+        (0xfe8, 0x14),
+        (0xff0, 0x0d),
+        (0xffc, 0xb1),
+    ];
+    for (offset, expected) in cases {
+        assert_eq!(get(&mut rtc, offset, 9), expected, "{offset:#x}");
+    }
+    assert_eq!(rtc.deadline_ns(), None);
+}
+
+#[test]
+fn setting_the_clock_counts_on_from_there() {
+    let mut rtc = Pl031::new(BASE_S);
+    let _ = set(&mut rtc, LR, 1000, 50);
+    assert_eq!(get(&mut rtc, LR, 60), 1000);
+    assert_eq!(get(&mut rtc, DR, 60), 1010);
+    rtc.reset();
+    assert_eq!(
+        get(&mut rtc, DR, 61),
+        1011,
+        "a reset of the guest does not set the clock back"
+    );
+    let _ = set(&mut rtc, LR, u32::MAX, 100);
+    assert_eq!(get(&mut rtc, DR, 102), 1, "the counter is 32 bits wide");
+}
+
+#[test]
+fn alarm_rings_at_its_second_and_says_when() {
+    let mut rtc = Pl031::new(BASE_S);
+    let _ = set(&mut rtc, IMSC, 1, 10);
+    assert_eq!(set(&mut rtc, MR, BASE_S + 30, 10), Effect::NONE);
+    assert_eq!(rtc.deadline_ns(), Some(30 * NS_PER_S));
+    assert_eq!(rtc.tick(30 * NS_PER_S - 1), Effect::NONE);
+    assert_eq!(rtc.tick(30 * NS_PER_S).line, Some(true));
+    assert_eq!(rtc.deadline_ns(), None);
+    assert_eq!((get(&mut rtc, RIS, 31), get(&mut rtc, MIS, 31)), (1, 1));
+    assert_eq!(set(&mut rtc, ICR, 1, 31).line, Some(false));
+    assert_eq!(rtc.tick(40 * NS_PER_S), Effect::NONE, "it rings once");
+}
+
+#[test]
+fn alarm_for_this_very_second_rings_at_once() {
+    let mut rtc = Pl031::new(BASE_S);
+    let _ = set(&mut rtc, IMSC, 1, 10);
+    assert_eq!(set(&mut rtc, MR, BASE_S + 10, 10).line, Some(true));
+}
+
+#[test]
+fn masked_alarm_rings_silently() {
+    let mut rtc = Pl031::new(BASE_S);
+    let _ = set(&mut rtc, MR, BASE_S + 5, 0);
+    assert_eq!(rtc.deadline_ns(), None, "nobody would hear it");
+    assert_eq!((get(&mut rtc, RIS, 6), get(&mut rtc, MIS, 6)), (1, 0));
+    assert_eq!(set(&mut rtc, IMSC, 1, 6).line, Some(true));
+    rtc.reset();
+    assert!(!rtc.line());
+}
+
+#[test]
+fn setting_the_clock_moves_the_alarm() {
+    let mut rtc = Pl031::new(0);
+    let _ = set(&mut rtc, IMSC, 1, 0);
+    let _ = set(&mut rtc, MR, 100, 0);
+    let _ = set(&mut rtc, LR, 90, 20);
+    assert_eq!(rtc.deadline_ns(), Some(30 * NS_PER_S));
+}
+
+#[test]
+fn odd_widths_and_offsets_do_nothing() {
+    let mut rtc = Pl031::new(BASE_S);
+    for (offset, width) in [
+        (LR, AccessWidth::Byte),
+        (LR, AccessWidth::Half),
+        (LR, AccessWidth::Double),
+        (LR + 2, AccessWidth::Word),
+    ] {
+        assert_eq!(rtc.write(offset, width, 7, 0), Effect::NONE);
+    }
+    assert_eq!(get(&mut rtc, LR, 0), BASE_S);
+    assert_eq!(rtc.read(DR, AccessWidth::Double, 0).value, 0);
+    assert_eq!(
+        rtc.read(DR, AccessWidth::Byte, 0).value,
+        u64::from(BASE_S & 0xff)
+    );
+}
+
+proptest! {
+    /// Whatever a guest writes at whatever time: no panic, every move of the line is told, and a deadline is in the future
+    /// or at most now.
+    #[test]
+    fn line_moves_are_all_told(
+        steps in proptest::collection::vec((any::<bool>(), 0u64..0x24, any::<u32>(), any::<u64>()), 1..100),
+    ) {
+        let mut rtc = Pl031::new(BASE_S);
+        let mut line = false;
+        for (write, offset, value, now_ns) in steps {
+            let moved = if write {
+                rtc.write(offset & !3, AccessWidth::Word, u64::from(value), now_ns).line
+            } else {
+                rtc.read(offset, AccessWidth::Word, now_ns).line
+            };
+            if let Some(level) = moved {
+                prop_assert_ne!(level, line);
+                line = level;
+            }
+            prop_assert_eq!(line, rtc.line());
+            if write {
+                prop_assert!(rtc.deadline_ns().is_none_or(|deadline| deadline > now_ns / NS_PER_S * NS_PER_S));
+            }
+        }
+    }
+}
