@@ -1,0 +1,194 @@
+//! Builds what runs on the bare machine: the hypervisor's image and the test guests.
+
+use crate::setup::toolchain::{self, Toolchain};
+use crate::{elf, paths, process, say};
+use anyhow::{Context, ensure};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// The target of everything that runs bare: FP/SIMD registers stay the guest's until they are switched.
+pub(crate) const TARGET: &str = "aarch64-unknown-none-softfloat";
+
+/// What differs between the programs that are built for the bare machine.
+struct Program<'a> {
+    /// Names the target directory, and the linker script `linker/NAME.ld`.
+    name: &'a str,
+    /// The arguments that choose the package.
+    package: &'a [&'a str],
+    /// Whether the program runs at any address.
+    position_independent: bool,
+}
+
+/// The hypervisor: `Image`s are started at any 2 MiB-aligned base.
+const HYPERVISOR: Program<'static> = Program {
+    name: "el2",
+    package: &[
+        "--package",
+        "hypervisor",
+        "--bin",
+        "hypervisor",
+        "--features",
+        "el2",
+    ],
+    position_independent: true,
+};
+
+/// The test guests: linked to the address where a raw binary is loaded.
+const GUESTS: Program<'static> = Program {
+    name: "guest",
+    package: &["--manifest-path", "tests/guests/Cargo.toml", "--bins"],
+    position_independent: false,
+};
+
+/// Builds the hypervisor and returns the path of its flat image, `hypervisor.img`.
+pub(crate) fn hypervisor() -> anyhow::Result<PathBuf> {
+    let toolchain = toolchain::ensure()?;
+    let executables = say::step("building the hypervisor", || {
+        compile(&toolchain, &HYPERVISOR)
+    })?;
+    let executable = executables
+        .first()
+        .context("cargo built no executable named hypervisor")?;
+    let image = paths::bare_target(HYPERVISOR.name).join("hypervisor.img");
+    let flat = write_flat(executable, &image)?;
+    ensure!(
+        flat.has_image_header,
+        "{} does not start with an arm64 Image header: see linker/el2.ld",
+        executable.display()
+    );
+    say::line(&format!(
+        "{}: {} bytes, {} in memory",
+        image.display(),
+        flat.bytes.len(),
+        flat.memory_size
+    ));
+    Ok(image)
+}
+
+/// Builds the test guests and returns the directory with one `NAME.img` each.
+pub(crate) fn guests() -> anyhow::Result<Option<PathBuf>> {
+    if !paths::root().join("tests/guests/Cargo.toml").is_file() {
+        return Ok(None);
+    }
+    let toolchain = toolchain::ensure()?;
+    let executables = say::step("building the test guests", || compile(&toolchain, &GUESTS))?;
+    let directory = paths::bare_target(GUESTS.name).join("images");
+    std::fs::create_dir_all(&directory)?;
+    for executable in &executables {
+        let name = executable
+            .file_stem()
+            .context("an executable without a name")?;
+        write_flat(executable, &directory.join(name).with_extension("img"))?;
+    }
+    say::line(&format!(
+        "{}: {} guests",
+        directory.display(),
+        executables.len()
+    ));
+    Ok(Some(directory))
+}
+
+/// Lints the hypervisor's EL2 half; `None` where the toolchain has no clippy for the target.
+pub(crate) fn clippy_command() -> anyhow::Result<Option<Command>> {
+    let toolchain = toolchain::ensure()?;
+    if !toolchain.has_clippy() {
+        return Ok(None);
+    }
+    let mut command = cargo(&toolchain, "clippy", &HYPERVISOR);
+    command.args(["--", "--deny", "warnings"]);
+    Ok(Some(command))
+}
+
+/// The compiler and linker flags of everything bare: the one place where they stand.
+fn flags(toolchain: &Toolchain, program: &Program) -> Vec<String> {
+    let script = paths::root()
+        .join("linker")
+        .join(program.name)
+        .with_extension("ld");
+    let link = |argument: &str| format!("-Clink-arg={argument}");
+    let mut flags = vec![
+        link(&format!("-T{}", script.display())),
+        link("--no-dynamic-linker"),
+        link("--build-id=none"),
+        link("-z"),
+        link("max-page-size=4096"),
+        "-Cforce-frame-pointers=no".to_owned(),
+    ];
+    if program.position_independent {
+        flags.extend(["-Crelocation-model=pic".to_owned(), link("-pie")]);
+    } else {
+        flags.push("-Crelocation-model=static".to_owned());
+    }
+    flags.extend(toolchain.link_flags());
+    flags
+}
+
+fn cargo(toolchain: &Toolchain, verb: &str, program: &Program) -> Command {
+    let mut command = toolchain.cargo();
+    command
+        .current_dir(paths::root())
+        .arg(verb)
+        .args(toolchain.cargo_flags())
+        .args(["--release", "--target", TARGET])
+        .args(program.package)
+        .env("CARGO_TARGET_DIR", paths::bare_target(program.name))
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            flags(toolchain, program).join("\x1f"),
+        );
+    command
+}
+
+/// Builds a program and returns its executables.
+fn compile(toolchain: &Toolchain, program: &Program) -> anyhow::Result<Vec<PathBuf>> {
+    let mut command = cargo(toolchain, "build", program);
+    command
+        .args(["--message-format", "json-render-diagnostics"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {}", process::shown(&command)))?;
+    ensure!(
+        output.status.success(),
+        "{} failed ({})",
+        process::shown(&command),
+        output.status
+    );
+    Ok(executables(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The executables that cargo's JSON messages name.
+fn executables(messages: &str) -> Vec<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+        .collect()
+}
+
+fn write_flat(executable: &Path, image: &Path) -> anyhow::Result<elf::Flat> {
+    let bytes = std::fs::read(executable)
+        .with_context(|| format!("cannot read {}", executable.display()))?;
+    let flat =
+        elf::flatten(&bytes).with_context(|| format!("cannot flatten {}", executable.display()))?;
+    std::fs::write(image, &flat.bytes)
+        .with_context(|| format!("cannot write {}", image.display()))?;
+    Ok(flat)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executables_are_read_from_cargos_messages() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","executable":"/t/smp"}"#,
+            "\nnot json\n",
+        );
+        assert_eq!(executables(messages), [PathBuf::from("/t/smp")]);
+    }
+}

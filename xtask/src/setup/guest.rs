@@ -1,0 +1,147 @@
+//! The guests' parts, from Debian's packages: three kernels, busybox and, for one test, udev with its libraries.
+
+use super::archive::{self, Archive};
+use crate::{paths, say};
+use anyhow::Context;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// A Debian kernel: where it comes from and what it is called here.
+pub(crate) struct Kernel {
+    /// The name of its file in the cache.
+    pub(crate) name: &'static str,
+    suite: &'static str,
+    /// A regular expression for its package; the newest match is taken.
+    package: &'static str,
+    /// A pattern for the kernel in the package.
+    file: &'static str,
+}
+
+/// The kernel of the demo: ACPI hot-add works, all spares are `present` from boot.
+pub(crate) const LINUX_6_12: Kernel = Kernel {
+    name: "linux-6.12",
+    suite: "bookworm-backports",
+    package: "^linux-image-6\\.12\\.[^-]*-cloud-arm64$",
+    file: "./boot/vmlinuz-*",
+};
+
+/// The kernels that guests are tested with: 6.1 has no hot-add, 7.2 makes spares `present` at hot-add.
+pub(crate) const KERNELS: [Kernel; 3] = [
+    Kernel {
+        name: "linux-6.1",
+        suite: "bookworm",
+        package: "^linux-image-6\\.1\\.[^-]*-[0-9]+-cloud-arm64$",
+        file: "./boot/vmlinuz-*",
+    },
+    LINUX_6_12,
+    Kernel {
+        name: "linux-7.2",
+        suite: "sid",
+        package: "^linux-binary-7\\.[^-]*-cloud-arm64$",
+        file: "./usr/lib/modules/*/vmlinuz",
+    },
+];
+
+/// The suite that the initramfs is made of.
+const USERLAND_SUITE: &str = "bookworm";
+
+/// The path of a kernel, fetched if it is not in the cache.
+pub(crate) fn kernel(kernel: &Kernel) -> anyhow::Result<PathBuf> {
+    cached(&format!("kernels/{}", kernel.name), |destination| {
+        let archive = Archive::open(kernel.suite)?;
+        let package = archive
+            .names(kernel.package)?
+            .pop()
+            .with_context(|| format!("{} has no package {}", kernel.suite, kernel.package))?;
+        say::step(&format!("fetching {package}"), || {
+            fetch_file(&archive, &package, kernel.file, destination)
+        })
+    })
+}
+
+/// The path of a static busybox for arm64.
+pub(crate) fn busybox() -> anyhow::Result<PathBuf> {
+    cached("busybox", |destination| {
+        let archive = Archive::open(USERLAND_SUITE)?;
+        say::step("fetching busybox-static", || {
+            fetch_file(&archive, "busybox-static", "./bin/busybox", destination)
+        })
+    })
+}
+
+/// The path of a directory that holds udev and the libraries of its whole closure, laid out as on a Debian system.
+pub(crate) fn udev() -> anyhow::Result<PathBuf> {
+    cached("udev", |destination| {
+        let archive = Archive::open(USERLAND_SUITE)?;
+        say::step("fetching udev and its libraries", || {
+            let packages: Vec<String> = archive
+                .closure("udev")?
+                .into_iter()
+                .filter(|name| name == "udev" || name.starts_with("lib"))
+                .collect();
+            for package in archive.download(&packages)? {
+                archive::unpack(&package, "./*", destination)?;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Fetches one file of one package.
+fn fetch_file(
+    archive: &Archive,
+    package: &str,
+    pattern: &str,
+    destination: &Path,
+) -> anyhow::Result<()> {
+    let scratch = destination.with_extension("unpacked");
+    drop(fs::remove_dir_all(&scratch));
+    for deb in archive.download(&[package.to_owned()])? {
+        archive::unpack(&deb, pattern, &scratch)?;
+    }
+    let file = only_file(&scratch)?.with_context(|| format!("{package} holds no {pattern}"))?;
+    fs::rename(file, destination)?;
+    fs::remove_dir_all(&scratch)?;
+    Ok(())
+}
+
+fn only_file(directory: &Path) -> anyhow::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(directory)?.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            if let Some(file) = only_file(&path)? {
+                return Ok(Some(file));
+            }
+        } else {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+/// Makes something in the cache unless it is there. Only one process does so at a time, and what is there is whole.
+fn cached(name: &str, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<PathBuf> {
+    let path = paths::cache().join(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    let directory = path.parent().context("a cache entry without a directory")?;
+    fs::create_dir_all(directory).with_context(|| {
+        format!(
+            "cannot write to {}: set BULLPEN_CACHE to another directory",
+            directory.display()
+        )
+    })?;
+    let lock = File::create(paths::cache().join("lock"))?;
+    lock.lock().context("cannot lock the cache")?;
+    if !path.exists() {
+        let partial = path.with_file_name(format!(
+            "{}.partial",
+            path.file_name().unwrap_or_default().to_string_lossy()
+        ));
+        drop(fs::remove_dir_all(&partial));
+        make(&partial)?;
+        fs::rename(&partial, &path)?;
+    }
+    Ok(path)
+}
