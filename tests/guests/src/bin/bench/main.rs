@@ -1,0 +1,35 @@
+//! The bench guest: what each operation costs, in nanoseconds of the virtual counter.
+//!
+//! Under QEMU's `-icount shift=0,sleep=off` one nanosecond is one instruction, on all CPUs together. A line a row:
+//! `BENCH row min median p99 max spread n`, preceded by `BENCH-INFO key=value …`. Round trips include the guest's own
+//! loop: the operation, its operands, and a two-instruction loop. Before each sample every other CPU is in WFI.
+//!
+//! Words on the command line: `rows=a,b` picks rows; `shared` says that vCPUs 0 and 1, and 2 and 3, share a CPU, so that
+//! the rows that depend on it are measured so and end in `-shared`; `samples=n` (at most 4096; 1000 by default).
+//!
+//! Neighbours: `paths` (the measured code), `report` (statistics), `rows` (what is measured).
+#![no_std]
+#![no_main]
+
+mod paths;
+mod report;
+mod rows;
+
+use guest_rt::{gic, guest, machine, println, timer};
+
+guest!(main);
+
+fn main() {
+    gic::init_distributor();
+    gic::init_cpu();
+    paths::install_vectors();
+    println!(
+        "BENCH-INFO cntfrq={} cpus={} conduit={:?} unit=ns shared={}",
+        timer::frequency(),
+        machine().cpus().len(),
+        machine().conduit(),
+        machine().word("shared")
+    );
+    let failed = rows::run_all();
+    println!("DONE {} passed, {failed} failed, 0 ignored", rows::count() - failed);
+}

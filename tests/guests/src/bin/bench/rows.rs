@@ -1,0 +1,300 @@
+//! The rows of the table: each takes one sample, or says why it cannot.
+
+use crate::paths::{self, MAILBOX};
+use crate::report::{SAMPLES_MAX, Samples, nanoseconds, ticks};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, Ordering};
+use guest_rt::gic::{GICD_TYPER, ISENABLER, sgi_value};
+use guest_rt::uart::FR;
+use guest_rt::{cpu, exception, gic, insn, machine, println, psci, timer, uart};
+
+/// How many samples a row takes unless the command line says otherwise.
+const SAMPLES: u64 = 1000;
+/// How long everything rests before a sample, so that every other CPU is in WFI.
+const SETTLE_NS: u64 = 20_000;
+/// How long a two-CPU operation gets before its result is read.
+const PATIENCE_NS: u64 = 200_000;
+/// How far ahead a timer is set.
+const AHEAD_NS: u64 = 20_000;
+/// Operations per sample where the counter is coarser than a nanosecond.
+const COARSE_BATCH: u64 = 256;
+/// A function that neither PSCI nor any other SMCCC service defines.
+const UNKNOWN_FUNCTION: u64 = 0x8400_ff00;
+/// An SPI that no device uses; its word of GICD_ISENABLER is the one written.
+const SPARE_WORD: u64 = 4;
+
+/// One sample in nanoseconds, or `None` when the operation did not happen.
+type Sample = fn() -> Option<u64>;
+
+/// What a row needs of the other CPUs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    /// Nothing.
+    None,
+    /// One that waits in WFI and leaves its handler's count.
+    Waiting,
+    /// One that answers an SGI with an SGI.
+    Echoing,
+    /// One that is off.
+    Off,
+}
+
+struct Row {
+    name: &'static str,
+    peer: Peer,
+    /// Whether sharing a CPU changes what it measures.
+    shares: bool,
+    sample: Sample,
+}
+
+const fn row(name: &'static str, peer: Peer, shares: bool, sample: Sample) -> Row {
+    Row { name, peer, shares, sample }
+}
+
+static ROWS: [Row; 19] = [
+    row("hvc-psci-version", Peer::None, false, || batch(|n| paths::call1(psci::VERSION, n))),
+    row("hvc-affinity-info", Peer::None, false, || batch(|n| paths::call3(psci::AFFINITY_INFO, cpu::affinity(), 0, n))),
+    row("hvc-unknown", Peer::None, false, || batch(|n| paths::call1(UNKNOWN_FUNCTION, n))),
+    row("gicd-typer-read", Peer::None, false, || batch(|n| paths::load32(machine().distributor() + GICD_TYPER, n))),
+    row("gicd-isenabler-write", Peer::None, false, || {
+        batch(|n| paths::store32(machine().distributor() + ISENABLER + SPARE_WORD, 0x100, n))
+    }),
+    row("gicr-typer-read", Peer::None, false, || {
+        batch(|n| paths::load32(cpu::current().redistributor() + gic::GICR_TYPER, n))
+    }),
+    row("pl011-fr-read", Peer::None, false, || batch(|n| paths::load32(uart::base() + FR, n))),
+    row("id-register-read", Peer::None, false, || batch(paths::id_register)),
+    row("physical-timer-write", Peer::None, false, || batch(paths::physical_timer)),
+    row("sgi-self", Peer::None, false, sgi_self),
+    row("vtimer-spinning", Peer::None, false, || from_deadline(paths::timer_spinning)),
+    row("vtimer-wfi", Peer::None, true, || from_deadline(paths::timer_waiting)),
+    row("cpu-suspend-resume", Peer::None, true, cpu_suspend),
+    row("sgi-to-wfi", Peer::Waiting, true, sgi_to_wfi),
+    row("sgi-ping-pong-wfi", Peer::Echoing, true, sgi_ping_pong),
+    row("cpu-on-first-instruction", Peer::Off, true, cpu_on),
+    row("cpu-off-to-affinity-off", Peer::Off, true, cpu_off),
+    row("sgi-switch", Peer::Waiting, true, sgi_to_wfi),
+    row("sgi-switch-ping-pong", Peer::Echoing, true, sgi_ping_pong),
+];
+
+struct Holder(UnsafeCell<Samples>);
+
+#[expect(unsafe_code, reason = "a large static buffer")]
+// SAFETY: only the boot CPU touches it.
+unsafe impl Sync for Holder {}
+
+static SAMPLES_BUFFER: Holder = Holder(UnsafeCell::new(Samples::new()));
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Returns how many rows there are to run.
+pub fn count() -> usize {
+    ROWS.iter().filter(|row| wanted(row)).count()
+}
+
+/// Rows between vCPUs of one CPU exist only where CPUs are shared.
+fn wanted(row: &Row) -> bool {
+    let shared = machine().word("shared");
+    let chosen = machine().value("rows").is_none_or(|list| list.split(',').any(|name| name == row.name));
+    let switch = row.name.starts_with("sgi-switch");
+    let cpus = machine().cpus().len();
+    let enough = row.peer == Peer::None || peer(row) < cpus;
+    chosen && enough && (row.shares || !shared) && (!switch || shared)
+}
+
+/// Returns the index of the other CPU: the one that shares this CPU, or one on another.
+fn peer(row: &Row) -> usize {
+    if row.name.starts_with("sgi-switch") || !machine().word("shared") { 1 } else { 2 }
+}
+
+/// Runs the rows; returns how many gave no number.
+pub fn run_all() -> usize {
+    let shared = machine().word("shared");
+    gic::enable(paths::rows_sgi());
+    gic::enable(timer::VIRTUAL_INTID);
+    if shared {
+        // What shares a CPU is on, and idle.
+        for index in [1, 3] {
+            if index < machine().cpus().len() && cpu::start(index, idle, 0) != psci::SUCCESS {
+                println!("BENCH-FAILED CPU {index} does not start");
+            }
+        }
+    }
+    #[expect(unsafe_code, reason = "a large static buffer")]
+    // SAFETY: only the boot CPU runs this, once.
+    let samples = unsafe { &mut *SAMPLES_BUFFER.0.get() };
+    let mut failed = 0;
+    for row in ROWS.iter().filter(|row| wanted(row)) {
+        if !measure(row, samples, if shared { "-shared" } else { "" }) {
+            failed += 1;
+        }
+    }
+    failed
+}
+
+fn measure(row: &Row, samples: &mut Samples, suffix: &str) -> bool {
+    let wanted = machine().number("samples").unwrap_or(SAMPLES).clamp(1, SAMPLES_MAX as u64);
+    samples.clear();
+    PEER.store(peer(row), Ordering::Relaxed);
+    if !start_peer(row) {
+        println!("BENCH-FAILED {}{suffix}: the other CPU does not start", row.name);
+        return false;
+    }
+    rest(10 * SETTLE_NS);
+    // The first samples warm what can be warmed: translated code in QEMU, caches and predictors on a board.
+    for _ in 0..4 {
+        let _ = (row.sample)();
+    }
+    for _ in 0..wanted {
+        if row.peer != Peer::None {
+            rest(SETTLE_NS);
+        }
+        match (row.sample)() {
+            Some(value) => samples.add(value),
+            None => break,
+        }
+    }
+    stop_peer(row);
+    samples.print(row.name, suffix)
+}
+
+static PEER: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(1);
+
+fn peer_affinity() -> u64 {
+    machine().cpus().get(PEER.load(Ordering::Relaxed)).copied().unwrap_or(0)
+}
+
+fn to_peer() -> u64 {
+    sgi_value(peer_affinity(), paths::rows_sgi())
+}
+
+/// Waits in WFI, so that everything else is idle too afterwards.
+fn rest(nanoseconds: u64) {
+    let _ = paths::timer_waiting(timer::now() + ticks(nanoseconds));
+}
+
+fn batch(operation: impl Fn(u64) -> u64) -> Option<u64> {
+    let count = if timer::frequency() >= 1_000_000_000 { 1 } else { COARSE_BATCH };
+    // One instruction of the measured ticks is the second read of the counter; a coarse counter's quotient is rounded.
+    Some((nanoseconds(operation(count)).saturating_sub(1) + count / 2) / count)
+}
+
+fn sgi_self() -> Option<u64> {
+    let (start, end) = paths::sgi_to_self(sgi_value(cpu::affinity(), paths::rows_sgi()));
+    Some(nanoseconds(end - start))
+}
+
+fn from_deadline(wait: fn(u64) -> u64) -> Option<u64> {
+    let deadline = timer::now() + ticks(AHEAD_NS);
+    Some(nanoseconds(wait(deadline).saturating_sub(deadline)))
+}
+
+fn cpu_suspend() -> Option<u64> {
+    let deadline = timer::now() + ticks(AHEAD_NS);
+    Some(nanoseconds(paths::suspend(deadline)? - deadline))
+}
+
+fn sgi_to_wfi() -> Option<u64> {
+    MAILBOX.clear();
+    timer::arm_virtual(timer::now() + ticks(PATIENCE_NS));
+    let (start, _) = paths::send_and_wait(to_peer());
+    Some(nanoseconds(MAILBOX.take()?.saturating_sub(start)))
+}
+
+fn sgi_ping_pong() -> Option<u64> {
+    let (start, end) = paths::send_and_wait(to_peer());
+    Some(nanoseconds(end - start))
+}
+
+fn cpu_on() -> Option<u64> {
+    MAILBOX.clear();
+    let affinity = peer_affinity();
+    timer::arm_virtual(timer::now() + ticks(PATIENCE_NS));
+    let (start, answer) = paths::cpu_on(affinity);
+    let stamp = MAILBOX.take()?;
+    let off = timer::within_ms(1000, || psci::affinity_info(affinity) == psci::AFFINITY_OFF);
+    (answer == psci::SUCCESS && off).then(|| nanoseconds(stamp.saturating_sub(start)))
+}
+
+fn cpu_off() -> Option<u64> {
+    MAILBOX.clear();
+    if cpu::start(PEER.load(Ordering::Relaxed), off_when_told, 0) != psci::SUCCESS {
+        return None;
+    }
+    rest(PATIENCE_NS);
+    let end = paths::poll_until_off(to_peer(), peer_affinity());
+    Some(nanoseconds(end.saturating_sub(MAILBOX.take()?)))
+}
+
+fn start_peer(row: &Row) -> bool {
+    let index = peer(row);
+    STOP.store(false, Ordering::Release);
+    let task: fn(u64) = match row.peer {
+        Peer::None => return true,
+        Peer::Off => return cpu::wait_off(index),
+        Peer::Waiting => waiting,
+        Peer::Echoing => echoing,
+    };
+    // The CPU that shares this one idles already: it leaves that for this row's task.
+    if machine().word("shared") && index == 1 {
+        STOP.store(true, Ordering::Release);
+        paths::send(index, paths::rows_sgi());
+        if !cpu::wait_off(index) {
+            return false;
+        }
+        STOP.store(false, Ordering::Release);
+    }
+    cpu::start(index, task, 0) == psci::SUCCESS && timer::within_ms(1000, || cpu::is_running(index))
+}
+
+fn stop_peer(row: &Row) {
+    if row.peer == Peer::None || row.peer == Peer::Off {
+        return;
+    }
+    STOP.store(true, Ordering::Release);
+    let index = peer(row);
+    rest(PATIENCE_NS);
+    paths::send(index, paths::rows_sgi());
+    rest(PATIENCE_NS);
+    if !cpu::wait_off(index) {
+        println!("BENCH-FAILED {}: CPU {index} does not turn off", row.name);
+    }
+    if machine().word("shared") && index == 1 {
+        let _ = cpu::start(index, idle, 0);
+        rest(10 * SETTLE_NS);
+    }
+}
+
+/// Rests until told to stop, with nothing to do.
+fn idle(_: u64) {
+    paths::prepare_secondary();
+    while !STOP.load(Ordering::Acquire) {
+        let _ = paths::wait();
+    }
+}
+
+/// Leaves the handler's count of every SGI in the mailbox.
+fn waiting(_: u64) {
+    paths::prepare_secondary();
+    while !STOP.load(Ordering::Acquire) {
+        let stamp = paths::wait();
+        MAILBOX.put(stamp);
+    }
+}
+
+/// Answers every SGI with one to the boot CPU.
+fn echoing(_: u64) {
+    paths::prepare_secondary();
+    let boot = machine().cpus().first().copied().unwrap_or(0);
+    while !STOP.load(Ordering::Acquire) {
+        paths::echo(sgi_value(boot, paths::rows_sgi()), 1);
+    }
+}
+
+/// Turns itself off at the next SGI, leaving the count just before.
+fn off_when_told(_: u64) {
+    paths::prepare_secondary();
+    let _ = paths::wait();
+    exception::mask();
+    insn!("isb");
+    paths::stamp_and_off();
+}
