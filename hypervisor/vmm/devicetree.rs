@@ -311,6 +311,13 @@ impl<'t, 'a> Node<'t, 'a> {
             .map(|property| (property.name, property.value))
     }
 
+    /// Returns whether a property has no readable name, so that [`Node::properties`] does not show all of them.
+    #[must_use]
+    pub fn has_malformed_property(&self) -> bool {
+        let properties = self.entry().map(|entry| entry.node.properties());
+        properties.is_none_or(|properties| properties.is_ok_and(|all| all.iter().any(|one| one.is_err())))
+    }
+
     /// Returns a property's bytes.
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&'a [u8]> {
@@ -474,4 +481,23 @@ impl Cells<'_> {
 fn single_string(value: &[u8]) -> Option<&str> {
     let text = core::ffi::CStr::from_bytes_with_nul(value).ok()?;
     text.to_str().ok()
+}
+
+/// Bytes of a value that a message shows.
+const SHOWN_BYTES: usize = 32;
+
+/// Writes a property's value for people: as text if it is text, else as cells.
+#[must_use]
+pub fn show(value: &[u8]) -> String {
+    let text = value.strip_suffix(&[0]).filter(|text| !text.is_empty());
+    if let Some(text) = text.filter(|text| text.iter().all(|byte| matches!(byte, b' '..=b'~' | 0))) {
+        return alloc::format!("\"{}\"", String::from_utf8_lossy(text).replace('\0', "\", \""));
+    }
+    let mut shown = String::from("<");
+    for (index, cell) in value.chunks(4).take(SHOWN_BYTES / 4).enumerate() {
+        let number = cell.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+        shown.push_str(&alloc::format!("{}{number:#x}", if index == 0 { "" } else { " " }));
+    }
+    shown.push_str(if value.len() > SHOWN_BYTES { " ...>" } else { ">" });
+    shown
 }

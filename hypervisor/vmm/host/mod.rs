@@ -21,7 +21,7 @@ use core::fmt;
 
 use stage2::HostPhys;
 
-use crate::devicetree::{Node, Tree, TreeError};
+use crate::devicetree::{Node, Tree, TreeError, show};
 
 pub use chosen::Chosen;
 pub use cpus::{EnableMethod, HostCpu};
@@ -155,24 +155,6 @@ impl fmt::Display for HostError {
             }
         }
     }
-}
-
-/// Bytes of a value that a message shows.
-const SHOWN_BYTES: usize = 32;
-
-/// Writes a property's value for people: as text if it is text, else as cells.
-fn show(value: &[u8]) -> String {
-    let text = value.strip_suffix(&[0]).filter(|text| !text.is_empty());
-    if let Some(text) = text.filter(|text| text.iter().all(|byte| matches!(byte, b' '..=b'~' | 0))) {
-        return alloc::format!("\"{}\"", String::from_utf8_lossy(text).replace('\0', "\", \""));
-    }
-    let mut shown = String::from("<");
-    for (index, cell) in value.chunks(4).take(SHOWN_BYTES / 4).enumerate() {
-        let number = cell.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
-        shown.push_str(&alloc::format!("{}{number:#x}", if index == 0 { "" } else { " " }));
-    }
-    shown.push_str(if value.len() > SHOWN_BYTES { " ...>" } else { ">" });
-    shown
 }
 
 /// Reads the machine out of the device tree at the start of `dtb`.

@@ -1,0 +1,97 @@
+//! What can be wrong with a manifest: always the manifest's author's fault, always said with place and value.
+
+use alloc::string::String;
+use core::fmt;
+
+/// One thing that is wrong with the manifest or the boot options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The file, or "bootargs" for the boot loader's command line.
+    pub file: &'static str,
+    /// The node's path in it; empty where there are no nodes.
+    pub node: String,
+    /// The property, option or key; empty when the node itself is wrong.
+    pub property: String,
+    /// The value found, for people; empty when there is none.
+    pub value: String,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong with a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// It must be there and is not.
+    Missing,
+    /// Nothing of this name is known here.
+    Unknown,
+    /// Something before it has the same name or value.
+    Duplicate,
+    /// It is not one string.
+    NotText,
+    /// It is not one number (of one or two cells).
+    NotNumber,
+    /// It is not a list of numbers (of one cell each), or empty.
+    NotList,
+    /// It is not one of these words.
+    NotOneOf(&'static [&'static str]),
+    /// It is outside these limits, both allowed.
+    OutOfRange {
+        /// Smallest value allowed.
+        min: u64,
+        /// Largest value allowed.
+        max: u64,
+    },
+    /// It is not a multiple of this.
+    NotMultipleOf(u64),
+    /// It is not a VM's name: 1 to 31 of `a` to `z`, `0` to `9` and `-`.
+    NotName,
+    /// It is longer than this many bytes.
+    TooLong(usize),
+    /// It holds a character that is not printable ASCII.
+    NotPrintable,
+    /// The bundle has no file of this name.
+    NoSuchFile,
+    /// More than this many of them.
+    TooMany(usize),
+    /// The blob is not a manifest; why.
+    NotManifest(String),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("is missing"),
+            Self::Unknown => f.write_str("is not known"),
+            Self::Duplicate => f.write_str("is there twice"),
+            Self::NotText => f.write_str("is not one string"),
+            Self::NotNumber => f.write_str("is not one number"),
+            Self::NotList => f.write_str("is not a list of numbers"),
+            Self::NotOneOf(words) => write!(f, "is not one of {}", words.join(", ")),
+            Self::OutOfRange { min, max } => write!(f, "is not between {min} and {max}"),
+            Self::NotMultipleOf(unit) => write!(f, "is not a multiple of {unit}"),
+            Self::NotName => f.write_str("is not a name (1 to 31 of a-z, 0-9 and -)"),
+            Self::TooLong(max) => write!(f, "is longer than {max} bytes"),
+            Self::NotPrintable => f.write_str("holds a character that is not printable ASCII"),
+            Self::NoSuchFile => f.write_str("is not a file of the bundle"),
+            Self::TooMany(max) => write!(f, "more than {max} of them"),
+            Self::NotManifest(why) => write!(f, "not a manifest: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.file)?;
+        if !self.node.is_empty() {
+            write!(f, "{}: ", self.node)?;
+        }
+        if !self.property.is_empty() {
+            write!(f, "`{}` ", self.property)?;
+        }
+        if !self.value.is_empty() {
+            write!(f, "= {} ", self.value)?;
+        }
+        self.problem.fmt(f)
+    }
+}

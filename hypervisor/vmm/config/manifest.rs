@@ -1,0 +1,294 @@
+//! The manifest's device tree, read into [`VmConfig`]s.
+//!
+//! Every property of every node is either known or an error, so a misspelt one is never a default by accident.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use stage2::GuestPhys;
+
+use super::error::{ConfigError, Problem};
+use super::options::{Options, YES_NO, pick};
+use super::vm::{
+    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, Firmware, MAX_SPIS, MAX_VCPUS, MEMORY_LIMIT, MEMORY_UNIT, MIN_MEMORY, MIN_SPIS,
+    OnReset, Placement, ReserveIdle, VmConfig, VmName,
+};
+use super::MANIFEST_FILE;
+use crate::devicetree::{Cells, Node, Tree};
+use crate::ids::PcpuId;
+
+/// The `compatible` of a manifest's root: the schema's name and version.
+pub const COMPATIBLE: &str = "bullpen,manifest-1";
+/// Most VMs of one manifest.
+pub const MAX_VMS: usize = 64;
+/// Longest command line of a guest in bytes: arm64 Linux has room for 2048 with the NUL.
+pub const MAX_COMMAND_LINE: usize = 2047;
+/// Number of SPIs that one register of the distributor holds a bit of (GIC IHI0069, 12.9.7): `spis` comes in these.
+const SPIS_UNIT: u64 = 32;
+/// What a node may hold.
+const ROOT_PROPERTIES: &[&str] = &["compatible", "#address-cells", "#size-cells"];
+const VM_PROPERTIES: &[&str] = &[
+    "kernel",
+    "initrd",
+    "command-line",
+    "memory",
+    "memory-base",
+    "boot-vcpus",
+    "max-vcpus",
+    "cpus",
+    "firmware",
+    "autostart",
+    "on-reset",
+    "spis",
+    "reserve-idle",
+];
+
+/// A manifest, read.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// Options of the hypervisor itself.
+    pub options: Options,
+    /// The VMs in the manifest's order, each with what is wrong with it if it cannot be used.
+    pub vms: Vec<Result<VmConfig, ConfigError>>,
+    /// What is wrong outside the VMs; none of it keeps a VM from starting.
+    pub problems: Vec<ConfigError>,
+}
+
+impl Manifest {
+    /// Reads the manifest `dtb`; `has_file` tells whether the bundle has a file of that name.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] when the blob is no manifest of this version. What is wrong with one VM is in its entry of
+    /// [`Manifest::vms`].
+    pub fn parse(dtb: &[u8], has_file: impl Fn(&str) -> bool) -> Result<Self, ConfigError> {
+        let not_manifest = |why: String| error("/", "", String::new(), Problem::NotManifest(why));
+        let tree = Tree::parse(dtb).map_err(|why| not_manifest(why.to_string()))?;
+        let root = tree.root();
+        if !root.is_compatible(&[COMPATIBLE]) {
+            let found = root.string("compatible").unwrap_or("").to_string();
+            return Err(error("/", "compatible", found, Problem::NotOneOf(&[COMPATIBLE])));
+        }
+        let mut manifest = Self { options: Options::default(), vms: Vec::new(), problems: Vec::new() };
+        manifest.problems.extend(unknown_properties(&root, ROOT_PROPERTIES));
+        for node in root.children() {
+            match node.name() {
+                "hypervisor" => manifest.read_options(&node),
+                "vms" => manifest.read_vms(&node, &has_file),
+                _ => manifest.problems.push(node_error(&node, Problem::Unknown)),
+            }
+        }
+        if manifest.vms.is_empty() {
+            manifest.problems.push(error("/vms", "", String::new(), Problem::Missing));
+        }
+        Ok(manifest)
+    }
+
+    fn read_options(&mut self, node: &Node<'_, '_>) {
+        for (name, _) in node.properties() {
+            let set = text(node, name).and_then(|value| {
+                let value = value.unwrap_or_default();
+                self.options.set(name, value).map_err(|problem| property_error(node, name, problem))
+            });
+            self.problems.extend(set.err());
+        }
+        self.problems.extend(node.children().map(|child| node_error(&child, Problem::Unknown)));
+    }
+
+    fn read_vms(&mut self, parent: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) {
+        self.problems.extend(unknown_properties(parent, &[]));
+        let mut names: Vec<String> = Vec::new();
+        for node in parent.children() {
+            if self.vms.len() == MAX_VMS {
+                self.problems.push(node_error(&node, Problem::TooMany(MAX_VMS)));
+                return;
+            }
+            let name = full_name(&node);
+            let vm = match names.contains(&name) {
+                true => Err(node_error(&node, Problem::Duplicate)),
+                false => read_vm(&node, has_file),
+            };
+            names.push(name);
+            self.vms.push(vm);
+        }
+    }
+}
+
+/// Returns a node's name with its unit address, which a VM's name cannot have.
+fn full_name(node: &Node<'_, '_>) -> String {
+    let path = node.path();
+    path.rsplit('/').next().unwrap_or_default().to_string()
+}
+
+/// Reads one VM.
+fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmConfig, ConfigError> {
+    let name = full_name(node);
+    let name = VmName::new(&name).ok_or_else(|| node_error(node, Problem::NotName))?;
+    if let Some(problem) = unknown_properties(node, VM_PROPERTIES).next() {
+        return Err(problem);
+    }
+    if let Some(child) = node.children().next() {
+        return Err(node_error(&child, Problem::Unknown));
+    }
+    let kernel = file(node, "kernel", has_file)?.ok_or_else(|| property_error(node, "kernel", Problem::Missing))?;
+    let command_line = command_line(node)?;
+    let boot_vcpus = number(node, "boot-vcpus", 1, u64::from(MAX_VCPUS))?.unwrap_or(1);
+    let max_vcpus = number(node, "max-vcpus", boot_vcpus, u64::from(MAX_VCPUS))?.unwrap_or(boot_vcpus);
+    let (memory_base, memory_bytes) = memory(node)?;
+    let spis = number(node, "spis", u64::from(MIN_SPIS), u64::from(MAX_SPIS))?.unwrap_or(u64::from(DEFAULT_SPIS));
+    multiple(node, "spis", spis, SPIS_UNIT)?;
+    Ok(VmConfig {
+        name,
+        kernel,
+        initrd: file(node, "initrd", has_file)?,
+        memory_bytes,
+        memory_base,
+        // The limits above fit 16 bits.
+        boot_vcpus: boot_vcpus as u16,
+        max_vcpus: max_vcpus as u16,
+        placement: placement(node)?,
+        firmware: firmware(node, &command_line)?,
+        command_line,
+        autostart: word(node, "autostart", YES_NO, &[false, true])?.unwrap_or(true),
+        on_reset: word(node, "on-reset", &["keep-target", "boot-set"], &[OnReset::KeepTarget, OnReset::BootSet])?
+            .unwrap_or(OnReset::KeepTarget),
+        spis: spis as u16,
+        reserve_idle: word(node, "reserve-idle", &["wfi", "psci-off"], &[ReserveIdle::Wfi, ReserveIdle::PsciOff])?
+            .unwrap_or(ReserveIdle::Wfi),
+    })
+}
+
+/// Reads where the guest's memory is and how much of it there is.
+fn memory(node: &Node<'_, '_>) -> Result<(GuestPhys, u64), ConfigError> {
+    let lowest = DEFAULT_MEMORY_BASE.get();
+    let limit = MEMORY_LIMIT.get();
+    let base = number(node, "memory-base", lowest, limit.saturating_sub(MIN_MEMORY))?.unwrap_or(lowest);
+    multiple(node, "memory-base", base, MEMORY_UNIT)?;
+    let bytes = number(node, "memory", MIN_MEMORY, limit.saturating_sub(base))?;
+    let bytes = bytes.ok_or_else(|| property_error(node, "memory", Problem::Missing))?;
+    multiple(node, "memory", bytes, MEMORY_UNIT)?;
+    Ok((GuestPhys::new(base), bytes))
+}
+
+/// Reads the guest's command line.
+fn command_line(node: &Node<'_, '_>) -> Result<String, ConfigError> {
+    const NAME: &str = "command-line";
+    let line = text(node, NAME)?.unwrap_or_default();
+    if line.len() > MAX_COMMAND_LINE {
+        return Err(property_error(node, NAME, Problem::TooLong(MAX_COMMAND_LINE)));
+    }
+    if !line.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Err(property_error(node, NAME, Problem::NotPrintable));
+    }
+    Ok(line.to_string())
+}
+
+/// Reads which firmware tables the guest gets. A guest told `acpi=off` would not find ACPI tables, so it gets a tree.
+fn firmware(node: &Node<'_, '_>, command_line: &str) -> Result<Firmware, ConfigError> {
+    let said = word(node, "firmware", &["acpi", "fdt"], &[Firmware::Acpi, Firmware::Fdt])?.unwrap_or(Firmware::Acpi);
+    let is_off = command_line.split_ascii_whitespace().any(|word| word == "acpi=off");
+    Ok(if is_off { Firmware::Fdt } else { said })
+}
+
+/// Reads the list of physical CPUs.
+fn placement(node: &Node<'_, '_>) -> Result<Placement, ConfigError> {
+    const NAME: &str = "cpus";
+    let Some(value) = node.property(NAME) else { return Ok(Placement::Auto) };
+    let wrong = |problem| property_error(node, NAME, problem);
+    if value.is_empty() || !value.len().is_multiple_of(4) {
+        return Err(wrong(Problem::NotList));
+    }
+    let mut cells = Cells(value);
+    let mut cpus = Vec::new();
+    while let Some(index) = cells.cell() {
+        let limit = Problem::OutOfRange { min: 0, max: u64::from(MAX_VCPUS - 1) };
+        let index = u16::try_from(index).ok().filter(|index| *index < MAX_VCPUS).ok_or_else(|| wrong(limit))?;
+        let cpu = PcpuId::new(index);
+        if cpus.contains(&cpu) {
+            return Err(wrong(Problem::Duplicate));
+        }
+        cpus.push(cpu);
+    }
+    Ok(Placement::Pinned(cpus))
+}
+
+/// Reads the name of a file that must be in the bundle.
+fn file(node: &Node<'_, '_>, name: &str, has_file: &impl Fn(&str) -> bool) -> Result<Option<String>, ConfigError> {
+    match text(node, name)? {
+        Some(file) if !has_file(file) => Err(property_error(node, name, Problem::NoSuchFile)),
+        file => Ok(file.map(ToString::to_string)),
+    }
+}
+
+/// Reads a property that is one string.
+fn text<'a>(node: &Node<'_, 'a>, name: &str) -> Result<Option<&'a str>, ConfigError> {
+    match (node.property(name), node.string(name)) {
+        (Some(_), None) => Err(property_error(node, name, Problem::NotText)),
+        (_, text) => Ok(text),
+    }
+}
+
+/// Reads a property that is one of `words`.
+fn word<T: Copy>(
+    node: &Node<'_, '_>,
+    name: &str,
+    words: &'static [&'static str],
+    values: &[T],
+) -> Result<Option<T>, ConfigError> {
+    let pick = |text| pick(text, words, values).map_err(|problem| property_error(node, name, problem));
+    text(node, name)?.map(pick).transpose()
+}
+
+/// Reads a property that is a number within limits.
+fn number(node: &Node<'_, '_>, name: &str, min: u64, max: u64) -> Result<Option<u64>, ConfigError> {
+    if node.property(name).is_none() {
+        return Ok(None);
+    }
+    let number = node.number(name).ok_or_else(|| property_error(node, name, Problem::NotNumber))?;
+    if !(min..=max).contains(&number) {
+        return Err(number_error(node, name, number, Problem::OutOfRange { min, max }));
+    }
+    Ok(Some(number))
+}
+
+/// Checks that a number is a multiple of `unit`.
+fn multiple(node: &Node<'_, '_>, name: &str, number: u64, unit: u64) -> Result<(), ConfigError> {
+    match number.is_multiple_of(unit) {
+        true => Ok(()),
+        false => Err(number_error(node, name, number, Problem::NotMultipleOf(unit))),
+    }
+}
+
+/// Goes through the properties of a node that are not among `known`, are there twice, or have no readable name.
+fn unknown_properties<'t>(
+    node: &'t Node<'_, '_>,
+    known: &'static [&'static str],
+) -> impl Iterator<Item = ConfigError> + 't {
+    let wrong = node.properties().enumerate().filter_map(move |(index, (name, _))| {
+        let problem = match known.contains(&name) {
+            true => node.properties().take(index).any(|(earlier, _)| earlier == name).then_some(Problem::Duplicate)?,
+            false => Problem::Unknown,
+        };
+        Some(property_error(node, name, problem))
+    });
+    let malformed = node.has_malformed_property().then(|| node_error(node, Problem::Unknown));
+    wrong.chain(malformed)
+}
+
+fn error(node: &str, property: &str, value: String, problem: Problem) -> ConfigError {
+    ConfigError { file: MANIFEST_FILE, node: node.to_string(), property: property.to_string(), value, problem }
+}
+
+fn node_error(node: &Node<'_, '_>, problem: Problem) -> ConfigError {
+    error(&node.path(), "", String::new(), problem)
+}
+
+/// Names a property with its value as it stands in the tree.
+fn property_error(node: &Node<'_, '_>, name: &str, problem: Problem) -> ConfigError {
+    let value = node.property(name).map_or(String::new(), crate::devicetree::show);
+    error(&node.path(), name, value, problem)
+}
+
+/// Names a property with its value as a number.
+fn number_error(node: &Node<'_, '_>, name: &str, number: u64, problem: Problem) -> ConfigError {
+    error(&node.path(), name, number.to_string(), problem)
+}

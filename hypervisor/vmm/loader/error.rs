@@ -1,0 +1,66 @@
+//! Why an image cannot be started: the file, or the memory its VM was given, is to blame.
+
+use core::fmt;
+
+/// What is wrong with an image. The caller adds the VM's and the file's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadError {
+    /// The file has no bytes.
+    Empty,
+    /// The file is packed; EL2 has no unpacker.
+    Packed(&'static str),
+    /// The file is something else.
+    Foreign(&'static str),
+    /// A field of the file's header cannot be right.
+    Header {
+        /// The field's name in the format's specification.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// The file ends before a part that its header declares.
+    Truncated {
+        /// Which part.
+        part: &'static str,
+    },
+    /// A segment of an ELF file would lie outside the guest's RAM.
+    Outside {
+        /// First address of the segment.
+        address: u64,
+        /// Its size in memory in bytes.
+        bytes: u64,
+    },
+    /// Two segments of an ELF file share memory.
+    Overlap {
+        /// First address of the later one.
+        address: u64,
+    },
+    /// The guest's RAM is too small.
+    NoRoom {
+        /// What does not fit.
+        what: &'static str,
+        /// How many bytes it needs.
+        needed: u64,
+        /// How many bytes are left for it.
+        available: u64,
+    },
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("is empty"),
+            Self::Packed(what) => write!(f, "is {what}: pack it with `cargo xtask bundle`, which unpacks kernels"),
+            Self::Foreign(what) => write!(f, "is {what}, not an arm64 kernel"),
+            Self::Header { field, value } => write!(f, "has a header whose {field} cannot be {value:#x}"),
+            Self::Truncated { part } => write!(f, "ends before its {part} does"),
+            Self::Outside { address, bytes } => {
+                write!(f, "has a segment at {address:#x} of {bytes:#x} bytes, which is not in the guest's RAM")
+            }
+            Self::Overlap { address } => write!(f, "has two segments at {address:#x}"),
+            Self::NoRoom { what, needed, available } => {
+                write!(f, "does not fit the guest's RAM: {what} needs {needed} bytes, {available} are free")
+            }
+        }
+    }
+}
