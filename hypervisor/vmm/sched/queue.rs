@@ -1,0 +1,312 @@
+//! The run queue of one physical CPU: who runs, who wants to, who sleeps until when, and how long each has had and waited.
+//!
+//! A virtual CPU that has its place here is blocked, runnable or running. Runnable ones take turns in the order of their slots, each for
+//! one slice; a running one alone has no slice to keep, and loses the CPU at once to one that wakes after the slice's time. A blocked one
+//! may have a deadline (its guest timer): the CPU must wake up for it. A runnable one needs none, since its timer is looked at when it runs.
+
+use alloc::vec::Vec;
+
+use super::set::{MAX_SLOTS, Slot, SlotSet};
+
+/// What a virtual CPU has had of its physical CPU since it was attached, in counter ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Time it ran.
+    pub run_ticks: u64,
+    /// Time it could have run and another one did: what a guest calls stolen.
+    pub steal_ticks: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    Vacant,
+    Blocked,
+    Runnable,
+    Running,
+}
+
+/// No deadline: a time that never comes.
+const NEVER: u64 = u64::MAX;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    run: Run,
+    /// When a blocked one wakes by itself.
+    deadline_ticks: u64,
+    /// Since when it is what it is.
+    since_ticks: u64,
+    account: Account,
+}
+
+impl Entry {
+    const VACANT: Self = Self {
+        run: Run::Vacant,
+        deadline_ticks: NEVER,
+        since_ticks: 0,
+        account: Account {
+            run_ticks: 0,
+            steal_ticks: 0,
+        },
+    };
+
+    /// Books the time since the last change to what the virtual CPU has been doing.
+    #[inline]
+    fn change(&mut self, run: Run, now_ticks: u64) {
+        self.account = self.account_at(now_ticks);
+        self.since_ticks = now_ticks;
+        self.run = run;
+    }
+
+    #[inline]
+    fn account_at(&self, now_ticks: u64) -> Account {
+        let spent = now_ticks.saturating_sub(self.since_ticks);
+        let mut account = self.account;
+        match self.run {
+            Run::Running => account.run_ticks = account.run_ticks.wrapping_add(spent),
+            Run::Runnable => account.steal_ticks = account.steal_ticks.wrapping_add(spent),
+            Run::Vacant | Run::Blocked => {}
+        }
+        account
+    }
+}
+
+/// The run queue of one physical CPU, used by that CPU only.
+#[derive(Debug)]
+pub struct RunQueue {
+    entries: Vec<Entry>,
+    runnable: SlotSet,
+    /// Blocked ones with a deadline, and the earliest of these deadlines.
+    timed: SlotSet,
+    earliest_ticks: u64,
+    current: Option<Slot>,
+    /// Whose turn was last, so that the next one's is next even after that one has left.
+    turn: Slot,
+    slice_ticks: u64,
+    slice_end_ticks: u64,
+    live: u32,
+}
+
+impl RunQueue {
+    /// Makes an empty queue with slices of this length.
+    #[must_use]
+    pub const fn new(slice_ticks: u64) -> Self {
+        Self {
+            entries: Vec::new(),
+            runnable: SlotSet::new(),
+            timed: SlotSet::new(),
+            earliest_ticks: NEVER,
+            current: None,
+            turn: Slot::from_bit(super::set::WORDS - 1, u64::BITS - 1),
+            slice_ticks,
+            slice_end_ticks: NEVER,
+            live: 0,
+        }
+    }
+
+    /// Gives a slot to a virtual CPU, blocked until it is woken; does nothing if the slot has one. This alone allocates.
+    pub fn attach(&mut self, slot: Slot, now_ticks: u64) {
+        let needed = slot.index() + 1;
+        if self.entries.len() < needed {
+            debug_assert!(needed <= MAX_SLOTS);
+            self.entries.resize(needed, Entry::VACANT);
+        }
+        if let Some(entry) = self.entries.get_mut(slot.index())
+            && entry.run == Run::Vacant
+        {
+            *entry = Entry {
+                run: Run::Blocked,
+                since_ticks: now_ticks,
+                ..Entry::VACANT
+            };
+            self.live += 1;
+        }
+    }
+
+    /// Takes the virtual CPU in a slot off, whatever it is doing; returns its account, or `None` if the slot had none.
+    pub fn detach(&mut self, slot: Slot, now_ticks: u64) -> Option<Account> {
+        let entry = self.entries.get_mut(slot.index())?;
+        if entry.run == Run::Vacant {
+            return None;
+        }
+        entry.change(Run::Vacant, now_ticks);
+        let account = entry.account;
+        self.live -= 1;
+        self.runnable.remove(slot);
+        self.forget_deadline(slot);
+        if self.current == Some(slot) {
+            self.current = None;
+        }
+        Some(account)
+    }
+
+    /// Returns whether the slot has a virtual CPU.
+    #[inline]
+    #[must_use]
+    pub fn is_attached(&self, slot: Slot) -> bool {
+        self.entries
+            .get(slot.index())
+            .is_some_and(|entry| entry.run != Run::Vacant)
+    }
+
+    /// Makes a blocked virtual CPU runnable; returns whether it was blocked.
+    #[inline]
+    pub fn wake(&mut self, slot: Slot, now_ticks: u64) -> bool {
+        let Some(entry) = self.entries.get_mut(slot.index()) else {
+            return false;
+        };
+        if entry.run != Run::Blocked {
+            return false;
+        }
+        entry.change(Run::Runnable, now_ticks);
+        self.runnable.insert(slot);
+        self.forget_deadline(slot);
+        true
+    }
+
+    /// Blocks the running virtual CPU until it is woken, or until `deadline_ticks` if it has a timer to wait for.
+    ///
+    /// The caller has drained the wake-ups first and then found nothing to do for it, so that none is lost.
+    #[inline]
+    pub fn block(&mut self, deadline_ticks: Option<u64>, now_ticks: u64) {
+        let Some(slot) = self.current.take() else {
+            return;
+        };
+        let Some(entry) = self.entries.get_mut(slot.index()) else {
+            return;
+        };
+        entry.change(Run::Blocked, now_ticks);
+        if let Some(deadline_ticks) = deadline_ticks {
+            entry.deadline_ticks = deadline_ticks;
+            self.timed.insert(slot);
+            self.earliest_ticks = self.earliest_ticks.min(deadline_ticks);
+        }
+    }
+
+    /// Changes when a blocked virtual CPU wakes by itself; does nothing to one that is not blocked.
+    pub fn set_deadline(&mut self, slot: Slot, deadline_ticks: Option<u64>) {
+        self.forget_deadline(slot);
+        if let (Some(entry), Some(deadline_ticks)) =
+            (self.entries.get_mut(slot.index()), deadline_ticks)
+            && entry.run == Run::Blocked
+        {
+            entry.deadline_ticks = deadline_ticks;
+            self.timed.insert(slot);
+            self.earliest_ticks = self.earliest_ticks.min(deadline_ticks);
+        }
+    }
+
+    /// Wakes those whose deadline has come; two comparisons when there are none.
+    #[inline]
+    pub fn expire(&mut self, now_ticks: u64) {
+        if now_ticks >= self.earliest_ticks && self.earliest_ticks != NEVER {
+            self.wake_expired(now_ticks);
+        }
+    }
+
+    fn wake_expired(&mut self, now_ticks: u64) {
+        let mut earliest_ticks = NEVER;
+        let timed = core::mem::take(&mut self.timed);
+        for slot in timed.iter() {
+            let Some(entry) = self.entries.get_mut(slot.index()) else {
+                continue;
+            };
+            if entry.deadline_ticks <= now_ticks {
+                entry.deadline_ticks = NEVER;
+                entry.change(Run::Runnable, now_ticks);
+                self.runnable.insert(slot);
+            } else {
+                earliest_ticks = earliest_ticks.min(entry.deadline_ticks);
+                self.timed.insert(slot);
+            }
+        }
+        self.earliest_ticks = earliest_ticks;
+    }
+
+    /// Returns the virtual CPU that runs.
+    #[inline]
+    #[must_use]
+    pub const fn current(&self) -> Option<Slot> {
+        self.current
+    }
+
+    /// Returns whether [`RunQueue::pick_next`] would change who runs: someone waits, and nobody runs or the slice is over.
+    #[inline]
+    #[must_use]
+    pub const fn wants_switch(&self, now_ticks: u64) -> bool {
+        !self.runnable.is_empty() && (self.current.is_none() || now_ticks >= self.slice_end_ticks)
+    }
+
+    /// Ends the running one's turn, if there is one, and begins the next one's; `None` if nobody wants to run.
+    #[inline]
+    pub fn pick_next(&mut self, now_ticks: u64) -> Option<Slot> {
+        if let Some(slot) = self.current.take()
+            && let Some(entry) = self.entries.get_mut(slot.index())
+        {
+            entry.change(Run::Runnable, now_ticks);
+            self.runnable.insert(slot);
+        }
+        let slot = self.runnable.next_after(self.turn)?;
+        let entry = self.entries.get_mut(slot.index())?;
+        entry.change(Run::Running, now_ticks);
+        self.runnable.remove(slot);
+        self.turn = slot;
+        self.current = Some(slot);
+        self.slice_end_ticks = now_ticks.saturating_add(self.slice_ticks);
+        Some(slot)
+    }
+
+    /// Returns when the physical CPU has to look at the queue again: the slice's end if someone waits for it, or the earliest deadline.
+    #[inline]
+    #[must_use]
+    pub fn next_wake_ticks(&self) -> Option<u64> {
+        let slice_end_ticks = if self.runnable.is_empty() {
+            NEVER
+        } else {
+            self.slice_end_ticks
+        };
+        let next = slice_end_ticks.min(self.earliest_ticks);
+        (next != NEVER).then_some(next)
+    }
+
+    /// Returns whether exactly one virtual CPU has its place here, so that its WFI may be the CPU's own.
+    #[inline]
+    #[must_use]
+    pub const fn alone(&self) -> bool {
+        self.live == 1
+    }
+
+    /// Returns how many virtual CPUs have their place here.
+    #[inline]
+    #[must_use]
+    pub const fn live(&self) -> u32 {
+        self.live
+    }
+
+    /// Returns what the virtual CPU in a slot has had up to now.
+    #[must_use]
+    pub fn account(&self, slot: Slot, now_ticks: u64) -> Option<Account> {
+        let entry = self.entries.get(slot.index())?;
+        (entry.run != Run::Vacant).then(|| entry.account_at(now_ticks))
+    }
+
+    #[inline]
+    fn forget_deadline(&mut self, slot: Slot) {
+        if !self.timed.remove(slot) {
+            return;
+        }
+        let was = match self.entries.get_mut(slot.index()) {
+            Some(entry) => core::mem::replace(&mut entry.deadline_ticks, NEVER),
+            None => NEVER,
+        };
+        if was == self.earliest_ticks {
+            self.earliest_ticks = self
+                .timed
+                .iter()
+                .filter_map(|slot| self.entries.get(slot.index()))
+                .fold(NEVER, |earliest, entry| earliest.min(entry.deadline_ticks));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+//! Wake-ups from other physical CPUs: a set that anyone may add to and its owner empties, without a lock.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::set::{Bits, Slot, WORDS};
+
+/// The slots of one physical CPU that others have asked it to look at.
+#[derive(Debug, Default)]
+pub struct WakeSet {
+    words: [AtomicU64; WORDS],
+    /// A bit for each word that may not be empty; set after the word, so a drain that misses it leaves it for the next.
+    summary: AtomicU64,
+}
+
+impl WakeSet {
+    /// Makes the empty set.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            words: [const { AtomicU64::new(0) }; WORDS],
+            summary: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds a slot; returns whether it was not there, in which case the owner has to be kicked.
+    ///
+    /// What the caller wrote before is visible to the owner once it has drained the slot.
+    #[inline]
+    #[must_use = "a slot that is newly set is seen only after a kick"]
+    pub fn set(&self, slot: Slot) -> bool {
+        let was = self.words[slot.word()].fetch_or(slot.mask(), Ordering::AcqRel);
+        if was & slot.mask() != 0 {
+            return false;
+        }
+        self.summary.fetch_or(1 << slot.word(), Ordering::Release);
+        true
+    }
+
+    /// Returns whether there is nothing to drain; one load, for the owner's hot path.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.summary.load(Ordering::Relaxed) == 0
+    }
+
+    /// Takes every slot out and hands each to `wake`, ascending. Called by the owner.
+    #[inline]
+    pub fn drain(&self, mut wake: impl FnMut(Slot)) {
+        if self.is_empty() {
+            return;
+        }
+        for word in Bits(self.summary.swap(0, Ordering::Acquire)) {
+            let word = word as usize % WORDS;
+            for bit in Bits(self.words[word].swap(0, Ordering::AcqRel)) {
+                wake(Slot::from_bit(word, bit));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::super::set::MAX_SLOTS;
+    use super::{Slot, WakeSet};
+    use alloc::vec::Vec;
+    use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::thread;
+
+    fn slot(index: usize) -> Slot {
+        Slot::new(index).expect("a slot")
+    }
+
+    fn drained(set: &WakeSet) -> Vec<usize> {
+        let mut all = Vec::new();
+        set.drain(|slot| all.push(slot.index()));
+        all
+    }
+
+    #[test]
+    fn a_slot_is_new_once_and_drained_once() {
+        let set = WakeSet::new();
+        assert!(set.is_empty());
+        for index in [511, 0, 64, 63] {
+            assert!(set.set(slot(index)));
+            assert!(!set.set(slot(index)));
+        }
+        assert!(!set.is_empty());
+        assert_eq!(drained(&set), [0, 63, 64, 511]);
+        assert!(set.is_empty());
+        assert_eq!(drained(&set), []);
+        assert!(set.set(slot(64)));
+    }
+
+    #[test]
+    fn nothing_set_by_two_threads_is_lost_or_doubled() {
+        const ROUNDS: usize = 20_000;
+        let set = WakeSet::new();
+        let (fresh, seen) = (AtomicU32::new(0), AtomicU32::new(0));
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let setters: Vec<_> = (0..2)
+                .map(|seed| {
+                    let (set, fresh) = (&set, &fresh);
+                    scope.spawn(move || {
+                        for round in 0..ROUNDS {
+                            if set.set(slot((round * 7 + seed) % MAX_SLOTS)) {
+                                fresh.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    set.drain(|_| {
+                        seen.fetch_add(1, Ordering::Relaxed);
+                    });
+                    thread::yield_now();
+                }
+            });
+            for setter in setters {
+                setter.join().expect("setter");
+            }
+            done.store(true, Ordering::Release);
+        });
+        set.drain(|_| {
+            seen.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(fresh.into_inner(), seen.into_inner());
+    }
+}
