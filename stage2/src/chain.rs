@@ -10,7 +10,8 @@ use crate::{Error, HostPhys, TableMemory};
 /// The descriptor that carries the link.
 const LINK: usize = 0;
 
-/// A list of single pages; to be emptied by [`Chain::pop`] or [`Chain::free`].
+/// A list of single pages; to be emptied by [`Chain::pop`] (reserved are exactly as many as will be taken) or
+/// [`Chain::free`].
 #[derive(Debug)]
 pub(crate) struct Chain {
     head: Option<HostPhys>,

@@ -4,7 +4,7 @@
 //! carries that out, with no lock held if it likes, and hands the token to [`Tables::finish`], which alone
 //! writes the entries that break-before-make holds back and frees the tables that walks might have cached
 //! (Arm ARM D8.16; FEAT_BBM level 0 is assumed). Two phases instead of a call-back: the maintenance stays a value that
-//! `run` acts on, and since only `finish` can free, forgetting it costs pages, never isolation.
+//! `run` acts on, and since only `finish` frees, a lost token costs pages but never frees a table under a walk.
 //!
 //! Only a block that is split is broken and made. An unmapped slot needs no making, and a change of permissions
 //! alone needs no breaking (D8.16, "Using break-before-make").
@@ -154,7 +154,6 @@ impl Tables {
             invalidation,
             ..
         } = change;
-        spare.free(memory);
         memory.publish();
         self.in_flight = Some(held_back);
         Ok(Pending {
@@ -252,7 +251,8 @@ impl<M: TableMemory + ?Sized> Change<'_, M> {
         }
         self.tables.set(self.memory, table, level, slot.base, 0);
         retire(self.memory, &mut self.held_back.retired, child, Some(next));
-        self.invalidate(slot, false);
+        // Beside the range the table held nothing, and any address behind it reaches the cached link to it.
+        self.invalidate(slot.start, slot.end, false);
     }
 
     fn edit_leaf(&mut self, table: HostPhys, level: Level, slot: &Slot, leaf: Leaf) {
@@ -260,7 +260,7 @@ impl<M: TableMemory + ?Sized> Change<'_, M> {
         if edited == leaf.raw() {
             return;
         }
-        self.invalidate(slot, true);
+        self.invalidate(slot.base, slot.base + slot.span, true);
         if slot.is_whole() {
             self.tables
                 .set(self.memory, table, level, slot.base, edited);
@@ -301,8 +301,8 @@ impl<M: TableMemory + ?Sized> Change<'_, M> {
         table
     }
 
-    fn invalidate(&mut self, slot: &Slot, leaf_only: bool) {
-        let one = Invalidation::range(GuestPhys::new(slot.base), slot.span, leaf_only);
+    fn invalidate(&mut self, start: u64, end: u64, leaf_only: bool) {
+        let one = Invalidation::range(GuestPhys::new(start), end - start, leaf_only);
         self.invalidation = self.invalidation.merge(one);
     }
 

@@ -4,7 +4,8 @@ use crate::{GuestPhys, PAGE_SIZE};
 
 /// What the TLBs must forget about one VM before an operation on its tables is over (Arm ARM D8.16).
 ///
-/// `el2` carries it out for the VMID, inner shareable, and completes it with `DSB ISH`.
+/// `el2` carries it out for the VMID, inner shareable, and completes it with `DSB ISH`. A VM whose VMID is not of the
+/// current generation needs none of it: no TLB entry of it can be hit again.
 #[must_use = "stale translations stay until the invalidation has been carried out"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalidation {

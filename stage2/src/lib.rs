@@ -21,6 +21,8 @@ mod memory;
 mod quota;
 mod space;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod vmid;
 
 pub use address::{GuestPhys, HostPhys};

@@ -117,7 +117,6 @@ impl Tables {
             (start, end),
             &fill,
         );
-        spare.free(memory);
         memory.publish();
         Ok(())
     }
