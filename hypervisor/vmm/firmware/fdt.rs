@@ -8,9 +8,13 @@ use alloc::vec::Vec;
 
 use vm_fdt::{FdtWriter, FdtWriterNode};
 
+use super::efi::Location;
 use super::layout::{DeviceSlot, Region};
 use super::{Error, Machine};
 use crate::ids::VcpuId;
+
+/// `linux,uefi-secure-boot`: Debian's kernels take a tree without it for a broken one.
+const SECURE_BOOT_DISABLED: u32 = 2;
 
 /// Phandle of the interrupt controller.
 const PHANDLE_GIC: u32 = 1;
@@ -34,6 +38,11 @@ const TIMER_PPIS: [u32; 4] = [13, 14, 11, 10];
 /// Writes the tree of a machine that has no ACPI tables: its boot vCPUs and its devices.
 pub(super) fn full(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
     write_full(machine).map_err(|_| Error::Internal("the device tree"))
+}
+
+/// Writes the tree that leads to the EFI tables and says nothing else: with any other node, Linux would not look for ACPI.
+pub(super) fn stub(machine: &Machine<'_>, efi: Location) -> Result<Vec<u8>, Error> {
+    write_stub(machine, efi).map_err(|_| Error::Internal("the device tree"))
 }
 
 /// The writer, and a handle to the root node while it is open.
@@ -108,6 +117,21 @@ fn write_full(machine: &Machine<'_>) -> vm_fdt::FdtWriterResult<Vec<u8>> {
     })?;
     primecell(&mut tree, "pl011", layout.uart, &["uartclk", "apb_pclk"])?;
     primecell(&mut tree, "pl031", layout.rtc, &["apb_pclk"])?;
+    tree.finish()
+}
+
+fn write_stub(machine: &Machine<'_>, efi: Location) -> vm_fdt::FdtWriterResult<Vec<u8>> {
+    let mut tree = Tree::new()?;
+    tree.node("chosen", |tree| {
+        let fdt = &mut tree.fdt;
+        chosen(fdt, machine)?;
+        fdt.property_u64("linux,uefi-system-table", efi.system_table)?;
+        fdt.property_u64("linux,uefi-mmap-start", efi.memory_map)?;
+        fdt.property_u32("linux,uefi-mmap-size", efi.memory_map_size)?;
+        fdt.property_u32("linux,uefi-mmap-desc-size", efi.descriptor_size)?;
+        fdt.property_u32("linux,uefi-mmap-desc-ver", efi.descriptor_version)?;
+        fdt.property_u32("linux,uefi-secure-boot", SECURE_BOOT_DISABLED)
+    })?;
     tree.finish()
 }
 

@@ -3,9 +3,12 @@
 //! A [`Machine`] goes in, [`Blob`]s come out, to be copied into guest memory before the first instruction and again at every
 //! reset. Everything lies in [`GuestLayout::firmware`], the bottom 512 KiB of RAM; nothing here knows how a device behaves.
 
+pub mod efi;
 pub mod layout;
 
+mod acpi;
 mod fdt;
+mod writer;
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -13,6 +16,11 @@ use core::fmt;
 use stage2::GuestPhys;
 
 use self::layout::{GRANULE, GuestLayout, MAX_VCPUS, Region};
+use self::writer::Writer;
+
+/// How a device tree lies in memory (Devicetree Specification 0.4, 5.6), and what it is called in the log.
+const DTB_ALIGNMENT: u64 = 8;
+const DTB: &str = "device tree";
 
 /// How a guest is told what it runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +97,7 @@ impl Blob {
     }
 }
 
-/// Why a machine cannot be described; all but [`Error::Internal`] are the manifest's fault.
+/// Why a machine cannot be described; all but [`Error::Internal`] are the fault of the manifest or the layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// Not `1 <= boot_vcpus <= max_vcpus <= 512`.
@@ -103,6 +111,8 @@ pub enum Error {
     Memory(Region),
     /// A RAM bank covers a device.
     MemoryCoversDevice(Region),
+    /// A device is where the tables cannot say it is: ACPI's console must be below 4 GiB.
+    Layout(Region),
     /// The initial RAM disk is not inside one RAM bank, or covers the tables.
     Initrd(Region),
     /// The command line holds a NUL byte.
@@ -139,6 +149,10 @@ impl fmt::Display for Error {
                 range(f, region)?;
                 write!(f, " cannot be RAM: a device is there")
             }
+            Self::Layout(region) => {
+                range(f, region)?;
+                write!(f, " cannot be the console: not below 4 GiB")
+            }
             Self::Initrd(region) => {
                 range(f, region)?;
                 write!(
@@ -170,21 +184,35 @@ pub struct Image {
 /// # Errors
 /// An [`Error`] that names what in the description is impossible.
 pub fn build(machine: &Machine<'_>) -> Result<Image, Error> {
+    let mut blobs = Vec::new();
+    let dtb = build_into(machine, |blob| {
+        blobs.push(blob);
+        Ok::<(), Error>(())
+    })?;
+    Ok(Image { blobs, dtb })
+}
+
+/// Describes `machine` to its guest blob by blob, so that only one is ever held; returns the device tree's address.
+///
+/// # Errors
+/// An [`Error`] that names what in the description is impossible, or what `emit` returned; then some blobs may have been emitted.
+pub fn build_into<E: From<Error>>(
+    machine: &Machine<'_>,
+    mut emit: impl FnMut(Blob) -> Result<(), E>,
+) -> Result<GuestPhys, E> {
     check(machine)?;
-    let dtb = machine.layout.firmware().base;
-    let bytes = fdt::full(machine)?;
-    let size = bytes.len() as u64;
-    if size > machine.layout.firmware().size {
-        return Err(Error::TooBig { size });
-    }
-    Ok(Image {
-        blobs: alloc::vec![Blob {
-            address: dtb,
-            bytes,
-            what: "device tree"
-        }],
-        dtb,
-    })
+    let mut writer = Writer::new(machine.layout.firmware(), &mut emit);
+    let dtb = match machine.firmware {
+        Firmware::Fdt => writer.add(fdt::full(machine)?, DTB_ALIGNMENT, DTB)?,
+        Firmware::Acpi => {
+            let rsdp = acpi::write(machine, &mut writer)?;
+            let location = efi::reserve(machine, &mut writer)?;
+            let dtb = writer.add(fdt::stub(machine, location)?, DTB_ALIGNMENT, DTB)?;
+            efi::write(machine, location, rsdp, &mut writer)?;
+            dtb
+        }
+    };
+    Ok(GuestPhys::new(dtb))
 }
 
 /// Refuses what cannot be described.

@@ -1,5 +1,9 @@
 //! What a description must be, whoever reads it.
 
+extern crate std;
+
+mod goldens;
+
 use alloc::vec::Vec;
 
 use super::layout::{GuestLayout, Region};

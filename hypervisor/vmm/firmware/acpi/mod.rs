@@ -1,0 +1,63 @@
+//! The ACPI tables of a guest (ACPI 6.5), in which every possible vCPU is described from the start.
+//!
+//! vCPUs that run from reset are Enabled in the MADT; the others are online-capable, and the DSDT's `_STA` says from moment to
+//! moment whether they may be used. Tables are built one at a time, so that the heap never holds more than the largest of them.
+
+mod dsdt;
+mod fadt;
+mod gtdt;
+mod madt;
+mod spcr;
+mod srat;
+mod table;
+
+use alloc::vec::Vec;
+
+use acpi_tables::Aml;
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::xsdt::XSDT;
+
+use super::writer::Writer;
+use super::{Error, Machine};
+use crate::ids::VcpuId;
+
+/// Who made the tables: OEM ID, OEM table ID and revision of every header (ACPI 6.5, table 5.4).
+const OEM_ID: [u8; 6] = *b"BULLPN";
+const OEM_TABLE_ID: [u8; 8] = *b"BULLPEN ";
+const OEM_REVISION: u32 = 1;
+
+/// Where a table begins: ACPI asks for nothing, a multiple of 16 is easy on the eye in a dump.
+const TABLE_ALIGNMENT: u64 = 16;
+
+/// The namespace path of the console's UART, as the SPCR spells it.
+const CONSOLE_PATH: &str = "\\_SB.COM0";
+
+/// Writes all tables and returns the address of the RSDP.
+pub(super) fn write<E: From<Error>>(
+    machine: &Machine<'_>,
+    writer: &mut Writer<'_, E>,
+) -> Result<u64, E> {
+    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    let dsdt = writer.add(dsdt::table(machine)?, TABLE_ALIGNMENT, "DSDT")?;
+    let fadt = fadt::table(dsdt, machine.hypervisor_id);
+    xsdt.add_entry(writer.add(fadt, TABLE_ALIGNMENT, "FACP")?);
+    xsdt.add_entry(writer.add(madt::table(machine), TABLE_ALIGNMENT, "APIC")?);
+    xsdt.add_entry(writer.add(gtdt::table(), TABLE_ALIGNMENT, "GTDT")?);
+    xsdt.add_entry(writer.add(spcr::table(machine.layout.uart), TABLE_ALIGNMENT, "SPCR")?);
+    xsdt.add_entry(writer.add(srat::table(machine), TABLE_ALIGNMENT, "SRAT")?);
+    let xsdt = writer.add(bytes(&xsdt), TABLE_ALIGNMENT, "XSDT")?;
+    writer.add(bytes(&Rsdp::new(OEM_ID, xsdt)), TABLE_ALIGNMENT, "RSDP")
+}
+
+/// Returns a table of `acpi_tables` as bytes.
+fn bytes(table: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table.to_aml_bytes(&mut bytes);
+    bytes
+}
+
+/// Returns every possible vCPU, and whether it runs from reset.
+fn vcpus(machine: &Machine<'_>) -> impl Iterator<Item = (VcpuId, bool)> {
+    let boot = machine.boot_vcpus;
+    (0..machine.max_vcpus).map(move |index| (VcpuId::new(index), index < boot))
+}

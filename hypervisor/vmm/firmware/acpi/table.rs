@@ -1,0 +1,62 @@
+//! A table under construction: the header every ACPI table has, and a body that is appended to (ACPI 6.5, 5.2.6).
+
+use alloc::vec::Vec;
+
+use acpi_tables::sdt::Sdt;
+use acpi_tables::{AmlSink, Checksum};
+
+use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
+
+/// Length of the header.
+pub(super) const HEADER_SIZE: usize = 36;
+/// Offsets of the two header fields that depend on the body.
+const LENGTH: core::ops::Range<usize> = 4..8;
+const CHECKSUM: usize = 9;
+
+/// A table whose length and checksum are still open.
+pub(super) struct Table(Vec<u8>);
+
+impl Table {
+    /// Begins a table, with room for `body` bytes after the header.
+    pub(super) fn new(signature: [u8; 4], revision: u8, body: usize) -> Self {
+        let header = Sdt::new(
+            signature,
+            HEADER_SIZE as u32,
+            revision,
+            OEM_ID,
+            OEM_TABLE_ID,
+            OEM_REVISION,
+        );
+        let mut bytes = Vec::with_capacity(HEADER_SIZE + body);
+        bytes.extend_from_slice(header.as_slice());
+        Self(bytes)
+    }
+
+    /// Fills in length and checksum, and returns the finished bytes.
+    pub(super) fn finish(self) -> Vec<u8> {
+        let Self(mut bytes) = self;
+        let length = (bytes.len() as u32).to_le_bytes();
+        if let Some(field) = bytes.get_mut(LENGTH) {
+            field.copy_from_slice(&length);
+        }
+        if let Some(field) = bytes.get_mut(CHECKSUM) {
+            *field = 0;
+        }
+        let mut sum = Checksum::default();
+        sum.append(&bytes);
+        if let Some(field) = bytes.get_mut(CHECKSUM) {
+            *field = sum.value();
+        }
+        bytes
+    }
+}
+
+impl AmlSink for Table {
+    fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    fn vec(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+}
