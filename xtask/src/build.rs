@@ -15,11 +15,9 @@ struct Program<'a> {
     name: &'a str,
     /// The arguments that choose the package.
     package: &'a [&'a str],
-    /// Whether the program runs at any address.
-    position_independent: bool,
 }
 
-/// The hypervisor: `Image`s are started at any 2 MiB-aligned base.
+/// The hypervisor.
 const HYPERVISOR: Program<'static> = Program {
     name: "el2",
     package: &[
@@ -30,14 +28,12 @@ const HYPERVISOR: Program<'static> = Program {
         "--features",
         "el2",
     ],
-    position_independent: true,
 };
 
-/// The test guests: linked to the address where a raw binary is loaded.
+/// The test guests, a workspace of their own.
 const GUESTS: Program<'static> = Program {
     name: "guest",
     package: &["--manifest-path", "tests/guests/Cargo.toml", "--bins"],
-    position_independent: false,
 };
 
 /// Builds the hypervisor and returns the path of its flat image, `hypervisor.img`.
@@ -65,11 +61,15 @@ pub(crate) fn hypervisor() -> anyhow::Result<PathBuf> {
     Ok(image)
 }
 
+/// The hypervisor as linked, with its symbols.
+pub(crate) fn hypervisor_elf() -> PathBuf {
+    paths::bare_target(HYPERVISOR.name)
+        .join(TARGET)
+        .join("release/hypervisor")
+}
+
 /// Builds the test guests and returns the directory with one `NAME.img` each.
-pub(crate) fn guests() -> anyhow::Result<Option<PathBuf>> {
-    if !paths::root().join("tests/guests/Cargo.toml").is_file() {
-        return Ok(None);
-    }
+pub(crate) fn guests() -> anyhow::Result<PathBuf> {
     let toolchain = toolchain::ensure()?;
     let executables = say::step("building the test guests", || compile(&toolchain, &GUESTS))?;
     let directory = paths::bare_target(GUESTS.name).join("images");
@@ -85,7 +85,7 @@ pub(crate) fn guests() -> anyhow::Result<Option<PathBuf>> {
         directory.display(),
         executables.len()
     ));
-    Ok(Some(directory))
+    Ok(directory)
 }
 
 /// Lints the hypervisor's EL2 half; `None` where the toolchain has no clippy for the target.
@@ -107,18 +107,16 @@ fn flags(toolchain: &Toolchain, program: &Program) -> Vec<String> {
         .with_extension("ld");
     let link = |argument: &str| format!("-Clink-arg={argument}");
     let mut flags = vec![
+        // An `Image` is started at any 2 MiB-aligned base.
+        "-Crelocation-model=pic".to_owned(),
+        link("-pie"),
         link(&format!("-T{}", script.display())),
         link("--no-dynamic-linker"),
         link("--build-id=none"),
-        link("-z"),
-        link("max-page-size=4096"),
+        link("-zmax-page-size=4096"),
+        link("-znorelro"),
         "-Cforce-frame-pointers=no".to_owned(),
     ];
-    if program.position_independent {
-        flags.extend(["-Crelocation-model=pic".to_owned(), link("-pie")]);
-    } else {
-        flags.push("-Crelocation-model=static".to_owned());
-    }
     flags.extend(toolchain.link_flags());
     flags
 }

@@ -7,13 +7,16 @@
 mod build;
 mod cpio;
 mod elf;
+mod gate;
 mod initramfs;
 mod paths;
 mod process;
+mod run;
 mod say;
 mod setup;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 /// Builds, boots and tests Bullpen.
 #[derive(Parser)]
@@ -33,32 +36,57 @@ enum Command {
     },
     /// Builds the hypervisor's image and, where there are any, the bare-metal test guests.
     Build,
+    /// Boots Bullpen on QEMU, with the demo's guest unless told otherwise
+    Run(run::Options),
+    /// Runs the whole gate, or the tests whose name contains FILTER
+    Test {
+        /// Also runs the long soaks
+        #[arg(long)]
+        full: bool,
+        /// Part of the name of the tests to run
+        filter: Option<String>,
+    },
+    /// Builds everything that the system tests boot and prints the variables that lead to it
+    Env,
 }
 
-fn main() -> std::process::ExitCode {
+fn main() -> ExitCode {
     match execute(Cli::parse().command) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             say::failure(&error);
-            std::process::ExitCode::FAILURE
+            ExitCode::FAILURE
         }
     }
 }
 
-fn execute(command: Command) -> anyhow::Result<()> {
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Setup { all } => {
             setup::toolchain::ensure()?;
             setup::qemu::ensure()?;
             if all {
-                setup::everything()
+                setup::everything()?
             } else {
-                setup::demo_guest().map(drop)
+                drop(setup::demo_guest()?)
             }
         }
         Command::Build => {
             build::hypervisor()?;
-            build::guests().map(drop)
+            build::guests()?;
+        }
+        Command::Run(options) => run::run(&options)?,
+        Command::Test { full, filter } => {
+            return Ok(gate::run(&gate::Gate {
+                full,
+                filter: filter.as_deref(),
+            }));
+        }
+        Command::Env => {
+            for (name, value) in gate::environment()? {
+                println!("{name}={}", value.to_string_lossy());
+            }
         }
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -14,6 +14,11 @@ pub(crate) fn failure(error: &anyhow::Error) {
     line(&format!("error: {error:#}"));
 }
 
+/// Opens a section of a long output.
+pub(crate) fn section(name: &str) {
+    line(&format!("── {name} ──"));
+}
+
 /// Runs one long step, saying when it starts and how long it took.
 pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     line(&format!("{what} …"));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A Debian kernel: where it comes from and what it is called here.
 pub(crate) struct Kernel {
     /// The name of its file in the cache.
-    pub(crate) name: &'static str,
+    name: &'static str,
     suite: &'static str,
     /// A regular expression for its package; the newest match is taken.
     package: &'static str,
@@ -42,21 +42,31 @@ pub(crate) const KERNELS: [Kernel; 3] = [
     },
 ];
 
+/// Where the kernels lie in the cache.
+const KERNEL_DIRECTORY: &str = "kernels";
 /// The suite that the initramfs is made of.
 const USERLAND_SUITE: &str = "bookworm";
 
+/// The directory of the kernels.
+pub(crate) fn kernel_directory() -> PathBuf {
+    paths::cache().join(KERNEL_DIRECTORY)
+}
+
 /// The path of a kernel, fetched if it is not in the cache.
 pub(crate) fn kernel(kernel: &Kernel) -> anyhow::Result<PathBuf> {
-    cached(&format!("kernels/{}", kernel.name), |destination| {
-        let archive = Archive::open(kernel.suite)?;
-        let package = archive
-            .names(kernel.package)?
-            .pop()
-            .with_context(|| format!("{} has no package {}", kernel.suite, kernel.package))?;
-        say::step(&format!("fetching {package}"), || {
-            fetch_file(&archive, &package, kernel.file, destination)
-        })
-    })
+    cached(
+        &format!("{KERNEL_DIRECTORY}/{}", kernel.name),
+        |destination| {
+            let archive = Archive::open(kernel.suite)?;
+            let package = archive
+                .names(kernel.package)?
+                .pop()
+                .with_context(|| format!("{} has no package {}", kernel.suite, kernel.package))?;
+            say::step(&format!("fetching {package}"), || {
+                fetch_file(&archive, &package, kernel.file, destination)
+            })
+        },
+    )
 }
 
 /// The path of a static busybox for arm64.

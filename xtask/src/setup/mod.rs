@@ -8,7 +8,7 @@ pub(crate) mod guest;
 pub(crate) mod qemu;
 pub(crate) mod toolchain;
 
-use crate::{initramfs, say};
+use crate::initramfs;
 use std::path::PathBuf;
 
 /// What the demo's guest boots.
@@ -26,16 +26,31 @@ pub(crate) fn demo_guest() -> anyhow::Result<Guest> {
     Ok(Guest { kernel, initrd })
 }
 
+/// What the tests boot.
+pub(crate) struct Images {
+    /// The directory of the kernels that guests are tested with.
+    pub(crate) kernels: PathBuf,
+    /// The demo's initramfs.
+    pub(crate) initrd: PathBuf,
+    /// The initramfs with udev.
+    pub(crate) initrd_udev: PathBuf,
+}
+
+/// All that the tests boot.
+pub(crate) fn images() -> anyhow::Result<Images> {
+    for kernel in &guest::KERNELS {
+        guest::kernel(kernel)?;
+    }
+    let busybox = guest::busybox()?;
+    Ok(Images {
+        kernels: guest::kernel_directory(),
+        initrd: initramfs::demo(&busybox)?,
+        initrd_udev: initramfs::with_udev(&busybox, &guest::udev()?)?,
+    })
+}
+
 /// All that the demo and the tests need.
 pub(crate) fn everything() -> anyhow::Result<()> {
     qemu::ensure_test_tools()?;
-    for kernel in &guest::KERNELS {
-        say::line(&format!(
-            "{}: {}",
-            kernel.name,
-            guest::kernel(kernel)?.display()
-        ));
-    }
-    demo_guest()?;
-    initramfs::with_udev(&guest::busybox()?, &guest::udev()?).map(drop)
+    images().map(drop)
 }
