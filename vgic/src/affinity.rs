@@ -1,0 +1,88 @@
+//! How a vCPU's index and its affinity (MPIDR_EL1, GICR_TYPER, GICD_IROUTER, ICC_SGI1R_EL1) map to each other.
+//!
+//! Sixteen vCPUs share an Aff1, so that the target list of one SGI register write reaches all of
+//! them and range selectors are never needed.
+
+/// vCPUs that share an Aff1: one each for the bits of an SGI target list.
+pub(crate) const CLUSTER: u16 = 16;
+
+/// Affinity in the packing of GICR_TYPER\[63:32\]: Aff3 in bits 31:24 down to Aff0 in bits 7:0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity(u32);
+
+impl Affinity {
+    const AFF1_SHIFT: u32 = 8;
+    const AFF3_SHIFT: u32 = 24;
+
+    /// Returns the affinity of the vCPU `index`.
+    #[must_use]
+    #[inline]
+    pub const fn of_index(index: u16) -> Self {
+        let index = index as u32;
+        Self((index % CLUSTER as u32) | ((index / CLUSTER as u32) << Self::AFF1_SHIFT))
+    }
+
+    /// Returns the affinity in MPIDR_EL1 or GICD_IROUTER form (Aff3 in bits 39:32, Aff2 to Aff0 in bits 23:0).
+    #[must_use]
+    #[inline]
+    pub const fn from_mpidr(mpidr: u64) -> Self {
+        Self((mpidr as u32 & 0x00ff_ffff) | (((mpidr >> 32) as u32 & 0xff) << Self::AFF3_SHIFT))
+    }
+
+    /// Returns the affinity with the given packed bits.
+    #[must_use]
+    #[inline]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Returns the packed bits.
+    #[must_use]
+    #[inline]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Returns MPIDR_EL1's and GICD_IROUTER's form.
+    #[must_use]
+    #[inline]
+    pub const fn mpidr(self) -> u64 {
+        ((self.0 & 0x00ff_ffff) as u64) | (((self.0 >> Self::AFF3_SHIFT) as u64) << 32)
+    }
+
+    /// Returns the index of the vCPU with this affinity, `None` when none of `count` has it.
+    #[must_use]
+    #[inline]
+    pub const fn index(self, count: u16) -> Option<u16> {
+        let (aff0, rest) = (self.0 & 0xff, self.0 >> Self::AFF1_SHIFT);
+        if aff0 >= CLUSTER as u32 || rest > 0xff {
+            return None;
+        }
+        let index = (rest * CLUSTER as u32 + aff0) as u16;
+        if index < count { Some(index) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_index_maps_there_and_back() {
+        for index in 0..512 {
+            let affinity = Affinity::of_index(index);
+            assert_eq!(affinity.index(512), Some(index));
+            assert_eq!(Affinity::from_mpidr(affinity.mpidr()), affinity);
+            assert_eq!(affinity.index(index), None);
+        }
+        assert_eq!(Affinity::of_index(37).mpidr(), 0x205);
+    }
+
+    #[test]
+    fn unknown_affinities_are_nobody() {
+        for mpidr in [0x10, 0xff, 0x1_0000, 0x1_0000_0000, 0xff_00ff_ffff] {
+            assert_eq!(Affinity::from_mpidr(mpidr).index(512), None, "{mpidr:#x}");
+        }
+        assert_eq!(Affinity::from_mpidr(0x12_0034_5678).bits(), 0x1234_5678);
+    }
+}

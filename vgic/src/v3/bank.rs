@@ -1,0 +1,148 @@
+//! The banks of per-interrupt registers that the distributor (SPIs) and a redistributor's SGI_base
+//! (SGIs and PPIs) have at the same offsets, 0x080 to 0xdff.
+
+use crate::Width;
+
+/// A bank of registers with one field an interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bank {
+    /// IGROUPR, a bit each.
+    Group,
+    /// ISENABLER, a bit each.
+    SetEnable,
+    /// ICENABLER, a bit each.
+    ClearEnable,
+    /// ISPENDR, a bit each.
+    SetPending,
+    /// ICPENDR, a bit each.
+    ClearPending,
+    /// ISACTIVER, a bit each.
+    SetActive,
+    /// ICACTIVER, a bit each.
+    ClearActive,
+    /// IPRIORITYR, a byte each.
+    Priority,
+    /// ICFGR, two bits each.
+    Config,
+    /// Reserved, or a register that a GIC with one security state and affinity routing has not.
+    None,
+}
+
+/// One row for each 0x80 bytes.
+const BANKS: [Bank; 32] = {
+    let mut rows = [Bank::None; 32];
+    rows[0x080 >> 7] = Bank::Group;
+    rows[0x100 >> 7] = Bank::SetEnable;
+    rows[0x180 >> 7] = Bank::ClearEnable;
+    rows[0x200 >> 7] = Bank::SetPending;
+    rows[0x280 >> 7] = Bank::ClearPending;
+    rows[0x300 >> 7] = Bank::SetActive;
+    rows[0x380 >> 7] = Bank::ClearActive;
+    let mut row = 0x400 >> 7;
+    while row < 0x800 >> 7 {
+        rows[row] = Bank::Priority;
+        row += 1;
+    }
+    rows[0xc00 >> 7] = Bank::Config;
+    rows[0xc80 >> 7] = Bank::Config;
+    rows
+};
+
+/// One access to a bank: which, and the interrupts that its value covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// The bank.
+    pub(crate) bank: Bank,
+    /// INTID of the field in the value's lowest bits.
+    pub(crate) first: u32,
+    /// How many fields the value has.
+    pub(crate) count: u32,
+}
+
+/// Decodes an access; `None` is RAZ/WI: a hole, unaligned, or of a width the bank does not take.
+///
+/// Words everywhere; bytes for priorities too (IHI0069 section 12.1.3).
+#[inline]
+pub(crate) fn decode(offset: u32, width: Width) -> Option<Access> {
+    let bank = *BANKS.get((offset >> 7) as usize)?;
+    let aligned_word = width == Width::Word && offset & 3 == 0;
+    let (first, count) = match bank {
+        Bank::None => return None,
+        Bank::Priority if width == Width::Byte => (offset & 0x3ff, 1),
+        _ if !aligned_word => return None,
+        Bank::Priority => (offset & 0x3ff, 4),
+        Bank::Config => ((offset & 0xff) << 2, 16),
+        _ => ((offset & 0x7f) << 3, 32),
+    };
+    Some(Access { bank, first, count })
+}
+
+/// Returns the bits of `fields` (one each) spread to the upper bit of two-bit fields, as ICFGR has them.
+pub(crate) fn spread_config(fields: u32) -> u32 {
+    let mut spread = fields & 0xffff;
+    for (shift, mask) in [
+        (8, 0x00ff_00ff),
+        (4, 0x0f0f_0f0f),
+        (2, 0x3333_3333),
+        (1, 0x5555_5555),
+    ] {
+        spread = (spread | (spread << shift)) & mask;
+    }
+    spread << 1
+}
+
+/// Returns the upper bits of the two-bit fields of an ICFGR value, one bit each.
+pub(crate) fn gather_config(value: u32) -> u32 {
+    let mut fields = (value >> 1) & 0x5555_5555;
+    for (shift, mask) in [
+        (1, 0x3333_3333),
+        (2, 0x0f0f_0f0f),
+        (4, 0x00ff_00ff),
+        (8, 0x0000_ffff),
+    ] {
+        fields = (fields | (fields >> shift)) & mask;
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_select_banks() {
+        let table = [
+            (0x080, Width::Word, Some((Bank::Group, 0, 32))),
+            (0x104, Width::Word, Some((Bank::SetEnable, 32, 32))),
+            (0x1fc, Width::Word, Some((Bank::ClearEnable, 992, 32))),
+            (0x400, Width::Word, Some((Bank::Priority, 0, 4))),
+            (0x421, Width::Byte, Some((Bank::Priority, 33, 1))),
+            (0x7ff, Width::Byte, Some((Bank::Priority, 1023, 1))),
+            (0xc08, Width::Word, Some((Bank::Config, 32, 16))),
+            (0xcfc, Width::Word, Some((Bank::Config, 1008, 16))),
+            (0x000, Width::Word, None),
+            (0x102, Width::Word, None),
+            (0x104, Width::Byte, None),
+            (0x104, Width::Double, None),
+            (0x420, Width::Half, None),
+            (0x800, Width::Word, None),
+            (0xd00, Width::Word, None),
+            (0x1080, Width::Word, None),
+            (u32::MAX, Width::Byte, None),
+        ];
+        for (offset, width, expected) in table {
+            let found =
+                decode(offset, width).map(|access| (access.bank, access.first, access.count));
+            assert_eq!(found, expected, "{offset:#x} {width:?}");
+        }
+    }
+
+    #[test]
+    fn config_fields_spread_and_gather() {
+        assert_eq!(spread_config(0xffff), 0xaaaa_aaaa);
+        assert_eq!(spread_config(0x8001), 0x8000_0002);
+        for fields in 0..=0xffff {
+            assert_eq!(gather_config(spread_config(fields) | 0x5555_5555), fields);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The distributor's registers (IHI0069 section 12.9). What the tables do not name is RAZ/WI.
+//!
+//! Affinity routing is always on and there is one security state, so GICD_ITARGETSR, GICD_SGIR,
+//! GICD_IGRPMODR and GICD_NSACR are RAZ/WI, as are the fields of private interrupts.
+
+use super::bank::{self, Access, Bank};
+use super::distributor::Distributor;
+use super::spec;
+use super::spi::SpiWord;
+use crate::{IntId, LrState, Notice, Width};
+
+impl Distributor {
+    /// Reads `width` at byte `offset` of the distributor's frame.
+    ///
+    /// `reader` is the vCPU that reads; `held` tells what its list registers say of an SPI
+    /// ([`super::Redistributor::held`]). What other vCPUs hold counts as active; they are asked by
+    /// `post` to look, so that a reader who polls sees it end.
+    #[inline]
+    pub fn read(
+        &self,
+        offset: u32,
+        width: Width,
+        reader: u16,
+        held: &impl Fn(IntId) -> LrState,
+        post: &mut impl FnMut(u16, Notice),
+    ) -> u64 {
+        match (offset, width) {
+            (spec::GICD_CTLR, Width::Word) => {
+                u64::from(self.groups() | spec::CTLR_ARE | spec::CTLR_DS)
+            }
+            (spec::GICD_TYPER, Width::Word) => u64::from(self.typer()),
+            (spec::GICD_IIDR, Width::Word) => u64::from(spec::IIDR),
+            (spec::PIDR2, Width::Word) => u64::from(spec::PIDR2_GICV3),
+            (spec::GICD_IROUTER..spec::GICD_IROUTER_END, _) => self.read_router(offset, width),
+            _ => bank::decode(offset, width)
+                .map_or(0, |access| self.read_bank(access, reader, held, post)),
+        }
+    }
+
+    /// Writes `width` at byte `offset` of the distributor's frame.
+    #[inline]
+    pub fn write(&self, offset: u32, width: Width, value: u64, post: &mut impl FnMut(u16, Notice)) {
+        match (offset, width) {
+            (spec::GICD_CTLR, Width::Word) => {
+                self.set_groups(
+                    value as u32 & (spec::CTLR_ENABLE_GRP0 | spec::CTLR_ENABLE_GRP1),
+                    post,
+                );
+            }
+            (spec::GICD_IROUTER..spec::GICD_IROUTER_END, _) => {
+                self.write_router(offset, width, value, post)
+            }
+            _ => {
+                if let Some(access) = bank::decode(offset, width) {
+                    self.write_bank(access, value as u32, post);
+                }
+            }
+        }
+    }
+
+    fn typer(&self) -> u32 {
+        u32::from(self.spi_count() / 32) | spec::TYPER_ID_BITS | spec::TYPER_A3V
+    }
+
+    fn router_of(offset: u32) -> Option<IntId> {
+        IntId::new((offset.wrapping_sub(spec::GICD_IROUTER)) >> 3).filter(|id| !id.is_private())
+    }
+
+    fn read_router(&self, offset: u32, width: Width) -> u64 {
+        let value = Self::router_of(offset).map_or(0, |spi| self.word(spi).irouter());
+        match (width, offset & 7) {
+            (Width::Double, 0) => value,
+            (Width::Word, 0) => value & 0xffff_ffff,
+            (Width::Word, 4) => value >> 32,
+            _ => 0,
+        }
+    }
+
+    fn write_router(
+        &self,
+        offset: u32,
+        width: Width,
+        value: u64,
+        post: &mut impl FnMut(u16, Notice),
+    ) {
+        let (mask, shift) = match (width, offset & 7) {
+            (Width::Double, 0) => (u64::MAX, 0),
+            (Width::Word, 0) => (0xffff_ffff, 0),
+            (Width::Word, 4) => (0xffff_ffff << 32, 32),
+            _ => return,
+        };
+        let bits = (value << shift) & mask;
+        if let Some(spi) = Self::router_of(offset) {
+            self.update(spi, post, |word| {
+                word.with_irouter((word.irouter() & !mask) | bits)
+            });
+        }
+    }
+
+    fn read_bank(
+        &self,
+        access: Access,
+        reader: u16,
+        held: &impl Fn(IntId) -> LrState,
+        post: &mut impl FnMut(u16, Notice),
+    ) -> u64 {
+        let mut value = 0_u32;
+        for (n, spi) in spis_of(access) {
+            let word = self.word(spi);
+            let mine = word.holder() == Some(reader);
+            let state = if mine { held(spi) } else { LrState::Inactive };
+            let bit = match access.bank {
+                Bank::Group => word.has(SpiWord::GROUP1),
+                Bank::SetEnable | Bank::ClearEnable => word.has(SpiWord::ENABLED),
+                Bank::SetPending | Bank::ClearPending => word.is_pending() || state.is_pending(),
+                Bank::SetActive | Bank::ClearActive => match word.holder() {
+                    Some(holder) if !mine => {
+                        post(holder, Notice::Interrupt(spi));
+                        true
+                    }
+                    _ => word.has(SpiWord::ACTIVE) || state.is_active(),
+                },
+                Bank::Config => word.has(SpiWord::EDGE),
+                Bank::Priority => {
+                    value |= u32::from(word.priority()).wrapping_shl(n.wrapping_mul(8));
+                    false
+                }
+                Bank::None => false,
+            };
+            value |= u32::from(bit).wrapping_shl(n);
+        }
+        u64::from(if access.bank == Bank::Config {
+            bank::spread_config(value)
+        } else {
+            value
+        })
+    }
+
+    fn write_bank(&self, access: Access, value: u32, post: &mut impl FnMut(u16, Notice)) {
+        if access.first < crate::SPI_BASE {
+            return;
+        }
+        let fields = if access.bank == Bank::Config {
+            bank::gather_config(value)
+        } else {
+            value
+        };
+        match access.bank {
+            Bank::Group => self.write_fields(access, fields, SpiWord::GROUP1, post),
+            Bank::Config => self.write_fields(access, fields, SpiWord::EDGE, post),
+            Bank::Priority => self.write_priorities(access, value, post),
+            Bank::None => {}
+            _ => self.write_bits(access, fields, post),
+        }
+    }
+
+    /// Writes a bank in which a zero matters.
+    fn write_fields(
+        &self,
+        access: Access,
+        fields: u32,
+        flag: u64,
+        post: &mut impl FnMut(u16, Notice),
+    ) {
+        for (n, spi) in spis_of(access) {
+            let set = if fields.wrapping_shr(n) & 1 != 0 {
+                flag
+            } else {
+                0
+            };
+            self.update(spi, post, |word| word.with(set, flag));
+        }
+    }
+
+    fn write_priorities(&self, access: Access, value: u32, post: &mut impl FnMut(u16, Notice)) {
+        for (n, spi) in spis_of(access) {
+            let priority = value.wrapping_shr(n.wrapping_mul(8)) as u8;
+            self.update(spi, post, |word| word.with_priority(priority));
+        }
+    }
+
+    /// Writes a bank in which only ones do something.
+    #[inline]
+    fn write_bits(&self, access: Access, mut bits: u32, post: &mut impl FnMut(u16, Notice)) {
+        while bits != 0 {
+            let n = bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+            let Some(spi) = IntId::new(access.first.wrapping_add(n)) else {
+                return;
+            };
+            match access.bank {
+                Bank::SetEnable => self.update(spi, post, |word| word.with(SpiWord::ENABLED, 0)),
+                Bank::ClearEnable => self.update(spi, post, |word| word.with(0, SpiWord::ENABLED)),
+                Bank::SetPending => self.update(spi, post, |word| {
+                    word.with(SpiWord::LATCHED, SpiWord::UNPEND)
+                }),
+                Bank::ClearPending => self.update(spi, post, clear_pending),
+                Bank::SetActive => self.update(spi, post, |word| {
+                    word.with(SpiWord::ACTIVE, SpiWord::DEACTIVATE)
+                }),
+                Bank::ClearActive => self.update(spi, post, clear_active),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A holder has the pending state in its list register: it is asked to drop it.
+fn clear_pending(word: SpiWord) -> SpiWord {
+    let ask = if word.holder().is_some() {
+        SpiWord::UNPEND
+    } else {
+        0
+    };
+    word.with(ask, SpiWord::LATCHED)
+}
+
+/// A holder has the active state in its list register: it is asked to end it.
+fn clear_active(word: SpiWord) -> SpiWord {
+    if word.holder().is_some() {
+        word.with(SpiWord::DEACTIVATE, 0)
+    } else {
+        word.with(0, SpiWord::ACTIVE)
+    }
+}
+
+/// Returns the SPIs of an access with the number of their field; private interrupts have none here.
+fn spis_of(access: Access) -> impl Iterator<Item = (u32, IntId)> {
+    (0..access.count).filter_map(move |n| {
+        let spi = IntId::new(access.first.wrapping_add(n)).filter(|id| !id.is_private())?;
+        Some((n, spi))
+    })
+}

@@ -1,0 +1,14 @@
+//! The GICv3 face (IHI0069): distributor, redistributors, SGI generation.
+
+mod bank;
+mod distributor;
+mod distributor_mmio;
+mod lists;
+mod redistributor;
+mod redistributor_mmio;
+pub mod sgi;
+pub mod spec;
+mod spi;
+
+pub use distributor::Distributor;
+pub use redistributor::{After, Effect, Owed, Redistributor};

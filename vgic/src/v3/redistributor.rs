@@ -1,0 +1,435 @@
+//! The redistributor: the SGIs and PPIs of one vCPU, and everything that waits for its list registers.
+//!
+//! The calls that a trap makes on its way back to the guest are here; what is seldom needed, and
+//! the moving of interrupts into and out of the list registers, is in `lists`.
+//!
+//! A private interrupt is in exactly one place: in a list register (`in_lr`), or here (`latched`,
+//! `line`, `active`). A list register that the guest has finished with keeps its occupant until
+//! somebody needs it, so that the next SGI of the same number finds its place at once.
+
+use super::distributor::Distributor;
+use super::lists::SpiSet;
+use super::spec;
+use crate::list_register::LR_MAX;
+use crate::{Inbox, IntId, ListRegister, ListRegisters, LrState, Maintenance, Notice};
+
+const PRIVATE: usize = crate::PRIVATE_COUNT as usize;
+
+/// What is left to do before the guest goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "an interrupt may be waiting for `settle`"]
+pub enum After {
+    /// Nothing.
+    Resume,
+    /// [`Redistributor::settle`]: more waits than fits by itself.
+    Settle,
+}
+
+/// Private interrupts, a bit each, whose linked physical interrupt is to be deactivated by software.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "a physical interrupt that stays active never fires again"]
+pub struct Owed(pub u32);
+
+impl Owed {
+    /// Nothing to deactivate.
+    pub const NONE: Self = Self(0);
+}
+
+/// What a register write asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Effect {
+    /// What is left to do for the vCPU whose register was written.
+    pub after: After,
+    /// Physical interrupts to deactivate.
+    pub owed: Owed,
+}
+
+/// The redistributor and list-register bookkeeping of one vCPU.
+#[derive(Debug)]
+pub struct Redistributor {
+    /// Private interrupts that may go to the guest: enabled, their group too, not in `active`.
+    pub(super) open: u32,
+    /// Private interrupts that occupy a list register.
+    pub(super) in_lr: u32,
+    /// List registers that nobody occupies.
+    pub(super) free: u32,
+    /// Edges, SGIs and writes of ISPENDR that wait here.
+    pub(super) latched: u32,
+    pub(super) slot_of: [u8; PRIVATE],
+    pub(super) occupants: [u16; LR_MAX],
+    /// The list register of each private interrupt when it becomes pending.
+    pub(super) templates: [ListRegister; PRIVATE],
+    /// Levels of the emulated PPI lines.
+    pub(super) line: u32,
+    /// Active, but in no list register.
+    pub(super) active: u32,
+    pub(super) enabled: u32,
+    pub(super) group: u32,
+    pub(super) edge: u32,
+    /// GICD_CTLR's group enables, as of the last resync.
+    pub(super) groups: u32,
+    /// Latched interrupts that come from `physical`.
+    pub(super) linked: u32,
+    /// Active interrupts here whose physical interrupt is active too.
+    pub(super) parked_linked: u32,
+    pub(super) physical: [u16; PRIVATE],
+    /// Writes of ICPENDR, ICACTIVER and ISACTIVER that concern list registers not at hand.
+    pub(super) unpend: u32,
+    pub(super) deactivate: u32,
+    pub(super) activate: u32,
+    /// SPIs to look at when a list register is free.
+    pub(super) candidates: SpiSet,
+    /// SPIs that are active here, but in no list register.
+    pub(super) parked: SpiSet,
+    pub(super) armed: Maintenance,
+    pub(super) asleep: bool,
+    pub(super) last: bool,
+    pub(super) index: u16,
+    lr_mask: u32,
+}
+
+impl Redistributor {
+    /// Returns the redistributor of vCPU `index` in its reset state, over `lr_count` list registers.
+    ///
+    /// `last` is GICR_TYPER.Last: no redistributor follows in this region.
+    #[must_use]
+    pub fn new(index: u16, last: bool, lr_count: usize) -> Self {
+        let count = lr_count.clamp(1, LR_MAX) as u32;
+        let lr_mask = (1_u32.wrapping_shl(count)).wrapping_sub(1);
+        Self {
+            open: 0,
+            in_lr: 0,
+            free: lr_mask,
+            latched: 0,
+            slot_of: [0; PRIVATE],
+            occupants: [0; LR_MAX],
+            templates: core::array::from_fn(|n| {
+                ListRegister::pending(IntId::private(n as u32), 0, false)
+            }),
+            line: 0,
+            active: 0,
+            enabled: 0,
+            group: 0,
+            edge: SGI_MASK,
+            groups: 0,
+            linked: 0,
+            parked_linked: 0,
+            physical: [0; PRIVATE],
+            unpend: 0,
+            deactivate: 0,
+            activate: 0,
+            candidates: SpiSet::EMPTY,
+            parked: SpiSet::EMPTY,
+            armed: Maintenance::NONE,
+            asleep: true,
+            last,
+            index,
+            lr_mask,
+        }
+    }
+
+    /// Returns to the reset state at a system reset; nothing else resets a redistributor, neither
+    /// CPU_OFF nor the ejection of its vCPU.
+    pub fn reset(&mut self, lrs: &mut impl ListRegisters) -> Owed {
+        let owed = Owed(self.linked(lrs));
+        for slot in bits(self.used()) {
+            lrs.write(slot as usize, ListRegister::EMPTY);
+        }
+        lrs.set_maintenance(Maintenance::NONE);
+        *self = Self::new(self.index, self.last, self.lr_mask.count_ones() as usize);
+        owed
+    }
+
+    /// Returns the index of the vCPU.
+    #[must_use]
+    #[inline]
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Tells whether a private interrupt is in group 0: SGIs sent by ICC_SGI0R_EL1 or
+    /// ICC_ASGI1R_EL1 reach no others.
+    #[must_use]
+    #[inline]
+    pub fn is_group0(&self, intid: IntId) -> bool {
+        self.group & intid.bit() == 0
+    }
+
+    /// Raises an SGI or an edge-triggered PPI.
+    #[inline]
+    pub fn raise(&mut self, lrs: &mut impl ListRegisters, intid: IntId) -> After {
+        self.raise_as(lrs, intid, self.template(intid))
+    }
+
+    /// Raises a PPI that a physical interrupt stands behind, which is active until the guest deactivates this one.
+    ///
+    /// While the virtual interrupt is disabled it waits here and the physical one stays active.
+    #[inline]
+    pub fn raise_hardware(
+        &mut self,
+        lrs: &mut impl ListRegisters,
+        intid: IntId,
+        physical: u32,
+    ) -> After {
+        self.raise_as(lrs, intid, self.template(intid).linked_to(physical))
+    }
+
+    #[inline]
+    pub(super) fn raise_as(
+        &mut self,
+        lrs: &mut impl ListRegisters,
+        intid: IntId,
+        value: ListRegister,
+    ) -> After {
+        let bit = intid.bit();
+        if self.open & bit == 0 {
+            self.keep(intid, value);
+            return After::Resume;
+        }
+        if self.in_lr & bit != 0 {
+            let slot = self.slot_of(intid);
+            let current = lrs.read(slot);
+            let value = if current.is_inactive() {
+                value
+            } else {
+                merge(current, value)
+            };
+            lrs.write(slot, value);
+            return After::Resume;
+        }
+        if self.free == 0 {
+            return self.raise_when_full(lrs, intid, value);
+        }
+        self.latched &= !bit;
+        self.place(lrs, self.free.trailing_zeros(), intid, value);
+        After::Resume
+    }
+
+    /// Sets the level of an emulated PPI's line.
+    #[inline]
+    pub fn set_level(&mut self, lrs: &mut impl ListRegisters, intid: IntId, high: bool) -> After {
+        let bit = intid.bit();
+        let was_high = self.line & bit != 0;
+        if was_high == high {
+            return After::Resume;
+        }
+        self.line ^= bit;
+        match (high, self.edge & bit != 0) {
+            (true, true) => self.raise(lrs, intid),
+            (true, false) => self.raise_level(lrs, intid),
+            (false, true) => After::Resume,
+            (false, false) => {
+                self.lower(lrs, intid);
+                After::Resume
+            }
+        }
+    }
+
+    /// Moves what came into `inbox` to the list registers. To be called after a kick, when the vCPU
+    /// is loaded, and before the guest goes on if something was posted to itself.
+    #[inline]
+    pub fn deliver(
+        &mut self,
+        inbox: &Inbox,
+        distributor: &Distributor,
+        lrs: &mut impl ListRegisters,
+        post: &mut impl FnMut(u16, Notice),
+    ) -> Owed {
+        let mail = inbox.take();
+        let mut after = After::Resume;
+        let mut private = mail.private();
+        while private != 0 {
+            let intid = IntId::private(private.trailing_zeros());
+            private &= private.wrapping_sub(1);
+            if self.raise(lrs, intid) == After::Settle {
+                after = After::Settle;
+            }
+        }
+        if mail.is_private_only() && after == After::Resume {
+            return Owed::NONE;
+        }
+        self.deliver_more(mail, inbox, distributor, lrs, post)
+    }
+
+    /// Tells whether an interrupt waits that the guest's CPU interface lets through: pending, open,
+    /// its group enabled and its priority above the mask in `ich_vmcr` (ICH_VMCR_EL2).
+    ///
+    /// [`Self::deliver`] comes first, this second; then the vCPU is marked as blocked, and blocks
+    /// only if its inbox is still empty.
+    #[must_use]
+    #[inline]
+    pub fn has_deliverable(
+        &self,
+        distributor: &Distributor,
+        lrs: &impl ListRegisters,
+        ich_vmcr: u64,
+    ) -> bool {
+        let mut used = self.used();
+        while used != 0 {
+            let lr = lrs.read(used.trailing_zeros() as usize);
+            used &= used.wrapping_sub(1);
+            if lr.is_pending() && passes(lr, ich_vmcr) {
+                return true;
+            }
+        }
+        (self.backlog() != 0 || !self.candidates.is_empty())
+            && self.backlog_passes(distributor, ich_vmcr)
+    }
+
+    /// Returns the list registers that have an occupant.
+    #[inline]
+    pub(super) fn used(&self) -> u32 {
+        self.lr_mask & !self.free
+    }
+
+    /// Returns the private interrupts that wait for a list register.
+    #[inline]
+    pub(super) fn backlog(&self) -> u32 {
+        (self.latched | (self.line & !self.edge)) & self.open & !self.in_lr
+    }
+
+    #[inline]
+    pub(super) fn template(&self, intid: IntId) -> ListRegister {
+        self.templates
+            .get(intid.get() as usize & (PRIVATE - 1))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    #[inline]
+    pub(super) fn slot_of(&self, intid: IntId) -> usize {
+        usize::from(
+            self.slot_of
+                .get(intid.get() as usize & (PRIVATE - 1))
+                .copied()
+                .unwrap_or_default(),
+        ) & (LR_MAX - 1)
+    }
+
+    /// Puts an interrupt into the free list register `slot`.
+    #[inline]
+    pub(super) fn place(
+        &mut self,
+        lrs: &mut impl ListRegisters,
+        slot: u32,
+        intid: IntId,
+        value: ListRegister,
+    ) {
+        self.free &= !bit(slot);
+        if let Some(occupant) = self.occupants.get_mut(slot as usize) {
+            *occupant = intid.get() as u16;
+        }
+        if intid.is_private() {
+            self.in_lr |= intid.bit();
+            if let Some(place) = self.slot_of.get_mut(intid.get() as usize) {
+                *place = slot as u8;
+            }
+        }
+        lrs.write(slot as usize, value);
+    }
+}
+
+/// Bits of the SGIs in a private register.
+pub(super) const SGI_MASK: u32 = 0xffff;
+
+/// Returns the list register of an interrupt that is raised while the guest has it.
+fn merge(current: ListRegister, raised: ListRegister) -> ListRegister {
+    let eoi = raised.0 & ListRegister::EOI;
+    if !current.is_active() || current.is_hardware() {
+        // Pending already; or linked, and then the physical interrupt comes again by itself.
+        return if current.is_hardware() {
+            current
+        } else {
+            current.with(eoi, 0)
+        };
+    }
+    // A level is looked at again when the guest ends it, an edge has to be remembered.
+    current.with(if eoi != 0 { eoi } else { ListRegister::PENDING }, 0)
+}
+
+const VMCR_VENG0: u64 = 1 << 0;
+const VMCR_VENG1: u64 = 1 << 1;
+const VMCR_VPMR_SHIFT: u32 = 24;
+
+/// Tells whether the CPU interface signals an interrupt (ICH_VMCR_EL2: VENG0, VENG1, VPMR).
+#[inline]
+pub(super) fn passes(lr: ListRegister, ich_vmcr: u64) -> bool {
+    let enable = if lr.is_group1() {
+        VMCR_VENG1
+    } else {
+        VMCR_VENG0
+    };
+    ich_vmcr & enable != 0 && u64::from(lr.priority()) < ich_vmcr >> VMCR_VPMR_SHIFT & 0xff
+}
+
+#[inline]
+pub(super) fn bit(n: u32) -> u32 {
+    1_u32.wrapping_shl(n)
+}
+
+/// Returns the numbers of the bits set in `mask`, ascending.
+#[inline]
+pub(super) fn bits(mut mask: u32) -> impl Iterator<Item = u32> {
+    core::iter::from_fn(move || {
+        let n = mask.trailing_zeros();
+        if n >= u32::BITS {
+            return None;
+        }
+        mask &= mask.wrapping_sub(1);
+        Some(n)
+    })
+}
+
+impl Redistributor {
+    /// Tells what list registers and this object say of an interrupt.
+    #[must_use]
+    pub fn held(&self, lrs: &impl ListRegisters, intid: IntId) -> LrState {
+        match self.find(intid) {
+            Some(slot) => lrs.read(slot as usize).state(),
+            None if self.is_parked(intid) => LrState::Active,
+            None => LrState::Inactive,
+        }
+    }
+
+    pub(super) fn is_parked(&self, intid: IntId) -> bool {
+        if intid.is_private() {
+            self.active & intid.bit() != 0
+        } else {
+            self.parked.contains(intid)
+        }
+    }
+
+    /// Returns the list register that an interrupt occupies.
+    pub(super) fn find(&self, intid: IntId) -> Option<u32> {
+        if intid.is_private() {
+            return (self.in_lr & intid.bit() != 0).then(|| self.slot_of(intid) as u32);
+        }
+        bits(self.used()).find(|&slot| self.occupant(slot) == intid)
+    }
+
+    /// Returns the occupant of a used list register.
+    pub(super) fn occupant(&self, slot: u32) -> IntId {
+        let id = self
+            .occupants
+            .get(slot as usize)
+            .copied()
+            .unwrap_or_default();
+        IntId::new(u32::from(id)).unwrap_or(IntId::private(0))
+    }
+
+    /// Takes over GICD_CTLR's group enables and works out which private interrupts are open.
+    pub(super) fn reopen(&mut self) {
+        let group1 = if self.groups & spec::CTLR_ENABLE_GRP1 != 0 {
+            self.group
+        } else {
+            0
+        };
+        let group0 = if self.groups & spec::CTLR_ENABLE_GRP0 != 0 {
+            !self.group
+        } else {
+            0
+        };
+        self.open = self.enabled & (group0 | group1) & !self.active;
+    }
+}

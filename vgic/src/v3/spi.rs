@@ -1,0 +1,207 @@
+//! The state of one SPI in one 64-bit word, so that one compare-and-swap moves it from one
+//! consistent state to another, whoever does it.
+//!
+//! An SPI is *held* while it is in a list register of some vCPU, or active there without one; the
+//! holder alone moves it on. Everybody else changes the word and tells the holder.
+
+use crate::{Affinity, ListRegister};
+
+use super::spec;
+
+/// The word of one SPI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SpiWord(pub(crate) u64);
+
+impl SpiWord {
+    const ROUTE: u64 = 0xffff_ffff;
+    const HOLDER_SHIFT: u32 = 32;
+    /// Index of the holder plus one; zero is nobody.
+    const HOLDER: u64 = 0xfff << Self::HOLDER_SHIFT;
+    /// The holder is to drop what is pending.
+    pub(crate) const UNPEND: u64 = 1 << 44;
+    /// The holder is to deactivate it.
+    pub(crate) const DEACTIVATE: u64 = 1 << 45;
+    const PRIORITY_SHIFT: u32 = 48;
+    const PRIORITY: u64 = 0xff << Self::PRIORITY_SHIFT;
+    /// ISENABLER.
+    pub(crate) const ENABLED: u64 = 1 << 56;
+    /// ICFGR: edge-triggered.
+    pub(crate) const EDGE: u64 = 1 << 57;
+    /// IGROUPR.
+    pub(crate) const GROUP1: u64 = 1 << 58;
+    /// The device's line is high.
+    pub(crate) const LINE: u64 = 1 << 59;
+    /// An edge, or a write of ISPENDR, waits.
+    pub(crate) const LATCHED: u64 = 1 << 60;
+    /// Active outside the list registers.
+    pub(crate) const ACTIVE: u64 = 1 << 61;
+    /// IROUTER.IRM: any participating vCPU.
+    pub(crate) const ANY: u64 = 1 << 62;
+
+    /// Tells whether all of `bits` are set.
+    #[inline]
+    pub(crate) const fn has(self, bits: u64) -> bool {
+        self.0 & bits == bits
+    }
+
+    /// Returns the word with `set` set and `clear` cleared.
+    #[inline]
+    pub(crate) const fn with(self, set: u64, clear: u64) -> Self {
+        Self((self.0 & !clear) | set)
+    }
+
+    /// Returns the index of the vCPU that holds the SPI.
+    #[inline]
+    pub(crate) const fn holder(self) -> Option<u16> {
+        (((self.0 & Self::HOLDER) >> Self::HOLDER_SHIFT) as u16).checked_sub(1)
+    }
+
+    /// Returns the word held by the vCPU `index`.
+    #[inline]
+    pub(crate) const fn held_by(self, index: u16) -> Self {
+        Self(
+            (self.0 & !Self::HOLDER)
+                | (((index as u64).wrapping_add(1)) << Self::HOLDER_SHIFT & Self::HOLDER),
+        )
+    }
+
+    /// Returns the word held by nobody, with nothing left to do for a holder.
+    #[inline]
+    pub(crate) const fn released(self) -> Self {
+        self.with(0, Self::HOLDER | Self::UNPEND | Self::DEACTIVATE)
+    }
+
+    /// Returns the priority.
+    #[inline]
+    pub(crate) const fn priority(self) -> u8 {
+        (self.0 >> Self::PRIORITY_SHIFT) as u8
+    }
+
+    /// Returns the word with a priority.
+    pub(crate) const fn with_priority(self, priority: u8) -> Self {
+        Self(
+            (self.0 & !Self::PRIORITY)
+                | (((priority & spec::PRIORITY_MASK) as u64) << Self::PRIORITY_SHIFT),
+        )
+    }
+
+    /// Returns the affinity that the SPI is routed to unless [`Self::ANY`] is set.
+    #[inline]
+    pub(crate) const fn route(self) -> Affinity {
+        Affinity::from_bits((self.0 & Self::ROUTE) as u32)
+    }
+
+    /// Returns GICD_IROUTER.
+    pub(crate) const fn irouter(self) -> u64 {
+        self.route().mpidr()
+            | if self.has(Self::ANY) {
+                spec::IROUTER_IRM
+            } else {
+                0
+            }
+    }
+
+    /// Returns the word with a GICD_IROUTER.
+    pub(crate) const fn with_irouter(self, value: u64) -> Self {
+        let any = if value & spec::IROUTER_IRM != 0 {
+            Self::ANY
+        } else {
+            0
+        };
+        self.with(
+            Affinity::from_mpidr(value).bits() as u64 | any,
+            Self::ROUTE | Self::ANY,
+        )
+    }
+
+    /// Tells whether a level line is what makes the SPI pending.
+    #[inline]
+    pub(crate) const fn is_level_high(self) -> bool {
+        self.0 & (Self::LINE | Self::EDGE) == Self::LINE
+    }
+
+    /// Tells whether the SPI is pending outside the list registers.
+    #[inline]
+    pub(crate) const fn is_pending(self) -> bool {
+        self.has(Self::LATCHED) || self.is_level_high()
+    }
+
+    /// Tells whether the guest lets the SPI through: enabled, and its group too (`groups` as in GICD_CTLR).
+    #[inline]
+    pub(crate) const fn is_open(self, groups: u32) -> bool {
+        let group = if self.has(Self::GROUP1) {
+            spec::CTLR_ENABLE_GRP1
+        } else {
+            spec::CTLR_ENABLE_GRP0
+        };
+        self.has(Self::ENABLED) && groups & group != 0
+    }
+
+    /// Tells whether some vCPU should take the SPI now.
+    #[inline]
+    pub(crate) const fn is_deliverable(self, groups: u32) -> bool {
+        self.is_pending() && self.0 & (Self::ACTIVE | Self::HOLDER) == 0 && self.is_open(groups)
+    }
+
+    /// Returns the list register of the SPI, pending. A level asks for EOI maintenance, to be looked at again.
+    pub(crate) const fn list_register(self, intid: crate::IntId) -> ListRegister {
+        let lr = ListRegister::pending(intid, self.priority(), self.has(Self::GROUP1));
+        if self.is_level_high() {
+            lr.with(ListRegister::EOI, 0)
+        } else {
+            lr
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_do_not_touch_each_other() {
+        let word = SpiWord(u64::MAX).released();
+        assert_eq!(
+            (word.holder(), word.held_by(511).holder()),
+            (None, Some(511))
+        );
+        assert_eq!(word.held_by(511).released(), word);
+        assert_eq!(word.with_priority(0x57).priority(), 0x50);
+        assert_eq!(word.with_irouter(0).irouter(), 0);
+        assert_eq!(
+            SpiWord::default().with_irouter(u64::MAX).irouter(),
+            0xff_80ff_ffff
+        );
+        assert_eq!(
+            SpiWord::default()
+                .with_irouter(u64::MAX)
+                .with_priority(0xff)
+                .with_irouter(0)
+                .with_priority(0),
+            SpiWord::default()
+        );
+    }
+
+    #[test]
+    fn deliverable_needs_all_of_it() {
+        let open = SpiWord::ENABLED | SpiWord::GROUP1;
+        let table = [
+            (open | SpiWord::LATCHED, 2, true),
+            (open | SpiWord::LINE, 2, true),
+            (open | SpiWord::LINE | SpiWord::EDGE, 2, false),
+            (open, 2, false),
+            (open | SpiWord::LATCHED, 1, false),
+            (SpiWord::GROUP1 | SpiWord::LATCHED, 2, false),
+            (SpiWord::ENABLED | SpiWord::LATCHED, 1, true),
+            (open | SpiWord::LATCHED | SpiWord::ACTIVE, 3, false),
+            (SpiWord(open | SpiWord::LATCHED).held_by(0).0, 3, false),
+        ];
+        for (word, groups, expected) in table {
+            assert_eq!(
+                SpiWord(word).is_deliverable(groups),
+                expected,
+                "{word:#x} {groups}"
+            );
+        }
+    }
+}
