@@ -61,14 +61,27 @@ pub enum TreeError {
 impl fmt::Display for TreeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Magic(word) => write!(f, "not a device tree: first word is {word:#010x}, not {MAGIC:#010x}"),
+            Self::Magic(word) => write!(
+                f,
+                "not a device tree: first word is {word:#010x}, not {MAGIC:#010x}"
+            ),
             Self::Truncated { declared, present } => {
-                write!(f, "device tree cut short: header says {declared} bytes, {present} are there")
+                write!(
+                    f,
+                    "device tree cut short: header says {declared} bytes, {present} are there"
+                )
             }
-            Self::TooLarge(bytes) => write!(f, "device tree of {bytes} bytes is larger than {MAX_BYTES}"),
-            Self::Version(version) => write!(f, "device tree format version {version} is not {VERSION}"),
+            Self::TooLarge(bytes) => {
+                write!(f, "device tree of {bytes} bytes is larger than {MAX_BYTES}")
+            }
+            Self::Version(version) => {
+                write!(f, "device tree format version {version} is not {VERSION}")
+            }
             Self::Block(name) => write!(f, "device tree's {name} block lies outside the tree"),
-            Self::Structure { nodes } => write!(f, "device tree's structure block is malformed after {nodes} nodes"),
+            Self::Structure { nodes } => write!(
+                f,
+                "device tree's structure block is malformed after {nodes} nodes"
+            ),
             Self::TooManyNodes => write!(f, "device tree has more than {MAX_NODES} nodes"),
             Self::TooDeep => write!(f, "device tree nests deeper than {MAX_DEPTH} levels"),
         }
@@ -108,14 +121,21 @@ impl<'a> Tree<'a> {
     pub fn parse(blob: &'a [u8]) -> Result<Self, TreeError> {
         let blob = check_header(blob)?;
         let reservations = read_reservations(blob)?;
-        let fdt = Fdt::new_unaligned_fallible(blob).map_err(|_| TreeError::Structure { nodes: 0 })?;
-        Ok(Self { nodes: read_nodes(fdt)?, reservations })
+        let fdt =
+            Fdt::new_unaligned_fallible(blob).map_err(|_| TreeError::Structure { nodes: 0 })?;
+        Ok(Self {
+            nodes: read_nodes(fdt)?,
+            reservations,
+        })
     }
 
     /// Returns the root node.
     #[must_use]
     pub fn root(&self) -> Node<'_, 'a> {
-        Node { tree: self, index: 0 }
+        Node {
+            tree: self,
+            index: 0,
+        }
     }
 
     /// Goes through all nodes, parents before children.
@@ -127,7 +147,11 @@ impl<'a> Tree<'a> {
     #[must_use]
     pub fn find(&self, path: &str) -> Option<Node<'_, 'a>> {
         let mut node = self.root();
-        for component in path.strip_prefix('/')?.split('/').filter(|component| !component.is_empty()) {
+        for component in path
+            .strip_prefix('/')?
+            .split('/')
+            .filter(|component| !component.is_empty())
+        {
             node = node.children().find(|child| child.is_called(component))?;
         }
         Some(node)
@@ -136,7 +160,8 @@ impl<'a> Tree<'a> {
     /// Finds the node that a phandle names.
     #[must_use]
     pub fn by_phandle(&self, phandle: u32) -> Option<Node<'_, 'a>> {
-        self.nodes().find(|node| node.u32("phandle").or_else(|| node.u32("linux,phandle")) == Some(phandle))
+        self.nodes()
+            .find(|node| node.u32("phandle").or_else(|| node.u32("linux,phandle")) == Some(phandle))
     }
 
     /// Returns the memory reservation block (Devicetree Specification 5.3).
@@ -155,14 +180,20 @@ fn word(bytes: &[u8], offset: usize) -> Option<u32> {
 /// Reads the tree's declared size if `start` begins like a device tree: what must be known before the rest is looked at.
 #[must_use]
 pub fn declared_size(start: &[u8]) -> Option<usize> {
-    (word(start, 0)? == MAGIC).then(|| word(start, 4)).flatten().map(|size| size as usize)
+    (word(start, 0)? == MAGIC)
+        .then(|| word(start, 4))
+        .flatten()
+        .map(|size| size as usize)
 }
 
 /// Checks everything the `fdt` crate takes from the header on trust and cuts the blob to the tree's own size.
 fn check_header(blob: &[u8]) -> Result<&[u8], TreeError> {
     let present = blob.len() as u64;
     let field = |index: usize| {
-        word(blob, index * 4).ok_or(TreeError::Truncated { declared: HEADER_BYTES as u64, present })
+        word(blob, index * 4).ok_or(TreeError::Truncated {
+            declared: HEADER_BYTES as u64,
+            present,
+        })
     };
     let magic = field(0)?;
     if magic != MAGIC {
@@ -172,7 +203,9 @@ fn check_header(blob: &[u8]) -> Result<&[u8], TreeError> {
     if declared > MAX_BYTES as u64 {
         return Err(TreeError::TooLarge(declared));
     }
-    let tree = blob.get(..declared as usize).ok_or(TreeError::Truncated { declared, present })?;
+    let tree = blob
+        .get(..declared as usize)
+        .ok_or(TreeError::Truncated { declared, present })?;
     let (version, oldest) = (field(5)?, field(6)?);
     if version < VERSION || oldest > VERSION {
         return Err(TreeError::Version(version));
@@ -211,26 +244,44 @@ fn read_reservations(tree: &[u8]) -> Result<Vec<AddressRange>, TreeError> {
 }
 
 /// The tree type of the `fdt` crate that returns errors.
-type FallibleFdt<'a> = Fdt<'a, (fdt::parsing::unaligned::UnalignedParser<'a>, fdt::parsing::NoPanic)>;
+type FallibleFdt<'a> = Fdt<
+    'a,
+    (
+        fdt::parsing::unaligned::UnalignedParser<'a>,
+        fdt::parsing::NoPanic,
+    ),
+>;
 
 /// Lists all nodes with the index of each one's parent.
 fn read_nodes(fdt: FallibleFdt<'_>) -> Result<Vec<Entry<'_>>, TreeError> {
     let malformed = |nodes: usize| move |_| TreeError::Structure { nodes };
     let root = fdt.root().map_err(malformed(0))?;
     let mut nodes = Vec::new();
-    nodes.push(Entry { node: fdt::nodes::AsNode::as_node(&root), name: "", unit: None, parent: 0 });
+    nodes.push(Entry {
+        node: fdt::nodes::AsNode::as_node(&root),
+        name: "",
+        unit: None,
+        parent: 0,
+    });
     // The index of the last node seen at each depth: the parent of what comes one level below it.
     let mut last_at = [0_usize; MAX_DEPTH + 1];
     for item in root.all_nodes().map_err(malformed(1))? {
         let (depth, node) = item.map_err(malformed(nodes.len()))?;
         let name = node.name().map_err(malformed(nodes.len()))?;
-        let above = depth.checked_sub(1).ok_or(TreeError::Structure { nodes: nodes.len() })?;
+        let above = depth
+            .checked_sub(1)
+            .ok_or(TreeError::Structure { nodes: nodes.len() })?;
         let parent = *last_at.get(above).ok_or(TreeError::TooDeep)?;
         *last_at.get_mut(depth).ok_or(TreeError::TooDeep)? = nodes.len();
         if nodes.len() == MAX_NODES {
             return Err(TreeError::TooManyNodes);
         }
-        nodes.push(Entry { node, name: name.name, unit: name.unit_address, parent });
+        nodes.push(Entry {
+            node,
+            name: name.name,
+            unit: name.unit_address,
+            parent,
+        });
     }
     Ok(nodes)
 }
@@ -261,7 +312,9 @@ impl<'t, 'a> Node<'t, 'a> {
 
     /// Returns whether `component` is the node's name, or its name with unit address.
     fn is_called(&self, component: &str) -> bool {
-        let Some(entry) = self.entry() else { return false };
+        let Some(entry) = self.entry() else {
+            return false;
+        };
         match component.split_once('@') {
             Some((name, unit)) => entry.name == name && entry.unit == Some(unit),
             None => entry.name == component,
@@ -271,7 +324,9 @@ impl<'t, 'a> Node<'t, 'a> {
     /// Returns the node's full path, for messages.
     #[must_use]
     pub fn path(&self) -> String {
-        let Some(parent) = self.parent() else { return "/".to_string() };
+        let Some(parent) = self.parent() else {
+            return "/".to_string();
+        };
         let mut path = parent.path();
         if !path.ends_with('/') {
             path.push('/');
@@ -288,7 +343,10 @@ impl<'t, 'a> Node<'t, 'a> {
     #[must_use]
     pub fn parent(&self) -> Option<Node<'t, 'a>> {
         let index = self.entry()?.parent;
-        (self.index != 0).then_some(Node { tree: self.tree, index })
+        (self.index != 0).then_some(Node {
+            tree: self.tree,
+            index,
+        })
     }
 
     /// Goes through the node's children in the tree's order.
@@ -298,7 +356,9 @@ impl<'t, 'a> Node<'t, 'a> {
         // Parents come before children, so the first node with an earlier parent ends this node's subtree.
         below
             .take_while(move |(_, entry)| entry.parent >= parent)
-            .filter_map(move |(index, entry)| (entry.parent == parent).then_some(Node { tree, index }))
+            .filter_map(move |(index, entry)| {
+                (entry.parent == parent).then_some(Node { tree, index })
+            })
     }
 
     /// Goes through the node's properties as names and values; stops at the first that is malformed.
@@ -315,13 +375,16 @@ impl<'t, 'a> Node<'t, 'a> {
     #[must_use]
     pub fn has_malformed_property(&self) -> bool {
         let properties = self.entry().map(|entry| entry.node.properties());
-        properties.is_none_or(|properties| properties.is_ok_and(|all| all.iter().any(|one| one.is_err())))
+        properties
+            .is_none_or(|properties| properties.is_ok_and(|all| all.iter().any(|one| one.is_err())))
     }
 
     /// Returns a property's bytes.
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&'a [u8]> {
-        self.properties().find(|(found, _)| *found == name).map(|(_, value)| value)
+        self.properties()
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value)
     }
 
     /// Returns a property that is one 32-bit cell.
@@ -334,7 +397,9 @@ impl<'t, 'a> Node<'t, 'a> {
     #[must_use]
     pub fn number(&self, name: &str) -> Option<u64> {
         let value = self.property(name)?;
-        matches!(value.len(), 4 | 8).then(|| Cells(value).number(value.len() / 4)).flatten()
+        matches!(value.len(), 4 | 8)
+            .then(|| Cells(value).number(value.len() / 4))
+            .flatten()
     }
 
     /// Returns a property that is one string.
@@ -346,13 +411,17 @@ impl<'t, 'a> Node<'t, 'a> {
     /// Goes through a property that is a list of strings; strings that are not UTF-8 are left out.
     pub fn strings(&self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
         let value = self.property(name).unwrap_or_default();
-        value.split(|byte| *byte == 0).filter_map(|bytes| core::str::from_utf8(bytes).ok()).filter(|s| !s.is_empty())
+        value
+            .split(|byte| *byte == 0)
+            .filter_map(|bytes| core::str::from_utf8(bytes).ok())
+            .filter(|s| !s.is_empty())
     }
 
     /// Returns whether `compatible` lists one of these models.
     #[must_use]
     pub fn is_compatible(&self, models: &[&str]) -> bool {
-        self.strings("compatible").any(|model| models.contains(&model))
+        self.strings("compatible")
+            .any(|model| models.contains(&model))
     }
 
     /// Returns whether the node may be used: no `status`, or one that says so (Devicetree Specification 2.3.4).
@@ -395,7 +464,10 @@ impl<'t, 'a> Node<'t, 'a> {
 
     /// Follows one range of this node's `reg` up to the root.
     fn translate(&self, mut range: AddressRange) -> Result<AddressRange, RegError> {
-        range.base.checked_add(range.size.saturating_sub(1)).ok_or(RegError::Wraps)?;
+        range
+            .base
+            .checked_add(range.size.saturating_sub(1))
+            .ok_or(RegError::Wraps)?;
         let mut bus = self.parent();
         while let Some(node) = bus {
             let Some(above) = node.parent() else { break };
@@ -428,7 +500,11 @@ impl fmt::Display for RegError {
 }
 
 /// Translates a range by the `ranges` of `bus`, whose own parent is `above` (Devicetree Specification 2.3.8).
-fn translate_once(bus: &Node<'_, '_>, above: &Node<'_, '_>, range: AddressRange) -> Result<AddressRange, RegError> {
+fn translate_once(
+    bus: &Node<'_, '_>,
+    above: &Node<'_, '_>,
+    range: AddressRange,
+) -> Result<AddressRange, RegError> {
     let mut cells = Cells(bus.property("ranges").ok_or(RegError::NotMapped)?);
     let (child_cells, size_cells) = bus.child_cells();
     let (parent_cells, _) = above.child_cells();
@@ -439,15 +515,27 @@ fn translate_once(bus: &Node<'_, '_>, above: &Node<'_, '_>, range: AddressRange)
         return Err(RegError::Malformed);
     }
     while !cells.0.is_empty() {
-        let window = (cells.number(child_cells), cells.number(parent_cells), cells.number(size_cells));
-        let (Some(child), Some(parent), Some(size)) = window else { return Err(RegError::Malformed) };
-        let Some(offset) = range.base.checked_sub(child) else { continue };
+        let window = (
+            cells.number(child_cells),
+            cells.number(parent_cells),
+            cells.number(size_cells),
+        );
+        let (Some(child), Some(parent), Some(size)) = window else {
+            return Err(RegError::Malformed);
+        };
+        let Some(offset) = range.base.checked_sub(child) else {
+            continue;
+        };
         if offset.checked_add(range.size).is_none_or(|end| end > size) {
             continue;
         }
         let base = parent.checked_add(offset).ok_or(RegError::Wraps)?;
-        base.checked_add(range.size.saturating_sub(1)).ok_or(RegError::Wraps)?;
-        return Ok(AddressRange { base, size: range.size });
+        base.checked_add(range.size.saturating_sub(1))
+            .ok_or(RegError::Wraps)?;
+        return Ok(AddressRange {
+            base,
+            size: range.size,
+        });
     }
     Err(RegError::NotMapped)
 }
@@ -490,14 +578,27 @@ const SHOWN_BYTES: usize = 32;
 #[must_use]
 pub fn show(value: &[u8]) -> String {
     let text = value.strip_suffix(&[0]).filter(|text| !text.is_empty());
-    if let Some(text) = text.filter(|text| text.iter().all(|byte| matches!(byte, b' '..=b'~' | 0))) {
-        return alloc::format!("\"{}\"", String::from_utf8_lossy(text).replace('\0', "\", \""));
+    if let Some(text) = text.filter(|text| text.iter().all(|byte| matches!(byte, b' '..=b'~' | 0)))
+    {
+        return alloc::format!(
+            "\"{}\"",
+            String::from_utf8_lossy(text).replace('\0', "\", \"")
+        );
     }
     let mut shown = String::from("<");
     for (index, cell) in value.chunks(4).take(SHOWN_BYTES / 4).enumerate() {
-        let number = cell.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
-        shown.push_str(&alloc::format!("{}{number:#x}", if index == 0 { "" } else { " " }));
+        let number = cell
+            .iter()
+            .fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+        shown.push_str(&alloc::format!(
+            "{}{number:#x}",
+            if index == 0 { "" } else { " " }
+        ));
     }
-    shown.push_str(if value.len() > SHOWN_BYTES { " ...>" } else { ">" });
+    shown.push_str(if value.len() > SHOWN_BYTES {
+        " ...>"
+    } else {
+        ">"
+    });
     shown
 }

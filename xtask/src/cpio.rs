@@ -13,6 +13,10 @@ mod mode {
 
 /// Every header and every content starts at a multiple of this.
 const ALIGNMENT: usize = 4;
+/// Size of a header in bytes: the magic and 13 fields of 8 digits.
+const HEADER_BYTES: usize = 110;
+/// What [`Archive::page_aligned_file`] aligns content to.
+const PAGE_BYTES: usize = 4096;
 const MAGIC: &str = "070701";
 const TRAILER: &str = "TRAILER!!!";
 
@@ -32,6 +36,15 @@ impl Archive {
     /// Adds a file with the given permission bits.
     pub(crate) fn file(&mut self, path: &str, permissions: u32, content: &[u8]) {
         self.entry(path, mode::REGULAR | permissions, (0, 0), content);
+    }
+
+    /// Adds a file whose content starts on a page boundary: its name gets as many NULs after it as that takes, which
+    /// readers of the format, Linux among them, skip.
+    pub(crate) fn page_aligned_file(&mut self, path: &str, permissions: u32, content: &[u8]) {
+        let name_end = self.bytes.len() + HEADER_BYTES + path.len() + 1;
+        let nuls = name_end.next_multiple_of(PAGE_BYTES) - name_end;
+        let padded = format!("{path}{}", "\0".repeat(nuls));
+        self.file(&padded, permissions, content);
     }
 
     /// Adds a symbolic link.

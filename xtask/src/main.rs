@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod bundle;
 mod cpio;
 mod elf;
 mod gate;
 mod initramfs;
+mod manifest_toml;
 mod paths;
 mod process;
 mod run;
@@ -48,6 +50,14 @@ enum Command {
     },
     /// Builds everything that the system tests boot and prints the variables that lead to it
     Env,
+    /// Packs a manifest and the images it names into one file that any boot loader passes as initrd.
+    Bundle {
+        /// The manifest in TOML; see docs/manifest.md.
+        manifest: std::path::PathBuf,
+        /// The file to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: std::path::PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -71,6 +81,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 drop(setup::demo_guest()?)
             }
         }
+        Command::Bundle { manifest, output } => bundle::command(&manifest, &output)?,
         Command::Build => {
             build::hypervisor()?;
             build::guests()?;

@@ -99,9 +99,14 @@ impl<'a> Archive<'a> {
             }
             if entry.is_file {
                 if files.iter().any(|file| file.name == entry.name) {
-                    return Err(ArchiveError::Duplicate { name: entry.name.to_string() });
+                    return Err(ArchiveError::Duplicate {
+                        name: entry.name.to_string(),
+                    });
                 }
-                files.push(ArchiveFile { name: entry.name, range: entry.contents });
+                files.push(ArchiveFile {
+                    name: entry.name,
+                    range: entry.contents,
+                });
             }
             offset = entry.next;
         }
@@ -137,24 +142,47 @@ impl<'a> Entry<'a> {
         if !MAGICS.iter().any(|magic| rest.starts_with(magic)) {
             return Err(ArchiveError::Magic { offset });
         }
-        let header = rest.get(..HEADER_BYTES).ok_or(ArchiveError::Truncated { name: String::new() })?;
+        let header = rest.get(..HEADER_BYTES).ok_or(ArchiveError::Truncated {
+            name: String::new(),
+        })?;
         let field = |index| field(header, index).ok_or_else(malformed);
-        let (mode, size, name_size) = (field(MODE)?, field(FILE_SIZE)? as usize, field(NAME_SIZE)? as usize);
+        let (mode, size, name_size) = (
+            field(MODE)?,
+            field(FILE_SIZE)? as usize,
+            field(NAME_SIZE)? as usize,
+        );
         if name_size == 0 || name_size > MAX_NAME {
             return Err(malformed());
         }
         let name_end = HEADER_BYTES.checked_add(name_size).ok_or_else(malformed)?;
-        let name = rest.get(HEADER_BYTES..name_end).ok_or(ArchiveError::Truncated { name: String::new() })?;
-        let name = core::ffi::CStr::from_bytes_until_nul(name).ok().and_then(|name| name.to_str().ok());
-        let name = name.ok_or_else(malformed)?.trim_start_matches("./").trim_start_matches('/');
-        let truncated = || ArchiveError::Truncated { name: name.to_string() };
-        let start = aligned(offset.checked_add(name_end).ok_or_else(malformed)?).ok_or_else(malformed)?;
+        let name = rest
+            .get(HEADER_BYTES..name_end)
+            .ok_or(ArchiveError::Truncated {
+                name: String::new(),
+            })?;
+        let name = core::ffi::CStr::from_bytes_until_nul(name)
+            .ok()
+            .and_then(|name| name.to_str().ok());
+        let name = name
+            .ok_or_else(malformed)?
+            .trim_start_matches("./")
+            .trim_start_matches('/');
+        let truncated = || ArchiveError::Truncated {
+            name: name.to_string(),
+        };
+        let start =
+            aligned(offset.checked_add(name_end).ok_or_else(malformed)?).ok_or_else(malformed)?;
         let end = start.checked_add(size).ok_or_else(malformed)?;
         if end > bytes.len() {
             return Err(truncated());
         }
         let next = aligned(end).ok_or_else(malformed)?;
-        Ok(Self { name, is_file: mode & TYPE_MASK == TYPE_REGULAR, contents: start..end, next })
+        Ok(Self {
+            name,
+            is_file: mode & TYPE_MASK == TYPE_REGULAR,
+            contents: start..end,
+            next,
+        })
     }
 }
 
@@ -163,10 +191,13 @@ fn field(header: &[u8], index: usize) -> Option<u32> {
     const DIGITS: usize = 8;
     const MAGIC_BYTES: usize = 6;
     let start = MAGIC_BYTES + index * DIGITS;
-    header.get(start..start + DIGITS)?.iter().try_fold(0_u32, |value, digit| {
-        let digit = char::from(*digit).to_digit(16)?;
-        Some(value << 4 | digit)
-    })
+    header
+        .get(start..start + DIGITS)?
+        .iter()
+        .try_fold(0_u32, |value, digit| {
+            let digit = char::from(*digit).to_digit(16)?;
+            Some(value << 4 | digit)
+        })
 }
 
 /// Rounds an offset up to where the next part starts.

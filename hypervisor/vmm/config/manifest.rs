@@ -7,13 +7,13 @@ use alloc::vec::Vec;
 
 use stage2::GuestPhys;
 
+use super::MANIFEST_FILE;
 use super::error::{ConfigError, Problem};
 use super::options::{Options, YES_NO, pick};
 use super::vm::{
-    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, Firmware, MAX_SPIS, MAX_VCPUS, MEMORY_LIMIT, MEMORY_UNIT, MIN_MEMORY, MIN_SPIS,
-    OnReset, Placement, ReserveIdle, VmConfig, VmName,
+    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, Firmware, MAX_SPIS, MAX_VCPUS, MEMORY_LIMIT, MEMORY_UNIT,
+    MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
-use super::MANIFEST_FILE;
 use crate::devicetree::{Cells, Node, Tree};
 use crate::ids::PcpuId;
 
@@ -66,10 +66,21 @@ impl Manifest {
         let root = tree.root();
         if !root.is_compatible(&[COMPATIBLE]) {
             let found = root.string("compatible").unwrap_or("").to_string();
-            return Err(error("/", "compatible", found, Problem::NotOneOf(&[COMPATIBLE])));
+            return Err(error(
+                "/",
+                "compatible",
+                found,
+                Problem::NotOneOf(&[COMPATIBLE]),
+            ));
         }
-        let mut manifest = Self { options: Options::default(), vms: Vec::new(), problems: Vec::new() };
-        manifest.problems.extend(unknown_properties(&root, ROOT_PROPERTIES));
+        let mut manifest = Self {
+            options: Options::default(),
+            vms: Vec::new(),
+            problems: Vec::new(),
+        };
+        manifest
+            .problems
+            .extend(unknown_properties(&root, ROOT_PROPERTIES));
         for node in root.children() {
             match node.name() {
                 "hypervisor" => manifest.read_options(&node),
@@ -78,7 +89,9 @@ impl Manifest {
             }
         }
         if manifest.vms.is_empty() {
-            manifest.problems.push(error("/vms", "", String::new(), Problem::Missing));
+            manifest
+                .problems
+                .push(error("/vms", "", String::new(), Problem::Missing));
         }
         Ok(manifest)
     }
@@ -87,11 +100,16 @@ impl Manifest {
         for (name, _) in node.properties() {
             let set = text(node, name).and_then(|value| {
                 let value = value.unwrap_or_default();
-                self.options.set(name, value).map_err(|problem| property_error(node, name, problem))
+                self.options
+                    .set(name, value)
+                    .map_err(|problem| property_error(node, name, problem))
             });
             self.problems.extend(set.err());
         }
-        self.problems.extend(node.children().map(|child| node_error(&child, Problem::Unknown)));
+        self.problems.extend(
+            node.children()
+                .map(|child| node_error(&child, Problem::Unknown)),
+        );
     }
 
     fn read_vms(&mut self, parent: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) {
@@ -99,7 +117,8 @@ impl Manifest {
         let mut names: Vec<String> = Vec::new();
         for node in parent.children() {
             if self.vms.len() == MAX_VMS {
-                self.problems.push(node_error(&node, Problem::TooMany(MAX_VMS)));
+                self.problems
+                    .push(node_error(&node, Problem::TooMany(MAX_VMS)));
                 return;
             }
             let name = full_name(&node);
@@ -129,12 +148,15 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
     if let Some(child) = node.children().next() {
         return Err(node_error(&child, Problem::Unknown));
     }
-    let kernel = file(node, "kernel", has_file)?.ok_or_else(|| property_error(node, "kernel", Problem::Missing))?;
+    let kernel = file(node, "kernel", has_file)?
+        .ok_or_else(|| property_error(node, "kernel", Problem::Missing))?;
     let command_line = command_line(node)?;
     let boot_vcpus = number(node, "boot-vcpus", 1, u64::from(MAX_VCPUS))?.unwrap_or(1);
-    let max_vcpus = number(node, "max-vcpus", boot_vcpus, u64::from(MAX_VCPUS))?.unwrap_or(boot_vcpus);
+    let max_vcpus =
+        number(node, "max-vcpus", boot_vcpus, u64::from(MAX_VCPUS))?.unwrap_or(boot_vcpus);
     let (memory_base, memory_bytes) = memory(node)?;
-    let spis = number(node, "spis", u64::from(MIN_SPIS), u64::from(MAX_SPIS))?.unwrap_or(u64::from(DEFAULT_SPIS));
+    let spis = number(node, "spis", u64::from(MIN_SPIS), u64::from(MAX_SPIS))?
+        .unwrap_or(u64::from(DEFAULT_SPIS));
     multiple(node, "spis", spis, SPIS_UNIT)?;
     Ok(VmConfig {
         name,
@@ -149,11 +171,21 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
         firmware: firmware(node, &command_line)?,
         command_line,
         autostart: word(node, "autostart", YES_NO, &[false, true])?.unwrap_or(true),
-        on_reset: word(node, "on-reset", &["keep-target", "boot-set"], &[OnReset::KeepTarget, OnReset::BootSet])?
-            .unwrap_or(OnReset::KeepTarget),
+        on_reset: word(
+            node,
+            "on-reset",
+            &["keep-target", "boot-set"],
+            &[OnReset::KeepTarget, OnReset::BootSet],
+        )?
+        .unwrap_or(OnReset::KeepTarget),
         spis: spis as u16,
-        reserve_idle: word(node, "reserve-idle", &["wfi", "psci-off"], &[ReserveIdle::Wfi, ReserveIdle::PsciOff])?
-            .unwrap_or(ReserveIdle::Wfi),
+        reserve_idle: word(
+            node,
+            "reserve-idle",
+            &["wfi", "psci-off"],
+            &[ReserveIdle::Wfi, ReserveIdle::PsciOff],
+        )?
+        .unwrap_or(ReserveIdle::Wfi),
     })
 }
 
@@ -161,7 +193,13 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
 fn memory(node: &Node<'_, '_>) -> Result<(GuestPhys, u64), ConfigError> {
     let lowest = DEFAULT_MEMORY_BASE.get();
     let limit = MEMORY_LIMIT.get();
-    let base = number(node, "memory-base", lowest, limit.saturating_sub(MIN_MEMORY))?.unwrap_or(lowest);
+    let base = number(
+        node,
+        "memory-base",
+        lowest,
+        limit.saturating_sub(MIN_MEMORY),
+    )?
+    .unwrap_or(lowest);
     multiple(node, "memory-base", base, MEMORY_UNIT)?;
     let bytes = number(node, "memory", MIN_MEMORY, limit.saturating_sub(base))?;
     let bytes = bytes.ok_or_else(|| property_error(node, "memory", Problem::Missing))?;
@@ -174,7 +212,11 @@ fn command_line(node: &Node<'_, '_>) -> Result<String, ConfigError> {
     const NAME: &str = "command-line";
     let line = text(node, NAME)?.unwrap_or_default();
     if line.len() > MAX_COMMAND_LINE {
-        return Err(property_error(node, NAME, Problem::TooLong(MAX_COMMAND_LINE)));
+        return Err(property_error(
+            node,
+            NAME,
+            Problem::TooLong(MAX_COMMAND_LINE),
+        ));
     }
     if !line.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Err(property_error(node, NAME, Problem::NotPrintable));
@@ -184,15 +226,25 @@ fn command_line(node: &Node<'_, '_>) -> Result<String, ConfigError> {
 
 /// Reads which firmware tables the guest gets. A guest told `acpi=off` would not find ACPI tables, so it gets a tree.
 fn firmware(node: &Node<'_, '_>, command_line: &str) -> Result<Firmware, ConfigError> {
-    let said = word(node, "firmware", &["acpi", "fdt"], &[Firmware::Acpi, Firmware::Fdt])?.unwrap_or(Firmware::Acpi);
-    let is_off = command_line.split_ascii_whitespace().any(|word| word == "acpi=off");
+    let said = word(
+        node,
+        "firmware",
+        &["acpi", "fdt"],
+        &[Firmware::Acpi, Firmware::Fdt],
+    )?
+    .unwrap_or(Firmware::Acpi);
+    let is_off = command_line
+        .split_ascii_whitespace()
+        .any(|word| word == "acpi=off");
     Ok(if is_off { Firmware::Fdt } else { said })
 }
 
 /// Reads the list of physical CPUs.
 fn placement(node: &Node<'_, '_>) -> Result<Placement, ConfigError> {
     const NAME: &str = "cpus";
-    let Some(value) = node.property(NAME) else { return Ok(Placement::Auto) };
+    let Some(value) = node.property(NAME) else {
+        return Ok(Placement::Auto);
+    };
     let wrong = |problem| property_error(node, NAME, problem);
     if value.is_empty() || !value.len().is_multiple_of(4) {
         return Err(wrong(Problem::NotList));
@@ -200,8 +252,14 @@ fn placement(node: &Node<'_, '_>) -> Result<Placement, ConfigError> {
     let mut cells = Cells(value);
     let mut cpus = Vec::new();
     while let Some(index) = cells.cell() {
-        let limit = Problem::OutOfRange { min: 0, max: u64::from(MAX_VCPUS - 1) };
-        let index = u16::try_from(index).ok().filter(|index| *index < MAX_VCPUS).ok_or_else(|| wrong(limit))?;
+        let limit = Problem::OutOfRange {
+            min: 0,
+            max: u64::from(MAX_VCPUS - 1),
+        };
+        let index = u16::try_from(index)
+            .ok()
+            .filter(|index| *index < MAX_VCPUS)
+            .ok_or_else(|| wrong(limit))?;
         let cpu = PcpuId::new(index);
         if cpus.contains(&cpu) {
             return Err(wrong(Problem::Duplicate));
@@ -212,7 +270,11 @@ fn placement(node: &Node<'_, '_>) -> Result<Placement, ConfigError> {
 }
 
 /// Reads the name of a file that must be in the bundle.
-fn file(node: &Node<'_, '_>, name: &str, has_file: &impl Fn(&str) -> bool) -> Result<Option<String>, ConfigError> {
+fn file(
+    node: &Node<'_, '_>,
+    name: &str,
+    has_file: &impl Fn(&str) -> bool,
+) -> Result<Option<String>, ConfigError> {
     match text(node, name)? {
         Some(file) if !has_file(file) => Err(property_error(node, name, Problem::NoSuchFile)),
         file => Ok(file.map(ToString::to_string)),
@@ -234,7 +296,8 @@ fn word<T: Copy>(
     words: &'static [&'static str],
     values: &[T],
 ) -> Result<Option<T>, ConfigError> {
-    let pick = |text| pick(text, words, values).map_err(|problem| property_error(node, name, problem));
+    let pick =
+        |text| pick(text, words, values).map_err(|problem| property_error(node, name, problem));
     text(node, name)?.map(pick).transpose()
 }
 
@@ -243,9 +306,16 @@ fn number(node: &Node<'_, '_>, name: &str, min: u64, max: u64) -> Result<Option<
     if node.property(name).is_none() {
         return Ok(None);
     }
-    let number = node.number(name).ok_or_else(|| property_error(node, name, Problem::NotNumber))?;
+    let number = node
+        .number(name)
+        .ok_or_else(|| property_error(node, name, Problem::NotNumber))?;
     if !(min..=max).contains(&number) {
-        return Err(number_error(node, name, number, Problem::OutOfRange { min, max }));
+        return Err(number_error(
+            node,
+            name,
+            number,
+            Problem::OutOfRange { min, max },
+        ));
     }
     Ok(Some(number))
 }
@@ -254,7 +324,12 @@ fn number(node: &Node<'_, '_>, name: &str, min: u64, max: u64) -> Result<Option<
 fn multiple(node: &Node<'_, '_>, name: &str, number: u64, unit: u64) -> Result<(), ConfigError> {
     match number.is_multiple_of(unit) {
         true => Ok(()),
-        false => Err(number_error(node, name, number, Problem::NotMultipleOf(unit))),
+        false => Err(number_error(
+            node,
+            name,
+            number,
+            Problem::NotMultipleOf(unit),
+        )),
     }
 }
 
@@ -263,19 +338,34 @@ fn unknown_properties<'t>(
     node: &'t Node<'_, '_>,
     known: &'static [&'static str],
 ) -> impl Iterator<Item = ConfigError> + 't {
-    let wrong = node.properties().enumerate().filter_map(move |(index, (name, _))| {
-        let problem = match known.contains(&name) {
-            true => node.properties().take(index).any(|(earlier, _)| earlier == name).then_some(Problem::Duplicate)?,
-            false => Problem::Unknown,
-        };
-        Some(property_error(node, name, problem))
-    });
-    let malformed = node.has_malformed_property().then(|| node_error(node, Problem::Unknown));
+    let wrong = node
+        .properties()
+        .enumerate()
+        .filter_map(move |(index, (name, _))| {
+            let problem = match known.contains(&name) {
+                true => node
+                    .properties()
+                    .take(index)
+                    .any(|(earlier, _)| earlier == name)
+                    .then_some(Problem::Duplicate)?,
+                false => Problem::Unknown,
+            };
+            Some(property_error(node, name, problem))
+        });
+    let malformed = node
+        .has_malformed_property()
+        .then(|| node_error(node, Problem::Unknown));
     wrong.chain(malformed)
 }
 
 fn error(node: &str, property: &str, value: String, problem: Problem) -> ConfigError {
-    ConfigError { file: MANIFEST_FILE, node: node.to_string(), property: property.to_string(), value, problem }
+    ConfigError {
+        file: MANIFEST_FILE,
+        node: node.to_string(),
+        property: property.to_string(),
+        value,
+        problem,
+    }
 }
 
 fn node_error(node: &Node<'_, '_>, problem: Problem) -> ConfigError {
@@ -284,7 +374,9 @@ fn node_error(node: &Node<'_, '_>, problem: Problem) -> ConfigError {
 
 /// Names a property with its value as it stands in the tree.
 fn property_error(node: &Node<'_, '_>, name: &str, problem: Problem) -> ConfigError {
-    let value = node.property(name).map_or(String::new(), crate::devicetree::show);
+    let value = node
+        .property(name)
+        .map_or(String::new(), crate::devicetree::show);
     error(&node.path(), name, value, problem)
 }
 

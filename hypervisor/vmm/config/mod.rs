@@ -19,8 +19,9 @@ pub use error::{ConfigError, Problem};
 pub use manifest::{COMPATIBLE, MAX_COMMAND_LINE, MAX_VMS, Manifest};
 pub use options::{Options, Scrub};
 pub use vm::{
-    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, Firmware, MAX_NAME, MAX_SPIS, MAX_VCPUS, MAX_VCPUS_GICV2, MEMORY_LIMIT,
-    MEMORY_UNIT, MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig, VmName,
+    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, Firmware, MAX_NAME, MAX_SPIS, MAX_VCPUS, MAX_VCPUS_GICV2,
+    MEMORY_LIMIT, MEMORY_UNIT, MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig,
+    VmName,
 };
 
 /// Name of the manifest in a bundle.
@@ -47,7 +48,8 @@ impl<'a> Bundle<'a> {
         }
         let archive = Archive::parse(initrd).map_err(BundleError::Archive)?;
         let dtb = archive.file(MANIFEST_FILE).ok_or(BundleError::NoManifest)?;
-        let manifest = Manifest::parse(dtb, |name| archive.file(name).is_some()).map_err(BundleError::Manifest)?;
+        let manifest = Manifest::parse(dtb, |name| archive.file(name).is_some())
+            .map_err(BundleError::Manifest)?;
         Ok(Self { archive, manifest })
     }
 }
@@ -75,7 +77,10 @@ impl fmt::Display for BundleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotBundle { what } => write!(f, "the initrd is {what}, not a bundle: {REMEDY}"),
-            Self::NoManifest => write!(f, "the initrd is an archive without {MANIFEST_FILE}, not a bundle: {REMEDY}"),
+            Self::NoManifest => write!(
+                f,
+                "the initrd is an archive without {MANIFEST_FILE}, not a bundle: {REMEDY}"
+            ),
             Self::Archive(error) => write!(f, "the initrd is a damaged bundle: {error}"),
             Self::Manifest(error) => error.fmt(f),
         }
@@ -100,5 +105,8 @@ fn other_format(file: &[u8]) -> Option<&'static str> {
     if file.is_empty() {
         return Some("empty");
     }
-    OTHER_FORMATS.iter().find(|(start, _)| file.starts_with(start)).map(|(_, what)| *what)
+    OTHER_FORMATS
+        .iter()
+        .find(|(start, _)| file.starts_with(start))
+        .map(|(_, what)| *what)
 }

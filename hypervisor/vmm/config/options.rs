@@ -35,7 +35,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { scrub: Scrub::default(), log: LevelFilter::Info, autostart: true }
+        Self {
+            scrub: Scrub::default(),
+            log: LevelFilter::Info,
+            autostart: true,
+        }
     }
 }
 
@@ -49,7 +53,9 @@ impl Options {
     /// The [`Problem`] of the name or the value; the option then keeps its value.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
         match name {
-            "scrub" => self.scrub = pick(value, &["release", "boot"], &[Scrub::Release, Scrub::Boot])?,
+            "scrub" => {
+                self.scrub = pick(value, &["release", "boot"], &[Scrub::Release, Scrub::Boot])?
+            }
             "log" => self.log = pick(value, LEVEL_WORDS, LEVELS)?,
             "autostart" => self.autostart = pick(value, YES_NO, &[false, true])?,
             _ => return Err(Problem::Unknown),
@@ -61,7 +67,9 @@ impl Options {
     /// ours and pass.
     #[must_use]
     pub fn apply_bootargs(&mut self, bootargs: &str) -> Vec<ConfigError> {
-        let words = bootargs.split_ascii_whitespace().filter_map(|word| word.strip_prefix(PREFIX));
+        let words = bootargs
+            .split_ascii_whitespace()
+            .filter_map(|word| word.strip_prefix(PREFIX));
         words
             .filter_map(|word| {
                 let (name, value) = word.split_once('=').unwrap_or((word, ""));
@@ -90,7 +98,14 @@ const LEVELS: &[LevelFilter] = &[
 ];
 
 /// Returns the value at the place that `word` has among `words`.
-pub(super) fn pick<T: Copy>(word: &str, words: &'static [&'static str], values: &[T]) -> Result<T, Problem> {
+pub(super) fn pick<T: Copy>(
+    word: &str,
+    words: &'static [&'static str],
+    values: &[T],
+) -> Result<T, Problem> {
     let place = words.iter().position(|known| *known == word);
-    place.and_then(|place| values.get(place)).copied().ok_or(Problem::NotOneOf(words))
+    place
+        .and_then(|place| values.get(place))
+        .copied()
+        .ok_or(Problem::NotOneOf(words))
 }

@@ -24,7 +24,9 @@ type Properties = Vec<(&'static str, Value)>;
 fn manifest(vms: &[(&str, Properties)]) -> Vec<u8> {
     let mut writer = FdtWriter::new().expect("empty tree");
     let root = writer.begin_node("").expect("root");
-    writer.property_string("compatible", COMPATIBLE).expect("compatible");
+    writer
+        .property_string("compatible", COMPATIBLE)
+        .expect("compatible");
     let parent = writer.begin_node("vms").expect("vms");
     for (name, properties) in vms {
         let node = writer.begin_node(name).expect("VM");
@@ -58,7 +60,11 @@ fn parse(dtb: &[u8]) -> Manifest {
 fn defaults_are_the_documented_ones() {
     let manifest = parse(&manifest(&[("linux", minimal())]));
     assert_eq!(manifest.problems, []);
-    let vm = manifest.vms.first().and_then(|vm| vm.as_ref().ok()).expect("a VM");
+    let vm = manifest
+        .vms
+        .first()
+        .and_then(|vm| vm.as_ref().ok())
+        .expect("a VM");
     let expected = VmConfig {
         name: VmName::new("linux").expect("a name"),
         kernel: "kernel".to_string(),
@@ -91,7 +97,11 @@ fn every_wrong_value_is_named_and_spares_the_other_vm() {
         ("memory", Bytes(b"x"), NotNumber),
         ("memory", U64(256 << 30), range(4 << 20, 255 << 30)),
         ("memory-base", U64(0x4010_0000), NotMultipleOf(2 << 20)),
-        ("memory-base", U32(0), range(0x4000_0000, (256 << 30) - (4 << 20))),
+        (
+            "memory-base",
+            U32(0),
+            range(0x4000_0000, (256 << 30) - (4 << 20)),
+        ),
         ("boot-vcpus", U32(0), range(1, 512)),
         ("max-vcpus", U32(513), range(1, 512)),
         ("max-vcpus", U32(0), range(1, 512)),
@@ -102,7 +112,11 @@ fn every_wrong_value_is_named_and_spares_the_other_vm() {
         ("firmware", Text("uefi"), NotOneOf(&["acpi", "fdt"])),
         ("autostart", Text("maybe"), NotOneOf(&["no", "yes"])),
         ("on-reset", Text(""), NotOneOf(&["keep-target", "boot-set"])),
-        ("reserve-idle", Text("sleep"), NotOneOf(&["wfi", "psci-off"])),
+        (
+            "reserve-idle",
+            Text("sleep"),
+            NotOneOf(&["wfi", "psci-off"]),
+        ),
         ("spis", U32(31), range(32, 960)),
         ("spis", U32(961), range(32, 960)),
         ("spis", U32(33), NotMultipleOf(32)),
@@ -115,8 +129,13 @@ fn every_wrong_value_is_named_and_spares_the_other_vm() {
         properties.retain(|(known, _)| known != name);
         properties.push((name, value.clone()));
         let manifest = parse(&manifest(&[("bad", properties), ("good", minimal())]));
-        let [Err(error), Ok(good)] = &manifest.vms[..] else { panic!("{name} = {value:?}: {:?}", manifest.vms) };
-        assert_eq!((error.file, error.node.as_str(), error.property.as_str()), (MANIFEST_FILE, "/vms/bad", *name));
+        let [Err(error), Ok(good)] = &manifest.vms[..] else {
+            panic!("{name} = {value:?}: {:?}", manifest.vms)
+        };
+        assert_eq!(
+            (error.file, error.node.as_str(), error.property.as_str()),
+            (MANIFEST_FILE, "/vms/bad", *name)
+        );
         assert_eq!(&error.problem, problem, "{name} = {value:?}");
         assert_eq!(good.name.as_str(), "good");
     }

@@ -40,7 +40,8 @@ impl VmName {
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-        ((1..=MAX_NAME).contains(&text.len()) && text.bytes().all(allowed)).then(|| Self(text.into()))
+        ((1..=MAX_NAME).contains(&text.len()) && text.bytes().all(allowed))
+            .then(|| Self(text.into()))
     }
 
     /// Returns the name.
@@ -159,7 +160,12 @@ impl VmConfig {
             }
         }
         if matches!(host.gic, Gic::V2(_)) && self.max_vcpus > MAX_VCPUS_GICV2 {
-            return error("max-vcpus", u64::from(self.max_vcpus), u64::from(MAX_VCPUS_GICV2), 1);
+            return error(
+                "max-vcpus",
+                u64::from(self.max_vcpus),
+                u64::from(MAX_VCPUS_GICV2),
+                1,
+            );
         }
         Ok(())
     }

@@ -26,7 +26,9 @@ pub struct Chosen {
 
 /// Reads `/chosen`; a tree without it says nothing, which is no error.
 pub(super) fn read(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Chosen {
-    let Some(node) = tree.find("/chosen") else { return Chosen::default() };
+    let Some(node) = tree.find("/chosen") else {
+        return Chosen::default();
+    };
     let seed = node.property("rng-seed").unwrap_or_default();
     let initrd = initrd(&node).unwrap_or_else(|error| {
         warnings.push(error.to_string());
@@ -44,14 +46,25 @@ pub(super) fn read(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Chosen {
 fn initrd(node: &Node<'_, '_>) -> Result<Option<HostRange>, HostError> {
     let number = |name: &'static str| match node.property(name) {
         None => Ok(None),
-        Some(_) => node.number(name).map(Some).ok_or_else(|| HostError::property(node, name, "is not an address")),
+        Some(_) => node
+            .number(name)
+            .map(Some)
+            .ok_or_else(|| HostError::property(node, name, "is not an address")),
     };
-    let (Some(start), Some(end)) = (number("linux,initrd-start")?, number("linux,initrd-end")?) else {
+    let (Some(start), Some(end)) = (number("linux,initrd-start")?, number("linux,initrd-end")?)
+    else {
         return Ok(None);
     };
     match end.checked_sub(start) {
-        None => Err(HostError::property(node, "linux,initrd-end", "lies before the start")),
+        None => Err(HostError::property(
+            node,
+            "linux,initrd-end",
+            "lies before the start",
+        )),
         Some(0) => Ok(None),
-        Some(size) => Ok(Some(HostRange { base: HostPhys::new(start), size })),
+        Some(size) => Ok(Some(HostRange {
+            base: HostPhys::new(start),
+            size,
+        })),
     }
 }

@@ -43,27 +43,53 @@ pub(super) fn find_all(
     has_psci: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<HostCpu>, HostError> {
-    let parent = tree.find("/cpus").ok_or(HostError::Missing { what: "CPUs (no /cpus node)" })?;
+    let parent = tree.find("/cpus").ok_or(HostError::Missing {
+        what: "CPUs (no /cpus node)",
+    })?;
     let (address_cells, _) = parent.child_cells();
     let mut cpus: Vec<HostCpu> = Vec::new();
-    for node in parent.children().filter(|node| is_cpu(node) && node.is_enabled()) {
+    for node in parent
+        .children()
+        .filter(|node| is_cpu(node) && node.is_enabled())
+    {
         if cpus.len() == MAX_CPUS {
-            warnings.push(format!("{}: ignored, like all CPUs after the first {MAX_CPUS}", node.path()));
+            warnings.push(format!(
+                "{}: ignored, like all CPUs after the first {MAX_CPUS}",
+                node.path()
+            ));
             break;
         }
-        let reg = node.property("reg").ok_or_else(|| HostError::property(&node, "reg", "is missing"))?;
-        let mpidr = Cells(reg).number(address_cells).filter(|_| (1..=2).contains(&address_cells));
-        let mpidr = mpidr.ok_or_else(|| HostError::property(&node, "reg", "is not a CPU's affinity"))?;
+        let reg = node
+            .property("reg")
+            .ok_or_else(|| HostError::property(&node, "reg", "is missing"))?;
+        let mpidr = Cells(reg)
+            .number(address_cells)
+            .filter(|_| (1..=2).contains(&address_cells));
+        let mpidr =
+            mpidr.ok_or_else(|| HostError::property(&node, "reg", "is not a CPU's affinity"))?;
         if mpidr & !AFFINITY_MASK != 0 {
-            return Err(HostError::property(&node, "reg", "has bits outside MPIDR's affinity fields"));
+            return Err(HostError::property(
+                &node,
+                "reg",
+                "has bits outside MPIDR's affinity fields",
+            ));
         }
         if cpus.iter().any(|cpu| cpu.mpidr == mpidr) {
-            return Err(HostError::property(&node, "reg", "names the same CPU as another node"));
+            return Err(HostError::property(
+                &node,
+                "reg",
+                "names the same CPU as another node",
+            ));
         }
-        cpus.push(HostCpu { mpidr, enable: enable_method(&node, has_psci, warnings) });
+        cpus.push(HostCpu {
+            mpidr,
+            enable: enable_method(&node, has_psci, warnings),
+        });
     }
     if cpus.is_empty() {
-        return Err(HostError::Missing { what: "CPUs (no enabled node below /cpus)" });
+        return Err(HostError::Missing {
+            what: "CPUs (no enabled node below /cpus)",
+        });
     }
     Ok(cpus)
 }
@@ -81,17 +107,23 @@ fn enable_method(node: &Node<'_, '_>, has_psci: bool, warnings: &mut Vec<String>
     match node.string("enable-method") {
         Some("psci") | None if has_psci => EnableMethod::Psci,
         Some("spin-table") => match node.number("cpu-release-addr") {
-            Some(release) if release != 0 && release.is_multiple_of(8) => {
-                EnableMethod::SpinTable { release: HostPhys::new(release) }
-            }
+            Some(release) if release != 0 && release.is_multiple_of(8) => EnableMethod::SpinTable {
+                release: HostPhys::new(release),
+            },
             _ => {
-                warnings.push(format!("{}: `cpu-release-addr` is missing or not an address", node.path()));
+                warnings.push(format!(
+                    "{}: `cpu-release-addr` is missing or not an address",
+                    node.path()
+                ));
                 EnableMethod::None
             }
         },
         None => EnableMethod::None,
         Some(method) => {
-            warnings.push(format!("{}: `enable-method` = \"{method}\" cannot be used here", node.path()));
+            warnings.push(format!(
+                "{}: `enable-method` = \"{method}\" cannot be used here",
+                node.path()
+            ));
             EnableMethod::None
         }
     }

@@ -10,7 +10,12 @@ use crate::devicetree::{AddressRange, Node, Tree};
 /// GICv3 and GICv4 (Linux Documentation/devicetree/bindings/interrupt-controller/arm,gic-v3.yaml).
 const V3_MODELS: &[&str] = &["arm,gic-v3"];
 /// GICv2 (arm,gic.yaml of the same folder).
-const V2_MODELS: &[&str] = &["arm,gic-400", "arm,cortex-a15-gic", "arm,cortex-a7-gic", "arm,gic-v2"];
+const V2_MODELS: &[&str] = &[
+    "arm,gic-400",
+    "arm,cortex-a15-gic",
+    "arm,cortex-a7-gic",
+    "arm,gic-v2",
+];
 /// The maintenance interrupt by convention: PPI 9 (Arm SBSA, DEN0029). Every tree looked at agrees.
 const DEFAULT_MAINTENANCE: u32 = 25;
 /// Most redistributor regions accepted.
@@ -63,34 +68,56 @@ pub(super) fn find(tree: &Tree<'_>) -> Result<Gic, HostError> {
             return read_v2(&node).map(Gic::V2);
         }
     }
-    Err(HostError::Missing { what: "interrupt controller (no enabled GICv2 or GICv3)" })
+    Err(HostError::Missing {
+        what: "interrupt controller (no enabled GICv2 or GICv3)",
+    })
 }
 
 /// Reads entry `index` of a controller's `reg`.
 fn frame(node: &Node<'_, '_>, index: usize, missing: &'static str) -> Result<HostRange, HostError> {
     match node.reg().nth(index) {
         None => Err(HostError::property(node, "reg", missing)),
-        Some(Ok(AddressRange { base, size })) if size != 0 => Ok(HostRange { base: HostPhys::new(base), size }),
-        Some(_) => Err(HostError::property(node, "reg", "is not a list of mapped register frames")),
+        Some(Ok(AddressRange { base, size })) if size != 0 => Ok(HostRange {
+            base: HostPhys::new(base),
+            size,
+        }),
+        Some(_) => Err(HostError::property(
+            node,
+            "reg",
+            "is not a list of mapped register frames",
+        )),
     }
 }
 
 /// Reads the maintenance interrupt, which is the controller's own `interrupts`.
 fn maintenance(node: &Node<'_, '_>) -> u32 {
     // The controller is its own interrupt parent, which trees leave unsaid: its specifier has its own format.
-    interrupts::own_intid(node).or_else(|| interrupts::intid(node, 0)).unwrap_or(DEFAULT_MAINTENANCE)
+    interrupts::own_intid(node)
+        .or_else(|| interrupts::intid(node, 0))
+        .unwrap_or(DEFAULT_MAINTENANCE)
 }
 
 fn read_v3(node: &Node<'_, '_>) -> Result<GicV3, HostError> {
     let regions = node.u32("#redistributor-regions").unwrap_or(1);
     if regions == 0 || regions > MAX_REGIONS {
-        return Err(HostError::property(node, "#redistributor-regions", "is not a number of regions"));
+        return Err(HostError::property(
+            node,
+            "#redistributor-regions",
+            "is not a number of regions",
+        ));
     }
-    let stride = node.number("redistributor-stride").filter(|stride| *stride != 0);
+    let stride = node
+        .number("redistributor-stride")
+        .filter(|stride| *stride != 0);
     if stride.is_some_and(|stride| !stride.is_multiple_of(REDISTRIBUTOR_FRAME)) {
-        return Err(HostError::property(node, "redistributor-stride", "is not a multiple of 64 KiB"));
+        return Err(HostError::property(
+            node,
+            "redistributor-stride",
+            "is not a multiple of 64 KiB",
+        ));
     }
-    let redistributors = (1..=regions as usize).map(|index| frame(node, index, "has too few redistributor regions"));
+    let redistributors =
+        (1..=regions as usize).map(|index| frame(node, index, "has too few redistributor regions"));
     Ok(GicV3 {
         distributor: frame(node, 0, "has no distributor")?,
         redistributors: redistributors.collect::<Result<_, _>>()?,

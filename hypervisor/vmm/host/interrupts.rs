@@ -41,7 +41,10 @@ pub(super) fn intid(node: &Node<'_, '_>, index: usize) -> Option<u32> {
 
 /// Reads the first entry of a controller's own `interrupts`, which go to itself unless it says otherwise.
 pub(super) fn own_intid(node: &Node<'_, '_>) -> Option<u32> {
-    node.property("interrupt-parent").is_none().then(|| decode(node, node, 0)).flatten()
+    node.property("interrupt-parent")
+        .is_none()
+        .then(|| decode(node, node, 0))
+        .flatten()
 }
 
 /// Reads the `index`th entry of a node's `interrupts` in the format of `parent`.
@@ -77,10 +80,16 @@ fn interrupt_parent<'t, 'a>(node: &Node<'t, 'a>) -> Option<Node<'t, 'a>> {
 
 /// Reads the timers' interrupts: by `interrupt-names` where given, else in the binding's order.
 pub(super) fn timer(tree: &Tree<'_>) -> Result<TimerInterrupts, HostError> {
-    let node = tree.nodes().find(|node| node.is_compatible(&["arm,armv8-timer"]) && node.is_enabled());
-    let node = node.ok_or(HostError::Missing { what: "generic timer (no enabled \"arm,armv8-timer\")" })?;
+    let node = tree
+        .nodes()
+        .find(|node| node.is_compatible(&["arm,armv8-timer"]) && node.is_enabled());
+    let node = node.ok_or(HostError::Missing {
+        what: "generic timer (no enabled \"arm,armv8-timer\")",
+    })?;
     let place = |name: &str, by_order: usize| match node.property("interrupt-names") {
-        Some(_) => node.strings("interrupt-names").position(|found| found == name),
+        Some(_) => node
+            .strings("interrupt-names")
+            .position(|found| found == name),
         None => Some(by_order),
     };
     let read = |name, by_order| place(name, by_order).and_then(|index| intid(&node, index));

@@ -12,7 +12,10 @@ use crate::devicetree::{AddressRange, Node, Tree};
 /// Names a non-empty range that does not wrap; `None` otherwise.
 fn host_range(range: AddressRange) -> Option<HostRange> {
     range.base.checked_add(range.size)?;
-    (range.size != 0).then_some(HostRange { base: HostPhys::new(range.base), size: range.size })
+    (range.size != 0).then_some(HostRange {
+        base: HostPhys::new(range.base),
+        size: range.size,
+    })
 }
 
 /// Returns whether a node describes RAM: by `device_type`, or by name where that deprecated property was left out.
@@ -26,16 +29,22 @@ fn is_memory(node: &Node<'_, '_>) -> bool {
 /// Collects the RAM banks, ascending, neighbours joined. Empty banks are placeholders and skipped.
 pub(super) fn banks(tree: &Tree<'_>) -> Result<Vec<HostRange>, HostError> {
     let mut banks: Vec<(HostRange, Node<'_, '_>)> = Vec::new();
-    for node in tree.root().children().filter(|node| is_memory(node) && node.is_enabled()) {
+    for node in tree
+        .root()
+        .children()
+        .filter(|node| is_memory(node) && node.is_enabled())
+    {
         if node.property("reg").is_none() {
             return Err(HostError::property(&node, "reg", "is missing"));
         }
         for range in node.reg() {
-            let range = range.map_err(|_| HostError::property(&node, "reg", "is not a list of RAM banks"))?;
+            let range = range
+                .map_err(|_| HostError::property(&node, "reg", "is not a list of RAM banks"))?;
             if range.size == 0 {
                 continue;
             }
-            let range = host_range(range).ok_or_else(|| HostError::property(&node, "reg", "wraps"))?;
+            let range =
+                host_range(range).ok_or_else(|| HostError::property(&node, "reg", "wraps"))?;
             banks.push((range, node));
         }
     }
@@ -44,14 +53,22 @@ pub(super) fn banks(tree: &Tree<'_>) -> Result<Vec<HostRange>, HostError> {
     for (bank, node) in banks {
         match joined.last_mut() {
             Some(last) if last.overlaps(bank) => {
-                return Err(HostError::property(&node, "reg", "overlaps another RAM bank"));
+                return Err(HostError::property(
+                    &node,
+                    "reg",
+                    "overlaps another RAM bank",
+                ));
             }
-            Some(last) if last.end() == bank.base.get() => last.size = last.size.saturating_add(bank.size),
+            Some(last) if last.end() == bank.base.get() => {
+                last.size = last.size.saturating_add(bank.size)
+            }
             _ => joined.push(bank),
         }
     }
     if joined.is_empty() {
-        return Err(HostError::Missing { what: "RAM (no /memory node with a size)" });
+        return Err(HostError::Missing {
+            what: "RAM (no /memory node with a size)",
+        });
     }
     Ok(joined)
 }
@@ -63,11 +80,20 @@ pub(super) fn reservations(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Vec<R
     let mut found = Vec::new();
     for range in tree.reservations() {
         match host_range(*range) {
-            Some(range) => found.push(Reservation { range, no_map: false }),
-            None => warnings.push(format!("memory reservation {:#x}+{:#x} ignored", range.base, range.size)),
+            Some(range) => found.push(Reservation {
+                range,
+                no_map: false,
+            }),
+            None => warnings.push(format!(
+                "memory reservation {:#x}+{:#x} ignored",
+                range.base, range.size
+            )),
         }
     }
-    let children = tree.find("/reserved-memory").into_iter().flat_map(|node| node.children());
+    let children = tree
+        .find("/reserved-memory")
+        .into_iter()
+        .flat_map(|node| node.children());
     for node in children.filter(Node::is_enabled) {
         let no_map = node.property("no-map").is_some();
         for range in node.reg() {

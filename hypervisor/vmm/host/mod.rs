@@ -101,7 +101,10 @@ impl HostDescription {
     /// Returns the UART for programs: the first PL011 in the order of the aliases that is not the console.
     #[must_use]
     pub fn control(&self) -> Option<&Uart> {
-        self.uarts.iter().skip(1).find(|uart| uart.kind == UartKind::Pl011)
+        self.uarts
+            .iter()
+            .skip(1)
+            .find(|uart| uart.kind == UartKind::Pl011)
     }
 }
 
@@ -132,7 +135,12 @@ impl HostError {
     /// Names the property of `node` that is wrong, with its value as it stands in the tree.
     fn property(node: &Node<'_, '_>, property: &'static str, problem: &'static str) -> Self {
         let value = node.property(property).map_or(String::new(), show);
-        Self::Property { node: node.path(), property, value, problem }
+        Self::Property {
+            node: node.path(),
+            property,
+            value,
+            problem,
+        }
     }
 }
 
@@ -147,11 +155,24 @@ impl fmt::Display for HostError {
         match self {
             Self::Tree(error) => error.fmt(f),
             Self::Missing { what } => write!(f, "host device tree: no {what}"),
-            Self::Property { node, property, value, problem } if value.is_empty() => {
+            Self::Property {
+                node,
+                property,
+                value,
+                problem,
+            } if value.is_empty() => {
                 write!(f, "host device tree: {node}: `{property}` {problem}")
             }
-            Self::Property { node, property, value, problem } => {
-                write!(f, "host device tree: {node}: `{property}` = {value}: {problem}")
+            Self::Property {
+                node,
+                property,
+                value,
+                problem,
+            } => {
+                write!(
+                    f,
+                    "host device tree: {node}: `{property}` = {value}: {problem}"
+                )
             }
         }
     }
@@ -165,8 +186,15 @@ pub fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
     let tree = Tree::parse(dtb)?;
     let mut warnings = Vec::new();
     let root = tree.root();
-    let compatible: Vec<String> = root.strings("compatible").map(ToString::to_string).collect();
-    let model = root.string("model").or(compatible.first().map(String::as_str)).unwrap_or("unknown").to_string();
+    let compatible: Vec<String> = root
+        .strings("compatible")
+        .map(ToString::to_string)
+        .collect();
+    let model = root
+        .string("model")
+        .or(compatible.first().map(String::as_str))
+        .unwrap_or("unknown")
+        .to_string();
     let psci = psci::find(&tree, &mut warnings);
     let (uarts, has_console) = uart::find_all(&tree, &mut warnings);
     Ok(HostDescription {

@@ -27,7 +27,9 @@ pub struct Psci {
 /// Finds PSCI 0.2 or later; version 0.1 has no fixed function numbers and is left out.
 pub(super) fn find(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Option<Psci> {
     let any = ["arm,psci-1.0", "arm,psci-0.2", "arm,psci"];
-    let node = tree.nodes().find(|node| node.is_compatible(&any) && node.is_enabled())?;
+    let node = tree
+        .nodes()
+        .find(|node| node.is_compatible(&any) && node.is_enabled())?;
     if !node.is_compatible(&["arm,psci-1.0", "arm,psci-0.2"]) {
         warnings.push(format!("{}: PSCI 0.1 is not used", node.path()));
         return None;
@@ -37,9 +39,15 @@ pub(super) fn find(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Option<Psci> 
         Some("hvc") => Conduit::Hvc,
         other => {
             let shown = other.unwrap_or("");
-            warnings.push(format!("{}: `method` = \"{shown}\" is neither smc nor hvc: not used", node.path()));
+            warnings.push(format!(
+                "{}: `method` = \"{shown}\" is neither smc nor hvc: not used",
+                node.path()
+            ));
             return None;
         }
     };
-    Some(Psci { conduit, at_least_1_0: node.is_compatible(&["arm,psci-1.0"]) })
+    Some(Psci {
+        conduit,
+        at_least_1_0: node.is_compatible(&["arm,psci-1.0"]),
+    })
 }

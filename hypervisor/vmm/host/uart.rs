@@ -56,24 +56,41 @@ pub struct Uart {
 pub(super) fn find_all(tree: &Tree<'_>, warnings: &mut Vec<String>) -> (Vec<Uart>, bool) {
     let aliases = serial_aliases(tree);
     let stdout = stdout_path(tree, &aliases);
-    let named = stdout.iter().map(String::as_str).chain(aliases.iter().map(|(_, path)| *path));
+    let named = stdout
+        .iter()
+        .map(String::as_str)
+        .chain(aliases.iter().map(|(_, path)| *path));
     let nodes: Vec<Node<'_, '_>> = named.filter_map(|path| tree.find(path)).collect();
-    let has_console = nodes.first().is_some_and(|node| kind(node).is_some() && node.is_enabled());
+    let has_console = nodes
+        .first()
+        .is_some_and(|node| kind(node).is_some() && node.is_enabled());
     let mut uarts: Vec<Uart> = Vec::new();
     for node in nodes.into_iter().chain(tree.nodes()) {
-        let Some(kind) = kind(&node).filter(|_| node.is_enabled()) else { continue };
+        let Some(kind) = kind(&node).filter(|_| node.is_enabled()) else {
+            continue;
+        };
         let path = node.path();
         if uarts.iter().any(|uart| uart.path == path) {
             continue;
         }
         if uarts.len() == MAX_UARTS {
-            warnings.push(format!("{path}: ignored, like all UARTs after the first {MAX_UARTS}"));
+            warnings.push(format!(
+                "{path}: ignored, like all UARTs after the first {MAX_UARTS}"
+            ));
             break;
         }
         match node.reg().next() {
             Some(Ok(range)) if range.size != 0 => {
-                let registers = HostRange { base: HostPhys::new(range.base), size: range.size };
-                uarts.push(Uart { kind, registers, intid: interrupts::intid(&node, 0), path });
+                let registers = HostRange {
+                    base: HostPhys::new(range.base),
+                    size: range.size,
+                };
+                uarts.push(Uart {
+                    kind,
+                    registers,
+                    intid: interrupts::intid(&node, 0),
+                    path,
+                });
             }
             Some(Err(problem)) => warnings.push(format!("{path}: UART not used: `reg` {problem}")),
             _ => warnings.push(format!("{path}: UART not used: it has no registers")),
@@ -84,12 +101,20 @@ pub(super) fn find_all(tree: &Tree<'_>, warnings: &mut Vec<String>) -> (Vec<Uart
 
 /// Returns a node's UART model, if it is a UART that is known.
 fn kind(node: &Node<'_, '_>) -> Option<UartKind> {
-    node.strings("compatible").find_map(|model| MODELS.iter().find(|(name, _)| *name == model).map(|(_, kind)| *kind))
+    node.strings("compatible").find_map(|model| {
+        MODELS
+            .iter()
+            .find(|(name, _)| *name == model)
+            .map(|(_, kind)| *kind)
+    })
 }
 
 /// Lists the `serialN` aliases, ascending by number.
 fn serial_aliases<'a>(tree: &Tree<'a>) -> Vec<(u32, &'a str)> {
-    let properties = tree.find("/aliases").into_iter().flat_map(|node| node.properties());
+    let properties = tree
+        .find("/aliases")
+        .into_iter()
+        .flat_map(|node| node.properties());
     let mut aliases: Vec<(u32, &str)> = properties
         .filter_map(|(name, value)| {
             let number = name.strip_prefix(SERIAL_ALIAS)?.parse().ok()?;
@@ -104,12 +129,19 @@ fn serial_aliases<'a>(tree: &Tree<'a>) -> Vec<(u32, &'a str)> {
 /// Resolves `stdout-path`, which is a path or an alias, with the line's settings after a colon.
 fn stdout_path(tree: &Tree<'_>, aliases: &[(u32, &str)]) -> Option<String> {
     let chosen = tree.find("/chosen")?;
-    let value = chosen.string("stdout-path").or_else(|| chosen.string("linux,stdout-path"))?;
+    let value = chosen
+        .string("stdout-path")
+        .or_else(|| chosen.string("linux,stdout-path"))?;
     let name = value.split(':').next()?;
     if name.starts_with('/') {
         return Some(name.to_string());
     }
-    let number: Option<u32> = name.strip_prefix(SERIAL_ALIAS).and_then(|number| number.parse().ok());
-    let serial = aliases.iter().find(|(found, _)| Some(*found) == number).map(|(_, path)| (*path).to_string());
+    let number: Option<u32> = name
+        .strip_prefix(SERIAL_ALIAS)
+        .and_then(|number| number.parse().ok());
+    let serial = aliases
+        .iter()
+        .find(|(found, _)| Some(*found) == number)
+        .map(|(_, path)| (*path).to_string());
     serial.or_else(|| tree.find("/aliases")?.string(name).map(ToString::to_string))
 }

@@ -46,15 +46,25 @@ pub struct Elf {
 
 /// Reads a little-endian number.
 fn number<const N: usize>(file: &[u8], offset: u64) -> Option<[u8; N]> {
-    file.get(usize::try_from(offset).ok()?..)?.first_chunk().copied()
+    file.get(usize::try_from(offset).ok()?..)?
+        .first_chunk()
+        .copied()
 }
 
 impl Elf {
     /// Reads the headers of `file`.
     pub(super) fn parse(file: &[u8]) -> Result<Self, LoadError> {
         let truncated = || LoadError::Truncated { part: "ELF header" };
-        let half = |offset| number(file, offset).map(u16::from_le_bytes).ok_or_else(truncated);
-        let double = |offset| number(file, offset).map(u64::from_le_bytes).ok_or_else(truncated);
+        let half = |offset| {
+            number(file, offset)
+                .map(u16::from_le_bytes)
+                .ok_or_else(truncated)
+        };
+        let double = |offset| {
+            number(file, offset)
+                .map(u64::from_le_bytes)
+                .ok_or_else(truncated)
+        };
         let [.., class, data] = number::<6>(file, 0).ok_or_else(truncated)?;
         if class != CLASS_64 || data != DATA_LITTLE {
             return Err(LoadError::Foreign("a 32-bit or big-endian ELF file"));
@@ -64,30 +74,53 @@ impl Elf {
         }
         let kind = half(16)?;
         if kind != TYPE_EXEC && kind != TYPE_DYN {
-            return Err(LoadError::Header { field: "e_type", value: u64::from(kind) });
+            return Err(LoadError::Header {
+                field: "e_type",
+                value: u64::from(kind),
+            });
         }
         let (entry, table) = (double(24)?, double(32)?);
         let (entry_bytes, count) = (half(54)?, half(56)?);
         if entry_bytes != PROGRAM_HEADER_BYTES {
-            return Err(LoadError::Header { field: "e_phentsize", value: u64::from(entry_bytes) });
+            return Err(LoadError::Header {
+                field: "e_phentsize",
+                value: u64::from(entry_bytes),
+            });
         }
         if count > MAX_PROGRAM_HEADERS {
-            return Err(LoadError::Header { field: "e_phnum", value: u64::from(count) });
+            return Err(LoadError::Header {
+                field: "e_phnum",
+                value: u64::from(count),
+            });
         }
         let mut segments = Vec::new();
         let mut physical_entry = None;
         for index in 0..count {
             let header = table.checked_add(u64::from(index) * u64::from(entry_bytes));
-            let header = header.ok_or(LoadError::Header { field: "e_phoff", value: table })?;
-            let Some((segment, virtual_address)) = read_segment(file, header)? else { continue };
+            let header = header.ok_or(LoadError::Header {
+                field: "e_phoff",
+                value: table,
+            })?;
+            let Some((segment, virtual_address)) = read_segment(file, header)? else {
+                continue;
+            };
             // The entry point is a virtual address; the segment it is in tells the physical one.
-            let inside = entry.checked_sub(virtual_address).filter(|offset| *offset < segment.memory_bytes);
-            physical_entry = physical_entry.or(inside.map(|offset| segment.address.saturating_add(offset)));
+            let inside = entry
+                .checked_sub(virtual_address)
+                .filter(|offset| *offset < segment.memory_bytes);
+            physical_entry =
+                physical_entry.or(inside.map(|offset| segment.address.saturating_add(offset)));
             segments.push(segment);
         }
         let entry = physical_entry.filter(|entry| entry.is_multiple_of(INSTRUCTION_BYTES));
-        let entry = entry.ok_or(LoadError::Header { field: "e_entry", value: double(24)? })?;
-        Ok(Self { segments: sorted(segments)?, entry })
+        let entry = entry.ok_or(LoadError::Header {
+            field: "e_entry",
+            value: double(24)?,
+        })?;
+        Ok(Self {
+            segments: sorted(segments)?,
+            entry,
+        })
     }
 }
 
@@ -96,7 +129,9 @@ fn sorted(mut segments: Vec<Segment>) -> Result<Vec<Segment>, LoadError> {
     segments.sort_by_key(|segment| segment.address);
     for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
         if next.address.saturating_sub(segment.address) < segment.memory_bytes {
-            return Err(LoadError::Overlap { address: next.address });
+            return Err(LoadError::Overlap {
+                address: next.address,
+            });
         }
     }
     Ok(segments)
@@ -104,28 +139,50 @@ fn sorted(mut segments: Vec<Segment>) -> Result<Vec<Segment>, LoadError> {
 
 /// Reads the program header at `offset`: the segment and its virtual address, or `None` if nothing is to be loaded.
 fn read_segment(file: &[u8], offset: u64) -> Result<Option<(Segment, u64)>, LoadError> {
-    let truncated = || LoadError::Truncated { part: "program headers" };
+    let truncated = || LoadError::Truncated {
+        part: "program headers",
+    };
     let field = |at: u64| {
-        let bytes = offset.checked_add(at).and_then(|offset| number(file, offset));
+        let bytes = offset
+            .checked_add(at)
+            .and_then(|offset| number(file, offset));
         bytes.map(u64::from_le_bytes).ok_or_else(truncated)
     };
-    let kind = number(file, offset).map(u32::from_le_bytes).ok_or_else(truncated)?;
+    let kind = number(file, offset)
+        .map(u32::from_le_bytes)
+        .ok_or_else(truncated)?;
     let (start, virtual_address, address) = (field(8)?, field(16)?, field(24)?);
     let (file_bytes, memory_bytes) = (field(32)?, field(40)?);
     if kind != SEGMENT_LOAD || memory_bytes == 0 {
         return Ok(None);
     }
     if file_bytes > memory_bytes {
-        return Err(LoadError::Header { field: "p_filesz", value: file_bytes });
+        return Err(LoadError::Header {
+            field: "p_filesz",
+            value: file_bytes,
+        });
     }
     if address.checked_add(memory_bytes).is_none() {
-        return Err(LoadError::Header { field: "p_paddr", value: address });
+        return Err(LoadError::Header {
+            field: "p_paddr",
+            value: address,
+        });
     }
-    let end = start.checked_add(file_bytes).ok_or(LoadError::Header { field: "p_offset", value: start })?;
+    let end = start.checked_add(file_bytes).ok_or(LoadError::Header {
+        field: "p_offset",
+        value: start,
+    })?;
     if end > file.len() as u64 {
         return Err(LoadError::Truncated { part: "segments" });
     }
     // Both are at most the file's length.
     let file = start as usize..end as usize;
-    Ok(Some((Segment { file, address, memory_bytes }, virtual_address)))
+    Ok(Some((
+        Segment {
+            file,
+            address,
+            memory_bytes,
+        },
+        virtual_address,
+    )))
 }

@@ -50,16 +50,31 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("is empty"),
-            Self::Packed(what) => write!(f, "is {what}: pack it with `cargo xtask bundle`, which unpacks kernels"),
+            Self::Packed(what) => write!(
+                f,
+                "is {what}: pack it with `cargo xtask bundle`, which unpacks kernels"
+            ),
             Self::Foreign(what) => write!(f, "is {what}, not an arm64 kernel"),
-            Self::Header { field, value } => write!(f, "has a header whose {field} cannot be {value:#x}"),
+            Self::Header { field, value } => {
+                write!(f, "has a header whose {field} cannot be {value:#x}")
+            }
             Self::Truncated { part } => write!(f, "ends before its {part} does"),
             Self::Outside { address, bytes } => {
-                write!(f, "has a segment at {address:#x} of {bytes:#x} bytes, which is not in the guest's RAM")
+                write!(
+                    f,
+                    "has a segment at {address:#x} of {bytes:#x} bytes, which is not in the guest's RAM"
+                )
             }
             Self::Overlap { address } => write!(f, "has two segments at {address:#x}"),
-            Self::NoRoom { what, needed, available } => {
-                write!(f, "does not fit the guest's RAM: {what} needs {needed} bytes, {available} are free")
+            Self::NoRoom {
+                what,
+                needed,
+                available,
+            } => {
+                write!(
+                    f,
+                    "does not fit the guest's RAM: {what} needs {needed} bytes, {available} are free"
+                )
             }
         }
     }

@@ -40,9 +40,17 @@ const FOREIGN: &[(usize, &[u8], LoadError)] = &[
     (0, b"\x04\x22\x4d\x18", LoadError::Packed("an lz4 file")),
     (0, b"\x02\x21\x4c\x18", LoadError::Packed("an lz4 file")),
     (0, b"\x89LZO", LoadError::Packed("an lzop file")),
-    (0x24, b"\x18\x28\x6f\x01", LoadError::Foreign("a 32-bit Arm zImage")),
+    (
+        0x24,
+        b"\x18\x28\x6f\x01",
+        LoadError::Foreign("a 32-bit Arm zImage"),
+    ),
     (0x202, b"HdrS", LoadError::Foreign("an x86 Linux kernel")),
-    (0x30, b"RISCV\0\0\0", LoadError::Foreign("a RISC-V Linux kernel")),
+    (
+        0x30,
+        b"RISCV\0\0\0",
+        LoadError::Foreign("a RISC-V Linux kernel"),
+    ),
     (0, b"070701", LoadError::Foreign("a cpio archive")),
     (0, b"\xd0\x0d\xfe\xed", LoadError::Foreign("a device tree")),
     (0, b"\x27\x05\x19\x56", LoadError::Foreign("a U-Boot image")),
@@ -58,8 +66,14 @@ pub fn recognise(file: &[u8]) -> Result<Kernel, LoadError> {
     if file.is_empty() {
         return Err(LoadError::Empty);
     }
-    let is_at = |offset: usize, bytes: &[u8]| file.get(offset..).is_some_and(|rest| rest.starts_with(bytes));
-    if let Some((.., error)) = FOREIGN.iter().find(|(offset, bytes, _)| is_at(*offset, bytes)) {
+    let is_at = |offset: usize, bytes: &[u8]| {
+        file.get(offset..)
+            .is_some_and(|rest| rest.starts_with(bytes))
+    };
+    if let Some((.., error)) = FOREIGN
+        .iter()
+        .find(|(offset, bytes, _)| is_at(*offset, bytes))
+    {
         return Err(error.clone());
     }
     if is_at(image::MAGIC_OFFSET, image::MAGIC) {
@@ -69,7 +83,9 @@ pub fn recognise(file: &[u8]) -> Result<Kernel, LoadError> {
         return Elf::parse(file).map(Kernel::Elf);
     }
     if is_at(0, b"MZ") {
-        return Err(LoadError::Foreign("an EFI application without an arm64 Image header"));
+        return Err(LoadError::Foreign(
+            "an EFI application without an arm64 Image header",
+        ));
     }
     Ok(Kernel::Raw)
 }

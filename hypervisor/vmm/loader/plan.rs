@@ -109,11 +109,21 @@ pub fn plan(request: &Request<'_>) -> Result<LoadPlan, LoadError> {
     let kernel = recognise(request.kernel)?;
     let ram = request.ram;
     if ram.base.get().checked_add(ram.size).is_none() || !ram.base.is_aligned(BASE_ALIGNMENT) {
-        return Err(LoadError::Header { field: "RAM base", value: ram.base.get() });
+        return Err(LoadError::Header {
+            field: "RAM base",
+            value: ram.base.get(),
+        });
     }
     let placed = match &kernel {
-        Kernel::Image(image) => Placed::file(request, image.offset, image.memory_bytes, image.page_size)?,
-        Kernel::Raw => Placed::file(request, RAW_OFFSET, request.kernel.len() as u64, PageSize::Unspecified)?,
+        Kernel::Image(image) => {
+            Placed::file(request, image.offset, image.memory_bytes, image.page_size)?
+        }
+        Kernel::Raw => Placed::file(
+            request,
+            RAW_OFFSET,
+            request.kernel.len() as u64,
+            PageSize::Unspecified,
+        )?,
         Kernel::Elf(elf) => Placed::elf(ram, elf)?,
     };
     let firmware = place_firmware(request, &kernel, placed.range)?;
@@ -146,14 +156,33 @@ struct Placed {
 
 impl Placed {
     /// Places a file as a whole, entered at its first byte.
-    fn file(request: &Request<'_>, offset: u64, bytes: u64, page_size: PageSize) -> Result<Self, LoadError> {
+    fn file(
+        request: &Request<'_>,
+        offset: u64,
+        bytes: u64,
+        page_size: PageSize,
+    ) -> Result<Self, LoadError> {
         let ram = request.ram;
         let available = ram.size.saturating_sub(offset);
         let base = ram.base.checked_add(offset).filter(|_| bytes <= available);
-        let base = base.ok_or(LoadError::NoRoom { what: "the kernel", needed: bytes, available })?;
-        let copy = Copy { source: Source::Kernel, range: 0..request.kernel.len(), to: base };
+        let base = base.ok_or(LoadError::NoRoom {
+            what: "the kernel",
+            needed: bytes,
+            available,
+        })?;
+        let copy = Copy {
+            source: Source::Kernel,
+            range: 0..request.kernel.len(),
+            to: base,
+        };
         let range = GuestRange { base, size: bytes };
-        Ok(Self { range, copies: Vec::from([copy]), zeros: Vec::new(), entry: base, page_size })
+        Ok(Self {
+            range,
+            copies: Vec::from([copy]),
+            zeros: Vec::new(),
+            entry: base,
+            page_size,
+        })
     }
 
     /// Places segments where they say.
@@ -161,22 +190,50 @@ impl Placed {
         let (mut copies, mut zeros) = (Vec::new(), Vec::new());
         for segment in &elf.segments {
             let base = GuestPhys::new(segment.address);
-            if !ram.contains(GuestRange { base, size: segment.memory_bytes }) {
-                return Err(LoadError::Outside { address: segment.address, bytes: segment.memory_bytes });
+            if !ram.contains(GuestRange {
+                base,
+                size: segment.memory_bytes,
+            }) {
+                return Err(LoadError::Outside {
+                    address: segment.address,
+                    bytes: segment.memory_bytes,
+                });
             }
             let file_bytes = segment.file.len() as u64;
             if file_bytes != 0 {
-                copies.push(Copy { source: Source::Kernel, range: segment.file.clone(), to: base });
+                copies.push(Copy {
+                    source: Source::Kernel,
+                    range: segment.file.clone(),
+                    to: base,
+                });
             }
-            if let Some(base) = base.checked_add(file_bytes).filter(|_| segment.memory_bytes > file_bytes) {
-                zeros.push(GuestRange { base, size: segment.memory_bytes - file_bytes });
+            if let Some(base) = base
+                .checked_add(file_bytes)
+                .filter(|_| segment.memory_bytes > file_bytes)
+            {
+                zeros.push(GuestRange {
+                    base,
+                    size: segment.memory_bytes - file_bytes,
+                });
             }
         }
         let first = elf.segments.first().map_or(0, |segment| segment.address);
-        let end = elf.segments.last().map_or(0, |last| last.address.saturating_add(last.memory_bytes));
-        let range = GuestRange { base: GuestPhys::new(first), size: end.saturating_sub(first) };
+        let end = elf
+            .segments
+            .last()
+            .map_or(0, |last| last.address.saturating_add(last.memory_bytes));
+        let range = GuestRange {
+            base: GuestPhys::new(first),
+            size: end.saturating_sub(first),
+        };
         let entry = GuestPhys::new(elf.entry);
-        Ok(Self { range, copies, zeros, entry, page_size: PageSize::Unspecified })
+        Ok(Self {
+            range,
+            copies,
+            zeros,
+            entry,
+            page_size: PageSize::Unspecified,
+        })
     }
 }
 
@@ -186,18 +243,32 @@ const fn align_up(value: u64, alignment: u64) -> u64 {
 }
 
 /// Places the firmware tables: for an ELF program at the start of RAM if they fit there, else at the top.
-fn place_firmware(request: &Request<'_>, kernel: &Kernel, taken: GuestRange) -> Result<GuestRange, LoadError> {
+fn place_firmware(
+    request: &Request<'_>,
+    kernel: &Kernel,
+    taken: GuestRange,
+) -> Result<GuestRange, LoadError> {
     let ram = request.ram;
     let size = align_up(request.firmware_bytes, FIRMWARE_ALIGNMENT);
-    let low = GuestRange { base: ram.base, size };
+    let low = GuestRange {
+        base: ram.base,
+        size,
+    };
     if matches!(kernel, Kernel::Elf(_)) && low.end() <= taken.base.get() {
         return Ok(low);
     }
     let available = ram.end().saturating_sub(taken.end());
-    let no_room = LoadError::NoRoom { what: "the firmware tables", needed: size, available };
+    let no_room = LoadError::NoRoom {
+        what: "the firmware tables",
+        needed: size,
+        available,
+    };
     let base = ram.end().checked_sub(size).ok_or(no_room.clone())? & !(FIRMWARE_ALIGNMENT - 1);
     match base >= taken.end() {
-        true => Ok(GuestRange { base: GuestPhys::new(base), size }),
+        true => Ok(GuestRange {
+            base: GuestPhys::new(base),
+            size,
+        }),
         false => Err(no_room),
     }
 }
@@ -215,14 +286,30 @@ fn place_initrd(
     }
     let after = align_up(taken.end(), BASE_ALIGNMENT);
     let start = match kernel {
-        Kernel::Raw => after.max(align_up(ram.base.get().saturating_add(RAW_INITRD_OFFSET.min(ram.size / 2)), BASE_ALIGNMENT)),
+        Kernel::Raw => after.max(align_up(
+            ram.base
+                .get()
+                .saturating_add(RAW_INITRD_OFFSET.min(ram.size / 2)),
+            BASE_ALIGNMENT,
+        )),
         Kernel::Image(_) | Kernel::Elf(_) => after,
     };
     // The firmware tables are at the top, or below the kernel.
-    let limit = if firmware.base.get() >= taken.end() { firmware.base.get() } else { ram.end() };
+    let limit = if firmware.base.get() >= taken.end() {
+        firmware.base.get()
+    } else {
+        ram.end()
+    };
     let available = limit.saturating_sub(start);
     match size <= available {
-        true => Ok(Some(GuestRange { base: GuestPhys::new(start), size })),
-        false => Err(LoadError::NoRoom { what: "the initrd", needed: size, available }),
+        true => Ok(Some(GuestRange {
+            base: GuestPhys::new(start),
+            size,
+        })),
+        false => Err(LoadError::NoRoom {
+            what: "the initrd",
+            needed: size,
+            available,
+        }),
     }
 }

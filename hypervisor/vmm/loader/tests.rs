@@ -9,7 +9,10 @@ use super::*;
 const MIB: u64 = 1 << 20;
 
 fn ram(size: u64) -> GuestRange {
-    GuestRange { base: GuestPhys::new(0x4000_0000), size }
+    GuestRange {
+        base: GuestPhys::new(0x4000_0000),
+        size,
+    }
 }
 
 /// An Image of `bytes` bytes with these header fields.
@@ -25,10 +28,27 @@ fn image(bytes: usize, text_offset: u64, image_size: u64, flags: u64) -> Vec<u8>
 #[test]
 fn a_linux_image_goes_two_mebibytes_up_and_its_tables_to_the_top() {
     let kernel = image(4096, 0, 34 * MIB, 0xa);
-    let request = Request { ram: ram(512 * MIB), kernel: &kernel, initrd_bytes: 5000, firmware_bytes: 70_000 };
+    let request = Request {
+        ram: ram(512 * MIB),
+        kernel: &kernel,
+        initrd_bytes: 5000,
+        firmware_bytes: 70_000,
+    };
     let plan = plan(&request).expect("a plan");
     assert_eq!(plan.entry, GuestPhys::new(0x4020_0000));
     assert_eq!(plan.page_size, PageSize::K4);
-    assert_eq!(plan.initrd, Some(GuestRange { base: GuestPhys::new(0x4000_0000 + 36 * MIB), size: 5000 }));
-    assert_eq!(plan.firmware, GuestRange { base: GuestPhys::new(0x6000_0000 - 0x2_0000), size: 0x2_0000 });
+    assert_eq!(
+        plan.initrd,
+        Some(GuestRange {
+            base: GuestPhys::new(0x4000_0000 + 36 * MIB),
+            size: 5000
+        })
+    );
+    assert_eq!(
+        plan.firmware,
+        GuestRange {
+            base: GuestPhys::new(0x6000_0000 - 0x2_0000),
+            size: 0x2_0000
+        }
+    );
 }

@@ -6,21 +6,10 @@ mod qemu;
 use qemu::Channel;
 
 use crate::setup::{self, Guest};
-use crate::{build, paths, process, say};
+use crate::{build, bundle, paths, process, say};
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
-
-mod bundle {
-    //! Stands in for `crate::bundle` until that lands.
-    pub(super) struct Packed {
-        pub(super) guest_memory_bytes: u64,
-        pub(super) vms: Vec<String>,
-    }
-    pub(super) fn pack(_: &std::path::Path, _: &std::path::Path) -> anyhow::Result<Packed> {
-        anyhow::bail!("bundles cannot be packed yet")
-    }
-}
 
 /// What the demo's kernel is told: our first process is the only one.
 const DEMO_COMMAND_LINE: &str = "rdinit=/init";

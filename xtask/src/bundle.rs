@@ -1,0 +1,344 @@
+//! Packs a manifest and its images into a bundle: one cpio archive that any boot loader passes as initrd.
+//!
+//! The TOML becomes the device tree that `vmm::config` reads; kernels in gzip, zstd or EFI zboot form are unpacked,
+//! since EL2 carries no unpacker. What is packed is then opened and planned with the hypervisor's own code, so a bundle
+//! that this command writes is one that the hypervisor accepts.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use vm_fdt::FdtWriter;
+use vmm::config::{self, ConfigError, VmName};
+use vmm::loader;
+
+use crate::cpio::Archive;
+use crate::manifest_toml::{ManifestToml, VmToml};
+use crate::say;
+
+/// Largest kernel that is unpacked, in bytes: what a wrong or hostile file can grow to.
+const MAX_KERNEL_BYTES: u64 = 1 << 30;
+/// Room for firmware tables that a guest's memory must have beside its images.
+const FIRMWARE_BYTES: u64 = 64 << 10;
+
+/// What is in a bundle that was written.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// The memory of all its VMs in bytes.
+    pub(crate) guest_memory_bytes: u64,
+    /// Their names, in the manifest's order.
+    pub(crate) vms: Vec<String>,
+}
+
+/// Packs the manifest in the file `manifest` into the file `output`; images are found from the manifest's folder.
+///
+/// # Errors
+/// Says which file, `[[vm]]` and key is wrong and why; nothing is written then.
+pub(crate) fn pack(manifest: &Path, output: &Path) -> anyhow::Result<Packed> {
+    let name = || manifest.display().to_string();
+    let text = std::fs::read_to_string(manifest).with_context(name)?;
+    let parsed = ManifestToml::parse(&text, manifest)?;
+    let base = manifest.parent().unwrap_or(Path::new(""));
+    let bytes = pack_bytes(&parsed, base).with_context(name)?;
+    std::fs::write(output, bytes).with_context(|| format!("cannot write {}", output.display()))?;
+    Ok(Packed {
+        guest_memory_bytes: parsed
+            .vms
+            .iter()
+            .map(|vm| vm.memory.0)
+            .fold(0, u64::saturating_add),
+        vms: parsed.vms.into_iter().map(|vm| vm.name).collect(),
+    })
+}
+
+/// Packs as [`pack`] does and says what is in the bundle: the command.
+pub(crate) fn command(manifest: &Path, output: &Path) -> anyhow::Result<()> {
+    let packed = pack(manifest, output)?;
+    let kib = std::fs::metadata(output)?.len().div_ceil(1024);
+    let vms = packed.vms.join(", ");
+    say::line(&format!("{}: {kib} KiB, VMs: {vms}", output.display()));
+    Ok(())
+}
+
+/// Packs `manifest`, whose files' names start from the folder `base`, and returns the bundle.
+pub(crate) fn pack_bytes(manifest: &ManifestToml, base: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut images = Images::default();
+    let mut named = Vec::new();
+    for vm in &manifest.vms {
+        let read = |key, path: &Path, unpacks| {
+            images
+                .add(&base.join(path), unpacks)
+                .with_context(|| format!("[[vm]] \"{}\": {key}", vm.name))
+        };
+        named.push(name_images(vm, read)?);
+    }
+    let dtb = device_tree(manifest, &named)?;
+    let mut archive = Archive::default();
+    archive.file(config::MANIFEST_FILE, 0o444, &dtb);
+    for (name, content) in &images.files {
+        archive.page_aligned_file(name, 0o444, content);
+    }
+    let bytes = archive.finish();
+    check(&bytes)?;
+    Ok(bytes)
+}
+
+/// The names in the archive of one VM's images.
+struct ImageNames {
+    kernel: String,
+    initrd: Option<String>,
+}
+
+/// Reads one VM's images by `read(key, path, unpacks)`.
+fn name_images(
+    vm: &VmToml,
+    mut read: impl FnMut(&'static str, &Path, Unpacks) -> anyhow::Result<String>,
+) -> anyhow::Result<ImageNames> {
+    let kernel = read("kernel", &vm.kernel, Unpacks::Kernel)?;
+    let initrd = vm
+        .initrd
+        .as_deref()
+        .map(|path| read("initrd", path, Unpacks::Nothing))
+        .transpose()?;
+    Ok(ImageNames { kernel, initrd })
+}
+
+/// Whether a file is unpacked on its way into the bundle.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Unpacks {
+    /// Kernels are.
+    Kernel,
+    /// An initrd is the guest's own affair.
+    Nothing,
+}
+
+/// The images packed so far.
+#[derive(Default)]
+struct Images {
+    names: BTreeMap<(PathBuf, Unpacks), String>,
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl Images {
+    /// Adds a file unless it is there already and returns its name in the archive.
+    fn add(&mut self, path: &Path, unpacks: Unpacks) -> anyhow::Result<String> {
+        let place = path
+            .canonicalize()
+            .with_context(|| path.display().to_string())?;
+        if let Some(name) = self.names.get(&(place.clone(), unpacks)) {
+            return Ok(name.clone());
+        }
+        let mut content = std::fs::read(&place).with_context(|| path.display().to_string())?;
+        if unpacks == Unpacks::Kernel {
+            content = unpack(content).with_context(|| path.display().to_string())?;
+        }
+        if content.is_empty() {
+            bail!("{} is empty", path.display());
+        }
+        let name = self.free_name(&place);
+        self.files.push((name.clone(), content));
+        self.names.insert((place, unpacks), name.clone());
+        Ok(name)
+    }
+
+    /// Makes a name of the file's own that no other has.
+    fn free_name(&self, path: &Path) -> String {
+        let own = path.file_name().unwrap_or_default().to_string_lossy();
+        let plain: String = own
+            .chars()
+            .map(|c| {
+                if c.is_ascii_graphic() && c != '/' {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .collect();
+        let is_taken = |name: &str| {
+            name == config::MANIFEST_FILE || self.files.iter().any(|(known, _)| known == name)
+        };
+        let numbered = (2..).map(|number| format!("{plain}.{number}"));
+        std::iter::once(plain.clone())
+            .chain(numbered)
+            .find(|name| !is_taken(name))
+            .unwrap_or(plain)
+    }
+}
+
+/// Unpacks a kernel that is packed in a way this program knows, and passes any other file through.
+fn unpack(file: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+    if file.get(4..8) == Some(b"zimg") {
+        return unpack_zboot(&file);
+    }
+    match file.get(..4) {
+        Some([0x1f, 0x8b, ..]) => unpack_gzip(&file),
+        Some([0x28, 0xb5, 0x2f, 0xfd]) => unpack_zstd(&file),
+        _ => Ok(file),
+    }
+}
+
+/// Unpacks an EFI zboot kernel: its header tells where the packed Image is and how it is packed
+/// (Linux drivers/firmware/efi/libstub/zboot-header.S).
+fn unpack_zboot(file: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let word = |offset: usize| {
+        let bytes = file.get(offset..).and_then(|rest| rest.first_chunk());
+        bytes
+            .map(|bytes| u32::from_le_bytes(*bytes) as usize)
+            .context("EFI zboot header is cut short")
+    };
+    let (start, size) = (word(8)?, word(12)?);
+    let end = start.checked_add(size).filter(|end| *end <= file.len());
+    let payload = end.and_then(|end| file.get(start..end));
+    let payload = payload.with_context(|| {
+        format!("EFI zboot payload at {start:#x} of {size:#x} bytes is not in the file")
+    })?;
+    let method = file
+        .get(24..56)
+        .unwrap_or_default()
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or_default();
+    match method {
+        b"gzip" => unpack_gzip(payload),
+        [b'z', b's', b't', b'd', ..] => unpack_zstd(payload),
+        other => bail!(
+            "EFI zboot kernel packed with {:?}: unpack it first",
+            String::from_utf8_lossy(other)
+        ),
+    }
+}
+
+fn unpack_gzip(packed: &[u8]) -> anyhow::Result<Vec<u8>> {
+    read_bounded(flate2::read::GzDecoder::new(packed)).context("gzip data is damaged")
+}
+
+fn unpack_zstd(packed: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let decoder = ruzstd::decoding::StreamingDecoder::new(packed)
+        .map_err(|error| anyhow!("zstd data is damaged: {error}"))?;
+    read_bounded(decoder).context("zstd data is damaged")
+}
+
+/// Reads to the end, but not without end.
+fn read_bounded(reader: impl Read) -> anyhow::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    reader
+        .take(MAX_KERNEL_BYTES + 1)
+        .read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_KERNEL_BYTES {
+        bail!("it unpacks to more than {MAX_KERNEL_BYTES} bytes");
+    }
+    Ok(content)
+}
+
+/// Writes the manifest as a device tree.
+fn device_tree(manifest: &ManifestToml, images: &[ImageNames]) -> anyhow::Result<Vec<u8>> {
+    let mut writer = FdtWriter::new()?;
+    let root = writer.begin_node("")?;
+    writer.property_string("compatible", config::COMPATIBLE)?;
+    let options = writer.begin_node("hypervisor")?;
+    let given = &manifest.hypervisor;
+    text(&mut writer, "scrub", given.scrub.as_deref())?;
+    text(&mut writer, "log", given.log.as_deref())?;
+    text(&mut writer, "autostart", given.autostart.map(yes_no))?;
+    writer.end_node(options)?;
+    let vms = writer.begin_node("vms")?;
+    for (vm, images) in manifest.vms.iter().zip(images) {
+        write_vm(&mut writer, vm, images).with_context(|| format!("[[vm]] \"{}\"", vm.name))?;
+    }
+    writer.end_node(vms)?;
+    writer.end_node(root)?;
+    Ok(writer.finish()?)
+}
+
+fn write_vm(writer: &mut FdtWriter, vm: &VmToml, images: &ImageNames) -> anyhow::Result<()> {
+    if VmName::new(&vm.name).is_none() {
+        bail!("name {}", config::Problem::NotName);
+    }
+    let node = writer.begin_node(&vm.name)?;
+    text(writer, "kernel", Some(&images.kernel))?;
+    text(writer, "initrd", images.initrd.as_deref())?;
+    text(writer, "command-line", vm.command_line.as_deref())?;
+    writer.property_u64("memory", vm.memory.0)?;
+    if let Some(base) = vm.memory_base {
+        writer.property_u64("memory-base", base)?;
+    }
+    if let Some(cpus) = &vm.cpus {
+        writer.property_array_u32("cpus", cpus)?;
+    }
+    let numbers = [
+        ("boot-vcpus", vm.boot_vcpus),
+        ("max-vcpus", vm.max_vcpus),
+        ("spis", vm.spis),
+    ];
+    for (name, number) in numbers
+        .into_iter()
+        .filter_map(|(name, number)| Some((name, number?)))
+    {
+        writer.property_u32(name, number)?;
+    }
+    text(writer, "firmware", vm.firmware.as_deref())?;
+    text(writer, "autostart", vm.autostart.map(yes_no))?;
+    text(writer, "on-reset", vm.on_reset.as_deref())?;
+    text(writer, "reserve-idle", vm.reserve_idle.as_deref())?;
+    writer.end_node(node)?;
+    Ok(())
+}
+
+/// Writes a property that is a text, if there is one.
+fn text(writer: &mut FdtWriter, name: &str, value: Option<&str>) -> anyhow::Result<()> {
+    value
+        .map_or(Ok(()), |value| writer.property_string(name, value))
+        .with_context(|| name.to_string())
+}
+
+fn yes_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+/// Opens the bundle as the hypervisor would, and plans where each VM's images go.
+fn check(bundle: &[u8]) -> anyhow::Result<()> {
+    let bundle = config::Bundle::open(bundle).map_err(|error| anyhow!("{error}"))?;
+    if let Some(problem) = bundle.manifest.problems.first() {
+        bail!(in_toml(problem));
+    }
+    for vm in &bundle.manifest.vms {
+        let vm = vm.as_ref().map_err(|error| anyhow!(in_toml(error)))?;
+        let file = |name: &str| bundle.archive.file(name).unwrap_or_default();
+        let request = loader::Request {
+            ram: loader::GuestRange {
+                base: vm.memory_base,
+                size: vm.memory_bytes,
+            },
+            kernel: file(&vm.kernel),
+            initrd_bytes: vm
+                .initrd
+                .as_deref()
+                .map_or(0, |name| file(name).len() as u64),
+            firmware_bytes: FIRMWARE_BYTES,
+        };
+        loader::plan(&request)
+            .map_err(|error| anyhow!("[[vm]] \"{}\": kernel \"{}\" {error}", vm.name, vm.kernel))?;
+    }
+    Ok(())
+}
+
+/// Says what is wrong in the words of the TOML form.
+fn in_toml(error: &ConfigError) -> String {
+    let table = match error.node.strip_prefix("/vms/") {
+        Some(name) => format!("[[vm]] \"{name}\""),
+        None => format!("[{}]", error.node.trim_start_matches('/')),
+    };
+    let key = if error.property.is_empty() {
+        "name"
+    } else {
+        &error.property
+    };
+    match error.value.is_empty() {
+        true => format!("{table}: {key} {}", error.problem),
+        false => format!("{table}: {key} = {}: {}", error.value, error.problem),
+    }
+}
+
+#[cfg(test)]
+mod tests;

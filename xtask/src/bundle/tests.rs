@@ -1,0 +1,270 @@
+//! Bundles, packed and opened again.
+
+use std::io::Write;
+
+use super::*;
+use crate::manifest_toml::Bytes;
+
+/// A folder that is there for one test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("bullpen-bundle-{}-{test}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a temporary folder");
+        Self(path)
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+        std::fs::write(&path, content).expect("a file");
+        PathBuf::from(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// An arm64 Image of 8 KiB.
+fn image() -> Vec<u8> {
+    let mut file: Vec<u8> = (0..8192_u32).map(|index| (index % 251) as u8).collect();
+    file[..64].fill(0);
+    file[16..24].copy_from_slice(&0x10000_u64.to_le_bytes());
+    file[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    file
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(content).expect("gzip");
+    encoder.finish().expect("gzip")
+}
+
+fn zstd(content: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(content, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
+/// An EFI zboot kernel with this payload.
+fn zboot(method: &str, payload: &[u8]) -> Vec<u8> {
+    const START: usize = 0x200;
+    let mut file = vec![0; START];
+    file[..8].copy_from_slice(b"MZ\0\0zimg");
+    file[8..12].copy_from_slice(&(START as u32).to_le_bytes());
+    file[12..16].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    file[24..24 + method.len()].copy_from_slice(method.as_bytes());
+    file.extend_from_slice(payload);
+    file
+}
+
+fn one_vm(kernel: &Path) -> ManifestToml {
+    ManifestToml {
+        vms: vec![VmToml::new("linux", kernel, Bytes(64 << 20))],
+        ..ManifestToml::default()
+    }
+}
+
+#[test]
+fn kernels_are_unpacked_whatever_they_are_packed_with() {
+    let folder = Folder::new("unpack");
+    let forms = [
+        ("plain", image()),
+        ("gzip", gzip(&image())),
+        ("zstd", zstd(&image())),
+        ("zboot-gzip", zboot("gzip", &gzip(&image()))),
+        ("zboot-zstd", zboot("zstd", &zstd(&image()))),
+    ];
+    for (name, file) in forms {
+        let path = folder.write(name, &file);
+        let bundle = pack_bytes(&one_vm(&path), &folder.0).expect(name);
+        let bundle = config::Bundle::open(&bundle).expect(name);
+        assert_eq!(
+            bundle.archive.file(name),
+            Some(image().as_slice()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn images_start_on_pages_and_are_packed_once() {
+    let folder = Folder::new("pages");
+    let kernel = folder.write("Image", &image());
+    let (one, two) = (
+        folder.write("a/initrd", b"one"),
+        folder.write("b/initrd", b"two"),
+    );
+    let mut manifest = one_vm(&kernel);
+    manifest.vms.push(VmToml {
+        initrd: Some(one),
+        ..VmToml::new("b", &kernel, Bytes(64 << 20))
+    });
+    manifest.vms.push(VmToml {
+        initrd: Some(two),
+        ..VmToml::new("c", &kernel, Bytes(64 << 20))
+    });
+    let bytes = pack_bytes(&manifest, &folder.0).expect("a bundle");
+    let bundle = config::Bundle::open(&bytes).expect("a bundle");
+    let files: Vec<(&str, usize)> = bundle
+        .archive
+        .files()
+        .iter()
+        .map(|file| (file.name, file.range.start))
+        .collect();
+    let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["manifest.dtb", "Image", "initrd", "initrd.2"]);
+    assert!(
+        files.iter().skip(1).all(|(_, start)| start % 4096 == 0),
+        "{files:?}"
+    );
+    let initrds: Vec<Option<&[u8]>> = bundle
+        .manifest
+        .vms
+        .iter()
+        .map(|vm| {
+            vm.as_ref()
+                .ok()
+                .and_then(|vm| bundle.archive.file(vm.initrd.as_deref()?))
+        })
+        .collect();
+    assert_eq!(
+        initrds,
+        [None, Some(b"one".as_slice()), Some(b"two".as_slice())]
+    );
+}
+
+#[test]
+fn every_key_arrives() {
+    let folder = Folder::new("keys");
+    let kernel = folder.write("Image", &image());
+    folder.write("initrd", b"initrd");
+    let text = format!(
+        "[hypervisor]\nscrub = \"boot\"\nlog = \"debug\"\nautostart = false\n\
+         [[vm]]\nname = \"linux\"\nkernel = \"{}\"\ninitrd = \"initrd\"\ncommand-line = \"quiet\"\nmemory = \"256M\"\n\
+         memory-base = 0x80000000\nboot-vcpus = 2\nmax-vcpus = 8\ncpus = [1, 3]\nfirmware = \"fdt\"\nautostart = false\n\
+         on-reset = \"boot-set\"\nspis = 96\nreserve-idle = \"psci-off\"\n",
+        kernel.display()
+    );
+    let manifest = ManifestToml::parse(&text, Path::new("m.toml")).expect("a manifest");
+    let bytes = pack_bytes(&manifest, &folder.0).expect("a bundle");
+    let bundle = config::Bundle::open(&bytes).expect("a bundle");
+    let options = bundle.manifest.options;
+    assert_eq!(
+        (options.scrub, options.log.as_str(), options.autostart),
+        (config::Scrub::Boot, "DEBUG", false)
+    );
+    let vm = bundle.manifest.vms[0].as_ref().expect("a VM");
+    assert_eq!(
+        (
+            vm.kernel.as_str(),
+            vm.initrd.as_deref(),
+            vm.command_line.as_str()
+        ),
+        ("Image", Some("initrd"), "quiet")
+    );
+    assert_eq!(
+        (vm.memory_bytes, vm.memory_base.get()),
+        (256 << 20, 0x8000_0000)
+    );
+    assert_eq!(
+        (vm.boot_vcpus, vm.max_vcpus, vm.spis, vm.autostart),
+        (2, 8, 96, false)
+    );
+    assert_eq!(
+        format!("{:?}", vm.placement),
+        "Pinned([PcpuId(1), PcpuId(3)])"
+    );
+    assert_eq!(
+        format!("{:?} {:?} {:?}", vm.firmware, vm.on_reset, vm.reserve_idle),
+        "Fdt BootSet PsciOff"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_said_with_table_key_and_value() {
+    let folder = Folder::new("errors");
+    let kernel = folder.write("Image", &image());
+    let damaged = folder.write("damaged.gz", &gzip(&image())[..100]);
+    let xz = folder.write("x.xz", b"\xfd7zXZ\0......");
+    let lzma = folder.write("z", &zboot("lzma", b"...."));
+    let empty = folder.write("empty", b"");
+    type Change<'a> = &'a dyn Fn(&mut ManifestToml);
+    let cases: &[(Change<'_>, &[&str])] = &[
+        (
+            &|m| m.vms[0].kernel = "absent".into(),
+            &["[[vm]] \"linux\": kernel", "absent"],
+        ),
+        (
+            &|m| m.vms[0].initrd = Some("gone".into()),
+            &["[[vm]] \"linux\": initrd", "gone"],
+        ),
+        (
+            &|m| m.vms[0].kernel = damaged.clone(),
+            &["kernel", "damaged.gz", "gzip data is damaged"],
+        ),
+        (
+            &|m| m.vms[0].kernel = xz.clone(),
+            &["[[vm]] \"linux\": kernel \"x.xz\" is an xz file"],
+        ),
+        (
+            &|m| m.vms[0].kernel = lzma.clone(),
+            &["packed with \"lzma\""],
+        ),
+        (
+            &|m| m.vms[0].kernel = empty.clone(),
+            &["kernel", "empty is empty"],
+        ),
+        (
+            &|m| m.vms[0].name = "Linux".into(),
+            &["[[vm]] \"Linux\": name is not a name"],
+        ),
+        (
+            &|m| m.vms.push(m.vms[0].clone()),
+            &["[[vm]] \"linux\": name is there twice"],
+        ),
+        (
+            &|m| m.vms[0].memory = Bytes(3 << 20),
+            &["[[vm]] \"linux\": memory = 3145728: is not between 4194304"],
+        ),
+        (
+            &|m| m.vms[0].memory = Bytes(9_000_001),
+            &["memory = 9000001: is not a multiple of 2097152"],
+        ),
+        (
+            &|m| m.vms[0].max_vcpus = Some(513),
+            &["[[vm]] \"linux\": max-vcpus = 513: is not between 1 and 512"],
+        ),
+        (
+            &|m| m.vms[0].firmware = Some("bios".into()),
+            &["firmware = \"bios\": is not one of acpi, fdt"],
+        ),
+        (
+            &|m| m.vms[0].cpus = Some(vec![]),
+            &["cpus", "is not a list of numbers"],
+        ),
+        (
+            &|m| m.vms[0].command_line = Some("a\0b".into()),
+            &["command-line"],
+        ),
+        (
+            &|m| m.hypervisor.log = Some("loud".into()),
+            &["[hypervisor]: log = \"loud\": is not one of off"],
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut manifest = one_vm(&kernel);
+        change(&mut manifest);
+        let error = format!(
+            "{:#}",
+            pack_bytes(&manifest, &folder.0).expect_err(expected[0])
+        );
+        assert!(
+            expected.iter().all(|part| error.contains(part)),
+            "{error}\nshould contain {expected:?}"
+        );
+    }
+}
