@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// What the demo's kernel is told: our first process is the only one.
 const DEMO_COMMAND_LINE: &str = "rdinit=/init";
 
+/// Where QEMU's `virt` machine loads an Image: 2 MiB above the start of its RAM.
+const QEMU_LOAD_ADDRESS: u64 = 0x4020_0000;
+
 /// The guest's firmware tables.
 #[derive(Clone, Copy, ValueEnum)]
 enum Firmware {
@@ -196,7 +199,7 @@ fn hints(options: &Options, vms: &[String]) -> Vec<String> {
     }));
     if options.gdb {
         hints.push(format!(
-            "waiting for: gdb-multiarch {} -ex 'target remote :1234'",
+            "waiting for: gdb-multiarch -ex 'add-symbol-file {} -o {QEMU_LOAD_ADDRESS:#x}' -ex 'target remote :1234'",
             build::hypervisor_elf().display()
         ));
     }
