@@ -42,7 +42,10 @@ pub fn ask(question: core::fmt::Arguments<'_>) -> Option<Reply> {
 pub fn await_reply(ticks: u64) -> Option<Reply> {
     const PREFIX: &[u8] = b"REPLY ";
     let deadline = timer::now() + ticks;
-    let mut reply = Reply { bytes: [0; REPLY_MAX], length: 0 };
+    let mut reply = Reply {
+        bytes: [0; REPLY_MAX],
+        length: 0,
+    };
     let mut matched = 0;
     while timer::now() < deadline {
         let Some(byte) = uart::get() else {
@@ -50,7 +53,11 @@ pub fn await_reply(ticks: u64) -> Option<Reply> {
             continue;
         };
         if matched < PREFIX.len() {
-            matched = if PREFIX.get(matched) == Some(&byte) { matched + 1 } else { usize::from(byte == b'R') };
+            matched = if PREFIX.get(matched) == Some(&byte) {
+                matched + 1
+            } else {
+                usize::from(byte == b'R')
+            };
         } else if byte == b'\r' || byte == b'\n' {
             return Some(reply);
         } else if let Some(slot) = reply.bytes.get_mut(reply.length) {

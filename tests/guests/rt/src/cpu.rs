@@ -39,7 +39,11 @@ impl Cpu {
         Self {
             index: AtomicUsize::new(0),
             probing: AtomicBool::new(false),
-            fault: UnsafeCell::new(Fault { esr: 0, far: 0, elr: 0 }),
+            fault: UnsafeCell::new(Fault {
+                esr: 0,
+                far: 0,
+                elr: 0,
+            }),
             code: UnsafeCell::new([0; 2]),
             task: AtomicUsize::new(0),
             argument: AtomicU64::new(0),
@@ -141,7 +145,9 @@ pub fn prepare(index: usize, task: fn(u64), argument: u64) -> u64 {
 /// Starts the CPU of this index; returns PSCI's answer.
 #[must_use]
 pub fn start(index: usize, task: fn(u64), argument: u64) -> i64 {
-    let Some(&mpidr) = machine().cpus().get(index) else { return psci::INVALID_PARAMETERS };
+    let Some(&mpidr) = machine().cpus().get(index) else {
+        return psci::INVALID_PARAMETERS;
+    };
     let context = prepare(index, task, argument);
     psci::cpu_on(mpidr, entry_address(), context)
 }
@@ -149,7 +155,9 @@ pub fn start(index: usize, task: fn(u64), argument: u64) -> i64 {
 /// Waits up to a second until AFFINITY_INFO says that a CPU is off.
 #[must_use]
 pub fn wait_off(index: usize) -> bool {
-    let Some(&mpidr) = machine().cpus().get(index) else { return false };
+    let Some(&mpidr) = machine().cpus().get(index) else {
+        return false;
+    };
     crate::timer::within_ms(1000, || psci::affinity_info(mpidr) == psci::AFFINITY_OFF)
 }
 

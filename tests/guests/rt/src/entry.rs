@@ -18,7 +18,9 @@ unsafe impl Sync for Stacks {}
 
 // SAFETY: a section that the linker script keeps out of the file; nothing reads its first contents.
 #[unsafe(link_section = ".uninit.stacks")]
-static STACKS: Stacks = Stacks(core::cell::UnsafeCell::new([[0; STACK_SIZE]; cpu::MAX_CPUS]));
+static STACKS: Stacks = Stacks(core::cell::UnsafeCell::new(
+    [[0; STACK_SIZE]; cpu::MAX_CPUS],
+));
 
 /// SCTLR_EL1 with everything off: its RES1 bits (DDI0487 D24.2.175).
 const SCTLR_EL1_RESET: u64 = 0x30d0_0800;

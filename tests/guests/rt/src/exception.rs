@@ -152,7 +152,11 @@ extern "C" fn handle(frame: &mut Frame, kind: u64) {
     match kind & 3 {
         IRQ => gic::dispatch(),
         SYNCHRONOUS | SERROR if cpu.take_probe() => {
-            cpu.record(Fault { esr: frame.esr, far: frame.far, elr: frame.elr });
+            cpu.record(Fault {
+                esr: frame.esr,
+                far: frame.far,
+                elr: frame.elr,
+            });
             frame.elr = crate::probe::resume_address();
         }
         _ => fatal(frame, kind, cpu.index()),

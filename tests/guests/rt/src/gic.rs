@@ -86,11 +86,16 @@ fn settle(register: u64, bits: u32) -> bool {
 
 /// Wakes this CPU's redistributor and opens its CPU interface; panics if there is no redistributor for it.
 pub fn init_cpu() {
-    let Some(frame) = find_redistributor(cpu::affinity()) else { panic!("no redistributor for this CPU") };
+    let Some(frame) = find_redistributor(cpu::affinity()) else {
+        panic!("no redistributor for this CPU")
+    };
     cpu::current().set_redistributor(frame);
     let waker = mmio::read32(frame + GICR_WAKER);
     mmio::write32(frame + GICR_WAKER, waker & !WAKER_SLEEP);
-    assert!(settle(frame + GICR_WAKER, WAKER_CHILDREN), "the redistributor stays asleep");
+    assert!(
+        settle(frame + GICR_WAKER, WAKER_CHILDREN),
+        "the redistributor stays asleep"
+    );
     let sgi = frame + SGI_FRAME;
     mmio::write32(sgi + ICENABLER, u32::MAX);
     mmio::write32(sgi + IGROUPR, u32::MAX);
@@ -117,7 +122,11 @@ pub fn find_redistributor(affinity: u64) -> Option<u64> {
             if typer & TYPER_LAST != 0 {
                 break;
             }
-            frame += if typer & TYPER_VLPIS != 0 { 0x4_0000 } else { 0x2_0000 };
+            frame += if typer & TYPER_VLPIS != 0 {
+                0x4_0000
+            } else {
+                0x2_0000
+            };
         }
     }
     None
@@ -125,11 +134,18 @@ pub fn find_redistributor(affinity: u64) -> Option<u64> {
 
 /// Returns the frame whose registers govern this INTID for the current CPU: its own SGI frame, or the distributor.
 fn frame(intid: u32) -> u64 {
-    if intid < 32 { cpu::current().redistributor() + SGI_FRAME } else { machine().distributor() }
+    if intid < 32 {
+        cpu::current().redistributor() + SGI_FRAME
+    } else {
+        machine().distributor()
+    }
 }
 
 fn bit(register: u64, intid: u32) -> (u64, u32) {
-    (frame(intid) + register + u64::from(intid / 32) * 4, 1 << (intid % 32))
+    (
+        frame(intid) + register + u64::from(intid / 32) * 4,
+        1 << (intid % 32),
+    )
 }
 
 /// Writes an INTID's bit of one of the set or clear registers, such as [`ISENABLER`].
@@ -176,15 +192,27 @@ pub fn set_edge(intid: u32, edge: bool) {
 
 /// Routes an SPI to one CPU.
 pub fn route(intid: u32, affinity: u64) {
-    mmio::write64(machine().distributor() + IROUTER + u64::from(intid) * 8, affinity);
+    mmio::write64(
+        machine().distributor() + IROUTER + u64::from(intid) * 8,
+        affinity,
+    );
 }
 
 /// Returns the ICC_SGI1R_EL1 value that sends an SGI to one CPU.
 #[must_use]
 pub fn sgi_value(affinity: u64, intid: u32) -> u64 {
     let aff0 = affinity & 0xff;
-    let (aff1, aff2, aff3) = (affinity >> 8 & 0xff, affinity >> 16 & 0xff, affinity >> 32 & 0xff);
-    aff3 << 48 | (aff0 >> 4) << 44 | aff2 << 32 | u64::from(intid & 15) << 24 | aff1 << 16 | 1 << (aff0 & 15)
+    let (aff1, aff2, aff3) = (
+        affinity >> 8 & 0xff,
+        affinity >> 16 & 0xff,
+        affinity >> 32 & 0xff,
+    );
+    aff3 << 48
+        | (aff0 >> 4) << 44
+        | aff2 << 32
+        | u64::from(intid & 15) << 24
+        | aff1 << 16
+        | 1 << (aff0 & 15)
 }
 
 /// Writes ICC_SGI1R_EL1.
@@ -219,7 +247,9 @@ pub fn set_handler(handler: fn(u32)) {
 /// Returns how often an INTID was taken, on all CPUs together.
 #[must_use]
 pub fn count(intid: u32) -> u32 {
-    COUNTS.get(intid as usize).map_or(0, |count| count.load(Ordering::Acquire))
+    COUNTS
+        .get(intid as usize)
+        .map_or(0, |count| count.load(Ordering::Acquire))
 }
 
 /// Sets all counts to zero and removes the handler.

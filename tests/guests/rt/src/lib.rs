@@ -29,7 +29,7 @@ pub use machine::{Machine, machine};
 #[macro_export]
 macro_rules! guest {
     ($main:path) => {
-        #[expect(unsafe_code, reason = "the run-time calls the guest's main by this name")]
+        #[expect(unsafe_code, reason = "the run-time calls it by this name")]
         // SAFETY: one crate of a guest image defines this symbol: the one with its `guest!`.
         #[unsafe(no_mangle)]
         extern "Rust" fn guest_main() {

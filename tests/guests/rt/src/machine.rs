@@ -68,14 +68,21 @@ static READY: AtomicBool = AtomicBool::new(false);
 /// Returns the machine; panics before it has been discovered.
 #[must_use]
 pub fn machine() -> &'static Machine {
-    assert!(READY.load(Ordering::Acquire), "the machine is not known yet");
+    assert!(
+        READY.load(Ordering::Acquire),
+        "the machine is not known yet"
+    );
     // SAFETY: nothing writes it once READY is set.
     unsafe { &*MACHINE.0.get() }
 }
 
 /// Returns the PSCI conduit, usable before the machine is known.
 pub(crate) fn conduit() -> Conduit {
-    if READY.load(Ordering::Acquire) { machine().conduit } else { Conduit::Hvc }
+    if READY.load(Ordering::Acquire) {
+        machine().conduit
+    } else {
+        Conduit::Hvc
+    }
 }
 
 impl Machine {
@@ -87,7 +94,10 @@ impl Machine {
 
     /// Returns the redistributor regions.
     pub fn redistributors(&self) -> impl Iterator<Item = Region> + '_ {
-        self.redistributors.iter().copied().filter(|region| region.size != 0)
+        self.redistributors
+            .iter()
+            .copied()
+            .filter(|region| region.size != 0)
     }
 
     /// Returns the affinities of all CPUs that may be started, the boot CPU's first.
@@ -129,15 +139,18 @@ impl Machine {
     /// Tells whether the command line holds this word.
     #[must_use]
     pub fn word(&self, word: &str) -> bool {
-        self.bootargs.split_ascii_whitespace().any(|found| found == word)
+        self.bootargs
+            .split_ascii_whitespace()
+            .any(|found| found == word)
     }
 
     /// Returns what follows `name=` on the command line.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&'static str> {
-        self.bootargs
-            .split_ascii_whitespace()
-            .find_map(|word| word.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')))
+        self.bootargs.split_ascii_whitespace().find_map(|word| {
+            word.strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('='))
+        })
     }
 
     /// Returns the number that follows `name=` on the command line.
@@ -151,9 +164,15 @@ impl Machine {
 pub(crate) fn discover(dtb: u64, image: u64, image_end: u64) {
     // SAFETY: no other CPU runs, and READY is not set.
     let machine = unsafe { &mut *MACHINE.0.get() };
-    machine.image = Region { base: image, size: image_end - image };
+    machine.image = Region {
+        base: image,
+        size: image_end - image,
+    };
     machine.cpus[0] = crate::cpu::affinity();
-    machine.redistributors[0] = Region { base: 0x080a_0000, size: 0x00f6_0000 };
+    machine.redistributors[0] = Region {
+        base: 0x080a_0000,
+        size: 0x00f6_0000,
+    };
     if dtb != 0 && dtb.is_multiple_of(8) {
         // SAFETY: the boot protocol passes the address of a device tree, whose header gives its length.
         let tree = unsafe { fdt::Fdt::from_ptr_unaligned_fallible(dtb as *const u8) };
@@ -199,7 +218,10 @@ fn read_tree(machine: &mut Machine, tree: &fdt::Fdt<'static, Tree>) {
 }
 
 fn raw(node: &Node<'static, Tree>, name: &str) -> Option<&'static [u8]> {
-    node.raw_property(name).ok().flatten().map(|property| property.value)
+    node.raw_property(name)
+        .ok()
+        .flatten()
+        .map(|property| property.value)
 }
 
 fn string(node: &Node<'static, Tree>, name: &str) -> Option<&'static str> {

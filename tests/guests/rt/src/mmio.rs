@@ -38,5 +38,7 @@ pub fn write64(address: u64, value: u64) {
 /// Writes an 8-bit register.
 pub fn write8(address: u64, value: u8) {
     // SAFETY: callers name device registers, which no Rust object overlaps.
-    unsafe { asm!("strb {0:w}, [{1}]", in(reg) u32::from(value), in(reg) address, options(nostack)) };
+    unsafe {
+        asm!("strb {0:w}, [{1}]", in(reg) u32::from(value), in(reg) address, options(nostack))
+    };
 }

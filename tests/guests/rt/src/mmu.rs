@@ -72,7 +72,11 @@ unsafe impl Sync for Config {}
 pub(crate) static CONFIG: Config = Config(UnsafeCell::new([0; 4]));
 
 fn set(table: &Table, index: u64, value: u64) {
-    let entry = table.0.get().cast::<u64>().wrapping_add((index & 511) as usize);
+    let entry = table
+        .0
+        .get()
+        .cast::<u64>()
+        .wrapping_add((index & 511) as usize);
     // SAFETY: the masked index lies within the table; only the boot CPU writes it.
     unsafe { entry.write_volatile(value) };
 }
@@ -89,7 +93,11 @@ pub(crate) fn init(image: u64, dtb: u64) {
     }
     for address in [image, dtb] {
         if address != 0 {
-            set(&IDENTITY, address / GIB, address / GIB * GIB | Memory::Normal.bits());
+            set(
+                &IDENTITY,
+                address / GIB,
+                address / GIB * GIB | Memory::Normal.bits(),
+            );
         }
     }
     let range = (mrs!("id_aa64mmfr0_el1") & 0xf).min(5);
@@ -120,7 +128,14 @@ pub(crate) fn add_ram(address: u64) {
         return;
     }
     // SAFETY: the masked index lies within the table.
-    let present = unsafe { IDENTITY.0.get().cast::<u64>().wrapping_add((gib & 511) as usize).read_volatile() };
+    let present = unsafe {
+        IDENTITY
+            .0
+            .get()
+            .cast::<u64>()
+            .wrapping_add((gib & 511) as usize)
+            .read_volatile()
+    };
     if present != gib * GIB | Memory::Normal.bits() {
         replace(&IDENTITY, gib, gib * GIB | Memory::Normal.bits());
     }

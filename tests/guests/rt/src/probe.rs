@@ -32,7 +32,9 @@ impl Observation {
     pub fn is_external_abort(&self, far: u64) -> bool {
         self.exact
             && self.fault.is_some_and(|fault| {
-                fault.class() == Fault::DATA_ABORT && fault.status() == Fault::SYNCHRONOUS_EXTERNAL && fault.far == far
+                fault.class() == Fault::DATA_ABORT
+                    && fault.status() == Fault::SYNCHRONOUS_EXTERNAL
+                    && fault.far == far
             })
     }
 }
@@ -89,8 +91,17 @@ pub fn at(code: u64, x0: u64, x1: u64) -> Observation {
     cpu.arm_probe();
     // SAFETY: the callee uses x0 and x1 only, and a fault in it comes back to `rt_probe_resume`.
     let pair = unsafe { rt_probe(x0, x1, code) };
-    let fault = if cpu.take_probe() { None } else { Some(cpu.recorded()) };
-    Observation { x0: pair.x0, x1: pair.x1, fault, exact: fault.is_some_and(|fault| fault.elr == code) }
+    let fault = if cpu.take_probe() {
+        None
+    } else {
+        Some(cpu.recorded())
+    };
+    Observation {
+        x0: pair.x0,
+        x1: pair.x1,
+        fault,
+        exact: fault.is_some_and(|fault| fault.elr == code),
+    }
 }
 
 /// A system register by its encoding: op0, op1, CRn, CRm, op2.

@@ -33,7 +33,10 @@ impl Reason {
     /// Formats a reason; what does not fit is cut off.
     #[must_use]
     pub fn new(arguments: fmt::Arguments<'_>) -> Self {
-        let mut reason = Self { bytes: [0; REASON_MAX], length: 0 };
+        let mut reason = Self {
+            bytes: [0; REASON_MAX],
+            length: 0,
+        };
         // A reason that is too long ends early, which is all an error can mean here.
         let _ = reason.write_fmt(arguments);
         reason
@@ -48,7 +51,9 @@ impl Write for Reason {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
             let end = self.length + character.len_utf8();
-            let Some(room) = self.bytes.get_mut(self.length..end) else { return Err(fmt::Error) };
+            let Some(room) = self.bytes.get_mut(self.length..end) else {
+                return Err(fmt::Error);
+            };
             character.encode_utf8(room);
             self.length = end;
         }

@@ -3,12 +3,18 @@
 #![no_main]
 
 use guest_rt::suite::{self, Outcome};
-use guest_rt::{check, check_eq, cpu, exception, gic, guest, ignore, machine, mmio, mrs, psci, tests, timer};
+use guest_rt::{
+    check, check_eq, cpu, exception, gic, guest, ignore, machine, mmio, mrs, psci, tests, timer,
+};
 
 guest!(main);
 
 fn main() {
-    guest_rt::println!("Bullpen smoke guest at {:#x}, arguments: {}", machine().image().base, machine().bootargs());
+    guest_rt::println!(
+        "Bullpen smoke guest at {:#x}, arguments: {}",
+        machine().image().base,
+        machine().bootargs()
+    );
     gic::init_distributor();
     gic::init_cpu();
     suite::run(
@@ -30,7 +36,10 @@ fn main() {
 
 fn psci_version() -> Outcome {
     let version = psci::version();
-    check!(version >> 16 >= 1 || version == 2, "PSCI_VERSION {version:#x}");
+    check!(
+        version >> 16 >= 1 || version == 2,
+        "PSCI_VERSION {version:#x}"
+    );
     Ok(())
 }
 
@@ -44,7 +53,10 @@ fn counter_runs() -> Outcome {
 
 fn gic_identity() -> Outcome {
     let revision = mmio::read32(machine().distributor() + gic::PIDR2) >> 4 & 0xf;
-    check!(revision == 3 || revision == 4, "GICD_PIDR2 says architecture {revision}");
+    check!(
+        revision == 3 || revision == 4,
+        "GICD_PIDR2 says architecture {revision}"
+    );
     check!(gic::lines() >= 64, "only {} INTIDs", gic::lines());
     Ok(())
 }
@@ -54,7 +66,11 @@ fn sgi_to_self() -> Outcome {
     gic::enable(3);
     gic::send_sgi(cpu::affinity(), 3);
     exception::unmask();
-    check!(timer::within_ms(1000, || gic::count(3) == 1), "the SGI came {} times", gic::count(3));
+    check!(
+        timer::within_ms(1000, || gic::count(3) == 1),
+        "the SGI came {} times",
+        gic::count(3)
+    );
     Ok(())
 }
 
@@ -64,8 +80,14 @@ fn virtual_timer_fires() -> Outcome {
     let deadline = timer::now() + timer::frequency() / 1000;
     timer::arm_virtual(deadline);
     exception::unmask();
-    check!(timer::within_ms(1000, || gic::count(timer::VIRTUAL_INTID) == 1), "no interrupt 27");
-    check!(timer::now() >= deadline, "the interrupt came before its time");
+    check!(
+        timer::within_ms(1000, || gic::count(timer::VIRTUAL_INTID) == 1),
+        "no interrupt 27"
+    );
+    check!(
+        timer::now() >= deadline,
+        "the interrupt came before its time"
+    );
     Ok(())
 }
 
@@ -74,7 +96,10 @@ fn physical_timer_fires() -> Outcome {
     gic::enable(timer::PHYSICAL_INTID);
     timer::arm_physical(mrs!("cntpct_el0") + timer::frequency() / 1000);
     exception::unmask();
-    check!(timer::within_ms(1000, || gic::count(timer::PHYSICAL_INTID) == 1), "no interrupt 30");
+    check!(
+        timer::within_ms(1000, || gic::count(timer::PHYSICAL_INTID) == 1),
+        "no interrupt 30"
+    );
     Ok(())
 }
 
@@ -87,7 +112,11 @@ fn wfi_wakes() -> Outcome {
         guest_rt::insn!("wfi");
         exception::unmask();
     }
-    check!(timer::within_ms(1000, || gic::count(timer::VIRTUAL_INTID) == 20), "{} of 20", gic::count(27));
+    check!(
+        timer::within_ms(1000, || gic::count(timer::VIRTUAL_INTID) == 20),
+        "{} of 20",
+        gic::count(27)
+    );
     Ok(())
 }
 
@@ -107,8 +136,15 @@ fn nothing(_: u64) {}
 
 fn all_cpus_start() -> Outcome {
     for index in 1..machine().cpus().len() {
-        check_eq!(cpu::start(index, nothing, 0), psci::SUCCESS, "CPU_ON of CPU {index}");
-        check!(timer::within_ms(1000, || cpu::is_running(index)), "CPU {index} does not run");
+        check_eq!(
+            cpu::start(index, nothing, 0),
+            psci::SUCCESS,
+            "CPU_ON of CPU {index}"
+        );
+        check!(
+            timer::within_ms(1000, || cpu::is_running(index)),
+            "CPU {index} does not run"
+        );
         check!(cpu::wait_off(index), "CPU {index} does not turn off");
     }
     Ok(())
@@ -125,8 +161,15 @@ fn wait_for_sgi(intid: u64) {
 fn sgi_to_every_cpu() -> Outcome {
     for (index, &affinity) in machine().cpus().iter().enumerate().skip(1) {
         gic::reset_counts();
-        check_eq!(cpu::start(index, wait_for_sgi, 5), psci::SUCCESS, "CPU_ON of CPU {index}");
-        check!(timer::within_ms(1000, || cpu::is_running(index)), "CPU {index} does not run");
+        check_eq!(
+            cpu::start(index, wait_for_sgi, 5),
+            psci::SUCCESS,
+            "CPU_ON of CPU {index}"
+        );
+        check!(
+            timer::within_ms(1000, || cpu::is_running(index)),
+            "CPU {index} does not run"
+        );
         timer::delay(timer::frequency() / 10_000);
         gic::send_sgi(affinity, 5);
         check!(cpu::wait_off(index), "CPU {index} does not turn off");

@@ -31,5 +31,8 @@ fn main() {
         machine().word("shared")
     );
     let failed = rows::run_all();
-    println!("DONE {} passed, {failed} failed, 0 ignored", rows::count() - failed);
+    println!(
+        "DONE {} passed, {failed} failed, 0 ignored",
+        rows::count() - failed
+    );
 }

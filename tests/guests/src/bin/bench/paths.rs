@@ -56,13 +56,19 @@ pub struct Mailbox {
 }
 
 /// The mailbox of the two-CPU rows.
-pub static MAILBOX: Mailbox = Mailbox { stamp: AtomicU64::new(0), smc: AtomicU64::new(0) };
+pub static MAILBOX: Mailbox = Mailbox {
+    stamp: AtomicU64::new(0),
+    smc: AtomicU64::new(0),
+};
 
 impl Mailbox {
     /// Empties it, also for a CPU whose caches are off.
     pub fn clear(&self) {
         self.stamp.store(0, Ordering::Relaxed);
-        self.smc.store(u64::from(machine().conduit() == Conduit::Smc), Ordering::Relaxed);
+        self.smc.store(
+            u64::from(machine().conduit() == Conduit::Smc),
+            Ordering::Relaxed,
+        );
         mmu::clean(self.address(), size_of::<Self>() as u64);
     }
 
@@ -321,7 +327,11 @@ pub fn suspend(deadline: u64) -> Option<u64> {
     let end = guest_rt::mrs!("cntvct_el0");
     let early = end < deadline;
     timer::stop_virtual();
-    if answer == psci::SUCCESS && !early { Some(end) } else { None }
+    if answer == psci::SUCCESS && !early {
+        Some(end)
+    } else {
+        None
+    }
 }
 
 /// Sends an SGI without waiting for anything.

@@ -14,7 +14,10 @@ pub struct Samples {
 impl Samples {
     /// Makes an empty set.
     pub const fn new() -> Self {
-        Self { values: [0; SAMPLES_MAX], count: 0 }
+        Self {
+            values: [0; SAMPLES_MAX],
+            count: 0,
+        }
     }
 
     /// Forgets all samples.
@@ -32,14 +35,27 @@ impl Samples {
 
     /// Prints the row; returns whether there was anything to print.
     pub fn print(&mut self, row: &str, suffix: &str) -> bool {
-        let Some(values) = self.values.get_mut(..self.count) else { return false };
+        let Some(values) = self.values.get_mut(..self.count) else {
+            return false;
+        };
         values.sort_unstable();
         let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
             println!("BENCH-FAILED {row}{suffix}: no samples");
             return false;
         };
-        let at = |percent: usize| values.get(values.len() * percent / 100).copied().unwrap_or(max);
-        println!("BENCH {row}{suffix} {min} {} {} {max} {} {}", at(50), at(99), max - min, values.len());
+        let at = |percent: usize| {
+            values
+                .get(values.len() * percent / 100)
+                .copied()
+                .unwrap_or(max)
+        };
+        println!(
+            "BENCH {row}{suffix} {min} {} {} {max} {} {}",
+            at(50),
+            at(99),
+            max - min,
+            values.len()
+        );
         true
     }
 }

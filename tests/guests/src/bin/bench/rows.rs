@@ -48,26 +48,49 @@ struct Row {
 }
 
 const fn row(name: &'static str, peer: Peer, shares: bool, sample: Sample) -> Row {
-    Row { name, peer, shares, sample }
+    Row {
+        name,
+        peer,
+        shares,
+        sample,
+    }
 }
 
 static ROWS: [Row; 19] = [
-    row("hvc-psci-version", Peer::None, false, || batch(|n| paths::call1(psci::VERSION, n))),
-    row("hvc-affinity-info", Peer::None, false, || batch(|n| paths::call3(psci::AFFINITY_INFO, cpu::affinity(), 0, n))),
-    row("hvc-unknown", Peer::None, false, || batch(|n| paths::call1(UNKNOWN_FUNCTION, n))),
-    row("gicd-typer-read", Peer::None, false, || batch(|n| paths::load32(machine().distributor() + GICD_TYPER, n))),
+    row("hvc-psci-version", Peer::None, false, || {
+        batch(|n| paths::call1(psci::VERSION, n))
+    }),
+    row("hvc-affinity-info", Peer::None, false, || {
+        batch(|n| paths::call3(psci::AFFINITY_INFO, cpu::affinity(), 0, n))
+    }),
+    row("hvc-unknown", Peer::None, false, || {
+        batch(|n| paths::call1(UNKNOWN_FUNCTION, n))
+    }),
+    row("gicd-typer-read", Peer::None, false, || {
+        batch(|n| paths::load32(machine().distributor() + GICD_TYPER, n))
+    }),
     row("gicd-isenabler-write", Peer::None, false, || {
         batch(|n| paths::store32(machine().distributor() + ISENABLER + SPARE_WORD, 0x100, n))
     }),
     row("gicr-typer-read", Peer::None, false, || {
         batch(|n| paths::load32(cpu::current().redistributor() + gic::GICR_TYPER, n))
     }),
-    row("pl011-fr-read", Peer::None, false, || batch(|n| paths::load32(uart::base() + FR, n))),
-    row("id-register-read", Peer::None, false, || batch(paths::id_register)),
-    row("physical-timer-write", Peer::None, false, || batch(paths::physical_timer)),
+    row("pl011-fr-read", Peer::None, false, || {
+        batch(|n| paths::load32(uart::base() + FR, n))
+    }),
+    row("id-register-read", Peer::None, false, || {
+        batch(paths::id_register)
+    }),
+    row("physical-timer-write", Peer::None, false, || {
+        batch(paths::physical_timer)
+    }),
     row("sgi-self", Peer::None, false, sgi_self),
-    row("vtimer-spinning", Peer::None, false, || from_deadline(paths::timer_spinning)),
-    row("vtimer-wfi", Peer::None, true, || from_deadline(paths::timer_waiting)),
+    row("vtimer-spinning", Peer::None, false, || {
+        from_deadline(paths::timer_spinning)
+    }),
+    row("vtimer-wfi", Peer::None, true, || {
+        from_deadline(paths::timer_waiting)
+    }),
     row("cpu-suspend-resume", Peer::None, true, cpu_suspend),
     row("sgi-to-wfi", Peer::Waiting, true, sgi_to_wfi),
     row("sgi-ping-pong-wfi", Peer::Echoing, true, sgi_ping_pong),
@@ -94,7 +117,9 @@ pub fn count() -> usize {
 /// Rows between vCPUs of one CPU exist only where CPUs are shared.
 fn wanted(row: &Row) -> bool {
     let shared = machine().word("shared");
-    let chosen = machine().value("rows").is_none_or(|list| list.split(',').any(|name| name == row.name));
+    let chosen = machine()
+        .value("rows")
+        .is_none_or(|list| list.split(',').any(|name| name == row.name));
     let switch = row.name.starts_with("sgi-switch");
     let cpus = machine().cpus().len();
     let enough = row.peer == Peer::None || peer(row) < cpus;
@@ -103,7 +128,11 @@ fn wanted(row: &Row) -> bool {
 
 /// Returns the index of the other CPU: the one that shares this CPU, or one on another.
 fn peer(row: &Row) -> usize {
-    if row.name.starts_with("sgi-switch") || !machine().word("shared") { 1 } else { 2 }
+    if row.name.starts_with("sgi-switch") || !machine().word("shared") {
+        1
+    } else {
+        2
+    }
 }
 
 /// Runs the rows; returns how many gave no number.
@@ -132,11 +161,17 @@ pub fn run_all() -> usize {
 }
 
 fn measure(row: &Row, samples: &mut Samples, suffix: &str) -> bool {
-    let wanted = machine().number("samples").unwrap_or(SAMPLES).clamp(1, SAMPLES_MAX as u64);
+    let wanted = machine()
+        .number("samples")
+        .unwrap_or(SAMPLES)
+        .clamp(1, SAMPLES_MAX as u64);
     samples.clear();
     PEER.store(peer(row), Ordering::Relaxed);
     if !start_peer(row) {
-        println!("BENCH-FAILED {}{suffix}: the other CPU does not start", row.name);
+        println!(
+            "BENCH-FAILED {}{suffix}: the other CPU does not start",
+            row.name
+        );
         return false;
     }
     rest(10 * SETTLE_NS);
@@ -160,7 +195,11 @@ fn measure(row: &Row, samples: &mut Samples, suffix: &str) -> bool {
 static PEER: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(1);
 
 fn peer_affinity() -> u64 {
-    machine().cpus().get(PEER.load(Ordering::Relaxed)).copied().unwrap_or(0)
+    machine()
+        .cpus()
+        .get(PEER.load(Ordering::Relaxed))
+        .copied()
+        .unwrap_or(0)
 }
 
 fn to_peer() -> u64 {
@@ -173,7 +212,11 @@ fn rest(nanoseconds: u64) {
 }
 
 fn batch(operation: impl Fn(u64) -> u64) -> Option<u64> {
-    let count = if timer::frequency() >= 1_000_000_000 { 1 } else { COARSE_BATCH };
+    let count = if timer::frequency() >= 1_000_000_000 {
+        1
+    } else {
+        COARSE_BATCH
+    };
     // One instruction of the measured ticks is the second read of the counter; a coarse counter's quotient is rounded.
     Some((nanoseconds(operation(count)).saturating_sub(1) + count / 2) / count)
 }

@@ -1,0 +1,560 @@
+//! The house rules: what ARCHITECTURE.md promises about the rooms, held against the source as it stands.
+//!
+//! Every rule lists all that breaks it, with file and line, so that one run shows the whole work.
+#![forbid(unsafe_code)]
+
+use tests::source::{File, files_under, has_word, root, uses_path};
+
+/// Fails with a list, if there is one.
+fn verdict(rule: &str, broken: &[String]) {
+    assert!(
+        broken.is_empty(),
+        "{rule}; {} places break this:\n  {}",
+        broken.len(),
+        broken.join("\n  ")
+    );
+}
+
+/// Rust files below these directories.
+fn rust(directories: &[&str]) -> Vec<File> {
+    directories
+        .iter()
+        .flat_map(|directory| files_under(directory))
+        .filter(File::is_rust)
+        .collect()
+}
+
+/// The crates of the main workspace and the folders of the bare-metal guests.
+const OURS: [&str; 7] = [
+    "boards",
+    "hypervisor",
+    "psci",
+    "stage2",
+    "vgic",
+    "tests",
+    "xtask",
+];
+/// Where unsafe code and assembly may stand.
+const UNSAFE_ROOMS: [&str; 2] = ["hypervisor/el2/", "tests/guests/"];
+/// What a hypervisor runs at EL2.
+const INSIDE_EL2: [&str; 5] = ["boards", "hypervisor", "psci", "stage2", "vgic"];
+
+fn places(files: &[File], breaks: impl Fn(&File, &str) -> Option<String>) -> Vec<String> {
+    let mut broken = Vec::new();
+    for file in files {
+        for (number, line) in file.code_without_tests().lines().enumerate() {
+            if let Some(why) = breaks(file, line) {
+                broken.push(format!("{}:{}: {why}", file.path, number + 1));
+            }
+        }
+    }
+    broken
+}
+
+#[test]
+fn the_top_level_is_the_one_agreed_on() {
+    const FOLDERS: [&str; 11] = [
+        ".cargo",
+        ".ci",
+        "boards",
+        "docs",
+        "hypervisor",
+        "linker",
+        "psci",
+        "stage2",
+        "tests",
+        "vgic",
+        "xtask",
+    ];
+    const NOT_OURS: [&str; 2] = [".git", "target"];
+    let mut broken = Vec::new();
+    for entry in std::fs::read_dir(root())
+        .expect("the repository can be read")
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let folder = entry.path().is_dir();
+        if folder && !FOLDERS.contains(&name.as_str()) && !NOT_OURS.contains(&name.as_str()) {
+            broken.push(format!("{name}/"));
+        }
+    }
+    for folder in [
+        "boards",
+        "hypervisor",
+        "linker",
+        "psci",
+        "stage2",
+        "tests",
+        "vgic",
+    ] {
+        if !root().join(folder).is_dir() {
+            broken.push(format!("{folder}/ is missing"));
+        }
+    }
+    verdict("The top level's folders are fixed", &broken);
+}
+
+/// A room, and the crates and modules it must not name.
+type Door = (&'static str, &'static [&'static str]);
+
+/// The door table of ARCHITECTURE.md: `el2 -> vmm -> {stage2, vgic, psci, boards} -> core`.
+const DOORS: [Door; 18] = [
+    (
+        "stage2/",
+        &[
+            "vgic",
+            "psci",
+            "boards",
+            "vmm",
+            "spin",
+            "aarch64_cpu",
+            "log",
+            "std::time",
+        ],
+    ),
+    (
+        "vgic/",
+        &[
+            "stage2",
+            "psci",
+            "boards",
+            "vmm",
+            "spin",
+            "aarch64_cpu",
+            "log",
+            "std::time",
+        ],
+    ),
+    (
+        "psci/",
+        &[
+            "stage2",
+            "vgic",
+            "boards",
+            "vmm",
+            "spin",
+            "aarch64_cpu",
+            "log",
+            "std::time",
+        ],
+    ),
+    (
+        "boards/",
+        &[
+            "stage2",
+            "vgic",
+            "psci",
+            "vmm",
+            "spin",
+            "aarch64_cpu",
+            "log",
+            "std::time",
+        ],
+    ),
+    (
+        "hypervisor/vmm/devices/",
+        &[
+            "crate::vm",
+            "crate::sched",
+            "crate::console",
+            "crate::firmware",
+            "crate::loader",
+            "vgic",
+            "spin",
+        ],
+    ),
+    (
+        "hypervisor/vmm/firmware/",
+        &[
+            "crate::sched",
+            "crate::vm",
+            "crate::console",
+            "vgic",
+            "spin",
+        ],
+    ),
+    (
+        "hypervisor/vmm/loader/",
+        &[
+            "crate::sched",
+            "crate::vm",
+            "crate::console",
+            "vgic",
+            "spin",
+        ],
+    ),
+    (
+        "hypervisor/vmm/sched/",
+        &[
+            "crate::devices",
+            "crate::vm",
+            "crate::firmware",
+            "crate::loader",
+            "vgic",
+            "stage2",
+        ],
+    ),
+    (
+        "hypervisor/vmm/vm/",
+        &["crate::firmware", "crate::loader", "crate::console"],
+    ),
+    (
+        "hypervisor/vmm/dispatch.rs",
+        &["crate::firmware", "crate::loader", "crate::console"],
+    ),
+    (
+        "hypervisor/vmm/exit.rs",
+        &["crate::firmware", "crate::loader", "crate::console"],
+    ),
+    (
+        "hypervisor/vmm/sysreg.rs",
+        &["crate::firmware", "crate::loader", "crate::console"],
+    ),
+    (
+        "hypervisor/vmm/hypercall.rs",
+        &["crate::firmware", "crate::loader", "crate::console"],
+    ),
+    (
+        "hypervisor/vmm/bus.rs",
+        &["crate::firmware", "crate::loader", "crate::console"],
+    ),
+    ("hypervisor/vmm/console/", &["crate::devices", "spin"]),
+    ("hypervisor/vmm/", &["aarch64_cpu", "std::time"]),
+    (
+        "tests/src/",
+        &["vmm", "stage2", "vgic", "psci", "boards", "hypervisor"],
+    ),
+    (
+        "tests/tests/",
+        &["vmm", "stage2", "vgic", "psci", "boards", "hypervisor"],
+    ),
+];
+
+#[test]
+fn rooms_use_only_the_doors_they_have() {
+    let files = rust(&OURS);
+    let broken = places(&files, |file, line| {
+        DOORS
+            .iter()
+            .filter(|(room, _)| file.path.starts_with(room) && !file.is_test())
+            .flat_map(|(_, forbidden)| forbidden.iter())
+            .find(|path| uses_path(line, path))
+            .map(|path| format!("must not use `{path}`"))
+    });
+    verdict("A room uses only what the table of doors gives it", &broken);
+}
+
+/// Returns the names of the dependencies in one section of a manifest.
+fn dependencies(manifest: &str, section: &str) -> Vec<(String, String)> {
+    let mut inside = false;
+    let mut found = Vec::new();
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            inside = line == format!("[{section}]");
+        } else if inside
+            && !line.starts_with('#')
+            && let Some((name, value)) = line.split_once('=')
+        {
+            let name = name.trim();
+            let name = name.split('.').next().unwrap_or(name);
+            found.push((name.to_owned(), line.to_owned() + value));
+        }
+    }
+    found
+}
+
+fn manifest(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn pure_rooms_depend_on_no_other_room() {
+    const FORBIDDEN: [&str; 9] = [
+        "stage2",
+        "vgic",
+        "psci",
+        "boards",
+        "hypervisor",
+        "spin",
+        "aarch64-cpu",
+        "log",
+        "buddy_system_allocator",
+    ];
+    let mut broken = Vec::new();
+    for room in ["stage2", "vgic", "psci", "boards"] {
+        let path = format!("{room}/Cargo.toml");
+        for (name, _) in dependencies(&manifest(&path), "dependencies") {
+            if FORBIDDEN.contains(&name.as_str()) {
+                broken.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    for (name, _) in dependencies(&manifest("tests/Cargo.toml"), "dependencies") {
+        if INSIDE_EL2.contains(&name.as_str()) {
+            broken.push(format!("tests/Cargo.toml: {name}"));
+        }
+    }
+    verdict("Pure rooms depend on core and alloc only", &broken);
+}
+
+#[test]
+fn guests_are_an_independent_reading_of_the_specifications() {
+    const ALLOWED: [&str; 4] = ["aarch64-cpu", "safe-mmio", "fdt", "guest-rt"];
+    let mut broken = Vec::new();
+    for path in ["tests/guests/Cargo.toml", "tests/guests/rt/Cargo.toml"] {
+        for section in ["dependencies", "workspace.dependencies"] {
+            for (name, _) in dependencies(&manifest(path), section) {
+                if !ALLOWED.contains(&name.as_str()) {
+                    broken.push(format!("{path}: {name}"));
+                }
+            }
+        }
+    }
+    verdict("Guests share no code with the hypervisor", &broken);
+}
+
+#[test]
+fn dependencies_are_pinned_in_one_place() {
+    let mut broken = Vec::new();
+    let workspace = manifest("Cargo.toml");
+    let names = dependencies(&workspace, "workspace.dependencies");
+    for (name, line) in &names {
+        if line.contains("path =") {
+            continue;
+        }
+        if !line.contains("version =") || !line.contains("default-features = false") {
+            broken.push(format!(
+                "Cargo.toml: {name} needs a version and default-features = false"
+            ));
+        }
+    }
+    let sorted: Vec<&String> = {
+        let mut sorted: Vec<&String> = names.iter().map(|(name, _)| name).collect();
+        sorted.sort();
+        sorted
+    };
+    if names
+        .iter()
+        .map(|(name, _)| name)
+        .ne(sorted.iter().copied())
+    {
+        broken.push("Cargo.toml: [workspace.dependencies] is not in alphabetical order".into());
+    }
+    for member in OURS {
+        let path = format!("{member}/Cargo.toml");
+        let text = manifest(&path);
+        for section in [
+            "dependencies",
+            "dev-dependencies",
+            "build-dependencies",
+            "target.'cfg(target_os = \"none\")'.dependencies",
+            "target.'cfg(loom)'.dependencies",
+            "target.'cfg(loom)'.dev-dependencies",
+        ] {
+            for (name, line) in dependencies(&text, section) {
+                if !line.contains("workspace = true") {
+                    broken.push(format!("{path}: {name} is not taken from the workspace"));
+                }
+            }
+        }
+        if !text.contains("[lints]\nworkspace = true") {
+            broken.push(format!("{path}: does not take the workspace's lints"));
+        }
+    }
+    verdict("Every dependency is pinned once, in the workspace", &broken);
+}
+
+#[test]
+fn unsafe_code_and_assembly_stand_in_el2_only() {
+    const WORDS: [&str; 5] = ["unsafe", "asm!", "global_asm!", "naked_asm!", "aarch64_cpu"];
+    let files = rust(&OURS);
+    let broken = places(&files, |file, line| {
+        if UNSAFE_ROOMS.iter().any(|room| file.path.starts_with(room)) {
+            return None;
+        }
+        WORDS
+            .iter()
+            .find(|word| has_word(line, word))
+            .map(|word| format!("`{word}`"))
+    });
+    verdict(
+        "Unsafe code, assembly and system registers belong to hypervisor/el2",
+        &broken,
+    );
+}
+
+#[test]
+fn safe_crates_forbid_unsafe_code() {
+    let mut broken = Vec::new();
+    for path in [
+        "boards/src/lib.rs",
+        "hypervisor/vmm/lib.rs",
+        "psci/src/lib.rs",
+        "stage2/src/lib.rs",
+        "tests/src/lib.rs",
+        "vgic/src/lib.rs",
+        "xtask/src/main.rs",
+    ] {
+        if !manifest(path).contains("#![forbid(unsafe_code)]") {
+            broken.push(path.to_owned());
+        }
+    }
+    verdict("Every crate but el2 forbids unsafe code", &broken);
+}
+
+#[test]
+fn unsafe_modules_of_el2_say_why() {
+    let broken: Vec<String> = rust(&["hypervisor/el2", "tests/guests"])
+        .iter()
+        .filter(|file| file.code().lines().any(|line| has_word(line, "unsafe")))
+        .filter(|file| !file.code().contains("expect(unsafe_code"))
+        .map(|file| file.path.clone())
+        .collect();
+    verdict(
+        "A module with unsafe code opens with #![expect(unsafe_code, reason = \"…\")]",
+        &broken,
+    );
+}
+
+#[test]
+fn no_shortcuts_are_left_in_the_code() {
+    const FORBIDDEN: [(&str, &str); 8] = [
+        ("static mut", "state is per CPU, atomic, or behind a lock"),
+        ("#[allow(", "use #[expect(…, reason = \"…\")]"),
+        ("#![allow(", "use #![expect(…, reason = \"…\")]"),
+        ("todo!", "nothing is left to do in what is landed"),
+        ("unimplemented!", "nothing is left to do in what is landed"),
+        ("dbg!", "a debugging aid"),
+        ("#[ignore]", "an ignored test says why"),
+        ("no_mangle)", "only where an `unsafe` room needs a symbol"),
+    ];
+    let files = rust(&OURS);
+    let mut broken = Vec::new();
+    for file in &files {
+        for (number, line) in file.code().lines().enumerate() {
+            for (word, why) in FORBIDDEN {
+                let excused = word == "no_mangle)"
+                    && UNSAFE_ROOMS.iter().any(|room| file.path.starts_with(room));
+                if has_word(line, word) && !excused {
+                    broken.push(format!("{}:{}: `{word}`: {why}", file.path, number + 1));
+                }
+            }
+        }
+    }
+    verdict("No shortcuts", &broken);
+}
+
+/// Most lines of a file, without its unit tests.
+const FILE_LINES_MAX: usize = 600;
+/// Files that are over the limit for now, and are to be cut; none may grow.
+const TO_BE_CUT: [(&str, usize); 1] = [("vgic/src/v3/lists.rs", 720)];
+
+#[test]
+fn files_hold_one_concept_each() {
+    let mut broken = Vec::new();
+    for file in rust(&OURS) {
+        let lines = file.lines_without_tests();
+        let known = TO_BE_CUT.iter().find(|(path, _)| *path == file.path);
+        let most = known.map_or(FILE_LINES_MAX, |&(_, most)| most);
+        if !file.is_test() && lines > most {
+            broken.push(format!("{}: {lines} lines without tests", file.path));
+        }
+        let head = file
+            .text
+            .lines()
+            .find(|line| !line.starts_with("#!") && !line.trim().is_empty());
+        if !file.is_test() && head.is_some_and(|line| !line.starts_with("//!")) {
+            broken.push(format!(
+                "{}: does not open with //! what and why",
+                file.path
+            ));
+        }
+    }
+    for (path, _) in TO_BE_CUT {
+        let file = files_under("").into_iter().find(|file| file.path == path);
+        if file.is_none_or(|file| file.lines_without_tests() <= FILE_LINES_MAX) {
+            broken.push(format!("{path} is within the limit: take it off the list"));
+        }
+    }
+    verdict(
+        "A file holds one concept, says which, and stays readable",
+        &broken,
+    );
+}
+
+/// Most lines of a function; the habit is ten.
+const FUNCTION_LINES_MAX: usize = 60;
+
+#[test]
+fn functions_stay_short() {
+    let mut broken = Vec::new();
+    for file in rust(&["boards", "hypervisor", "psci", "stage2", "vgic"]) {
+        if file.is_test() {
+            continue;
+        }
+        let code = file.code_without_tests();
+        let lines: Vec<&str> = code.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            if !has_word(line, "fn") || line.trim_end().ends_with(';') {
+                continue;
+            }
+            let indent = line.len() - line.trim_start().len();
+            let closing = format!("{}}}", " ".repeat(indent));
+            let end = (start..lines.len()).find(|&at| lines[at].trim_end() == closing);
+            let length = end.map_or(1, |end| end - start + 1);
+            if length > FUNCTION_LINES_MAX {
+                broken.push(format!("{}:{}: {length} lines", file.path, start + 1));
+            }
+        }
+    }
+    verdict("A function fits on a screen", &broken);
+}
+
+/// Most lines inside EL2, without tests.
+const EL2_LINES_MAX: usize = 20_000;
+
+#[test]
+fn what_runs_at_el2_stays_small() {
+    let lines: usize = rust(&INSIDE_EL2)
+        .iter()
+        .filter(|file| !file.is_test())
+        .map(File::lines_without_tests)
+        .sum();
+    assert!(lines <= EL2_LINES_MAX, "{lines} lines inside EL2");
+}
+
+#[test]
+fn no_host_of_a_registry_and_no_path_of_a_machine_is_named() {
+    // In pieces, so that this file passes its own rule.
+    let forbidden = [
+        ["crates", ".io"],
+        ["static.rust", "-lang.org"],
+        ["sh.rust", "up.rs"],
+        ["debian", ".org"],
+        ["ubuntu", ".com"],
+        ["pypi", ".org"],
+        ["npmjs", ".org"],
+        ["proxy.golang", ".org"],
+        ["/work", "/shared"],
+        ["/work", "/main"],
+        ["/work", "/.library"],
+        ["/tmp", "/wt/"],
+        ["/tmp", "/brief"],
+    ]
+    .map(|pieces| pieces.concat());
+    let mut broken = Vec::new();
+    for file in files_under("") {
+        if file.path == ".git" || file.path.ends_with("Cargo.lock") {
+            continue;
+        }
+        for (number, line) in file.text.lines().enumerate() {
+            for name in forbidden.iter().filter(|name| line.contains(name.as_str())) {
+                broken.push(format!("{}:{}: {name}", file.path, number + 1));
+            }
+        }
+    }
+    verdict(
+        "No registry's host and no path of one machine is named",
+        &broken,
+    );
+}
