@@ -19,4 +19,5 @@ pub mod loader;
 pub mod memory;
 pub mod sched;
 pub mod stats;
+pub mod trace;
 pub mod vm;

@@ -1,0 +1,207 @@
+//! Replies and events as an operator reads them at the prompt.
+//!
+//! Neighbours: `reply` (the values), `json` (the same for programs).
+
+use super::{
+    command::USAGE,
+    error::CommandError,
+    names::Names,
+    reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What},
+    sink::{ByteSink, put},
+};
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+const KIB: u64 = 1024;
+const MIB: u64 = KIB * KIB;
+const NS_PER_MS: u64 = 1_000_000;
+const MS_PER_S: u64 = 1000;
+
+/// Writes a reply as text; every line ends in CR LF.
+pub(super) fn reply(reply: &Reply, names: &Names, out: &mut dyn ByteSink) {
+    match reply {
+        Reply::Done => out.put(b"ok\r\n"),
+        Reply::Help => help(out),
+        Reply::Attached(vm) => put!(out, "the terminal shows {}\r\n", names.of(*vm)),
+        Reply::VmList(rows) => vm_list(rows, names, out),
+        Reply::VcpuList { vcpus, .. } => vcpu_list(vcpus, out),
+        Reply::Resize(report) => resize(report, names, out),
+        Reply::Stats(rows) => rows.iter().for_each(|row| stats(row, names, out)),
+        Reply::Log(lines) => lines
+            .lines()
+            .for_each(|line| put!(out, "{}\r\n", Printable(line))),
+        Reply::Host(report) => host(report, out),
+    }
+}
+
+/// Writes an event as one line of text.
+pub(super) fn event(event: &Event, names: &Names, out: &mut dyn ByteSink) {
+    let name = names.of(event.vm);
+    match &event.what {
+        What::VmStart => put!(out, "{name}: started\r\n"),
+        What::VmOff(reason) => put!(out, "{name}: off ({reason})\r\n"),
+        What::VmReset(reason) => put!(out, "{name}: reset ({reason})\r\n"),
+        What::VmPaused => put!(out, "{name}: paused\r\n"),
+        What::VmResumed => put!(out, "{name}: resumed\r\n"),
+        What::VcpuOnline(vcpu) => put!(out, "{name}: {vcpu} online\r\n"),
+        What::VcpuOffline(vcpu) => put!(out, "{name}: {vcpu} offline\r\n"),
+        What::ResizeDone(report) => resize(report, names, out),
+    }
+}
+
+fn help(out: &mut dyn ByteSink) {
+    let rows = USAGE
+        .iter()
+        .map(|usage| [usage.form.to_string(), usage.text.to_string()]);
+    table(&[Align::Left, Align::Left], rows.collect(), out);
+}
+
+fn vm_list(rows: &[VmRow], names: &Names, out: &mut dyn ByteSink) {
+    let header = ["NAME", "STATE", "VCPUS", "TARGET", "MAX", "MEMORY", "NOTE"].map(String::from);
+    let cells = rows.iter().map(|row| {
+        [
+            names.of(row.vm).to_string(),
+            row.state.to_string(),
+            row.on.to_string(),
+            row.target.to_string(),
+            row.possible.to_string(),
+            format!("{} MiB", row.memory_bytes / MIB),
+            row.note.clone().unwrap_or_default(),
+        ]
+    });
+    use Align::{Left, Right};
+    table(
+        &[Left, Left, Right, Right, Right, Right, Left],
+        core::iter::once(header).chain(cells).collect(),
+        out,
+    );
+}
+
+fn vcpu_list(rows: &[VcpuRow], out: &mut dyn ByteSink) {
+    let header = ["VCPU", "STATE", "CPU", "EXITS", "RAN", "STOLEN"].map(String::from);
+    let cells = rows.iter().map(|row| {
+        [
+            row.vcpu.get().to_string(),
+            row.state.to_string(),
+            row.cpu
+                .map_or_else(|| "-".to_string(), |cpu| cpu.get().to_string()),
+            row.exits.to_string(),
+            seconds(row.ran_ns),
+            seconds(row.stolen_ns),
+        ]
+    });
+    use Align::{Left, Right};
+    table(
+        &[Right, Left, Right, Right, Right, Right],
+        core::iter::once(header).chain(cells).collect(),
+        out,
+    );
+}
+
+fn resize(report: &ResizeReport, names: &Names, out: &mut dyn ByteSink) {
+    let name = names.of(report.vm);
+    let (reached, requested) = (report.reached, report.requested);
+    put!(
+        out,
+        "{name}: {reached} of {requested} vCPUs, {}\r\n",
+        report.outcome.name()
+    );
+    for (vcpu, reason) in &report.reasons {
+        put!(out, "  {vcpu}: {}\r\n", Printable(reason));
+    }
+}
+
+fn stats(row: &StatsRow, names: &Names, out: &mut dyn ByteSink) {
+    put!(out, "{}: {} exits\r\n", names.of(row.vm), row.exits.total());
+    let cells = row
+        .exits
+        .occurred()
+        .map(|(reason, count)| [format!("  {}", reason.name()), count.to_string()]);
+    table(&[Align::Left, Align::Right], cells.collect(), out);
+}
+
+fn host(report: &HostReport, out: &mut dyn ByteSink) {
+    let free_bytes = report.free_pages.saturating_mul(report.page_bytes);
+    put!(
+        out,
+        "Bullpen {} on {}\r\n",
+        report.version,
+        Printable(&report.machine)
+    );
+    put!(out, "CPUs    {} of {}\r\n", report.cpus_online, report.cpus);
+    put!(
+        out,
+        "memory  {} MiB, {} MiB free ({} pages of {} KiB)\r\n",
+        report.memory_bytes / MIB,
+        free_bytes / MIB,
+        report.free_pages,
+        report.page_bytes / KIB
+    );
+    put!(out, "up      {}\r\n", seconds(report.uptime_ns));
+}
+
+fn seconds(ns: u64) -> String {
+    let ms = ns / NS_PER_MS;
+    format!("{}.{:03} s", ms / MS_PER_S, ms % MS_PER_S)
+}
+
+/// Text that came from elsewhere, with everything replaced that a terminal could act on.
+struct Printable<'a>(&'a str);
+
+impl core::fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        use core::fmt::Write as _;
+        self.0.chars().try_for_each(|character| {
+            f.write_char(if character.is_control() {
+                '.'
+            } else {
+                character
+            })
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Align {
+    Left,
+    Right,
+}
+
+/// Writes rows with columns as wide as their widest cell; nothing follows the last cell of a row.
+fn table<const N: usize>(align: &[Align; N], rows: Vec<[String; N]>, out: &mut dyn ByteSink) {
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in &rows {
+        let mut line = String::new();
+        for ((cell, align), &width) in row.iter().zip(align).zip(&widths) {
+            let cell = Printable(cell).to_string();
+            line.push_str(&match align {
+                Align::Left => format!("{cell:<width$}  "),
+                Align::Right => format!("{cell:>width$}  "),
+            });
+        }
+        put!(out, "{}\r\n", line.trim_end());
+    }
+}
+
+/// Writes an error as one line of text.
+pub(super) fn error(error: &CommandError, out: &mut dyn ByteSink) {
+    put!(
+        out,
+        "error: {} ({})\r\n",
+        Printable(&error.message),
+        error.kind.name()
+    );
+}
+
+/// Writes a line of text that came from elsewhere.
+pub(super) fn line(line: &str, out: &mut dyn ByteSink) {
+    put!(out, "{}\r\n", Printable(line));
+}
