@@ -40,15 +40,24 @@ pub(crate) fn pack(manifest: &Path, output: &Path) -> anyhow::Result<Packed> {
     let text = std::fs::read_to_string(manifest).with_context(name)?;
     let parsed = ManifestToml::parse(&text, manifest)?;
     let base = manifest.parent().unwrap_or(Path::new(""));
-    let bytes = pack_bytes(&parsed, base).with_context(name)?;
+    pack_parsed(&parsed, base, output).with_context(name)
+}
+
+/// Packs `manifest`, whose files' names start from the folder `base`, into the file `output`.
+///
+/// # Errors
+/// As [`pack`].
+pub(crate) fn pack_parsed(
+    manifest: &ManifestToml,
+    base: &Path,
+    output: &Path,
+) -> anyhow::Result<Packed> {
+    let bytes = pack_bytes(manifest, base)?;
     std::fs::write(output, bytes).with_context(|| format!("cannot write {}", output.display()))?;
+    let sizes = manifest.vms.iter().map(|vm| vm.memory.0);
     Ok(Packed {
-        guest_memory_bytes: parsed
-            .vms
-            .iter()
-            .map(|vm| vm.memory.0)
-            .fold(0, u64::saturating_add),
-        vms: parsed.vms.into_iter().map(|vm| vm.name).collect(),
+        guest_memory_bytes: sizes.fold(0, u64::saturating_add),
+        vms: manifest.vms.iter().map(|vm| vm.name.clone()).collect(),
     })
 }
 

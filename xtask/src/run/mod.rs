@@ -1,16 +1,19 @@
 //! `cargo xtask run`: boots Bullpen on QEMU with the demo's guest, with a guest of the user's, or with a manifest.
 
-mod manifest;
 mod qemu;
 
 use qemu::Channel;
 
+use crate::bundle::{self, Packed};
+use crate::manifest_toml::{Bytes, ManifestToml, VmToml};
 use crate::setup::{self, Guest};
-use crate::{build, bundle, paths, process, say};
-use anyhow::{Context, ensure};
+use crate::{build, paths, process, say};
+use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
+/// The name of the guest that options describe.
+const VM_NAME: &str = "linux";
 /// What the demo's kernel is told: our first process is the only one.
 const DEMO_COMMAND_LINE: &str = "rdinit=/init";
 
@@ -43,8 +46,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "M")]
     max_vcpus: Option<u16>,
     /// The guest's memory, such as 512M or 2G
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
-    mem: u64,
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    mem: Bytes,
     /// The guest's firmware tables
     #[arg(long, default_value = "acpi")]
     firmware: Firmware,
@@ -86,12 +89,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let image = build::hypervisor()?;
     let directory = paths::target().join("run");
     std::fs::create_dir_all(&directory)?;
-    let manifest = match &options.manifest {
-        Some(file) => file.clone(),
-        None => write_manifest(options, &directory)?,
-    };
     let initrd = directory.join(format!("bundle-{}.cpio", std::process::id()));
-    let packed = bundle::pack(&manifest, &initrd)?;
+    let packed = match &options.manifest {
+        Some(file) => bundle::pack(file, &initrd)?,
+        None => {
+            let vms = vec![vm(options)?];
+            let manifest = ManifestToml {
+                vms,
+                ..ManifestToml::default()
+            };
+            bundle::pack_parsed(&manifest, Path::new(""), &initrd)?
+        }
+    };
     let result = boot(options, &image, &initrd, &packed);
     // A dry run's command needs the bundle; otherwise nobody does any more.
     if !options.dry_run {
@@ -100,12 +109,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     result
 }
 
-fn boot(
-    options: &Options,
-    image: &Path,
-    initrd: &Path,
-    packed: &bundle::Packed,
-) -> anyhow::Result<()> {
+fn boot(options: &Options, image: &Path, initrd: &Path, packed: &Packed) -> anyhow::Result<()> {
     let bundle_bytes = std::fs::metadata(initrd)?.len();
     let mut command = qemu::command(&qemu::Machine {
         image,
@@ -128,47 +132,38 @@ fn boot(
     process::run(&mut command)
 }
 
-fn write_manifest(options: &Options, directory: &Path) -> anyhow::Result<PathBuf> {
+/// The one guest that the options describe.
+fn vm(options: &Options) -> anyhow::Result<VmToml> {
     let (vcpus, max_vcpus) = (options.vcpus, options.max_vcpus());
     ensure!(
         vcpus >= 1 && vcpus <= max_vcpus,
         "--vcpus {vcpus} is not between 1 and --max-vcpus {max_vcpus}"
     );
+    let appended = options.append.as_deref().unwrap_or_default();
     let (kernel, initrd, command_line) = match &options.kernel {
-        Some(kernel) => (
-            kernel.clone(),
-            options.initrd.clone(),
-            options.append.clone().unwrap_or_default(),
-        ),
+        Some(kernel) => (kernel.clone(), options.initrd.clone(), appended.to_owned()),
         None => {
             let Guest { kernel, initrd } = setup::demo_guest()?;
-            let appended = options
-                .append
-                .iter()
-                .flat_map(|words| [" ", words.as_str()]);
-            let line = std::iter::once(DEMO_COMMAND_LINE).chain(appended).collect();
-            (kernel, Some(options.initrd.clone().unwrap_or(initrd)), line)
+            let command_line = format!("{DEMO_COMMAND_LINE} {appended}");
+            (
+                kernel,
+                Some(options.initrd.clone().unwrap_or(initrd)),
+                command_line,
+            )
         }
     };
-    let text = manifest::text(&manifest::Vm {
-        kernel: &absolute(&kernel)?,
-        initrd: initrd.as_deref().map(absolute).transpose()?.as_deref(),
-        command_line: &command_line,
-        memory_bytes: options.mem,
-        vcpus,
-        max_vcpus,
-        firmware: match options.firmware {
-            Firmware::Acpi => "acpi",
-            Firmware::Fdt => "fdt",
-        },
-    });
-    let path = directory.join(format!("manifest-{}.toml", std::process::id()));
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
-}
-
-fn absolute(file: &Path) -> anyhow::Result<PathBuf> {
-    std::fs::canonicalize(file).with_context(|| format!("cannot read {}", file.display()))
+    let firmware = match options.firmware {
+        Firmware::Acpi => "acpi",
+        Firmware::Fdt => "fdt",
+    };
+    Ok(VmToml {
+        initrd,
+        command_line: Some(command_line.trim_end().to_owned()),
+        boot_vcpus: Some(vcpus.into()),
+        max_vcpus: Some(max_vcpus.into()),
+        firmware: Some(firmware.to_owned()),
+        ..VmToml::new(VM_NAME, &kernel, options.mem)
+    })
 }
 
 /// What to know before the machine starts.
@@ -181,7 +176,7 @@ fn hints(options: &Options, vms: &[String]) -> Vec<String> {
             vms.join(", ")
         ),
         None => format!(
-            "one guest, `linux`: {} of {} vCPUs, on {} host CPUs",
+            "one guest, `{VM_NAME}`: {} of {} vCPUs, on {} host CPUs",
             options.vcpus,
             options.max_vcpus(),
             options.cpus
@@ -204,25 +199,6 @@ fn hints(options: &Options, vms: &[String]) -> Vec<String> {
         ));
     }
     hints
-}
-
-/// Parses a size with an optional K, M or G, in bytes.
-fn parse_size(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.strip_suffix(['K', 'k']) {
-        Some(digits) => (digits, 10),
-        None => match text.strip_suffix(['M', 'm']) {
-            Some(digits) => (digits, 20),
-            None => text
-                .strip_suffix(['G', 'g'])
-                .map_or((text, 0), |digits| (digits, 30)),
-        },
-    };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| format!("`{text}` is not a size such as 512M or 2G"))?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| format!("`{text}` is too much"))
 }
 
 #[cfg(test)]
@@ -249,24 +225,13 @@ mod tests {
         );
         assert_eq!(
             (options.mem, options.cpu.as_str()),
-            (512 << 20, "cortex-a57")
+            (Bytes(512 << 20), "cortex-a57")
         );
     }
 
     #[test]
     fn more_vcpus_than_eight_need_no_second_option() {
         assert_eq!(parse(&["--vcpus", "16"]).unwrap().max_vcpus(), 16);
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(parse_size("64"), Ok(64));
-        assert_eq!(parse_size("4K"), Ok(4096));
-        assert_eq!(parse_size("2g"), Ok(2 << 30));
-        assert!(parse_size("much").is_err() && parse_size("M").is_err());
-        assert!(
-            parse_size("99999999999999999999G").is_err() && parse_size("99999999999G").is_err()
-        );
     }
 
     #[test]
