@@ -60,7 +60,7 @@ impl VcpuId {
     #[must_use]
     pub const fn affinity(self) -> u64 {
         let index = self.0 as u64;
-        (index / CPUS_PER_CLUSTER) << 8 | index % CPUS_PER_CLUSTER
+        ((index / CPUS_PER_CLUSTER) << 8) | (index % CPUS_PER_CLUSTER)
     }
 
     /// Finds the virtual CPU that an affinity value names, if the value is one that [`VcpuId::affinity`] can give.
