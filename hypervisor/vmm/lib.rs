@@ -10,8 +10,8 @@ extern crate std;
 
 pub mod config;
 pub mod console;
-pub mod devicetree;
 pub mod devices;
+pub mod devicetree;
 pub mod firmware;
 pub mod host;
 pub mod ids;

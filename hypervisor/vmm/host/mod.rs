@@ -79,10 +79,8 @@ pub struct HostDescription {
     pub gic: Gic,
     /// The per-CPU interrupts of the generic timer.
     pub timer: TimerInterrupts,
-    /// UARTs the tree names, the console first (see [`HostDescription::console`]).
+    /// UARTs the tree names: `stdout-path`, then the `serialN` aliases by number, then the tree's order.
     pub uarts: Vec<Uart>,
-    /// Whether `uarts[0]` was chosen by `stdout-path` or `serial0`.
-    pub has_console: bool,
     /// PSCI firmware, if the tree names any. Without it no SMC or HVC may be issued: some machines hang.
     pub psci: Option<Psci>,
     /// What the boot loader adds for the program it starts.
@@ -92,19 +90,18 @@ pub struct HostDescription {
 }
 
 impl HostDescription {
-    /// Returns the UART for people: the one of `stdout-path`, else of `serial0`, else the first one.
+    /// Returns the UART for people: the one of `stdout-path`, else of `serial0`, else the first; but of those that
+    /// are programmed like a PL011.
     #[must_use]
     pub fn console(&self) -> Option<&Uart> {
-        self.uarts.first()
+        self.uarts.iter().find(|uart| uart.kind.is_pl011())
     }
 
-    /// Returns the UART for programs: the first PL011 in the order of the aliases that is not the console.
+    /// Returns the UART for programs: the next one after the console that is a full PL011.
     #[must_use]
     pub fn control(&self) -> Option<&Uart> {
-        self.uarts
-            .iter()
-            .skip(1)
-            .find(|uart| uart.kind == UartKind::Pl011)
+        let like_pl011 = self.uarts.iter().filter(|uart| uart.kind.is_pl011());
+        like_pl011.skip(1).find(|uart| uart.kind == UartKind::Pl011)
     }
 }
 
@@ -196,7 +193,7 @@ pub fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
         .unwrap_or("unknown")
         .to_string();
     let psci = psci::find(&tree, &mut warnings);
-    let (uarts, has_console) = uart::find_all(&tree, &mut warnings);
+    let uarts = uart::find_all(&tree, &mut warnings);
     Ok(HostDescription {
         model,
         memory: memory::banks(&tree)?,
@@ -205,7 +202,6 @@ pub fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
         gic: gic::find(&tree)?,
         timer: interrupts::timer(&tree)?,
         uarts,
-        has_console,
         psci,
         chosen: chosen::read(&tree, &mut warnings),
         compatible,
@@ -217,5 +213,6 @@ pub fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
 #[must_use]
 pub fn find_console(dtb: &[u8]) -> Option<Uart> {
     let tree = Tree::parse(dtb).ok()?;
-    uart::find_all(&tree, &mut Vec::new()).0.into_iter().next()
+    let uarts = uart::find_all(&tree, &mut Vec::new());
+    uarts.into_iter().find(|uart| uart.kind.is_pl011())
 }

@@ -1,36 +1,640 @@
-//! QEMU's own trees, as `testdata/README.md` says they were made.
+//! QEMU's own trees, as `testdata/README.md` says they were made, and trees of ours for what those do not have.
+
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use proptest::prelude::*;
+use vm_fdt::{FdtReserveEntry, FdtWriter};
 
 use super::*;
 
 const GIC3_4: &[u8] = include_bytes!("testdata/virt-gic3-4.dtb");
+/// All trees of QEMU: GIC version, number of CPUs, tree.
+const VIRT: &[(u8, usize, &[u8])] = &[
+    (2, 1, include_bytes!("testdata/virt-gic2-1.dtb")),
+    (2, 4, include_bytes!("testdata/virt-gic2-4.dtb")),
+    (2, 8, include_bytes!("testdata/virt-gic2-8.dtb")),
+    (3, 1, include_bytes!("testdata/virt-gic3-1.dtb")),
+    (3, 4, GIC3_4),
+    (3, 8, include_bytes!("testdata/virt-gic3-8.dtb")),
+    (3, 128, include_bytes!("testdata/virt-gic3-128.dtb")),
+];
+
+fn range(base: u64, size: u64) -> HostRange {
+    HostRange {
+        base: HostPhys::new(base),
+        size,
+    }
+}
 
 #[test]
-fn qemu_virt_is_understood() {
-    let host = describe(GIC3_4).expect("QEMU's tree");
-    assert_eq!(host.cpus.len(), 4);
+fn qemu_virt_is_understood_in_every_form() {
+    for (gic, cpus, dtb) in VIRT {
+        let host = describe(dtb).expect("QEMU's tree");
+        assert_eq!(host.model, "linux,dummy-virt");
+        assert_eq!(host.cpus.len(), *cpus);
+        assert!(host.cpus.iter().all(|cpu| cpu.enable == EnableMethod::Psci));
+        assert_eq!(host.memory, [range(0x4000_0000, 1 << 30)]);
+        assert_eq!(
+            host.psci,
+            Some(Psci {
+                conduit: Conduit::Smc,
+                at_least_1_0: true
+            })
+        );
+        let timer = TimerInterrupts {
+            secure: 29,
+            physical: 30,
+            virt: 27,
+            hyp: 26,
+            hyp_virt: None,
+        };
+        assert_eq!(host.timer, timer);
+        let uart = |uart: Option<&Uart>| uart.map(|uart| (uart.registers.base.get(), uart.intid));
+        assert_eq!(uart(host.console()), Some((0x0900_0000, Some(33))));
+        assert_eq!(uart(host.control()), Some((0x0904_0000, Some(40))));
+        assert_eq!(find_console(dtb).as_ref(), host.console());
+        match host.gic {
+            Gic::V2(v2) => {
+                assert_eq!((*gic, v2.distributor), (2, range(0x0800_0000, 0x1_0000)));
+                assert_eq!(v2.cpu_interface, range(0x0801_0000, 0x1_0000));
+                assert_eq!(v2.hypervisor_interface, range(0x0803_0000, 0x1_0000));
+                assert_eq!(
+                    (v2.virtual_interface, v2.maintenance),
+                    (range(0x0804_0000, 0x1_0000), 25)
+                );
+            }
+            Gic::V3(v3) => {
+                assert_eq!((*gic, v3.distributor), (3, range(0x0800_0000, 0x1_0000)));
+                let first = range(0x080a_0000, 0xf6_0000);
+                let second = (*cpus > 123).then_some(range(0x40_0000_0000, 0x400_0000));
+                assert_eq!(
+                    v3.redistributors,
+                    [first].into_iter().chain(second).collect::<Vec<_>>()
+                );
+                assert_eq!((v3.stride, v3.maintenance), (None, 25));
+            }
+        }
+        assert_eq!(host.warnings, [""; 0]);
+    }
+    let many = describe(VIRT[6].2).expect("QEMU's tree");
+    assert_eq!(many.cpus[17].mpidr, 0x101, "16 CPUs to an Aff1 value");
+}
+
+/// One step of writing a tree.
+#[derive(Clone)]
+enum Step {
+    Open(&'static str),
+    Close,
+    Cells(&'static str, &'static [u32]),
+    Text(&'static str, &'static str),
+    Flag(&'static str),
+    Bytes(&'static str, &'static [u8]),
+}
+use Step::{Bytes, Cells, Close, Flag, Open, Text};
+
+/// Writes the tree that the steps describe, below a root of 2 address and 2 size cells.
+fn write(steps: &[Step]) -> Vec<u8> {
+    let reserved = [FdtReserveEntry::new(0x0, 0x1000).expect("a range")];
+    let mut writer = FdtWriter::new_with_mem_reserv(&reserved).expect("a tree");
+    let root = writer.begin_node("").expect("root");
+    writer.property_u32("#address-cells", 2).expect("cells");
+    writer.property_u32("#size-cells", 2).expect("cells");
+    let mut open = Vec::from([root]);
+    for step in steps {
+        match step {
+            Open(name) => open.push(writer.begin_node(name).expect("node")),
+            Close => writer
+                .end_node(open.pop().expect("an open node"))
+                .expect("end"),
+            Cells(name, cells) => writer.property_array_u32(name, cells).expect("cells"),
+            Text(name, text) => writer.property_string(name, text).expect("text"),
+            Flag(name) => writer.property_null(name).expect("flag"),
+            Bytes(name, bytes) => writer.property(name, bytes).expect("bytes"),
+        }
+    }
+    while let Some(node) = open.pop() {
+        writer.end_node(node).expect("end");
+    }
+    writer.finish().expect("a tree")
+}
+
+/// A board like a Raspberry Pi 4: GICv2 behind a bus, spin table, a console of another make.
+fn pi() -> Vec<Step> {
+    Vec::from([
+        Text("model", "Test Pi"),
+        Text("compatible", "raspberrypi,4-model-b"),
+        Cells("interrupt-parent", &[1]),
+        Open("aliases"),
+        Text("serial1", "/soc/serial@7e215040"),
+        Text("serial0", "/soc/serial@7e201000"),
+        Close,
+        Open("chosen"),
+        Text("stdout-path", "serial1:115200n8"),
+        Text("bootargs", "bullpen.log=debug quiet"),
+        Cells("linux,initrd-start", &[0x800_0000]),
+        Cells("linux,initrd-end", &[0, 0x900_0000]),
+        Bytes("rng-seed", &[1, 2, 3]),
+        Cells("kaslr-seed", &[1, 2]),
+        Close,
+        Open("reserved-memory"),
+        Cells("#address-cells", &[2]),
+        Cells("#size-cells", &[2]),
+        Flag("ranges"),
+        Open("tz@10000000"),
+        Cells("reg", &[0, 0x1000_0000, 0, 0x10_0000]),
+        Flag("no-map"),
+        Close,
+        Open("linux,cma"),
+        Cells("size", &[0, 0x400_0000]),
+        Close,
+        Close,
+        Open("memory@0"),
+        Text("device_type", "memory"),
+        Cells(
+            "reg",
+            &[
+                0,
+                0x4000_0000,
+                0,
+                0x1000_0000,
+                0,
+                0,
+                0,
+                0x3c00_0000,
+                0,
+                0x5000_0000,
+                0,
+                0,
+            ],
+        ),
+        Close,
+        Open("memory@50000000"),
+        Text("device_type", "memory"),
+        Cells("reg", &[0, 0x5000_0000, 0, 0x1000_0000]),
+        Close,
+        Open("cpus"),
+        Cells("#address-cells", &[1]),
+        Cells("#size-cells", &[0]),
+        Open("cpu@0"),
+        Text("device_type", "cpu"),
+        Text("enable-method", "spin-table"),
+        Cells("cpu-release-addr", &[0, 0xd8]),
+        Cells("reg", &[0]),
+        Close,
+        Open("cpu@1"),
+        Text("device_type", "cpu"),
+        Text("enable-method", "spin-table"),
+        Cells("cpu-release-addr", &[0, 0xe0]),
+        Cells("reg", &[1]),
+        Close,
+        Open("cpu@2"),
+        Text("device_type", "cpu"),
+        Text("status", "disabled"),
+        Cells("reg", &[2]),
+        Close,
+        Open("l2-cache"),
+        Close,
+        Close,
+        Open("timer"),
+        Text("compatible", "arm,armv8-timer"),
+        Cells(
+            "interrupts",
+            &[
+                1, 13, 0xf08, 1, 14, 0xf08, 1, 11, 0xf08, 1, 10, 0xf08, 1, 12, 0xf08,
+            ],
+        ),
+        Close,
+        Open("soc"),
+        Cells("#address-cells", &[1]),
+        Cells("#size-cells", &[1]),
+        Cells(
+            "ranges",
+            &[
+                0x7e00_0000,
+                0,
+                0xfe00_0000,
+                0x180_0000,
+                0x4000_0000,
+                0,
+                0xff80_0000,
+                0x80_0000,
+            ],
+        ),
+        Open("interrupt-controller@40041000"),
+        Text("compatible", "arm,gic-400"),
+        Flag("interrupt-controller"),
+        Cells("#interrupt-cells", &[3]),
+        Cells("phandle", &[1]),
+        Cells("interrupts", &[1, 9, 0xf04]),
+        Cells(
+            "reg",
+            &[
+                0x4004_1000,
+                0x1000,
+                0x4004_2000,
+                0x2000,
+                0x4004_4000,
+                0x2000,
+                0x4004_6000,
+                0x2000,
+            ],
+        ),
+        Close,
+        Open("serial@7e215040"),
+        Text("compatible", "brcm,bcm2835-aux-uart"),
+        Cells("reg", &[0x7e21_5040, 0x40]),
+        Cells("interrupts", &[0, 93, 4]),
+        Close,
+        Open("serial@7e201000"),
+        Text("compatible", "arm,pl011"),
+        Cells("reg", &[0x7e20_1000, 0x200]),
+        Cells("interrupts", &[0, 121, 4]),
+        Close,
+        Open("serial@7e201400"),
+        Text("compatible", "arm,pl011"),
+        Text("status", "disabled"),
+        Cells("reg", &[0x7e20_1400, 0x200]),
+        Close,
+        Open("serial@99"),
+        Text("compatible", "arm,pl011"),
+        Cells("reg", &[0x99, 0x200]),
+        Close,
+        Close,
+    ])
+}
+
+#[test]
+fn a_board_with_buses_spin_table_and_gicv2_is_understood() {
+    let host = describe(&write(&pi())).expect("a board");
+    assert_eq!(
+        (host.model.as_str(), host.compatible.as_slice()),
+        ("Test Pi", &["raspberrypi,4-model-b".to_string()][..])
+    );
     assert_eq!(
         host.memory,
-        [HostRange {
-            base: HostPhys::new(0x4000_0000),
-            size: 1 << 30
-        }]
+        [range(0, 0x3c00_0000), range(0x4000_0000, 0x2000_0000)]
     );
+    let firmware = Reservation {
+        range: range(0x1000_0000, 0x10_0000),
+        no_map: true,
+    };
     assert_eq!(
-        host.psci,
-        Some(Psci {
-            conduit: Conduit::Smc,
-            at_least_1_0: true
+        host.reserved,
+        [
+            Reservation {
+                range: range(0, 0x1000),
+                no_map: false
+            },
+            firmware
+        ]
+    );
+    let spin = |mpidr, release| HostCpu {
+        mpidr,
+        enable: EnableMethod::SpinTable {
+            release: HostPhys::new(release),
+        },
+    };
+    assert_eq!(host.cpus, [spin(0, 0xd8), spin(1, 0xe0)]);
+    assert_eq!(host.timer.hyp_virt, Some(28));
+    assert_eq!(host.psci, None);
+    let Gic::V2(gic) = &host.gic else {
+        panic!("{:?}", host.gic)
+    };
+    assert_eq!(
+        (gic.distributor.base.get(), gic.virtual_interface.base.get()),
+        (0xff84_1000, 0xff84_6000)
+    );
+    let kinds: Vec<UartKind> = host.uarts.iter().map(|uart| uart.kind).collect();
+    assert_eq!(
+        kinds,
+        [UartKind::Bcm2835Aux, UartKind::Pl011],
+        "disabled and unreachable ones are left out"
+    );
+    let console = host.console().expect("a PL011");
+    assert_eq!(
+        (console.registers, console.intid),
+        (range(0xfe20_1000, 0x200), Some(153))
+    );
+    assert_eq!(host.control(), None);
+    let chosen = Chosen {
+        bootargs: "bullpen.log=debug quiet".to_string(),
+        initrd: Some(range(0x800_0000, 0x100_0000)),
+        rng_seed: Vec::from([1, 2, 3]),
+        kaslr_seed: Some(0x1_0000_0002),
+    };
+    assert_eq!(host.chosen, chosen);
+    assert_eq!(host.warnings.len(), 1, "{:?}", host.warnings);
+    assert!(
+        host.warnings[0].contains("/soc/serial@99"),
+        "{:?}",
+        host.warnings
+    );
+}
+
+/// Replaces the value of a property, the `nth` of that name, or removes it.
+fn change(name: &str, nth: usize, with: Option<Step>) -> Vec<Step> {
+    let mut seen = 0;
+    let mut found = false;
+    let steps = pi().into_iter().filter_map(|step| {
+        let own = match &step {
+            Cells(name, _) | Text(name, _) | Flag(name) | Bytes(name, _) => *name,
+            Open(_) | Close => return Some(step),
+        };
+        let is_it = own == name && seen == nth;
+        seen += usize::from(own == name);
+        found |= is_it;
+        if is_it { with.clone() } else { Some(step) }
+    });
+    let steps = steps.collect();
+    assert!(found, "no {name} number {nth}");
+    steps
+}
+
+#[test]
+fn what_cannot_be_used_is_named_with_node_property_and_value() {
+    let cases: &[(&str, usize, Option<Step>, &str)] = &[
+        ("reg", 1, None, "/memory@0: `reg` is missing"),
+        (
+            "reg",
+            1,
+            Some(Cells("reg", &[0, 1])),
+            "/memory@0: `reg` = <0x0 0x1>: is not a list of RAM banks",
+        ),
+        (
+            "reg",
+            2,
+            Some(Cells("reg", &[0, 0x3000_0000, 0, 0x1000_0000])),
+            "overlaps another RAM bank",
+        ),
+        (
+            "reg",
+            2,
+            Some(Cells("reg", &[0xffff_ffff, 0xffff_f000, 0, 0x2000])),
+            "/memory@50000000: `reg`",
+        ),
+        ("reg", 3, None, "/cpus/cpu@0: `reg` is missing"),
+        (
+            "reg",
+            3,
+            Some(Cells("reg", &[1])),
+            "/cpus/cpu@1: `reg` = <0x1>: names the same CPU as another node",
+        ),
+        (
+            "reg",
+            3,
+            Some(Cells("reg", &[0x8000_0000])),
+            "has bits outside MPIDR's affinity fields",
+        ),
+        (
+            "interrupts",
+            0,
+            Some(Cells("interrupts", &[1, 13, 4])),
+            "/timer: `interrupts` = <0x1 0xd 0x4>: gives no PPI",
+        ),
+        (
+            "interrupts",
+            0,
+            Some(Cells(
+                "interrupts",
+                &[1, 99, 4, 1, 99, 4, 1, 99, 4, 1, 99, 4],
+            )),
+            "gives no PPI",
+        ),
+        ("#interrupt-cells", 0, None, "/timer: `interrupts`"),
+        ("interrupt-parent", 0, None, "/timer: `interrupts`"),
+        (
+            "compatible",
+            1,
+            Some(Text("compatible", "arm,none")),
+            "no generic timer",
+        ),
+        (
+            "compatible",
+            2,
+            Some(Text("compatible", "arm,none")),
+            "no interrupt controller",
+        ),
+        (
+            "reg",
+            6,
+            Some(Cells("reg", &[0x4004_1000, 0x1000, 0x4004_2000, 0x2000])),
+            "has no GICH and GICV",
+        ),
+        (
+            "reg",
+            6,
+            Some(Cells("reg", &[0x1, 0x1000])),
+            "is not a list of mapped register frames",
+        ),
+        ("ranges", 1, None, "is not a list of mapped register frames"),
+    ];
+    for (name, nth, with, expected) in cases {
+        let error = describe(&write(&change(name, *nth, with.clone())))
+            .expect_err(expected)
+            .to_string();
+        assert!(
+            error.contains(expected),
+            "{error}\nshould contain {expected}"
+        );
+    }
+    let empty = write(&[]);
+    assert_eq!(
+        describe(&empty),
+        Err(HostError::Missing {
+            what: "RAM (no /memory node with a size)"
         })
     );
-    assert_eq!(host.timer.hyp, 26);
     assert_eq!(
-        host.console().map(|uart| uart.registers.base.get()),
-        Some(0x0900_0000)
+        describe(b"ATAG"),
+        Err(HostError::Tree(TreeError::Magic(0x4154_4147)))
+    );
+}
+
+#[test]
+fn what_can_be_done_without_is_a_warning() {
+    let warned = |steps: &[Step]| {
+        describe(&write(steps))
+            .expect("a board")
+            .warnings
+            .join("\n")
+    };
+    let cases: &[(&str, usize, Option<Step>, &str)] = &[
+        (
+            "linux,initrd-end",
+            0,
+            Some(Cells("linux,initrd-end", &[0, 1])),
+            "lies before the start",
+        ),
+        (
+            "linux,initrd-start",
+            0,
+            Some(Cells("linux,initrd-start", &[0, 1, 2])),
+            "is not an address",
+        ),
+        (
+            "enable-method",
+            0,
+            Some(Text("enable-method", "magic")),
+            "\"magic\" cannot be used",
+        ),
+        (
+            "enable-method",
+            0,
+            Some(Text("enable-method", "psci")),
+            "\"psci\" cannot be used",
+        ),
+        ("cpu-release-addr", 0, None, "`cpu-release-addr` is missing"),
+        (
+            "cpu-release-addr",
+            0,
+            Some(Cells("cpu-release-addr", &[3])),
+            "not an address",
+        ),
+        (
+            "reg",
+            0,
+            Some(Cells("reg", &[0, 1, 2])),
+            "/reserved-memory/tz@10000000: `reg` ignored",
+        ),
+    ];
+    for (name, nth, with, expected) in cases {
+        let warnings = warned(&change(name, *nth, with.clone()));
+        assert!(
+            warnings.contains(expected),
+            "{warnings}\nshould contain {expected}"
+        );
+    }
+    let psci = |compatible, method| {
+        let node = [
+            Open("psci"),
+            Text("compatible", compatible),
+            Text("method", method),
+            Close,
+        ];
+        describe(&write(&[pi(), node.to_vec()].concat())).expect("a board")
+    };
+    assert_eq!(
+        psci("arm,psci-0.2", "hvc").psci,
+        Some(Psci {
+            conduit: Conduit::Hvc,
+            at_least_1_0: false
+        })
     );
     assert_eq!(
-        host.control()
-            .map(|uart| (uart.registers.base.get(), uart.intid)),
-        Some((0x0904_0000, Some(40)))
+        (
+            psci("arm,psci", "smc").psci,
+            psci("arm,psci-1.0", "svc").psci
+        ),
+        (None, None)
     );
-    assert_eq!(host.warnings, [""; 0]);
+}
+
+#[test]
+fn names_of_interrupts_win_over_their_order() {
+    let mut steps = change(
+        "interrupts",
+        0,
+        Some(Cells("interrupts", &[1, 11, 4, 1, 14, 4, 1, 10, 4])),
+    );
+    let timer = steps
+        .iter()
+        .position(|step| matches!(step, Text(_, "arm,armv8-timer")))
+        .expect("a timer");
+    steps.insert(timer, Bytes("interrupt-names", b"virt\0phys\0hyp-phys\0"));
+    let timer = describe(&write(&steps)).expect("a board").timer;
+    assert_eq!(
+        timer,
+        TimerInterrupts {
+            secure: 29,
+            physical: 30,
+            virt: 27,
+            hyp: 26,
+            hyp_virt: None
+        }
+    );
+}
+
+#[test]
+fn without_a_usable_console_there_is_none() {
+    let steps: Vec<Step> = pi()
+        .into_iter()
+        .map(|step| match step {
+            Text(name, "arm,pl011") => Text(name, "acme,uart"),
+            step => step,
+        })
+        .collect();
+    let dtb = write(&steps);
+    assert_eq!(describe(&dtb).expect("a board").console(), None);
+    assert_eq!((find_console(&dtb), find_console(b"no tree")), (None, None));
+}
+
+/// Everything a description promises.
+fn check(host: &HostDescription) {
+    assert!(!host.memory.is_empty() && !host.cpus.is_empty());
+    assert!(
+        host.memory
+            .iter()
+            .all(|bank| bank.size != 0 && bank.base.get().checked_add(bank.size).is_some())
+    );
+    assert!(
+        host.memory
+            .windows(2)
+            .all(|pair| pair[0].end() < pair[1].base.get()),
+        "sorted, joined, apart"
+    );
+    assert!(host.uarts.len() <= 16 && host.chosen.rng_seed.len() <= 256);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn damaged_trees_never_panic(
+        tree in 0..VIRT.len(),
+        bytes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..16),
+    ) {
+        let mut dtb = VIRT[tree].2.to_vec();
+        for (at, byte) in bytes {
+            let at = at.index(dtb.len());
+            dtb[at] = byte;
+        }
+        let _ = find_console(&dtb);
+        match describe(&dtb) {
+            Ok(host) => check(&host),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn numbers_turned_upside_down_never_panic(
+        words in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![Just(0), Just(u32::MAX), 0_u32..64, any::<u32>()]), 1..8),
+    ) {
+        let mut dtb = write(&pi());
+        for (at, word) in words {
+            let at = at.index(dtb.len() / 4) * 4;
+            dtb[at..at + 4].copy_from_slice(&word.to_be_bytes());
+        }
+        if let Ok(host) = describe(&dtb) {
+            check(&host);
+        }
+    }
+
+    #[test]
+    fn trees_cut_short_are_refused(length in 0..GIC3_4.len()) {
+        let is_truncated = matches!(describe(&GIC3_4[..length]), Err(HostError::Tree(TreeError::Truncated { .. })));
+        prop_assert!(is_truncated);
+    }
+}
+
+#[test]
+fn messages_stay_short() {
+    let long: String = HostError::Property {
+        node: "/n".into(),
+        property: "reg",
+        value: crate::devicetree::show(&[0x80; 4096]),
+        problem: "is wrong",
+    }
+    .to_string();
+    assert!(long.len() < 200, "{long}");
 }

@@ -27,6 +27,14 @@ pub enum UartKind {
     Bcm2835Aux,
 }
 
+impl UartKind {
+    /// Returns whether a program that only sends, receives and masks interrupts can take it for a PL011.
+    #[must_use]
+    pub const fn is_pl011(self) -> bool {
+        matches!(self, Self::Pl011 | Self::Sbsa)
+    }
+}
+
 /// What each model is called in device trees.
 const MODELS: &[(&str, UartKind)] = &[
     ("arm,pl011", UartKind::Pl011),
@@ -50,10 +58,10 @@ pub struct Uart {
     pub path: String,
 }
 
-/// Lists the UARTs that can be used, the console first, and whether the tree chose that one.
+/// Lists the UARTs that can be used.
 ///
 /// Order: `stdout-path`, then the `serialN` aliases by number, then the tree's order.
-pub(super) fn find_all(tree: &Tree<'_>, warnings: &mut Vec<String>) -> (Vec<Uart>, bool) {
+pub(super) fn find_all(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Vec<Uart> {
     let aliases = serial_aliases(tree);
     let stdout = stdout_path(tree, &aliases);
     let named = stdout
@@ -61,9 +69,6 @@ pub(super) fn find_all(tree: &Tree<'_>, warnings: &mut Vec<String>) -> (Vec<Uart
         .map(String::as_str)
         .chain(aliases.iter().map(|(_, path)| *path));
     let nodes: Vec<Node<'_, '_>> = named.filter_map(|path| tree.find(path)).collect();
-    let has_console = nodes
-        .first()
-        .is_some_and(|node| kind(node).is_some() && node.is_enabled());
     let mut uarts: Vec<Uart> = Vec::new();
     for node in nodes.into_iter().chain(tree.nodes()) {
         let Some(kind) = kind(&node).filter(|_| node.is_enabled()) else {
@@ -96,7 +101,7 @@ pub(super) fn find_all(tree: &Tree<'_>, warnings: &mut Vec<String>) -> (Vec<Uart
             _ => warnings.push(format!("{path}: UART not used: it has no registers")),
         }
     }
-    (uarts, has_console)
+    uarts
 }
 
 /// Returns a node's UART model, if it is a UART that is known.

@@ -1,0 +1,161 @@
+//! A node with its names, properties and relatives.
+
+use alloc::string::{String, ToString};
+
+use super::value::{Cells, single_string};
+use super::{Entry, Tree};
+
+/// A node of a [`Tree`].
+#[derive(Clone, Copy, Debug)]
+pub struct Node<'t, 'a> {
+    pub(super) tree: &'t Tree<'a>,
+    pub(super) index: usize,
+}
+
+impl<'t, 'a> Node<'t, 'a> {
+    fn entry(&self) -> Option<&'t Entry<'a>> {
+        self.tree.nodes.get(self.index)
+    }
+
+    /// Returns the tree this is a node of.
+    #[must_use]
+    pub fn tree(&self) -> &'t Tree<'a> {
+        self.tree
+    }
+
+    /// Returns the node's name without unit address; the root's is empty.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        self.entry().map_or("", |entry| entry.name)
+    }
+
+    /// Returns whether `component` is the node's name, or its name with unit address.
+    pub(super) fn is_called(&self, component: &str) -> bool {
+        let Some(entry) = self.entry() else {
+            return false;
+        };
+        match component.split_once('@') {
+            Some((name, unit)) => entry.name == name && entry.unit == Some(unit),
+            None => entry.name == component,
+        }
+    }
+
+    /// Returns the node's full path, for messages.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let Some(parent) = self.parent() else {
+            return "/".to_string();
+        };
+        let mut path = parent.path();
+        if !path.ends_with('/') {
+            path.push('/');
+        }
+        path.push_str(self.name());
+        if let Some(unit) = self.entry().and_then(|entry| entry.unit) {
+            path.push('@');
+            path.push_str(unit);
+        }
+        path
+    }
+
+    /// Returns the node that this one is a child of, or `None` for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Node<'t, 'a>> {
+        let index = self.entry()?.parent;
+        (self.index != 0).then_some(Node {
+            tree: self.tree,
+            index,
+        })
+    }
+
+    /// Goes through the node's children in the tree's order.
+    pub fn children(&self) -> impl Iterator<Item = Node<'t, 'a>> + use<'t, 'a> {
+        let (tree, parent) = (self.tree, self.index);
+        let below = tree.nodes.iter().enumerate().skip(parent.saturating_add(1));
+        // Parents come before children, so the first node with an earlier parent ends this node's subtree.
+        below
+            .take_while(move |(_, entry)| entry.parent >= parent)
+            .filter_map(move |(index, entry)| {
+                (entry.parent == parent).then_some(Node { tree, index })
+            })
+    }
+
+    /// Goes through the node's properties as names and values; stops at the first that is malformed.
+    pub fn properties(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let properties = self.entry().and_then(|entry| entry.node.properties().ok());
+        properties
+            .into_iter()
+            .flat_map(|properties| properties.iter())
+            .map_while(Result::ok)
+            .map(|property| (property.name, property.value))
+    }
+
+    /// Returns whether a property has no readable name, so that [`Node::properties`] does not show all of them.
+    #[must_use]
+    pub fn has_malformed_property(&self) -> bool {
+        let properties = self.entry().map(|entry| entry.node.properties());
+        properties
+            .is_none_or(|properties| properties.is_ok_and(|all| all.iter().any(|one| one.is_err())))
+    }
+
+    /// Returns a property's bytes.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<&'a [u8]> {
+        self.properties()
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Returns a property that is one 32-bit cell.
+    #[must_use]
+    pub fn u32(&self, name: &str) -> Option<u32> {
+        Some(u32::from_be_bytes(self.property(name)?.try_into().ok()?))
+    }
+
+    /// Returns a property that is a number of one or two cells.
+    #[must_use]
+    pub fn number(&self, name: &str) -> Option<u64> {
+        let value = self.property(name)?;
+        matches!(value.len(), 4 | 8)
+            .then(|| Cells(value).number(value.len() / 4))
+            .flatten()
+    }
+
+    /// Returns a property that is one string.
+    #[must_use]
+    pub fn string(&self, name: &str) -> Option<&'a str> {
+        single_string(self.property(name)?)
+    }
+
+    /// Goes through a property that is a list of strings; strings that are not UTF-8 are left out.
+    pub fn strings(&self, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let value = self.property(name).unwrap_or_default();
+        value
+            .split(|byte| *byte == 0)
+            .filter_map(|bytes| core::str::from_utf8(bytes).ok())
+            .filter(|s| !s.is_empty())
+    }
+
+    /// Returns whether `compatible` lists one of these models.
+    #[must_use]
+    pub fn is_compatible(&self, models: &[&str]) -> bool {
+        self.strings("compatible")
+            .any(|model| models.contains(&model))
+    }
+
+    /// Returns whether the node may be used: no `status`, or one that says so (Devicetree Specification 2.3.4).
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        match self.property("status") {
+            None => true,
+            Some(value) => matches!(single_string(value), Some("okay" | "ok")),
+        }
+    }
+
+    /// Returns how many cells an address and a size take in this node's children (Devicetree Specification 2.3.5).
+    #[must_use]
+    pub fn child_cells(&self) -> (usize, usize) {
+        let cells = |name, default| self.u32(name).map_or(default, |cells| cells as usize);
+        (cells("#address-cells", 2), cells("#size-cells", 1))
+    }
+}
