@@ -180,6 +180,7 @@ pub(crate) fn discover(dtb: u64, image: u64, image_end: u64) {
             read_tree(machine, &tree);
         }
     }
+    uart::init();
     READY.store(true, Ordering::Release);
     if !machine.described {
         probe_cpus(machine);

@@ -10,6 +10,14 @@ pub const DEFAULT_BASE: u64 = 0x0900_0000;
 const DR: u64 = 0x00;
 /// UARTFR: flags.
 pub const FR: u64 = 0x18;
+/// UARTLCR_H: line control.
+const LCR_H: u64 = 0x2c;
+/// UARTLCR_H: 8 bits, FIFOs on.
+const LCR_H_8_BITS_FIFO: u32 = 3 << 5 | 1 << 4;
+/// UARTCR: control.
+const CR: u64 = 0x30;
+/// UARTCR: receiver, transmitter and UART on.
+const CR_ON: u32 = 1 << 9 | 1 << 8 | 1;
 /// UARTFR.RXFE: nothing to read.
 const FR_RXFE: u32 = 1 << 4;
 /// UARTFR.TXFF: no room to write.
@@ -19,8 +27,15 @@ static BASE: AtomicU64 = AtomicU64::new(DEFAULT_BASE);
 static LOCK: AtomicBool = AtomicBool::new(false);
 
 /// Says where the UART is.
-pub fn set_base(base: u64) {
+pub(crate) fn set_base(base: u64) {
     BASE.store(base, Ordering::Relaxed);
+}
+
+/// Turns the UART on, with its FIFOs, so that a line typed at once is not lost.
+pub(crate) fn init() {
+    mmio::write32(base() + CR, 0);
+    mmio::write32(base() + LCR_H, LCR_H_8_BITS_FIFO);
+    mmio::write32(base() + CR, CR_ON);
 }
 
 /// Returns where the UART is.

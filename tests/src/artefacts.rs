@@ -1,0 +1,78 @@
+//! What `cargo xtask` built and fetched, found by the variables that `cargo xtask env` prints.
+
+use std::path::PathBuf;
+
+/// The linked kernels that guests are tested with.
+pub const KERNELS: [&str; 3] = ["linux-6.1", "linux-6.12", "linux-7.2"];
+
+fn variable(name: &str) -> PathBuf {
+    let value = std::env::var_os(name).unwrap_or_else(|| {
+        panic!("{name} is not set: run `cargo xtask test`, or `env $(cargo xtask env) cargo test --package tests`")
+    });
+    PathBuf::from(value)
+}
+
+fn existing(path: PathBuf) -> PathBuf {
+    assert!(
+        path.exists(),
+        "{} does not exist: run `cargo xtask setup --all` and `cargo xtask build`",
+        path.display()
+    );
+    path
+}
+
+/// Returns the hypervisor's image.
+///
+/// # Panics
+/// As all functions here: with the remedy, when it is not there.
+#[must_use]
+pub fn hypervisor() -> PathBuf {
+    existing(variable("BULLPEN_HYPERVISOR"))
+}
+
+/// Returns the image of a bare-metal guest.
+#[must_use]
+pub fn guest(name: &str) -> PathBuf {
+    existing(variable("BULLPEN_GUESTS").join(name).with_extension("img"))
+}
+
+/// Returns a Linux kernel, one of [`KERNELS`].
+#[must_use]
+pub fn kernel(name: &str) -> PathBuf {
+    existing(variable("BULLPEN_KERNELS").join(name))
+}
+
+/// Returns the demo's initramfs.
+#[must_use]
+pub fn initrd() -> PathBuf {
+    existing(variable("BULLPEN_INITRD"))
+}
+
+/// Returns the initramfs with a real udev.
+#[must_use]
+pub fn initrd_udev() -> PathBuf {
+    existing(variable("BULLPEN_INITRD_UDEV"))
+}
+
+/// Returns the `xtask` program.
+#[must_use]
+pub fn xtask() -> PathBuf {
+    existing(variable("BULLPEN_XTASK"))
+}
+
+/// Tells whether the long runs are wanted too: `cargo xtask test --full`.
+#[must_use]
+pub fn full() -> bool {
+    std::env::var_os("BULLPEN_FULL").is_some_and(|value| value == "1")
+}
+
+/// Returns a directory of its own for a test's files, below the target directory; logs stay there.
+#[must_use]
+pub fn log_directory(test: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| crate::source::root().join("target"), PathBuf::from);
+    let directory = target.join("test-logs").join(test.replace("::", "-"));
+    std::fs::create_dir_all(&directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    directory
+}

@@ -1,0 +1,163 @@
+//! The protocol of the bare-metal guests (tests/guests/README.md), read on the host.
+
+use crate::console::Console;
+use crate::control::Control;
+use std::time::{Duration, Instant};
+
+/// What a guest reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Names of the tests that passed.
+    pub passed: Vec<String>,
+    /// Names of the tests that failed, and why.
+    pub failed: Vec<(String, String)>,
+    /// Names of the tests that found nothing to test, and why.
+    pub ignored: Vec<(String, String)>,
+    /// The last line: passed, failed, ignored.
+    pub done: Option<(usize, usize, usize)>,
+    /// Lines with numbers: the words after `BENCH`.
+    pub bench: Vec<Vec<String>>,
+    /// A panic of the guest.
+    pub panic: Option<String>,
+}
+
+impl Report {
+    /// Takes in one line of the console.
+    fn take(&mut self, line: &str) {
+        if let Some(rest) = line.strip_prefix("TEST ") {
+            self.take_test(rest);
+        } else if let Some(rest) = line.strip_prefix("BENCH ") {
+            self.bench
+                .push(rest.split_whitespace().map(str::to_owned).collect());
+        } else if line.starts_with("PANIC ") {
+            self.panic = Some(line.to_owned());
+        } else if let Some(rest) = line.strip_prefix("DONE ") {
+            let numbers: Vec<usize> = rest
+                .split(|c: char| !c.is_ascii_digit())
+                .filter_map(|word| word.parse().ok())
+                .collect();
+            if let [passed, failed, ignored] = numbers[..] {
+                self.done = Some((passed, failed, ignored));
+            }
+        }
+    }
+
+    fn take_test(&mut self, rest: &str) {
+        let Some((name, outcome)) = rest.split_once(" ... ") else {
+            return;
+        };
+        let name = name.to_owned();
+        if outcome == "ok" {
+            self.passed.push(name);
+        } else if let Some(why) = outcome.strip_prefix("FAILED: ") {
+            self.failed.push((name, why.to_owned()));
+        } else if let Some(why) = outcome.strip_prefix("ignored: ") {
+            self.ignored.push((name, why.to_owned()));
+        }
+    }
+
+    /// Fails unless the guest finished, ran something, and nothing failed.
+    ///
+    /// # Panics
+    /// With what failed.
+    pub fn assert_green(&self, console: &Console) {
+        let counted = self
+            .done
+            .is_some_and(|(passed, failed, _)| passed > 0 && failed == 0);
+        assert!(
+            counted && self.failed.is_empty() && self.panic.is_none(),
+            "failed: {:#?}, done: {:?}, panic: {:?}{}",
+            self.failed,
+            self.done,
+            self.panic,
+            console.tail()
+        );
+    }
+}
+
+/// Follows a guest to its `DONE` line, answering what it asks; `vm` is its name for the control channel.
+///
+/// # Panics
+/// If there is no `DONE` in time.
+pub fn follow(
+    console: &mut Console,
+    mut control: Option<&mut Control>,
+    vm: &str,
+    timeout: Duration,
+) -> Report {
+    let deadline = Instant::now() + timeout;
+    let mut report = Report::default();
+    let mut boots = 0;
+    let mut begun = String::new();
+    while report.done.is_none() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(line) = console.next_line(left) else {
+            panic!(
+                "the guest does not finish within {} s{}",
+                timeout.as_secs(),
+                console.tail()
+            );
+        };
+        // A question stands at the end of a line that a test's name may have begun; the outcome comes on a later one.
+        if let Some((head, question)) = line.split_once("ASK ") {
+            let answer = answer(question, control.as_deref_mut(), vm, &mut boots, left);
+            console.line(&format!("REPLY {answer}"));
+            begun.push_str(head);
+        } else {
+            report.take(&(std::mem::take(&mut begun) + &line));
+        }
+    }
+    report
+}
+
+/// Does what a guest asks: `boot-number`, or `control COMMAND`, in which `@` stands for the VM's name.
+fn answer(
+    question: &str,
+    control: Option<&mut Control>,
+    vm: &str,
+    boots: &mut u32,
+    timeout: Duration,
+) -> String {
+    if question == "boot-number" {
+        *boots += 1;
+        return boots.to_string();
+    }
+    let Some(command) = question.strip_prefix("control ") else {
+        return "error what".into();
+    };
+    let Some(control) = control else {
+        return "error no-control".into();
+    };
+    match control.command(&command.replace('@', vm), timeout) {
+        Ok(result) => match result.get("reached") {
+            Some(reached) => format!("ok {reached}"),
+            None => "ok".into(),
+        },
+        Err(refusal) => format!("error {}", refusal.kind),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_line_is_understood() {
+        let mut report = Report::default();
+        for line in [
+            "SUITE x cpus=1",
+            "TEST a ... ok",
+            "TEST b ... FAILED: 1, expected 2",
+            "TEST c ... ignored: no FEAT_X",
+            "BENCH row 1 2 3 4 3 10",
+            "DONE 1 passed, 1 failed, 1 ignored",
+        ] {
+            report.take(line);
+        }
+        assert_eq!(report.passed, ["a"]);
+        assert_eq!(report.failed, [("b".into(), "1, expected 2".into())]);
+        assert_eq!(report.ignored, [("c".into(), "no FEAT_X".into())]);
+        assert_eq!(report.done, Some((1, 1, 1)));
+        assert_eq!(report.bench[0][..2], ["row", "1"]);
+    }
+}

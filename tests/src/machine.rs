@@ -1,0 +1,326 @@
+//! A QEMU machine for a test: built, started, talked to, and always ended.
+
+use crate::console::Console;
+use crate::control::Control;
+use crate::manifest::Manifest;
+use crate::slots::Slot;
+use crate::{artefacts, control};
+use std::fs::File;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// What the hypervisor itself and its tables get beside the guests, in MiB.
+const HOST_RESERVE_MIB: u64 = 192;
+/// How long QEMU gets to open its channels.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long most things may take: far more than they need, for a machine that is busy with something else.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A machine to be started.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    name: String,
+    cpus: u32,
+    model: String,
+    memory_mib: u64,
+    machine: String,
+    extra: Vec<String>,
+}
+
+impl Machine {
+    /// Describes a `virt` machine with 4 CPUs of QEMU's `max` model; `name` is the test's, for its logs.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            cpus: 4,
+            model: "max,pauth=off".into(),
+            memory_mib: 512,
+            machine: "virt,gic-version=3".into(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// Sets the number of physical CPUs.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// Sets the CPU model.
+    #[must_use]
+    pub fn model(mut self, model: &str) -> Self {
+        self.model = model.into();
+        self
+    }
+
+    /// Sets the size of memory; [`Machine::boot`] sets it to what its guests need when that is more.
+    #[must_use]
+    pub fn memory_mib(mut self, size: u64) -> Self {
+        self.memory_mib = size;
+        self
+    }
+
+    /// Adds an option to QEMU's `-M`.
+    #[must_use]
+    pub fn option(mut self, option: &str) -> Self {
+        self.machine.push(',');
+        self.machine.push_str(option);
+        self
+    }
+
+    /// Adds an argument to QEMU's command line.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.extra.push(argument.into());
+        self
+    }
+
+    /// Makes time a count of instructions, and every run the same.
+    #[must_use]
+    pub fn deterministic(self) -> Self {
+        let arguments = [
+            "-icount",
+            "shift=0,sleep=off",
+            "-rtc",
+            "base=2025-01-01T00:00:00,clock=vm",
+            "-seed",
+            "1",
+        ];
+        let machine = self.option("dtb-randomness=off");
+        arguments.into_iter().fold(machine, Self::argument)
+    }
+
+    /// Starts Bullpen with the VMs of a manifest.
+    ///
+    /// # Panics
+    /// If the bundle cannot be made or QEMU does not start.
+    #[must_use]
+    pub fn boot(self, manifest: &Manifest) -> Running {
+        let directory = artefacts::log_directory(&self.name);
+        let bundle = manifest
+            .try_pack(&directory)
+            .unwrap_or_else(|error| panic!("the bundle cannot be made: {error}"));
+        let bundle_mib = std::fs::metadata(&bundle).map_or(0, |data| data.len() >> 20);
+        let needed = manifest.memory_mib() + bundle_mib + HOST_RESERVE_MIB;
+        let memory = self.memory_mib.max(needed.next_multiple_of(256));
+        self.memory_mib(memory).option("virtualization=on").start(
+            &artefacts::hypervisor(),
+            Some(&bundle),
+            None,
+            true,
+        )
+    }
+
+    /// Starts an image on the bare machine, without Bullpen.
+    #[must_use]
+    pub fn bare(self, image: &Path, command_line: &str) -> Running {
+        self.start(image, None, Some(command_line), false)
+    }
+
+    /// Returns QEMU's command, without its UARTs.
+    fn command(&self, image: &Path, initrd: Option<&Path>, append: Option<&str>) -> Command {
+        let mut command = ending_with_its_parent("qemu-system-aarch64");
+        let (cpus, memory) = (self.cpus.to_string(), format!("{}M", self.memory_mib));
+        command
+            .args(["-M", &self.machine, "-cpu", &self.model])
+            .args(["-smp", &cpus, "-m", &memory])
+            .args(["-nodefaults", "-display", "none", "-audio", "none"])
+            .arg("-no-reboot")
+            .arg("-kernel")
+            .arg(image)
+            .args(&self.extra);
+        if let Some(initrd) = initrd {
+            command.arg("-initrd").arg(initrd);
+        }
+        if let Some(append) = append.filter(|text| !text.is_empty()) {
+            command.args(["-append", append]);
+        }
+        command
+    }
+
+    fn start(
+        self,
+        image: &Path,
+        initrd: Option<&Path>,
+        append: Option<&str>,
+        with_control: bool,
+    ) -> Running {
+        let slot = Slot::take();
+        let directory = artefacts::log_directory(&self.name);
+        let sockets = Sockets::new();
+        let mut command = self.command(image, initrd, append);
+        let console = sockets.listen("console", &mut command);
+        let control = with_control.then(|| sockets.listen("control", &mut command));
+        let errors = directory.join("qemu.log");
+        let log = File::create(&errors).expect("the log directory can be written");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(log))
+            .spawn()
+            .unwrap_or_else(|error| panic!("qemu-system-aarch64: {error}"));
+        // From here on the child is ended whatever happens.
+        let mut child = Process(child);
+        let console = accept(&console, &mut child, &errors);
+        let control = control.map(|listener| accept(&listener, &mut child, &errors));
+        Running {
+            console: Console::new(console, directory.join("console.log")),
+            control: control
+                .map(|stream| Control::new(Console::new(stream, directory.join("control.log")))),
+            process: child,
+            _sockets: sockets,
+            _slot: slot,
+        }
+    }
+}
+
+/// Returns a command that ends when this program does, where the machine has util-linux.
+fn ending_with_its_parent(program: &str) -> Command {
+    let has_setpriv = Command::new("setpriv")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !has_setpriv {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", program]);
+    command
+}
+
+/// The directory of a machine's sockets: short, since a socket's path is bounded, and removed in the end.
+struct Sockets(PathBuf);
+
+impl Sockets {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory =
+            std::env::temp_dir().join(format!("bullpen-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&directory)
+            .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        Self(directory)
+    }
+
+    /// Listens for QEMU's next UART, and tells QEMU so.
+    fn listen(&self, name: &str, command: &mut Command) -> UnixListener {
+        let path = self.0.join(name);
+        let listener =
+            UnixListener::bind(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        command
+            .args([
+                "-chardev",
+                &format!("socket,id={name},path={}", path.display()),
+            ])
+            .args(["-serial", &format!("chardev:{name}")]);
+        listener
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        // Left-overs in the temporary directory harm nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// QEMU, ended when dropped.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn accept(listener: &UnixListener, child: &mut Process, errors: &Path) -> UnixStream {
+    let deadline = Instant::now() + START_LIMIT;
+    listener
+        .set_nonblocking(true)
+        .expect("a listener can be polled");
+    loop {
+        if let Ok((stream, _)) = listener.accept() {
+            stream
+                .set_nonblocking(false)
+                .expect("a socket can be waited for");
+            return stream;
+        }
+        let ended = child.0.try_wait().ok().flatten();
+        if ended.is_some() || Instant::now() > deadline {
+            let text = std::fs::read_to_string(errors).unwrap_or_default();
+            panic!("QEMU did not start ({ended:?}): {text}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A machine that runs, and ends when this is dropped.
+pub struct Running {
+    /// Its first UART.
+    pub console: Console,
+    control: Option<Control>,
+    process: Process,
+    _sockets: Sockets,
+    _slot: Slot,
+}
+
+impl Running {
+    /// Returns the control channel.
+    ///
+    /// # Panics
+    /// On a bare machine, which has none.
+    pub fn control(&mut self) -> &mut Control {
+        self.control
+            .as_mut()
+            .expect("only Bullpen has a control channel")
+    }
+
+    /// Returns both ways to talk to it.
+    pub fn channels(&mut self) -> (&mut Console, Option<&mut Control>) {
+        (&mut self.console, self.control.as_mut())
+    }
+
+    /// Sends a control command and expects it to be obeyed.
+    ///
+    /// # Panics
+    /// If it is refused or not answered.
+    pub fn command(&mut self, command: &str) -> serde_json::Value {
+        match self.control().command(command, PATIENCE) {
+            Ok(result) => result,
+            Err(control::Refusal { kind, message }) => {
+                panic!(
+                    "`{command}` was refused: {kind}: {message}{}",
+                    self.console.tail()
+                )
+            }
+        }
+    }
+
+    /// Waits until QEMU ends by itself, as it does when the host is powered off.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn wait_for_end(mut self, timeout: Duration) -> ExitStatus {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Ok(Some(status)) = self.process.0.try_wait() {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "QEMU does not end{}",
+                self.console.tail()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The bare-metal guests on the bare machine, without Bullpen: what they expect is what the architecture gives.
+//!
+//! A test that fails here is wrong itself; a number here is the "no hypervisor" column of the latency table.
+#![forbid(unsafe_code)]
+
+use tests::guest::{Report, follow};
+use tests::machine::{Machine, PATIENCE};
+
+fn run(name: &str, guest: &str, machine: Machine, words: &str) -> Report {
+    let image = tests::artefacts::guest(guest);
+    let mut running = machine.bare(&image, words);
+    let report = follow(&mut running.console, None, name, PATIENCE);
+    report.assert_green(&running.console);
+    running.wait_for_end(PATIENCE);
+    report
+}
+
+#[test]
+fn smoke_on_one_cpu() {
+    let name = "bare-smoke-1";
+    run(name, "smoke", Machine::new(name).cpus(1), "");
+}
+
+#[test]
+fn smoke_entered_at_el2() {
+    let name = "bare-smoke-el2";
+    let machine = Machine::new(name).option("virtualization=on");
+    run(name, "smoke", machine, "");
+}
+
+#[test]
+fn smoke_on_an_armv8_0_cpu() {
+    let name = "bare-smoke-a57";
+    run(name, "smoke", Machine::new(name).model("cortex-a57"), "");
+}
+
+#[test]
+fn bench_gives_the_column_without_a_hypervisor() {
+    const EXPECTED: [(&str, &str); 9] = [
+        ("hvc-psci-version", "4"),
+        ("hvc-affinity-info", "6"),
+        ("hvc-unknown", "4"),
+        ("gicd-typer-read", "3"),
+        ("gicd-isenabler-write", "3"),
+        ("pl011-fr-read", "3"),
+        ("id-register-read", "3"),
+        ("sgi-self", "5"),
+        ("vtimer-wfi", "1"),
+    ];
+    let name = "bare-bench";
+    let report = run(
+        name,
+        "bench",
+        Machine::new(name).deterministic(),
+        "samples=50",
+    );
+    for (row, instructions) in EXPECTED {
+        let found = report
+            .bench
+            .iter()
+            .find(|words| words.first().is_some_and(|name| name == row))
+            .unwrap_or_else(|| panic!("no row {row}"));
+        // Minimum, median, 99th percentile and maximum: nothing varies.
+        assert_eq!(found[1..5], [instructions; 4].map(str::to_owned), "{row}");
+    }
+}
