@@ -1,6 +1,10 @@
 //! What can be wrong with a command, with a word for programs and a sentence for people.
 
-use alloc::{format, string::String};
+use crate::vm::resize::BeginError;
+use alloc::{
+    format,
+    string::{String, ToString},
+};
 
 /// The kind of an error: the word a program compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,5 +98,49 @@ impl CommandError {
             ErrorKind::NoSuchVm,
             format!("there is no VM named \"{name}\"; `vm list` shows the names"),
         )
+    }
+}
+
+impl From<BeginError> for CommandError {
+    fn from(error: BeginError) -> Self {
+        let kind = match error {
+            BeginError::Busy { .. } => ErrorKind::Busy,
+            BeginError::Zero | BeginError::TooMany { .. } => ErrorKind::BadNumber,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::{BeginError, CommandError, ErrorKind};
+    use std::{collections::BTreeSet, string::ToString};
+
+    #[test]
+    fn every_kind_has_its_own_word() {
+        let words: BTreeSet<_> = ErrorKind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(words.len(), ErrorKind::ALL.len());
+        assert!(words.iter().all(|word| {
+            word.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+        }));
+    }
+
+    #[test]
+    fn resizes_that_cannot_begin_say_why() {
+        let cases = [
+            (BeginError::Busy { target: 4 }, ErrorKind::Busy),
+            (BeginError::Zero, ErrorKind::BadNumber),
+            (BeginError::TooMany { possible: 8 }, ErrorKind::BadNumber),
+        ];
+        for (error, kind) in cases {
+            let command_error = CommandError::from(error);
+            assert_eq!(
+                (command_error.kind, command_error.message),
+                (kind, error.to_string())
+            );
+        }
     }
 }

@@ -10,7 +10,8 @@ use super::{
     request::RequestId,
     sink::{ByteSink, put},
 };
-use crate::ids::VmId;
+use crate::{ids::VmId, vm::resize::Shortfall};
+use alloc::string::ToString;
 
 /// Writes one JSON text; commas are its business, the nesting is the caller's.
 pub(super) struct JsonWriter<'a> {
@@ -216,16 +217,21 @@ fn vcpu_fields(json: &mut JsonWriter<'_>, row: &VcpuRow) {
     json.key("stolen_ns").number(row.stolen_ns);
 }
 
-fn resize_fields(json: &mut JsonWriter<'_>, report: &ResizeReport, names: &Names) {
-    vm_field(json, report.vm, names);
+fn resize_fields(
+    json: &mut JsonWriter<'_>,
+    ResizeReport { vm, report }: &ResizeReport,
+    names: &Names,
+) {
+    vm_field(json, *vm, names);
     json.key("requested").number(report.requested);
     json.key("reached").number(report.reached);
-    json.key("outcome").string(report.outcome.name());
+    json.key("outcome").string(report.outcome.word());
     json.key("reasons")
-        .array(&report.reasons, |json, (vcpu, reason)| {
+        .array(&report.shortfalls, |json, Shortfall { vcpu, why }| {
             json.object(|json| {
                 json.key("vcpu").number(vcpu.get());
-                json.key("reason").string(reason);
+                json.key("reason").string(why.word());
+                json.key("message").string(&why.to_string());
             });
         });
 }

@@ -33,10 +33,10 @@ pub use editor::LINE_BYTES;
 pub use error::{CommandError, ErrorKind};
 pub use lines::JSON_LINE_BYTES;
 pub use pending::{MAX_PENDING, Token};
-pub use reply::{Event, HostReport, Outcome, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What};
+pub use reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What};
 pub use sink::{ByteSink, Silent, Sinks};
 
-use crate::{ids::VmId, trace::RateLimit};
+use crate::{ids::VmId, trace::RateLimit, vm::resize::Origin};
 use alloc::{format, string::String, vec::Vec};
 use editor::{Editor, Fed};
 use lines::{Fetched, LineReader};
@@ -266,8 +266,7 @@ impl Console {
         json::event_line(event, dropped, &self.names, sinks.control);
         match self.mode {
             Mode::Json => json::event_line(event, dropped, &self.names, sinks.terminal),
-            // Who asked for the resize gets the same as a reply.
-            Mode::Prompt if matches!(event.what, What::ResizeDone(_)) => {}
+            Mode::Prompt if is_answered(&event.what) => {}
             Mode::Prompt => {
                 self.editor.make_way(sinks.terminal);
                 text::event(event, &self.names, sinks.terminal);
@@ -517,6 +516,11 @@ impl Console {
             }
         }
     }
+}
+
+/// Returns whether the operator gets the same as a reply.
+fn is_answered(what: &What) -> bool {
+    matches!(what, What::ResizeDone(resize) if resize.report.origin == Origin::Operator)
 }
 
 fn too_many() -> CommandError {

@@ -3,6 +3,7 @@
 use crate::{
     ids::{PcpuId, VcpuId, VmId},
     stats::ExitCounts,
+    vm::resize::Report,
 };
 use alloc::{string::String, vec::Vec};
 
@@ -70,45 +71,13 @@ pub struct VcpuRow {
     pub stolen_ns: u64,
 }
 
-/// How a resize ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The guest has as many vCPUs as were asked for.
-    Done,
-    /// Some vCPUs were turned on or given back, but not all.
-    Partly,
-    /// The guest did not go along.
-    Refused,
-    /// The guest did not answer in time.
-    TimedOut,
-}
-
-impl Outcome {
-    /// Returns the word that stands for the outcome.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Partly => "partly",
-            Self::Refused => "refused",
-            Self::TimedOut => "timed-out",
-        }
-    }
-}
-
-/// A resize that has ended.
+/// A resize that has ended, and of which VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResizeReport {
     /// The VM.
     pub vm: VmId,
-    /// How many vCPUs were asked for.
-    pub requested: u16,
-    /// How many the guest has on.
-    pub reached: u16,
     /// How it ended.
-    pub outcome: Outcome,
-    /// What stood in the way, vCPU by vCPU; "boot-vcpu", "not-turned-on", "ost-0x82"… are words for programs.
-    pub reasons: Vec<(VcpuId, String)>,
+    pub report: Report,
 }
 
 /// The exits of one VM.

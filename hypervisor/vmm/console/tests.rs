@@ -4,12 +4,13 @@ extern crate std;
 
 use super::{
     ByteSink, Command, CommandError, Console, ErrorKind, EscapeKey, Event, HostReport,
-    JSON_LINE_BYTES, MAX_PENDING, Outcome, Port, Reply, Request, ResizeReport, Silent, Sinks,
-    StatsRow, VcpuRow, VmAction, VmRow, What,
+    JSON_LINE_BYTES, MAX_PENDING, Port, Reply, Request, ResizeReport, Silent, Sinks, StatsRow,
+    VcpuRow, VmAction, VmRow, What,
 };
 use crate::{
     ids::{PcpuId, VcpuId, VmId},
     stats::{ExitCounters, ExitReason},
+    vm::resize::{Origin, Outcome, Report, Shortfall, Why},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -95,14 +96,22 @@ impl Bench {
 }
 
 fn resize(outcome: Outcome) -> ResizeReport {
-    let reasons = vec![(VcpuId::new(1), String::from("boot-vcpu"))];
-    ResizeReport {
-        vm: LINUX,
+    let shortfalls = vec![Shortfall {
+        vcpu: VcpuId::new(1),
+        why: Why::BootVcpu,
+    }];
+    let report = Report {
+        origin: Origin::Operator,
+        outcome,
         requested: 1,
         reached: 2,
-        outcome,
-        reasons,
-    }
+        shortfalls,
+    };
+    ResizeReport { vm: LINUX, report }
+}
+
+fn boot_vcpu() -> Value {
+    json!([{"vcpu": 1, "reason": "boot-vcpu", "message": "boot vCPU, cannot be taken back"}])
 }
 
 #[test]
@@ -246,7 +255,7 @@ fn a_late_answer_makes_way_for_what_is_being_typed() {
     bench.reply(&request, Ok(Reply::Resize(resize(Outcome::Partly))));
     assert_eq!(
         bench.shown(),
-        "\r\x1b[Klinux: 2 of 1 vCPUs, partly\r\n  vcpu1: boot-vcpu\r\n\rbullpen> vm li\x1b[K"
+        "\r\x1b[Klinux: 2 of 1 vCPUs, partly\r\n  vcpu1: boot vCPU, cannot be taken back\r\n\rbullpen> vm li\x1b[K"
     );
     let request = bench.key_in(b"st\r").remove(0);
     bench.key_in(b"\x1d");
@@ -318,7 +327,7 @@ fn control_channel_replies_carry_the_id() {
             json!({"id": "b", "ok": true, "result": {"vms": []}}),
             json!({"id": 7, "ok": true, "result": {
                 "vm": "linux", "requested": 1, "reached": 2, "outcome": "partly",
-                "reasons": [{"vcpu": 1, "reason": "boot-vcpu"}],
+                "reasons": boot_vcpu(),
             }}),
         ]
     );
@@ -439,7 +448,7 @@ fn every_event_is_one_line_of_json() {
         (
             What::ResizeDone(resize(Outcome::TimedOut)),
             json!({"event": "resize-done", "vm": "linux", "requested": 1, "reached": 2, "outcome": "timed-out",
-                "reasons": [{"vcpu": 1, "reason": "boot-vcpu"}], "time_ns": 9}),
+                "reasons": boot_vcpu(), "time_ns": 9}),
         ),
     ];
     for (what, expected) in cases {
@@ -475,6 +484,15 @@ fn events_are_notices_at_the_prompt_and_silent_in_a_guest() {
     assert_eq!(
         bench.shown(),
         "\r\x1b[Klinux: vcpu3 online\r\n\rbullpen> vm\x1b[K"
+    );
+    bench.event(1, What::ResizeDone(resize(Outcome::Done)));
+    assert_eq!(bench.shown(), "", "who asked gets a reply");
+    let mut offered_again = resize(Outcome::Done);
+    offered_again.report.origin = Origin::Reset;
+    bench.event(1, What::ResizeDone(offered_again));
+    assert!(
+        bench.shown().contains("linux: 2 of 1 vCPUs, done"),
+        "nobody asked, so the notice is all there is"
     );
     bench.run(|console, sinks| console.notice("a \x1b[31mred line", sinks));
     assert_eq!(
@@ -648,7 +666,7 @@ fn every_reply_as_json() {
             {"vcpu": 7, "state": "reserve", "cpu": null, "exits": 0, "ran_ns": 0, "stolen_ns": 0},
         ]}),
         json!({"vm": "linux", "requested": 1, "reached": 2, "outcome": "refused",
-            "reasons": [{"vcpu": 1, "reason": "boot-vcpu"}]}),
+            "reasons": boot_vcpu()}),
         json!({"vms": [{"vm": "linux", "total": 1, "exits": {"wfi": 1}}]}),
         json!({"lines": ["one", "two \x1b"]}),
         json!({"version": "0.1.0", "machine": "linux,dummy-virt", "cpus_online": 4, "cpus": 4,

@@ -101,16 +101,16 @@ fn vcpu_list(rows: &[VcpuRow], out: &mut dyn ByteSink) {
     );
 }
 
-fn resize(report: &ResizeReport, names: &Names, out: &mut dyn ByteSink) {
-    let name = names.of(report.vm);
+fn resize(ResizeReport { vm, report }: &ResizeReport, names: &Names, out: &mut dyn ByteSink) {
     let (reached, requested) = (report.reached, report.requested);
     put!(
         out,
-        "{name}: {reached} of {requested} vCPUs, {}\r\n",
-        report.outcome.name()
+        "{}: {reached} of {requested} vCPUs, {}\r\n",
+        names.of(*vm),
+        report.outcome.word()
     );
-    for (vcpu, reason) in &report.reasons {
-        put!(out, "  {vcpu}: {}\r\n", Printable(reason));
+    for shortfall in &report.shortfalls {
+        put!(out, "  {shortfall}\r\n");
     }
 }
 

@@ -69,6 +69,24 @@ pub enum Why {
 }
 
 impl Why {
+    /// Returns the word for it that control messages use.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::BootVcpu => "boot-vcpu",
+            Self::NotListening => "not-listening",
+            Self::NotTurnedOn => "not-turned-on",
+            Self::OnlyAcknowledged => "only-acknowledged",
+            Self::AddRefused(_) => "add-refused",
+            Self::GivenBack => "given-back",
+            Self::EjectRefused(_) => "eject-refused",
+            Self::EjectUnanswered => "eject-unanswered",
+            Self::EjectUnfinished => "eject-unfinished",
+            Self::EjectNotCarriedOut => "eject-not-carried-out",
+            Self::VmOff => "vm-off",
+        }
+    }
+
     /// Returns whether the answer is a clear no, as opposed to silence until the deadline.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
