@@ -73,6 +73,8 @@ pub(crate) fn guests() -> anyhow::Result<PathBuf> {
     let toolchain = toolchain::ensure()?;
     let executables = say::step("building the test guests", || compile(&toolchain, &GUESTS))?;
     let directory = paths::bare_target(GUESTS.name).join("images");
+    // No image of a guest that there is no more.
+    drop(std::fs::remove_dir_all(&directory));
     std::fs::create_dir_all(&directory)?;
     for executable in &executables {
         let name = executable
@@ -88,15 +90,17 @@ pub(crate) fn guests() -> anyhow::Result<PathBuf> {
     Ok(directory)
 }
 
-/// Lints the hypervisor's EL2 half; `None` where the toolchain has no clippy for the target.
-pub(crate) fn clippy_command() -> anyhow::Result<Option<Command>> {
+/// Clippy for the hypervisor's EL2 half and for the guests; `None` where the toolchain has no clippy for the target.
+pub(crate) fn clippy_commands() -> anyhow::Result<Option<[Command; 2]>> {
     let toolchain = toolchain::ensure()?;
     if !toolchain.has_clippy() {
         return Ok(None);
     }
-    let mut command = cargo(&toolchain, "clippy", &HYPERVISOR);
-    command.args(["--", "--deny", "warnings"]);
-    Ok(Some(command))
+    Ok(Some([HYPERVISOR, GUESTS].map(|program| {
+        let mut command = cargo(&toolchain, "clippy", &program);
+        command.args(["--quiet", "--", "--deny", "warnings"]);
+        command
+    })))
 }
 
 /// The compiler and linker flags of everything bare: the one place where they stand.

@@ -81,12 +81,18 @@ fn run_steps(gate: &Gate, total: &mut Count) -> anyhow::Result<()> {
     setup::toolchain::ensure()?;
     setup::qemu::ensure()?;
     setup::everything()?;
-    for step in host_steps(gate)? {
+    run_all(gate, host_steps(gate)?, total)?;
+    run_all(gate, system_steps(gate, &environment()?), total)
+}
+
+fn run_all(gate: &Gate, steps: Vec<Step>, total: &mut Count) -> anyhow::Result<()> {
+    for step in steps {
+        let (name, before) = (step.name, *total);
         step.run(total)?;
-    }
-    let variables = environment()?;
-    for step in system_steps(gate, &variables) {
-        step.run(total)?;
+        ensure!(
+            gate.filter.is_some() || *total != before,
+            "{name}: not one test ran"
+        );
     }
     Ok(())
 }
@@ -125,15 +131,12 @@ fn host_steps(gate: &Gate) -> anyhow::Result<Vec<Step>> {
             lint,
             has_component("clippy"),
         ));
-        steps.push(match build::clippy_command()? {
-            Some(command) => Step {
-                name: "clippy of EL2",
-                kind: Kind::Check(command),
-            },
-            None => Step {
-                name: "clippy of EL2",
-                kind: Kind::Skipped("no clippy for the bare target: install rust-web-clippy"),
-            },
+        steps.extend(bare_lints()?);
+        let mut document = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
+        document.env("RUSTDOCFLAGS", "--deny warnings");
+        steps.push(Step {
+            name: "documentation",
+            kind: Kind::Check(document),
         });
     }
     steps.push(Step {
@@ -147,6 +150,27 @@ fn host_steps(gate: &Gate) -> anyhow::Result<Vec<Step>> {
         });
     }
     Ok(steps)
+}
+
+/// Clippy for what runs on the bare machine.
+fn bare_lints() -> anyhow::Result<Vec<Step>> {
+    let names = ["clippy of EL2", "clippy of the guests"];
+    let Some(commands) = build::clippy_commands()? else {
+        let why = "no clippy for the bare target: install rust-web-clippy";
+        return Ok(names
+            .map(|name| Step {
+                name,
+                kind: Kind::Skipped(why),
+            })
+            .into());
+    };
+    let steps = names.into_iter().zip(commands);
+    Ok(steps
+        .map(|(name, command)| Step {
+            name,
+            kind: Kind::Check(command),
+        })
+        .collect())
 }
 
 /// What boots.
