@@ -63,10 +63,11 @@ const REGISTER_BITS: usize = 32;
 
 /// Writes the DSDT.
 pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
-    let boot = usize::from(machine.boot_vcpus);
-    let spare = usize::from(machine.max_vcpus).saturating_sub(boot);
-    let body = FIXED_SIZE + boot * BOOT_VCPU_SIZE + spare * SPARE_VCPU_SIZE;
-    let mut table = Table::new(*b"DSDT", REVISION, body);
+    let mut table = Table::new(
+        *b"DSDT",
+        REVISION,
+        most(machine.boot_vcpus, machine.max_vcpus),
+    );
     let uart = machine.layout.uart;
     let uart_base = u32::try_from(uart.registers.base.get());
     let uart_size = u32::try_from(uart.registers.size);
@@ -110,6 +111,13 @@ pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
     processors(machine, &mut table);
     event_device(machine, &mut table);
     Ok(table.finish())
+}
+
+/// Returns how long the body can be at most, so that the table never moves while it grows.
+const fn most(boot_vcpus: u16, max_vcpus: u16) -> usize {
+    let boot = boot_vcpus as usize;
+    let spare = (max_vcpus as usize).saturating_sub(boot);
+    FIXED_SIZE + boot * BOOT_VCPU_SIZE + spare * SPARE_VCPU_SIZE
 }
 
 /// Writes the processor devices, some at a time.
@@ -364,4 +372,38 @@ fn fields(region: &str, names: &[[u8; 4]]) -> Field {
             .map(|name| FieldEntry::Named(*name, REGISTER_BITS))
             .collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::HEADER_SIZE;
+    use super::most;
+    use crate::firmware::Firmware;
+    use crate::firmware::tests::{blob, described};
+
+    #[test]
+    fn the_table_never_outgrows_its_room() {
+        for (boot, max) in [
+            (1, 1),
+            (1, 2),
+            (2, 8),
+            (1, 64),
+            (1, 512),
+            (256, 512),
+            (512, 512),
+        ] {
+            let length = blob(&described(boot, max, Firmware::Acpi), "DSDT")
+                .bytes
+                .len();
+            let room = HEADER_SIZE + most(boot, max);
+            assert!(
+                length <= room,
+                "{boot} of {max} vCPUs: {length} bytes in {room}"
+            );
+            assert!(
+                length > room / 2,
+                "{boot} of {max} vCPUs: {length} bytes in {room}"
+            );
+        }
+    }
 }

@@ -112,3 +112,6 @@ fn unsupported(code: &mut Assembler) -> u64 {
     code.ret();
     entry
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,16 @@
 
 extern crate std;
 
+mod acpica;
+mod fdt;
 mod goldens;
+mod properties;
+mod tables;
 
 use alloc::vec::Vec;
 
 use super::layout::{GuestLayout, Region};
-use super::{Error, Firmware, Machine, Seeds, build};
+use super::{Blob, Error, Firmware, Image, Machine, Seeds, build, build_into};
 
 const GIB: u64 = 1 << 30;
 
@@ -28,14 +32,45 @@ fn machine<'a>(layout: &'a GuestLayout, memory: &'a [Region], firmware: Firmware
     }
 }
 
-#[test]
-fn the_device_tree_says_what_the_machine_is() {
+/// The description of a machine with 1 GiB of RAM and no RAM disk.
+pub(super) fn described(boot_vcpus: u16, max_vcpus: u16, firmware: Firmware) -> Image {
     let layout = GuestLayout::default();
     let memory = [Region::new(0x4000_0000, GIB)];
-    let image = build(&machine(&layout, &memory, Firmware::Fdt)).unwrap();
-    assert_eq!(image.dtb, layout.ram_base);
-    let tree = &image.blobs.first().unwrap().bytes;
-    assert_eq!(tree.get(..4), Some(&[0xd0, 0x0d, 0xfe, 0xed][..]));
+    let base = machine(&layout, &memory, firmware);
+    build(&Machine {
+        boot_vcpus,
+        max_vcpus,
+        initrd: None,
+        ..base
+    })
+    .unwrap()
+}
+
+/// The ACPI tables among the blobs: the ones named by a signature.
+fn acpi_tables(image: Image) -> Vec<Blob> {
+    image
+        .blobs
+        .into_iter()
+        .filter(|blob| blob.what.len() == 4)
+        .collect()
+}
+
+/// The bytes of the blob called `what`.
+pub(super) fn blob<'a>(image: &'a Image, what: &str) -> &'a Blob {
+    image.blobs.iter().find(|blob| blob.what == what).unwrap()
+}
+
+/// Little-endian fields of a table.
+fn u16_at(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_le_bytes(bytes[offset..offset + 2].try_into().unwrap())
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap())
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
 }
 
 #[test]
@@ -123,4 +158,67 @@ fn the_impossible_is_refused_by_name() {
         })
         .is_ok()
     );
+}
+
+#[test]
+fn a_blob_that_cannot_be_stored_ends_the_description() {
+    #[derive(Debug, PartialEq)]
+    enum Failure {
+        Description(Error),
+        Store,
+    }
+    impl From<Error> for Failure {
+        fn from(error: Error) -> Self {
+            Self::Description(error)
+        }
+    }
+    let layout = GuestLayout::default();
+    let memory = [Region::new(0x4000_0000, GIB)];
+    let good = machine(&layout, &memory, Firmware::Acpi);
+    let mut stored = 0;
+    let result = build_into(&good, |_| {
+        stored += 1;
+        if stored < 3 {
+            Ok(())
+        } else {
+            Err(Failure::Store)
+        }
+    });
+    assert_eq!((result, stored), (Err(Failure::Store), 3));
+    let bad = Machine {
+        boot_vcpus: 0,
+        ..good
+    };
+    let result = build_into(&bad, |_| Err(Failure::Store));
+    let expected = Failure::Description(Error::VcpuCount { boot: 0, max: 8 });
+    assert_eq!(result, Err(expected));
+}
+
+#[test]
+fn what_does_not_fit_is_said_with_its_size() {
+    let layout = GuestLayout::default();
+    let memory = [Region::new(0x4000_0000, GIB)];
+    let bootargs = "x".repeat(0x8_0000);
+    for firmware in [Firmware::Acpi, Firmware::Fdt] {
+        let base = machine(&layout, &memory, firmware);
+        let error = build(&Machine {
+            bootargs: &bootargs,
+            ..base
+        })
+        .unwrap_err();
+        assert!(
+            matches!(error, Error::TooBig { size } if size > 0x8_0000),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_console_out_of_reach_is_refused() {
+    let mut layout = GuestLayout::default();
+    layout.uart.registers = Region::new(0x1_0000_0000, 0x1000);
+    let memory = [Region::new(0x4000_0000, GIB)];
+    let error = build(&machine(&layout, &memory, Firmware::Acpi)).unwrap_err();
+    assert_eq!(error, Error::Layout(layout.uart.registers));
+    assert!(build(&machine(&layout, &memory, Firmware::Fdt)).is_ok());
 }

@@ -1,0 +1,179 @@
+//! The tables before the eyes of ACPICA, whose interpreter is Linux's: `iasl` reads and recompiles them, `acpiexec` runs the AML.
+//!
+//! Both are in Debian's package acpica-tools; where that is not installed, the tests say so and pass.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, eprintln, fs};
+
+use super::goldens::file_name;
+use super::{acpi_tables, blob, described};
+use crate::firmware::Firmware;
+
+/// Makes an empty folder for a tool to work in, or says that there is no such tool.
+fn folder_for(tool: &str) -> Option<PathBuf> {
+    if Command::new(tool).arg("-v").output().is_err() {
+        eprintln!("skipped: {tool} is not installed (Debian package acpica-tools)");
+        return None;
+    }
+    let folder = env::temp_dir().join(format!(
+        "bullpen-{tool}-{}-{}",
+        std::process::id(),
+        std::thread::current()
+            .name()
+            .unwrap_or("")
+            .replace("::", "-")
+    ));
+    fs::create_dir_all(&folder).unwrap();
+    Some(folder)
+}
+
+/// Runs a tool in a folder, for at most a minute; returns what it said if it ended well.
+fn run(folder: &Path, tool: &str, arguments: &[&str]) -> String {
+    let output = Command::new("timeout")
+        .args(["60", tool])
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(output.status.success(), "{tool} {arguments:?}: {said}");
+    said
+}
+
+/// The header fields that say who compiled a table: checksum, creator and creator revision.
+const COMPILER_FIELDS: [core::ops::Range<usize>; 2] = [9..10, 28..36];
+
+#[test]
+fn iasl_reads_every_table_and_writes_the_same_dsdt() {
+    let Some(folder) = folder_for("iasl") else {
+        return;
+    };
+    for (boot, max) in [(1, 1), (1, 2), (2, 8), (8, 64), (1, 512), (512, 512)] {
+        for table in acpi_tables(described(boot, max, Firmware::Acpi)) {
+            let name = file_name(&table);
+            if table.what == "RSDP" {
+                continue; // has no table header: not for iasl
+            }
+            fs::write(folder.join(&name), &table.bytes).unwrap();
+            let said = run(&folder, "iasl", &["-d", &name]);
+            let complaint = ["Error", "Warning", "Invalid", "Could not"]
+                .iter()
+                .find(|word| said.contains(*word));
+            assert_eq!(complaint, None, "{boot} of {max} vCPUs, {name}: {said}");
+            if table.what == "DSDT" {
+                let said = run(&folder, "iasl", &["-p", "again", "dsdt.dsl"]);
+                assert!(
+                    said.contains("0 Errors, 0 Warnings"),
+                    "{boot} of {max} vCPUs: {said}"
+                );
+                let mut again = fs::read(folder.join("again.aml")).unwrap();
+                for field in COMPILER_FIELDS {
+                    again[field.clone()].copy_from_slice(&table.bytes[field]);
+                }
+                assert!(
+                    again == table.bytes,
+                    "{boot} of {max} vCPUs: the DSDT changed"
+                );
+            }
+        }
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Has `acpiexec` evaluate `commands` in the DSDT of a machine whose EVENT register reads `event` at first, and returns what it
+/// said after it had loaded the tables. Registers are simulated: they keep what is written.
+fn execute(folder: &Path, vcpus: (u16, u16), event: u32, commands: &str) -> String {
+    let image = described(vcpus.0, vcpus.1, Firmware::Acpi);
+    fs::write(folder.join("dsdt.aml"), &blob(&image, "DSDT").bytes).unwrap();
+    fs::write(folder.join("init"), format!("\\_SB.GED0.EVNT {event:#x}\n")).unwrap();
+    let batch = format!("{commands};quit");
+    let said = run(
+        folder,
+        "acpiexec",
+        &["-fi", "init", "-vr", "-b", &batch, "dsdt.aml"],
+    );
+    let start = said
+        .find("\nEvaluating")
+        .unwrap_or_else(|| panic!("{said}"));
+    String::from(&said[start..])
+}
+
+/// The register accesses in what `acpiexec -vr` said: direction, value and address.
+fn accesses(said: &str) -> Vec<(String, u64, u64)> {
+    let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    said.lines()
+        .filter_map(|line| line.strip_prefix("AcpiExec: SystemMemory "))
+        .map(|access| {
+            let (direction, rest) = access.split_once(": Val ").unwrap();
+            let (value, rest) = rest.split_once(" Addr ").unwrap();
+            let (address, _) = rest.split_once(' ').unwrap();
+            (String::from(direction.trim_end()), hex(value), hex(address))
+        })
+        .collect()
+}
+
+#[test]
+fn an_event_costs_one_read_and_reaches_its_processor() {
+    let Some(folder) = folder_for("acpiexec") else {
+        return;
+    };
+    let cases = [
+        ((1, 2), 1, 1, "[C001]", "0x01 (Device Check)"),
+        ((2, 8), 2, 1, "[C002]", "0x01 (Device Check)"),
+        ((2, 8), 7, 3, "[C007]", "0x03 (Eject Request)"),
+        ((1, 512), 1, 1, "[C001]", "0x01 (Device Check)"),
+        ((1, 512), 256, 3, "[C100]", "0x03 (Eject Request)"),
+        ((1, 512), 511, 1, "[C1FF]", "0x01 (Device Check)"),
+        ((2, 8), 0, 0x80, "[PWRB]", "0x80 (Status Change)"),
+        ((4, 4), 0, 0x80, "[PWRB]", "0x80 (Status Change)"),
+    ];
+    for (vcpus, uid, code, device, value) in cases {
+        let event = 1 << 31 | code << 16 | uid;
+        let said = execute(&folder, vcpus, event, "evaluate \\_SB.GED0._EVT 0x29");
+        let notified = format!("Notify on {device}");
+        assert!(
+            said.contains(&notified) && said.contains(value),
+            "{vcpus:?} {event:#x}: {said}"
+        );
+        assert_eq!(said.matches("Notify on").count(), 1, "{said}");
+        let read = (String::from("Read"), u64::from(event), 0x090c_0000);
+        assert_eq!(accesses(&said), [read], "{said}");
+    }
+    let said = execute(&folder, (2, 8), 0, "evaluate \\_SB.GED0._EVT 0x29");
+    assert!(!said.contains("Notify on"), "{said}");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_processor_costs_one_access_an_answer() {
+    let Some(folder) = folder_for("acpiexec") else {
+        return;
+    };
+    let cases = [
+        ("_STA", ("Read", 0, 0x090c_1050)),
+        ("_EJ0 1", ("Write", 1, 0x090c_1054)),
+        ("_OST 1 0 0", ("Write", 0x0001_0000, 0x090c_1058)),
+        ("_OST 0x103 0x84 0", ("Write", 0x0103_0084, 0x090c_1058)),
+    ];
+    for (method, (direction, value, address)) in cases {
+        let command = format!("evaluate \\_SB.CPUS.C005.{method}");
+        let said = execute(&folder, (2, 8), 0, &command);
+        assert_eq!(
+            accesses(&said),
+            [(String::from(direction), value, address)],
+            "{said}"
+        );
+    }
+    let said = execute(&folder, (2, 8), 0, "evaluate \\_SB.CPUS.C001._STA");
+    assert!(said.contains("[Integer] = 000000000000000F"), "{said}");
+    assert_eq!(accesses(&said), []);
+    fs::remove_dir_all(&folder).unwrap();
+}
