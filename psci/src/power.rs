@@ -171,6 +171,21 @@ pub const STA_ENABLED: u32 = 0x0f;
 pub const STA_DISABLED: u32 = 0x0d;
 
 impl State {
+    /// Returns the word for it that an operator reads: a claim in progress is "on-pending", an eject request out "eject-pending".
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Reserve => "reserve",
+            Self::EnabledOff => "enabled-off",
+            Self::Starting | Self::OnPending => "on-pending",
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Withdrawn => "withdrawn",
+            Self::EjectStarting | Self::EjectOnPending | Self::EjectOn | Self::EjectOff => "eject-pending",
+        }
+    }
+
     /// Reads a state from the number it is stored as; a number that is none is [`State::Absent`].
     #[inline]
     #[must_use]

@@ -84,9 +84,9 @@ impl<'a> JsonWriter<'a> {
         }
     }
 
-    /// Writes text with what JSON forbids in a string escaped (RFC 8259, section 7), and DEL, which a terminal might act on.
+    /// Writes text with what JSON forbids in a string escaped (RFC 8259, section 7), and whatever else a terminal might act on.
     fn escaped(&mut self, text: &str) {
-        let special = |c: char| c < ' ' || matches!(c, '"' | '\\' | '\u{7f}');
+        let special = |c: char| c.is_control() || matches!(c, '"' | '\\');
         let mut rest = text;
         while let Some(at) = rest.find(special) {
             let (plain, tail) = rest.split_at(at);

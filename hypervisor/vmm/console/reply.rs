@@ -40,7 +40,7 @@ pub enum Reply {
 pub struct VmRow {
     /// The VM.
     pub vm: VmId,
-    /// The state's word: "running", "paused", "off", "failed"…
+    /// The state's word: "running", "paused", "off" or "failed".
     pub state: &'static str,
     /// vCPUs that are on.
     pub on: u16,
@@ -59,7 +59,7 @@ pub struct VmRow {
 pub struct VcpuRow {
     /// The vCPU.
     pub vcpu: VcpuId,
-    /// The state's word: "reserve", "off", "on-pending", "on", "eject-pending"…
+    /// The state's word, as `psci::State::word` gives it.
     pub state: &'static str,
     /// The physical CPU that it runs on.
     pub cpu: Option<PcpuId>,

@@ -5,7 +5,7 @@ extern crate std;
 use super::{
     ByteSink, Command, CommandError, Console, ErrorKind, EscapeKey, Event, HostReport,
     JSON_LINE_BYTES, MAX_PENDING, Port, Reply, Request, ResizeReport, Silent, Sinks, StatsRow,
-    VcpuRow, VmAction, VmRow, What,
+    USAGE, VcpuRow, VmAction, VmRow, What,
 };
 use crate::{
     ids::{PcpuId, VcpuId, VmId},
@@ -597,7 +597,7 @@ fn every_reply() -> Vec<Reply> {
         target: 8,
         possible: 8,
         memory_bytes: 512 << 20,
-        note: Some("a \"quoted\" note\n\x1b[31m\u{7f}ä".into()),
+        note: Some("a \"quoted\" note\n\x1b[31m\u{7f}\u{9b}ä".into()),
     };
     let off = VmRow {
         vm: RTOS,
@@ -658,7 +658,7 @@ fn every_reply_as_json() {
         json!({"vm": "linux"}),
         json!({"vms": [
             {"vm": "linux", "state": "running", "on": 2, "target": 8, "possible": 8, "memory_bytes": 536_870_912,
-             "note": "a \"quoted\" note\n\x1b[31m\u{7f}ä"},
+             "note": "a \"quoted\" note\n\x1b[31m\u{7f}\u{9b}ä"},
             {"vm": "rtos", "state": "off", "on": 2, "target": 8, "possible": 8, "memory_bytes": 536_870_912},
         ]}),
         json!({"vm": "linux", "vcpus": [
@@ -710,7 +710,7 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
     assert_eq!(
         texts.nth(3).expect("the list of VMs"),
         "NAME   STATE    VCPUS  TARGET  MAX   MEMORY  NOTE\r\n\
-         linux  running      2       8    8  512 MiB  a \"quoted\" note..[31m.ä\r\n\
+         linux  running      2       8    8  512 MiB  a \"quoted\" note..[31m..ä\r\n\
          rtos   off          2       8    8  512 MiB\r\n"
     );
     assert_eq!(
@@ -723,6 +723,64 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
         texts.nth(1).expect("statistics"),
         "linux: 1 exits\r\n  wfi  1\r\n"
     );
+}
+
+/// Returns whether the operator's manual has `word` in a table or a list of words.
+fn is_documented(word: &str) -> bool {
+    include_str!("../../../docs/console.md").contains(&format!("`{word}`"))
+}
+
+#[test]
+fn the_manual_has_every_word_that_programs_compare() {
+    for kind in ErrorKind::ALL {
+        assert!(is_documented(kind.name()), "error kind {}", kind.name());
+    }
+    let vcpu = VcpuId::new(0);
+    let ended = What::ResizeDone(resize(Outcome::Done));
+    let events = [
+        What::VmStart,
+        What::VmOff(""),
+        What::VmReset(""),
+        What::VmPaused,
+        What::VmResumed,
+        ended,
+    ];
+    for what in events
+        .into_iter()
+        .chain([What::VcpuOnline(vcpu), What::VcpuOffline(vcpu)])
+    {
+        assert!(is_documented(what.name()), "event {}", what.name());
+    }
+    for outcome in [
+        Outcome::Done,
+        Outcome::Partly,
+        Outcome::Refused,
+        Outcome::TimedOut,
+    ] {
+        assert!(is_documented(outcome.word()), "outcome {}", outcome.word());
+    }
+    for why in [
+        Why::BootVcpu,
+        Why::NotListening,
+        Why::NotTurnedOn,
+        Why::OnlyAcknowledged,
+        Why::AddRefused(1),
+        Why::GivenBack,
+        Why::EjectRefused(0x82),
+        Why::EjectUnanswered,
+        Why::EjectUnfinished,
+        Why::EjectNotCarriedOut,
+        Why::VmOff,
+    ] {
+        assert!(is_documented(why.word()), "reason {}", why.word());
+    }
+    for state in (1..=11).map(psci::State::from_bits) {
+        assert!(is_documented(state.word()), "state {}", state.word());
+    }
+    for usage in USAGE {
+        let pair = usage.form.starts_with("vm resume") || usage.form == "json off";
+        assert!(pair || is_documented(usage.form), "command {}", usage.form);
+    }
 }
 
 #[test]
