@@ -201,5 +201,10 @@ extern "C" fn start(dtb: u64, image: u64, image_end: u64) -> ! {
     cpu::init_boot();
     // SAFETY: defined by the `guest!` of the program this run-time is linked into.
     unsafe { guest_main() };
+    match machine::machine().value("end") {
+        Some("cpu-off") => psci::cpu_off(),
+        Some("reset") => psci::system_reset(),
+        _ => psci::system_off(),
+    };
     psci::system_off()
 }

@@ -19,6 +19,7 @@ pub mod mmio;
 pub mod mmu;
 pub mod probe;
 pub mod psci;
+pub mod stub;
 pub mod suite;
 pub mod sysreg;
 pub mod timer;

@@ -147,6 +147,12 @@ pub fn window(slot: u64, target: u64, memory: Memory) -> u64 {
     WINDOW_BASE + (slot & 511) * GIB + target % GIB
 }
 
+/// Makes the tables say that a further table, for a GiB of its own, lies at `table`; returns an address in that GiB.
+pub fn window_through(table: u64) -> u64 {
+    replace(&LEVEL0, 2, table | TABLE);
+    WINDOW_BASE + 512 * GIB
+}
+
 /// Replaces an entry by break-before-make (DDI0487 D8.17.1).
 fn replace(table: &Table, index: u64, value: u64) {
     set(table, index, 0);

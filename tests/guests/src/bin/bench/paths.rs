@@ -5,9 +5,9 @@
 #![expect(unsafe_code, reason = "measured instruction sequences")]
 
 use core::arch::{asm, global_asm};
-use core::sync::atomic::{AtomicU64, Ordering};
 use guest_rt::machine::{Conduit, machine};
-use guest_rt::{cpu, gic, mmu, msr, psci, timer};
+use guest_rt::stub::{self, Mailbox};
+use guest_rt::{cpu, gic, msr, psci, timer};
 
 global_asm!(
     r#"
@@ -34,77 +34,19 @@ bench_vectors:
     .endr
     .balign 128
 
-    // First instructions of a started CPU: x0 is where the count goes; x1 is set to the conduit.
-bench_first:
-    mrs     x1, cntvct_el0
-    str     x1, [x0], #8
-    ldr     x1, [x0]
-    ldr     x0, =0x84000002     // CPU_OFF
-    cbz     x1, 1f
-    smc     #0
-1:  hvc     #0
-    b       .
-    .ltorg
     "#
 );
 
-/// Where another CPU leaves the count it read, and the conduit for `bench_first`.
-#[repr(C, align(64))]
-pub struct Mailbox {
-    stamp: AtomicU64,
-    smc: AtomicU64,
-}
-
 /// The mailbox of the two-CPU rows.
-pub static MAILBOX: Mailbox = Mailbox {
-    stamp: AtomicU64::new(0),
-    smc: AtomicU64::new(0),
-};
-
-impl Mailbox {
-    /// Empties it, also for a CPU whose caches are off.
-    pub fn clear(&self) {
-        self.stamp.store(0, Ordering::Relaxed);
-        self.smc.store(
-            u64::from(machine().conduit() == Conduit::Smc),
-            Ordering::Relaxed,
-        );
-        mmu::clean(self.address(), size_of::<Self>() as u64);
-    }
-
-    /// Takes the count another CPU left there, if it did.
-    pub fn take(&self) -> Option<u64> {
-        mmu::clean(self.address(), size_of::<Self>() as u64);
-        match self.stamp.swap(0, Ordering::Acquire) {
-            0 => None,
-            stamp => Some(stamp),
-        }
-    }
-
-    /// Leaves a count.
-    pub fn put(&self, stamp: u64) {
-        self.stamp.store(stamp, Ordering::Release);
-    }
-
-    /// Returns its address.
-    pub fn address(&self) -> u64 {
-        core::ptr::from_ref(self) as u64
-    }
-}
+pub static MAILBOX: Mailbox = Mailbox::new();
 
 unsafe extern "C" {
     fn bench_vectors();
-    fn bench_first();
 }
 
 /// Makes this CPU use the bench's vectors.
 pub fn install_vectors() {
     msr!("vbar_el1", bench_vectors as *const () as u64);
-}
-
-/// Returns the address where a CPU that only leaves its first count is started.
-pub fn first_instruction() -> u64 {
-    bench_first as *const () as u64
 }
 
 /// Measures `count` round trips of an instruction sequence; returns ticks, counted as the loop without its first MRS.
@@ -256,7 +198,7 @@ pub fn echo(sgi1r: u64, rounds: u64) {
     }
 }
 
-/// Turns a CPU on at [`first_instruction`] and waits in WFI for the armed timer; returns the count before the call and
+/// Turns a CPU on at [`stub`] and waits in WFI for the armed timer; returns the count before the call and
 /// PSCI's answer.
 pub fn cpu_on(mpidr: u64) -> (u64, i64) {
     macro_rules! by {
@@ -266,7 +208,7 @@ pub fn cpu_on(mpidr: u64) -> (u64, i64) {
             unsafe {
                 asm!("isb", "mrs {start}, cntvct_el0", $conduit, "adr x16, 2f", "msr daifclr, #2", "3: wfi", "b 3b",
                     "2:", start = out(reg) start,
-                    inout("x0") psci::CPU_ON => result, inout("x1") mpidr => _, inout("x2") first_instruction() => _,
+                    inout("x0") psci::CPU_ON => result, inout("x1") mpidr => _, inout("x2") stub::address() => _,
                     inout("x3") MAILBOX.address() => _, out("x4") _, out("x5") _, out("x6") _, out("x7") _, out("x8") _,
                     out("x9") _, out("x10") _, out("x11") _, out("x12") _, out("x13") _, out("x14") _, out("x15") _,
                     out("x16") _, out("x17") _, options(nostack))

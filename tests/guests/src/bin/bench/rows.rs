@@ -240,7 +240,7 @@ fn sgi_to_wfi() -> Option<u64> {
     MAILBOX.clear();
     timer::arm_virtual(timer::now() + ticks(PATIENCE_NS));
     let (start, _) = paths::send_and_wait(to_peer());
-    Some(nanoseconds(MAILBOX.take()?.saturating_sub(start)))
+    Some(nanoseconds(MAILBOX.stamp()?.saturating_sub(start)))
 }
 
 fn sgi_ping_pong() -> Option<u64> {
@@ -253,7 +253,7 @@ fn cpu_on() -> Option<u64> {
     let affinity = peer_affinity();
     timer::arm_virtual(timer::now() + ticks(PATIENCE_NS));
     let (start, answer) = paths::cpu_on(affinity);
-    let stamp = MAILBOX.take()?;
+    let stamp = MAILBOX.stamp()?;
     let off = timer::within_ms(1000, || psci::affinity_info(affinity) == psci::AFFINITY_OFF);
     (answer == psci::SUCCESS && off).then(|| nanoseconds(stamp.saturating_sub(start)))
 }
@@ -265,7 +265,7 @@ fn cpu_off() -> Option<u64> {
     }
     rest(PATIENCE_NS);
     let end = paths::poll_until_off(to_peer(), peer_affinity());
-    Some(nanoseconds(end.saturating_sub(MAILBOX.take()?)))
+    Some(nanoseconds(end.saturating_sub(MAILBOX.stamp()?)))
 }
 
 fn start_peer(row: &Row) -> bool {
