@@ -29,9 +29,9 @@ const REVISION: u8 = 2;
 const PRESENT_AND_ENABLED: u8 = 0x0f;
 
 /// At most this much AML for all that is in the table once, for a boot vCPU, and for a vCPU in reserve.
-const FIXED_SIZE: usize = 640;
+const FIXED_SIZE: usize = 448;
 const BOOT_VCPU_SIZE: usize = 48;
-const SPARE_VCPU_SIZE: usize = 152;
+const SPARE_VCPU_SIZE: usize = 144;
 
 /// vCPUs per reopened scope: bounds what is copied while AML packages are nested.
 const VCPUS_PER_SCOPE: u16 = 16;
