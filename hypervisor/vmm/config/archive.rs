@@ -190,17 +190,14 @@ impl<'a> Entry<'a> {
 fn field(header: &[u8], index: usize) -> Option<u32> {
     const DIGITS: usize = 8;
     const MAGIC_BYTES: usize = 6;
-    let start = MAGIC_BYTES + index * DIGITS;
-    header
-        .get(start..start + DIGITS)?
-        .iter()
-        .try_fold(0_u32, |value, digit| {
-            let digit = char::from(*digit).to_digit(16)?;
-            Some(value << 4 | digit)
-        })
+    let digits = header.get(MAGIC_BYTES..)?.chunks_exact(DIGITS).nth(index)?;
+    digits.iter().try_fold(0_u32, |value, digit| {
+        let digit = char::from(*digit).to_digit(16)?;
+        Some(value << 4 | digit)
+    })
 }
 
 /// Rounds an offset up to where the next part starts.
 fn aligned(offset: usize) -> Option<usize> {
-    Some(offset.checked_add(ALIGNMENT - 1)? & !(ALIGNMENT - 1))
+    offset.checked_next_multiple_of(ALIGNMENT)
 }

@@ -44,7 +44,7 @@ pub enum Problem {
     },
     /// It is not a multiple of this.
     NotMultipleOf(u64),
-    /// It is not a VM's name: 1 to 31 of `a` to `z`, `0` to `9` and `-`.
+    /// It is not a VM's name: 1 to 31 of `a` to `z`, `0` to `9` and `-`, the first a letter.
     NotName,
     /// It is longer than this many bytes.
     TooLong(usize),
@@ -70,7 +70,9 @@ impl fmt::Display for Problem {
             Self::NotOneOf(words) => write!(f, "is not one of {}", words.join(", ")),
             Self::OutOfRange { min, max } => write!(f, "is not between {min} and {max}"),
             Self::NotMultipleOf(unit) => write!(f, "is not a multiple of {unit}"),
-            Self::NotName => f.write_str("is not a name (1 to 31 of a-z, 0-9 and -)"),
+            Self::NotName => {
+                f.write_str("is not a name (1 to 31 of a-z, 0-9 and -, the first a letter)")
+            }
             Self::TooLong(max) => write!(f, "is longer than {max} bytes"),
             Self::NotPrintable => f.write_str("holds a character that is not printable ASCII"),
             Self::NoSuchFile => f.write_str("is not a file of the bundle"),

@@ -3,6 +3,10 @@
 //! A bundle is one file that the boot loader passes as initrd: an [`Archive`] with a device tree named
 //! [`MANIFEST_FILE`] and the images it names. `docs/manifest.md` is the schema; `cargo xtask bundle` packs one and
 //! checks it with this very code. A VM that is wrong does not keep the others from starting.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 mod archive;
 mod error;

@@ -3,9 +3,11 @@
 use std::string::{String, ToString};
 use std::vec::Vec;
 
+use proptest::prelude::*;
 use vm_fdt::FdtWriter;
 
 use super::*;
+use crate::ids::{PcpuId, VcpuId};
 
 /// A value of a property.
 #[derive(Clone, Debug)]
@@ -138,5 +140,432 @@ fn every_wrong_value_is_named_and_spares_the_other_vm() {
         );
         assert_eq!(&error.problem, problem, "{name} = {value:?}");
         assert_eq!(good.name.as_str(), "good");
+    }
+}
+
+#[test]
+fn every_value_is_understood() {
+    let properties = Vec::from([
+        ("kernel", Text("kernel")),
+        ("initrd", Text("initrd")),
+        ("command-line", Text("console=ttyAMA0 quiet")),
+        ("memory", U64(1 << 30)),
+        ("memory-base", U64(0x1_0000_0000)),
+        ("boot-vcpus", U32(2)),
+        ("max-vcpus", U64(512)),
+        ("cpus", Cells(&[3, 1])),
+        ("firmware", Text("fdt")),
+        ("autostart", Text("no")),
+        ("on-reset", Text("boot-set")),
+        ("spis", U32(960)),
+        ("reserve-idle", Text("psci-off")),
+    ]);
+    let manifest = parse(&manifest(&[("a-0", properties)]));
+    let vm = manifest.vms[0].as_ref().expect("a VM");
+    assert_eq!(
+        (vm.initrd.as_deref(), vm.command_line.as_str()),
+        (Some("initrd"), "console=ttyAMA0 quiet")
+    );
+    assert_eq!(
+        (vm.memory_bytes, vm.memory_base.get(), vm.spis),
+        (1 << 30, 0x1_0000_0000, 960)
+    );
+    assert_eq!((vm.boot_vcpus, vm.max_vcpus, vm.autostart), (2, 512, false));
+    assert_eq!(
+        (vm.firmware, vm.on_reset, vm.reserve_idle),
+        (Firmware::Fdt, OnReset::BootSet, ReserveIdle::PsciOff)
+    );
+    let pinned: Vec<Option<PcpuId>> = (0..3)
+        .map(|vcpu| vm.placement.pinned(VcpuId::new(vcpu)))
+        .collect();
+    assert_eq!(pinned, [3, 1, 3].map(|cpu| Some(PcpuId::new(cpu))));
+    assert_eq!(Placement::Auto.pinned(VcpuId::new(0)), None);
+}
+
+#[test]
+fn acpi_off_is_a_word_and_means_fdt() {
+    for (line, firmware) in [
+        ("acpi=off", Firmware::Fdt),
+        ("quiet acpi=off root=/dev/vda", Firmware::Fdt),
+        ("acpi=offline", Firmware::Acpi),
+        ("xacpi=off", Firmware::Acpi),
+        ("acpi=force", Firmware::Acpi),
+    ] {
+        let mut properties = minimal();
+        properties.extend([("firmware", Text("acpi")), ("command-line", Text(line))]);
+        let manifest = parse(&manifest(&[("vm", properties)]));
+        assert_eq!(
+            manifest.vms[0].as_ref().map(|vm| vm.firmware),
+            Ok(firmware),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn what_must_be_there_is_missed() {
+    for (name, _) in minimal() {
+        let properties = minimal()
+            .into_iter()
+            .filter(|(other, _)| *other != name)
+            .collect();
+        let error = parse(&manifest(&[("vm", properties)]))
+            .vms
+            .remove(0)
+            .expect_err(name);
+        assert_eq!(
+            (error.property.as_str(), error.problem),
+            (name, Problem::Missing)
+        );
+    }
+    assert_eq!(
+        parse(&manifest(&[])).problems.len(),
+        1,
+        "a manifest without VMs"
+    );
+}
+
+#[test]
+fn names_are_checked_and_used_once() {
+    let longest = "a23456789012345678901234567890a";
+    let cases = [
+        ("a", true),
+        ("x-0", true),
+        (longest, true),
+        ("Linux", false),
+        ("a.b", false),
+        ("a_b", false),
+        ("a@1", false),
+    ];
+    for (name, is_good) in cases {
+        let vms = parse(&manifest(&[(name, minimal())])).vms;
+        let problem = vms[0].as_ref().err().map(|error| error.problem.clone());
+        assert_eq!(problem, (!is_good).then_some(Problem::NotName), "{name}");
+    }
+    assert!(
+        VmName::new("").is_none()
+            && VmName::new("0x").is_none()
+            && VmName::new("-x").is_none()
+            && VmName::new(&"a".repeat(32)).is_none()
+    );
+    let twice = parse(&manifest(&[
+        ("same", minimal()),
+        ("same", minimal()),
+        ("other", minimal()),
+    ]))
+    .vms;
+    let [Ok(_), Err(error), Ok(_)] = &twice[..] else {
+        panic!("{twice:?}")
+    };
+    assert_eq!(
+        (error.node.as_str(), &error.problem),
+        ("/vms/same", &Problem::Duplicate)
+    );
+}
+
+#[test]
+fn more_boot_vcpus_than_possible_ones_are_refused() {
+    let mut properties = minimal();
+    properties.extend([("boot-vcpus", U32(4)), ("max-vcpus", U32(2))]);
+    let error = parse(&manifest(&[("vm", properties)]))
+        .vms
+        .remove(0)
+        .expect_err("an error");
+    let expected = "manifest.dtb: /vms/vm: `max-vcpus` = 2 is not between 4 and 512";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn the_machine_sets_limits_too() {
+    let gic = |version| match version {
+        2 => crate::host::describe(include_bytes!("../host/testdata/virt-gic2-4.dtb")),
+        _ => crate::host::describe(include_bytes!("../host/testdata/virt-gic3-4.dtb")),
+    };
+    let check = |name, value, version: u8| {
+        let mut properties = minimal();
+        properties.push((name, value));
+        let vm = parse(&manifest(&[("vm", properties)]))
+            .vms
+            .remove(0)
+            .expect("a VM");
+        vm.check_host(&gic(version).expect("QEMU's tree"))
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(check("cpus", Cells(&[0, 3]), 3), Ok(()));
+    let error = "manifest.dtb: /vms/vm: `cpus` = 4 is not between 0 and 3";
+    assert_eq!(check("cpus", Cells(&[0, 4]), 3), Err(error.to_string()));
+    assert_eq!(
+        (check("max-vcpus", U32(8), 2), check("max-vcpus", U32(9), 3)),
+        (Ok(()), Ok(()))
+    );
+    let error = "manifest.dtb: /vms/vm: `max-vcpus` = 9 is not between 1 and 8";
+    assert_eq!(check("max-vcpus", U32(9), 2), Err(error.to_string()));
+}
+
+#[test]
+fn options_come_from_the_manifest_and_then_from_the_boot_loader() {
+    let mut options = Options::default();
+    let expected = Options {
+        scrub: Scrub::Release,
+        log: log::LevelFilter::Info,
+        autostart: true,
+    };
+    assert_eq!(options, expected);
+    let wrong = options.apply_bootargs(
+        "quiet bullpen.scrub=boot bullpen.log=loud bullpen.autostart=no bullpen.x bullpen.",
+    );
+    let expected = Options {
+        scrub: Scrub::Boot,
+        log: log::LevelFilter::Info,
+        autostart: false,
+    };
+    assert_eq!(options, expected);
+    let wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        wrong,
+        [
+            "bootargs: `bullpen.log` = loud is not one of off, error, warn, info, debug, trace",
+            "bootargs: `bullpen.x` is not known",
+            "bootargs: `bullpen.` is not known",
+        ]
+    );
+}
+
+/// Writes one entry of an archive, its name padded with this many further NULs.
+fn entry(name: &str, mode: u32, content: &[u8], nuls: usize) -> Vec<u8> {
+    let (size, name_size) = (content.len(), name.len() + 1 + nuls);
+    let mut bytes = std::format!(
+        "07070100000001{mode:08x}{:032}{size:08x}{:032}{name_size:08x}{:08}",
+        0,
+        0,
+        0
+    )
+    .into_bytes();
+    bytes.extend(name.as_bytes());
+    bytes.resize(bytes.len() + 1 + nuls, 0);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes.extend(content);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+const REGULAR: u32 = 0o100_644;
+
+/// An archive of these files.
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = files
+        .iter()
+        .flat_map(|(name, content)| entry(name, REGULAR, content, 7))
+        .collect();
+    bytes.extend(entry("TRAILER!!!", 0, b"", 0));
+    bytes
+}
+
+#[test]
+fn archives_give_their_files_by_name() {
+    let mut bytes = entry(".", 0o040_755, b"", 0);
+    bytes.extend(entry("./a", REGULAR, b"one", 0));
+    bytes.extend(entry("dir/b", REGULAR, b"two--", 100));
+    bytes.extend(entry("link", 0o120_777, b"a", 0));
+    bytes.extend(entry("TRAILER!!!", 0, b"", 0));
+    bytes.extend([0; 512]);
+    let archive = Archive::parse(&bytes).expect("an archive");
+    assert_eq!(
+        (archive.file("a"), archive.file("dir/b")),
+        (Some(&b"one"[..]), Some(&b"two--"[..]))
+    );
+    assert_eq!(
+        (archive.file("link"), archive.file("."), archive.file("c")),
+        (None, None, None)
+    );
+    assert_eq!(archive.files().len(), 2);
+}
+
+#[test]
+fn damaged_archives_are_named() {
+    let whole = archive(&[("a", b"contents"), ("b", b"")]);
+    let parse = |bytes: &[u8]| {
+        Archive::parse(bytes)
+            .map(|archive| archive.files().len())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(parse(&whole), Ok(2));
+    assert_eq!(
+        parse(&[]),
+        Err("no cpio (newc) header at byte 0".to_string())
+    );
+    assert_eq!(
+        parse(&whole[..100]),
+        Err("archive ends inside entry \"\"".to_string())
+    );
+    assert_eq!(
+        parse(&whole[..125]),
+        Err("archive ends inside entry \"a\"".to_string())
+    );
+    assert!(parse(&whole[..whole.len() / 2]).is_err());
+    let twice = archive(&[("a", b""), ("./a", b"")]);
+    assert_eq!(
+        parse(&twice),
+        Err("archive has two entries named \"a\"".to_string())
+    );
+    let broken = |at: usize, bytes: &[u8]| {
+        let mut broken = whole.clone();
+        broken[at..at + bytes.len()].copy_from_slice(bytes);
+        parse(&broken)
+    };
+    assert_eq!(
+        broken(54, b"zzzzzzzz"),
+        Err("malformed cpio header at byte 0".to_string())
+    );
+    assert_eq!(
+        broken(54, b"ffffffff"),
+        Err("archive ends inside entry \"a\"".to_string())
+    );
+    assert_eq!(
+        broken(94, b"00000000"),
+        Err("malformed cpio header at byte 0".to_string())
+    );
+    assert_eq!(
+        broken(94, b"ffffffff"),
+        Err("malformed cpio header at byte 0".to_string())
+    );
+    assert_eq!(
+        broken(110, &[0xff]),
+        Err("malformed cpio header at byte 0".to_string())
+    );
+    assert_eq!(
+        broken(0, b"070707"),
+        Err("no cpio (newc) header at byte 0".to_string())
+    );
+    let endless: Vec<u8> = (0..2000)
+        .flat_map(|_| entry("d", 0o040_755, b"", 0))
+        .collect();
+    assert_eq!(
+        parse(&endless),
+        Err("archive has more than 1024 entries".to_string())
+    );
+}
+
+#[test]
+fn what_is_no_bundle_is_named_with_the_remedy() {
+    let cases: &[(&[u8], &str)] = &[
+        (
+            b"",
+            "the initrd is empty, not a bundle: pass the file that `cargo xtask bundle` writes",
+        ),
+        (b"\x1f\x8b\x08", "is a gzip file, not a bundle"),
+        (b"MZ", "is a kernel, not a bundle"),
+        (b"[[vm]]", "is a text file, perhaps the manifest's source"),
+        (
+            b"\0\0\0\0",
+            "is a damaged bundle: no cpio (newc) header at byte 0",
+        ),
+    ];
+    for (initrd, expected) in cases {
+        let error = Bundle::open(initrd).expect_err(expected).to_string();
+        assert!(
+            error.contains(expected),
+            "{error}\nshould contain {expected}"
+        );
+    }
+    let initramfs = archive(&[("init", b"#!/bin/sh")]);
+    assert_eq!(
+        Bundle::open(&initramfs).err(),
+        Some(BundleError::NoManifest)
+    );
+    let garbage = archive(&[(MANIFEST_FILE, b"garbage.")]);
+    let error = Bundle::open(&garbage).expect_err("no manifest").to_string();
+    assert!(
+        error.starts_with("manifest.dtb: /: not a manifest: not a device tree"),
+        "{error}"
+    );
+    let mut writer = FdtWriter::new().expect("a tree");
+    let root = writer.begin_node("").expect("root");
+    writer
+        .property_string("compatible", "bullpen,manifest-9")
+        .expect("compatible");
+    writer.end_node(root).expect("end");
+    let newer = archive(&[(MANIFEST_FILE, &writer.finish().expect("a tree"))]);
+    let error = Bundle::open(&newer)
+        .expect_err("another version")
+        .to_string();
+    assert!(
+        error.contains("= bullpen,manifest-9 is not one of bullpen,manifest-1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_bundle_is_opened() {
+    let dtb = manifest(&[("linux", minimal())]);
+    let initrd = archive(&[(MANIFEST_FILE, &dtb), ("kernel", b"code")]);
+    let bundle = Bundle::open(&initrd).expect("a bundle");
+    let vm = bundle.manifest.vms[0].as_ref().expect("a VM");
+    assert_eq!(bundle.archive.file(&vm.kernel), Some(&b"code"[..]));
+}
+
+/// What a manifest promises of each VM that it lets through.
+fn check(vm: &VmConfig) {
+    assert!(VmName::new(vm.name.as_str()).is_some());
+    assert!(1 <= vm.boot_vcpus && vm.boot_vcpus <= vm.max_vcpus && vm.max_vcpus <= MAX_VCPUS);
+    assert!(vm.memory_bytes >= MIN_MEMORY && vm.memory_bytes.is_multiple_of(MEMORY_UNIT));
+    assert!(vm.memory_base >= DEFAULT_MEMORY_BASE && vm.memory_base.is_aligned(MEMORY_UNIT));
+    assert!(vm.memory_base.get() + vm.memory_bytes <= MEMORY_LIMIT.get());
+    assert!((MIN_SPIS..=MAX_SPIS).contains(&vm.spis) && vm.spis.is_multiple_of(32));
+    assert!(vm.command_line.len() <= MAX_COMMAND_LINE);
+}
+
+proptest! {
+    #[test]
+    fn damaged_bundles_never_panic(
+        bytes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        length in any::<prop::sample::Index>(),
+        is_cut in any::<bool>(),
+    ) {
+        let dtb = manifest(&[("one", minimal()), ("two", minimal())]);
+        let mut initrd = archive(&[(MANIFEST_FILE, &dtb), ("kernel", b"code")]);
+        for (at, byte) in bytes {
+            let at = at.index(initrd.len());
+            initrd[at] = byte;
+        }
+        if is_cut {
+            initrd.truncate(length.index(initrd.len()));
+        }
+        match Bundle::open(&initrd) {
+            Ok(bundle) => bundle.manifest.vms.iter().flatten().for_each(check),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn any_numbers_are_survived(
+        memory in prop_oneof![any::<u64>(), (0_u64..200_000).prop_map(|units| units * MEMORY_UNIT)],
+        base in prop_oneof![any::<u64>(), (0_u64..200_000).prop_map(|units| units * MEMORY_UNIT)],
+        boot in 0_u32..600,
+        max in 0_u32..600,
+        spis in 0_u32..1100,
+    ) {
+        let properties = Vec::from([
+            ("kernel", Text("kernel")),
+            ("memory", U64(memory)),
+            ("memory-base", U64(base)),
+            ("boot-vcpus", U32(boot)),
+            ("max-vcpus", U32(max)),
+            ("spis", U32(spis)),
+        ]);
+        let manifest = parse(&manifest(&[("vm", properties)]));
+        manifest.vms.iter().flatten().for_each(check);
+    }
+
+    #[test]
+    fn any_bytes_are_no_archive_or_one(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let mut cpio = Vec::from(*b"070701");
+        cpio.extend(&bytes);
+        let _ = (Archive::parse(&bytes), Archive::parse(&cpio));
+    }
+
+    #[test]
+    fn any_bootargs_are_survived(line in "( |bullpen\\.|log|scrub|=|boot|[a-z]){0,40}") {
+        let _ = Options::default().apply_bootargs(&line);
     }
 }

@@ -31,7 +31,7 @@ pub const MAX_SPIS: u16 = 960;
 /// Shared peripheral interrupts unless the manifest says otherwise.
 pub const DEFAULT_SPIS: u16 = 64;
 
-/// A VM's name: 1 to 31 of `a` to `z`, `0` to `9` and `-`.
+/// A VM's name: 1 to 31 of `a` to `z`, `0` to `9` and `-`, the first a letter (as device trees want it).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VmName(String);
 
@@ -40,7 +40,8 @@ impl VmName {
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
-        ((1..=MAX_NAME).contains(&text.len()) && text.bytes().all(allowed))
+        let is_name = text.len() <= MAX_NAME && text.bytes().all(allowed);
+        (is_name && text.starts_with(|first: char| first.is_ascii_lowercase()))
             .then(|| Self(text.into()))
     }
 

@@ -4,6 +4,10 @@
 //! `fdt` crate walks the blob with its fallible parser; this file checks the header first (the crate trusts its offsets),
 //! bounds size, depth and node count, and adds what the crate lacks: full paths, all ancestors, address translation
 //! through every bus, and the memory reservation block. Layout: Devicetree Specification v0.4, chapter 5.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 mod error;
 mod node;
@@ -127,7 +131,7 @@ pub fn declared_size(start: &[u8]) -> Option<usize> {
 fn check_header(blob: &[u8]) -> Result<&[u8], TreeError> {
     let present = blob.len() as u64;
     let field = |index: usize| {
-        word(blob, index * 4).ok_or(TreeError::Truncated {
+        word(blob, index.saturating_mul(4)).ok_or(TreeError::Truncated {
             declared: HEADER_BYTES as u64,
             present,
         })
@@ -147,7 +151,8 @@ fn check_header(blob: &[u8]) -> Result<&[u8], TreeError> {
     if version < VERSION || oldest > VERSION {
         return Err(TreeError::Version(version));
     }
-    let inside = |offset: u32, size: u32| u64::from(offset) + u64::from(size) <= declared;
+    let inside =
+        |offset: u32, size: u32| u64::from(offset).saturating_add(u64::from(size)) <= declared;
     let (structure, structure_size) = (field(2)?, field(9)?);
     if !inside(structure, structure_size) || u64::from(structure_size) < MIN_STRUCTURE_BYTES {
         return Err(TreeError::Block("structure"));

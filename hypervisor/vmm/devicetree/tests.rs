@@ -153,11 +153,7 @@ fn with_header(mut blob: Vec<u8>, index: usize, value: u32) -> Vec<u8> {
 fn every_lie_of_a_header_is_named() {
     let blob = buses();
     let size = blob.len() as u32;
-    let parse = |blob: Vec<u8>| {
-        Tree::parse(&blob)
-            .map(|tree| tree.nodes().count())
-            .map_err(|error| error.clone())
-    };
+    let parse = |blob: Vec<u8>| Tree::parse(&blob).map(|tree| tree.nodes().count());
     assert_eq!(
         parse(Vec::new()),
         Err(TreeError::Truncated {

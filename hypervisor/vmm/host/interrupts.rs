@@ -56,8 +56,8 @@ fn decode(node: &Node<'_, '_>, parent: &Node<'_, '_>, index: usize) -> Option<u3
     let start = index.checked_mul(cells)?.checked_mul(4)?;
     let mut entry = Cells(node.property("interrupts")?.get(start..)?);
     match (entry.cell()?, entry.cell()?) {
-        (KIND_SPI, number) if number < SPIS => Some(FIRST_SPI + number),
-        (KIND_PPI, number) if number < PPIS => Some(FIRST_PPI + number),
+        (KIND_SPI, number) if number < SPIS => number.checked_add(FIRST_SPI),
+        (KIND_PPI, number) if number < PPIS => number.checked_add(FIRST_PPI),
         _ => None,
     }
 }

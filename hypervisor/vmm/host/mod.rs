@@ -4,6 +4,10 @@
 //! touches the machine. What the hypervisor cannot run without (memory, CPUs, an interrupt controller with
 //! virtualization, timers) is an error that names node, property and value; the rest is a warning and left out.
 //! The boards room adds what a tree cannot say.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 mod chosen;
 mod cpus;

@@ -96,7 +96,7 @@ impl Elf {
         let mut segments = Vec::new();
         let mut physical_entry = None;
         for index in 0..count {
-            let header = table.checked_add(u64::from(index) * u64::from(entry_bytes));
+            let header = table.checked_add(u64::from(index).saturating_mul(u64::from(entry_bytes)));
             let header = header.ok_or(LoadError::Header {
                 field: "e_phoff",
                 value: table,

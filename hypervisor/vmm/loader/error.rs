@@ -73,7 +73,7 @@ impl fmt::Display for LoadError {
             } => {
                 write!(
                     f,
-                    "does not fit the guest's RAM: {what} needs {needed} bytes, {available} are free"
+                    "does not fit the guest's RAM: {what} needs {needed} of {available} free bytes"
                 )
             }
         }

@@ -70,7 +70,7 @@ impl Image {
         }
         let offset = match image_size {
             0 => LEGACY_TEXT_OFFSET,
-            _ if text_offset < MIN_OFFSET => text_offset + BASE_ALIGNMENT,
+            _ if text_offset < MIN_OFFSET => text_offset.saturating_add(BASE_ALIGNMENT),
             _ => text_offset,
         };
         Ok(Self {

@@ -3,6 +3,10 @@
 //! [`recognise`] tells what a file is, [`plan`] decides where everything goes; nothing is copied here. The plan is a
 //! list of copies and ranges to clear, so that an image goes from the bundle to the guest in one copy.
 //! The formats are [`image`] (arm64 Linux) and [`elf`]; anything else without a known signature is a raw binary.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
 
 mod elf;
 mod error;

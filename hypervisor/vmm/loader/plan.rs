@@ -213,7 +213,7 @@ impl Placed {
             {
                 zeros.push(GuestRange {
                     base,
-                    size: segment.memory_bytes - file_bytes,
+                    size: segment.memory_bytes.saturating_sub(file_bytes),
                 });
             }
         }
@@ -237,9 +237,12 @@ impl Placed {
     }
 }
 
-/// Rounds up to a multiple of a power of two, or to the largest one there is.
+/// Rounds up to a multiple of `alignment`; what cannot be is more than any memory.
 const fn align_up(value: u64, alignment: u64) -> u64 {
-    value.saturating_add(alignment - 1) & !(alignment - 1)
+    match value.checked_next_multiple_of(alignment) {
+        Some(aligned) => aligned,
+        None => u64::MAX,
+    }
 }
 
 /// Places the firmware tables: for an ELF program at the start of RAM if they fit there, else at the top.
@@ -259,11 +262,12 @@ fn place_firmware(
     }
     let available = ram.end().saturating_sub(taken.end());
     let no_room = LoadError::NoRoom {
-        what: "the firmware tables",
+        what: "firmware",
         needed: size,
         available,
     };
-    let base = ram.end().checked_sub(size).ok_or(no_room.clone())? & !(FIRMWARE_ALIGNMENT - 1);
+    let base =
+        ram.end().checked_sub(size).ok_or(no_room.clone())? & !FIRMWARE_ALIGNMENT.wrapping_sub(1);
     match base >= taken.end() {
         true => Ok(GuestRange {
             base: GuestPhys::new(base),

@@ -1,16 +1,19 @@
 //! Images, good and bad.
 
+use std::string::ToString;
 use std::vec::Vec;
 
+use proptest::prelude::*;
 use stage2::GuestPhys;
 
 use super::*;
 
 const MIB: u64 = 1 << 20;
+const RAM: u64 = 0x4000_0000;
 
-fn ram(size: u64) -> GuestRange {
+fn range(base: u64, size: u64) -> GuestRange {
     GuestRange {
-        base: GuestPhys::new(0x4000_0000),
+        base: GuestPhys::new(base),
         size,
     }
 }
@@ -25,30 +28,409 @@ fn image(bytes: usize, text_offset: u64, image_size: u64, flags: u64) -> Vec<u8>
     file
 }
 
+/// An ELF file with these segments (physical address, bytes in the file, bytes in memory), linked at `offset` above
+/// where it is loaded.
+fn elf(entry: u64, offset: u64, segments: &[(u64, u64, u64)]) -> Vec<u8> {
+    let mut file = Vec::from(*b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    file.extend([2_u16, 183].iter().flat_map(|half| half.to_le_bytes()));
+    file.extend(1_u32.to_le_bytes());
+    file.extend(
+        [entry + offset, 64, 0]
+            .iter()
+            .flat_map(|double| double.to_le_bytes()),
+    );
+    file.extend(0_u32.to_le_bytes());
+    file.extend(
+        [64, 56, segments.len() as u16, 0, 0, 0]
+            .iter()
+            .flat_map(|half| half.to_le_bytes()),
+    );
+    let mut start = 64 + 56 * segments.len() as u64;
+    for (address, file_bytes, memory_bytes) in segments {
+        file.extend([1_u32, 7].iter().flat_map(|word| word.to_le_bytes()));
+        let fields = [
+            start,
+            address + offset,
+            *address,
+            *file_bytes,
+            *memory_bytes,
+            4096,
+        ];
+        file.extend(fields.iter().flat_map(|double| double.to_le_bytes()));
+        start += file_bytes;
+    }
+    file.resize(start as usize, 0xee);
+    file
+}
+
+fn request(kernel: &[u8], ram_bytes: u64, initrd_bytes: u64, firmware_bytes: u64) -> Request<'_> {
+    Request {
+        ram: range(RAM, ram_bytes),
+        kernel,
+        initrd_bytes,
+        firmware_bytes,
+    }
+}
+
 #[test]
 fn a_linux_image_goes_two_mebibytes_up_and_its_tables_to_the_top() {
     let kernel = image(4096, 0, 34 * MIB, 0xa);
-    let request = Request {
-        ram: ram(512 * MIB),
-        kernel: &kernel,
-        initrd_bytes: 5000,
-        firmware_bytes: 70_000,
-    };
-    let plan = plan(&request).expect("a plan");
+    let plan = plan(&request(&kernel, 512 * MIB, 5000, 70_000)).expect("a plan");
     assert_eq!(plan.entry, GuestPhys::new(0x4020_0000));
+    assert_eq!(plan.kernel, range(0x4020_0000, 34 * MIB));
     assert_eq!(plan.page_size, PageSize::K4);
+    assert_eq!(plan.initrd, Some(range(RAM + 36 * MIB, 5000)));
+    assert_eq!(plan.firmware, range(0x6000_0000 - 0x2_0000, 0x2_0000));
+    let kernel = Copy {
+        source: Source::Kernel,
+        range: 0..4096,
+        to: GuestPhys::new(0x4020_0000),
+    };
+    let initrd = Copy {
+        source: Source::Initrd,
+        range: 0..5000,
+        to: GuestPhys::new(RAM + 36 * MIB),
+    };
     assert_eq!(
-        plan.initrd,
-        Some(GuestRange {
-            base: GuestPhys::new(0x4000_0000 + 36 * MIB),
-            size: 5000
-        })
+        (plan.copies, plan.zeros),
+        (Vec::from([kernel, initrd]), Vec::new())
     );
+}
+
+#[test]
+fn images_go_where_qemu_puts_them() {
+    let cases = [
+        // text_offset, image_size, where from the start of RAM
+        (0, 64, 2 * MIB),
+        (0xfff, 64, 2 * MIB + 0xfff),
+        (0x8_0000, 64, 0x8_0000),
+        (0, 0, 0x8_0000),
+        (u64::MAX, 0, 0x8_0000),
+    ];
+    for (text_offset, image_size, offset) in cases {
+        let kernel = image(64, text_offset, image_size, 0);
+        let plan = plan(&request(&kernel, 64 * MIB, 0, 1)).expect("a plan");
+        assert_eq!(
+            plan.entry.get() - RAM,
+            offset,
+            "text_offset {text_offset:#x}, image_size {image_size:#x}"
+        );
+    }
+    for (flags, page_size, big_endian) in [
+        (0, PageSize::Unspecified, false),
+        (0xb, PageSize::K4, true),
+        (0xc, PageSize::K16, false),
+        (0xe, PageSize::K64, false),
+    ] {
+        let Ok(Kernel::Image(image)) = recognise(&image(64, 0, 64, flags)) else {
+            panic!("an Image")
+        };
+        assert_eq!(
+            (image.page_size, image.big_endian),
+            (page_size, big_endian),
+            "{flags:#x}"
+        );
+    }
+}
+
+#[test]
+fn a_raw_binary_runs_from_its_first_byte() {
+    let kernel = [0x14; 100];
+    let plan = plan(&request(&kernel, 512 * MIB, 5000, 4096)).expect("a plan");
     assert_eq!(
-        plan.firmware,
-        GuestRange {
-            base: GuestPhys::new(0x6000_0000 - 0x2_0000),
-            size: 0x2_0000
+        (plan.entry, plan.kernel),
+        (GuestPhys::new(RAM + 0x8_0000), range(RAM + 0x8_0000, 100))
+    );
+    assert_eq!(plan.initrd, Some(range(RAM + 128 * MIB, 5000)));
+    assert_eq!(plan.firmware, range(RAM + 512 * MIB - 0x1_0000, 0x1_0000));
+}
+
+#[test]
+fn an_elf_file_is_loaded_by_physical_address_with_its_bss_cleared() {
+    let kernel = elf(
+        RAM + 0x10_0004,
+        0xffff_0000_0000_0000,
+        &[
+            (RAM + 0x20_0000, 0, 0x1000),
+            (RAM + 0x10_0000, 0x100, 0x300),
+        ],
+    );
+    let plan = plan(&request(&kernel, 64 * MIB, 10, 0x1_0000)).expect("a plan");
+    assert_eq!(plan.entry, GuestPhys::new(RAM + 0x10_0004));
+    assert_eq!(plan.kernel, range(RAM + 0x10_0000, 0x10_1000));
+    let text = Copy {
+        source: Source::Kernel,
+        range: 176..0x1b0,
+        to: GuestPhys::new(RAM + 0x10_0000),
+    };
+    assert_eq!(plan.copies.first(), Some(&text));
+    assert_eq!(
+        plan.zeros,
+        [
+            range(RAM + 0x10_0100, 0x200),
+            range(RAM + 0x20_0000, 0x1000)
+        ]
+    );
+    assert_eq!(plan.firmware, range(RAM, 0x1_0000), "as under QEMU");
+    assert_eq!(plan.initrd, Some(range(RAM + 4 * MIB, 10)));
+}
+
+#[test]
+fn an_elf_file_at_the_start_of_ram_has_its_tables_at_the_top() {
+    let kernel = elf(RAM, 0, &[(RAM, 4, 4)]);
+    let plan = plan(&request(&kernel, 64 * MIB, 0, 1)).expect("a plan");
+    assert_eq!(plan.firmware, range(RAM + 64 * MIB - 0x1_0000, 0x1_0000));
+}
+
+#[test]
+fn files_of_other_kinds_are_named() {
+    let at = |offset: usize, bytes: &[u8]| {
+        let mut file = std::vec![0; 0x400];
+        file[offset..offset + bytes.len()].copy_from_slice(bytes);
+        file
+    };
+    let mut zboot = at(0, b"MZ\0\0zimg");
+    zboot[24..28].copy_from_slice(b"gzip");
+    let cases: &[(Vec<u8>, &str)] = &[
+        (Vec::new(), "is empty"),
+        (
+            zboot,
+            "is an EFI zboot kernel: pack it with `cargo xtask bundle`",
+        ),
+        (at(0, b"\x1f\x8b\x08"), "is a gzip file: pack"),
+        (at(0, b"\x28\xb5\x2f\xfd"), "is a zstd file: pack"),
+        (at(0, b"\xfd7zXZ\0"), "is an xz file"),
+        (
+            at(0x24, b"\x18\x28\x6f\x01"),
+            "is a 32-bit Arm zImage, not an arm64 kernel",
+        ),
+        (at(0x202, b"HdrS"), "is an x86 Linux kernel"),
+        (at(0x30, b"RISCV\0\0\0"), "is a RISC-V Linux kernel"),
+        (at(0, b"MZ"), "is an EFI application without"),
+        (at(0, b"070701"), "is a cpio archive"),
+        (
+            at(0, b"\x7fELF\x01\x01"),
+            "is a 32-bit or big-endian ELF file",
+        ),
+        (
+            at(0, b"\x7fELF\x02\x02"),
+            "is a 32-bit or big-endian ELF file",
+        ),
+        (
+            at(0, b"\x7fELF\x02\x01"),
+            "is an ELF file for another processor",
+        ),
+        (Vec::from(*b"\x7fELF"), "ends before its ELF header does"),
+        (
+            image(64, 2 * MIB, 64, 0),
+            "has a header whose text_offset cannot be 0x200000",
+        ),
+        (
+            image(64, 0, 64, 0)[..60].to_vec(),
+            "ends before its Image header does",
+        ),
+    ];
+    for (file, expected) in cases {
+        let error = recognise(file).expect_err(expected).to_string();
+        assert!(
+            error.contains(expected),
+            "{error}\nshould contain {expected}"
+        );
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named_with_numbers() {
+    let small = image(64, 0, 30 * MIB, 0);
+    let cases: &[(Vec<u8>, u64, u64, u64, &str)] = &[
+        (
+            image(64, 0, 63 * MIB, 0),
+            64 * MIB,
+            0,
+            1,
+            "the kernel needs 66060288 of 65011712 free bytes",
+        ),
+        (
+            image(64, 0, 62 * MIB, 0),
+            64 * MIB,
+            0,
+            1,
+            "firmware needs 65536 of 0 free bytes",
+        ),
+        (
+            image(64, 0, u64::MAX, 0),
+            64 * MIB,
+            0,
+            1,
+            "the kernel needs 18446744073709551615 of",
+        ),
+        (
+            small.clone(),
+            64 * MIB,
+            33 * MIB,
+            1,
+            "the initrd needs 34603008 of 33488896 free bytes",
+        ),
+        (small.clone(), 64 * MIB, u64::MAX, 1, "the initrd needs"),
+        (small, 64 * MIB, 0, u64::MAX, "firmware needs"),
+        (
+            std::vec![1; 4096],
+            0x8_0000,
+            0,
+            1,
+            "the kernel needs 4096 of 0 free bytes",
+        ),
+        (
+            elf(RAM, 0, &[(RAM - 1, 4, 4)]),
+            64 * MIB,
+            0,
+            1,
+            "segment at 0x3fffffff of 0x4 bytes",
+        ),
+        (
+            elf(RAM, 0, &[(RAM, 4, 65 * MIB)]),
+            64 * MIB,
+            0,
+            1,
+            "segment at 0x40000000 of 0x4100000 bytes",
+        ),
+        (
+            elf(RAM, 0, &[(RAM, 4, 8), (RAM + 7, 1, 1)]),
+            64 * MIB,
+            0,
+            1,
+            "has two segments at 0x40000007",
+        ),
+    ];
+    for (kernel, ram, initrd, firmware, expected) in cases {
+        let error = plan(&request(kernel, *ram, *initrd, *firmware))
+            .expect_err(expected)
+            .to_string();
+        assert!(
+            error.contains(expected),
+            "{error}\nshould contain {expected}"
+        );
+    }
+}
+
+#[test]
+fn every_lie_of_an_elf_header_is_named() {
+    let good = elf(RAM, 0, &[(RAM, 4, 4)]);
+    let cases: &[(usize, &[u8], &str)] = &[
+        (16, &[1], "e_type cannot be 0x1"),
+        (24, &[1], "e_entry cannot be 0x40000001"),
+        (24, &[8], "e_entry cannot be 0x40000008"),
+        (32, &[0xff; 8], "ends before its program headers do"),
+        (54, &[57], "e_phentsize cannot be 0x39"),
+        (56, &[65], "e_phnum cannot be 0x41"),
+        (56, &[0], "e_entry"),
+        (56, &[2], "ends before its program headers do"),
+        (64 + 8, &[0xff; 8], "p_offset"),
+        (64 + 8, &[0xff], "ends before its segments do"),
+        (64 + 24, &[0xff; 8], "p_paddr"),
+        (64 + 32, &[5], "p_filesz cannot be 0x5"),
+    ];
+    for (offset, bytes, expected) in cases {
+        let mut file = good.clone();
+        file[*offset..offset + bytes.len()].copy_from_slice(bytes);
+        let error = recognise(&file).expect_err(expected).to_string();
+        let expected = expected.trim_end_matches(" do");
+        assert!(
+            error.contains(expected),
+            "{error}\nshould contain {expected}"
+        );
+    }
+}
+
+/// Checks what a plan promises: everything in RAM, in its file, and apart from all else.
+fn check(request: &Request<'_>, plan: &LoadPlan) {
+    let mut taken: Vec<GuestRange> = Vec::new();
+    for copy in &plan.copies {
+        let bytes = match copy.source {
+            Source::Kernel => request.kernel.len() as u64,
+            Source::Initrd => request.initrd_bytes,
+        };
+        assert!(copy.range.start < copy.range.end && copy.range.end as u64 <= bytes);
+        taken.push(range(copy.to.get(), copy.range.len() as u64));
+    }
+    taken.extend(&plan.zeros);
+    assert!(
+        taken
+            .iter()
+            .any(|part| part.contains(range(plan.entry.get(), 1))),
+        "the entry is loaded"
+    );
+    taken.push(plan.firmware);
+    for (index, part) in taken.iter().enumerate() {
+        assert!(request.ram.contains(*part), "{part:?}");
+        assert!(
+            taken
+                .iter()
+                .skip(index + 1)
+                .all(|other| !part.overlaps(*other)),
+            "{taken:?}"
+        );
+    }
+    assert!(
+        plan.firmware.base.is_aligned(64 << 10) && plan.firmware.size >= request.firmware_bytes
+    );
+    assert!(!plan.firmware.overlaps(plan.kernel));
+    if let Some(initrd) = plan.initrd {
+        assert!(!initrd.overlaps(plan.kernel) && !initrd.overlaps(plan.firmware));
+    }
+}
+
+/// Sizes around everything that matters.
+fn size() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        0_u64..64 * MIB,
+        any::<u64>(),
+        (0_u64..40).prop_map(|units| units * 2 * MIB)
+    ]
+}
+
+fn kernel() -> impl Strategy<Value = Vec<u8>> {
+    let address = || (0_u64..80 * MIB).prop_map(|offset| RAM - MIB + offset);
+    prop_oneof![
+        (64_usize..9000, 0..3 * MIB, size(), any::<u64>())
+            .prop_map(|(b, o, s, f)| image(b, o, s, f)),
+        (
+            prop::collection::vec((address(), 0_u64..5000, 0_u64..MIB), 1..6),
+            any::<prop::sample::Index>()
+        )
+            .prop_map(|(segments, entry)| elf(
+                segments[entry.index(segments.len())].0 & !3,
+                0,
+                &segments
+            )),
+        prop::collection::vec(any::<u8>(), 1..2000),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn nothing_ever_overlaps(kernel in kernel(), ram in size(), initrd in size(), firmware in size()) {
+        let request = request(&kernel, ram, initrd, firmware);
+        if let Ok(plan) = plan(&request) {
+            check(&request, &plan);
         }
-    );
+    }
+
+    #[test]
+    fn damaged_files_never_panic(
+        kernel in kernel(),
+        bytes in prop::collection::vec((0_usize..256, any::<u8>()), 0..16),
+        length in any::<prop::sample::Index>(),
+    ) {
+        let mut kernel = kernel;
+        for (at, byte) in bytes {
+            let at = at % kernel.len();
+            kernel[at] = byte;
+        }
+        kernel.truncate(length.index(kernel.len()) + 1);
+        let request = request(&kernel, 64 * MIB, 4096, 4096);
+        if let Ok(plan) = plan(&request) {
+            check(&request, &plan);
+        }
+    }
 }

@@ -268,3 +268,28 @@ fn what_is_wrong_is_said_with_table_key_and_value() {
         );
     }
 }
+
+#[test]
+fn the_documented_example_can_be_packed() {
+    let folder = Folder::new("example");
+    folder.write("images/Image", &image());
+    folder.write("images/initramfs.cpio", b"070701");
+    let text = include_str!("../../../docs/examples/two-linux.toml");
+    let manifest = ManifestToml::parse(text, Path::new("two-linux.toml")).expect("an example");
+    let bytes = pack_bytes(&manifest, &folder.0).expect("an example");
+    let bundle = config::Bundle::open(&bytes).expect("an example");
+    let vms: Vec<_> = bundle
+        .manifest
+        .vms
+        .iter()
+        .flatten()
+        .map(|vm| (vm.name.as_str(), vm.firmware))
+        .collect();
+    assert_eq!(
+        vms,
+        [
+            ("web", config::Firmware::Acpi),
+            ("batch", config::Firmware::Fdt)
+        ]
+    );
+}
