@@ -181,7 +181,7 @@ impl NibbleTable {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 #[cfg(all(loom, test))]
