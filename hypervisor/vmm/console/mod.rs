@@ -257,7 +257,7 @@ impl Console {
     /// Tells an event: a line on the control channel, and a notice at the prompt.
     pub fn event(&mut self, event: &Event, sinks: &mut Sinks<'_>) {
         let gone = matches!(event.what, What::VmOff(_) | What::VmReset(_));
-        if gone && self.mux.current() == Some(event.vm) {
+        if (gone || event.what == What::VmStart) && self.mux.current() == Some(event.vm) {
             self.mux.forget_typed();
         }
         let Some(dropped) = self.admit(event) else {

@@ -207,7 +207,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     /// Every request is told to the guest exactly once, unless it was withdrawn or replaced before the guest looked.
     #[test]
-    fn events_agree_with_a_simple_model(steps in proptest::collection::vec(step(), 1..200)) {
+    fn events_agree_with_a_simple_model(steps in proptest::collection::vec(step(), 1..80)) {
         let mut block = HotplugBlock::new(512);
         let (mut inserts, mut ejects, mut button) = (BTreeSet::new(), BTreeSet::new(), false);
         for step in steps {

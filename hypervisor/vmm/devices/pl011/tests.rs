@@ -282,7 +282,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     /// Whatever a guest does: no panic, every move of the line is told, the line is MIS, and the flags agree with each other.
     #[test]
-    fn line_moves_are_all_told(steps in proptest::collection::vec(step(), 1..300)) {
+    fn line_moves_are_all_told(steps in proptest::collection::vec(step(), 1..100)) {
         let mut uart = Pl011::new();
         let mut line = false;
         for step in steps {
@@ -307,7 +307,7 @@ proptest! {
 
     /// Bytes accepted while there was room arrive complete and in order, in both directions.
     #[test]
-    fn bytes_arrive_in_order(script in proptest::collection::vec((0u8..4, any::<u8>()), 1..400)) {
+    fn bytes_arrive_in_order(script in proptest::collection::vec((0u8..4, any::<u8>()), 1..200)) {
         let mut uart = Pl011::new();
         let (mut inbound, mut outbound) = (VecDeque::new(), VecDeque::new());
         for (what, byte) in script {
