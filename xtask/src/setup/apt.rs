@@ -7,6 +7,7 @@ use crate::{paths, process, say};
 use anyhow::{Context, bail, ensure};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The file that enables a further suite for the machine's own apt.
 const OUR_SOURCES: &str = "/etc/apt/sources.list.d/bullpen.sources";
@@ -50,13 +51,12 @@ pub(crate) fn install_from(packages: &[&str], suite: &str) -> anyhow::Result<()>
 
 /// Installs the first of several packages that this Debian has.
 pub(crate) fn install_first(alternatives: &[&str]) -> anyhow::Result<()> {
-    match alternatives
-        .iter()
-        .find(|package| candidate(package).is_some())
-    {
-        Some(package) => install(&[package]),
-        None => bail!("Debian here has none of: {}", alternatives.join(", ")),
+    for package in alternatives {
+        if candidate(package)?.is_some() {
+            return install(&[package]);
+        }
     }
+    bail!("Debian here has none of: {}", alternatives.join(", "))
 }
 
 fn install_with(packages: &[&str], options: &[&str]) -> anyhow::Result<()> {
@@ -65,14 +65,7 @@ fn install_with(packages: &[&str], options: &[&str]) -> anyhow::Result<()> {
         "missing: {}; install it by your system's package manager",
         packages.join(" ")
     );
-    let missing: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|package| candidate(package).is_none())
-        .collect();
-    if !missing.is_empty() {
-        update()?;
-    }
+    update_once()?;
     say::line(&format!("apt-get install {}", packages.join(" ")));
     let mut command = as_root("apt-get")?;
     command
@@ -89,13 +82,19 @@ fn install_with(packages: &[&str], options: &[&str]) -> anyhow::Result<()> {
         .args(options)
         .args(packages);
     process::capture(&mut command)
-        .with_context(|| {
-            format!(
-                "cannot install {}; run `apt-get update` and try again",
-                packages.join(" ")
-            )
-        })
+        .with_context(|| format!("cannot install {}", packages.join(" ")))
         .map(drop)
+}
+
+/// Reads the lists, if this process has not yet: old ones name files that an archive no longer has.
+fn update_once() -> anyhow::Result<()> {
+    static UPDATED: AtomicBool = AtomicBool::new(false);
+    if UPDATED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    update()?;
+    UPDATED.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 fn update() -> anyhow::Result<()> {
@@ -108,17 +107,16 @@ fn update() -> anyhow::Result<()> {
 }
 
 /// The version of a package that would be installed, if there is any.
-pub(crate) fn candidate(package: &str) -> Option<String> {
-    let text = process::capture(
-        Command::new("apt-cache")
-            .args(["policy", package])
-            .env("LC_ALL", "C"),
-    )
-    .ok()?;
+pub(crate) fn candidate(package: &str) -> anyhow::Result<Option<String>> {
+    update_once()?;
+    let mut policy = Command::new("apt-cache");
+    let text = process::capture(policy.args(["policy", package]).env("LC_ALL", "C"))?;
     let version = text
         .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "))?;
-    (version != "(none)").then(|| version.to_owned())
+        .find_map(|line| line.trim().strip_prefix("Candidate: "));
+    Ok(version
+        .filter(|version| *version != "(none)")
+        .map(str::to_owned))
 }
 
 /// A command that runs as root: directly, or by sudo.

@@ -41,7 +41,7 @@ pub(crate) fn ensure() -> anyhow::Result<()> {
 
 /// From the release itself where it is new enough, else from its backports.
 fn install() -> anyhow::Result<()> {
-    let release_has_it = apt::candidate(PACKAGE)
+    let release_has_it = apt::candidate(PACKAGE)?
         .and_then(|candidate| upstream(&candidate))
         .is_some_and(|version| version >= OLDEST);
     if release_has_it {

@@ -29,7 +29,7 @@ const LINKERS: [&str; 7] = [
     "ld.lld-14",
 ];
 const LINKER_PACKAGES: [&str; 2] = ["lld-22", "lld"];
-const REMEDY: &str = "no compiler for aarch64-unknown-none-softfloat: run `rustup target add aarch64-unknown-none-softfloat`";
+const RUSTUP_REMEDY: &str = "rustup target add aarch64-unknown-none-softfloat";
 
 /// A compiler that can build for the bare machine.
 pub(crate) enum Toolchain {
@@ -48,7 +48,7 @@ pub(crate) fn ensure() -> anyhow::Result<Toolchain> {
         return Ok(found);
     }
     if !apt::exists() {
-        bail!(REMEDY);
+        bail!("no compiler for {TARGET}: run `{RUSTUP_REMEDY}`");
     }
     say::step("installing the compiler for the bare machine", || {
         apt::install(&DEBIAN_PACKAGES)?;
@@ -60,7 +60,7 @@ pub(crate) fn ensure() -> anyhow::Result<Toolchain> {
     match find() {
         Some(found) => Ok(found),
         None => bail!(
-            "Debian's compiler here is older than {}.{}; {REMEDY}",
+            "Debian's compiler here is older than {}.{}: enable Debian's security archive in apt, or run `{RUSTUP_REMEDY}`",
             OLDEST_RUSTC.0,
             OLDEST_RUSTC.1
         ),
