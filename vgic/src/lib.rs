@@ -20,6 +20,8 @@ extern crate alloc;
 extern crate std;
 
 mod affinity;
+#[cfg(test)]
+mod fake;
 mod inbox;
 mod irq;
 mod list_register;

@@ -91,6 +91,14 @@ impl ListRegister {
         Self((self.0 & !clear) | set)
     }
 
+    /// Returns this value with another priority.
+    #[must_use]
+    #[inline]
+    pub const fn with_priority(self, priority: u8) -> Self {
+        let mask = 0xff << Self::PRIORITY_SHIFT;
+        Self((self.0 & !mask) | ((priority as u64) << Self::PRIORITY_SHIFT))
+    }
+
     /// Returns the state.
     #[must_use]
     #[inline]

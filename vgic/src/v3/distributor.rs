@@ -274,8 +274,13 @@ impl Distributor {
         let groups = self.groups();
         let takes = |word: SpiWord| word.is_deliverable(groups) && self.is_for(word, me);
         let (old, _) = self.swap(spi, |word| {
+            let soft = if word.has(SpiWord::LATCHED) {
+                SpiWord::SOFT
+            } else {
+                0
+            };
             if takes(word) {
-                word.with(0, SpiWord::LATCHED).held_by(me)
+                word.with(soft, SpiWord::LATCHED).held_by(me)
             } else {
                 word
             }
@@ -287,24 +292,29 @@ impl Distributor {
         }
     }
 
-    /// Gives up an SPI that the caller holds, with what is still pending (`latch`); tells its next taker.
-    pub(crate) fn release(&self, spi: IntId, latch: Latch, post: &mut impl FnMut(u16, Notice)) {
+    /// Gives up an SPI that the caller holds, and tells its next taker. `last` is what its list
+    /// register said: what is pending there, and not by its line alone, is latched again.
+    pub(crate) fn release(
+        &self,
+        spi: IntId,
+        last: ListRegister,
+        post: &mut impl FnMut(u16, Notice),
+    ) {
         let (_, new) = self.swap(spi, |word| {
-            let keep = matches!(latch, Latch::Pending) && !word.has(SpiWord::UNPEND);
-            word.with(if keep { SpiWord::LATCHED } else { 0 }, SpiWord::ACTIVE)
-                .released()
+            word.latched_from(last).with(0, SpiWord::ACTIVE).released()
         });
         self.announce(spi, new, post);
     }
-}
 
-/// What is left of an SPI when it leaves its list register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Latch {
-    /// Nothing: the guest has had it, or a line says what is pending.
-    Clear,
-    /// An edge that the guest has not seen.
-    Pending,
+    /// Takes what is pending back from the list register `last`; the caller holds the SPI further.
+    pub(crate) fn retract(&self, spi: IntId, last: ListRegister) {
+        self.swap(spi, |word| word.latched_from(last));
+    }
+
+    /// Makes the SPI active outside the list register `last`; the caller holds it further.
+    pub(crate) fn park(&self, spi: IntId, last: ListRegister) {
+        self.swap(spi, |word| word.latched_from(last).with(SpiWord::ACTIVE, 0));
+    }
 }
 
 fn participant_bit(vcpu: u16) -> u64 {

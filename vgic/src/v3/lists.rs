@@ -8,7 +8,7 @@
 //! (ICC_DIR_EL1). So at least one list register is pending whenever anything waits, and the
 //! maintenance interrupt cannot storm.
 
-use super::distributor::{Claim, Distributor, Latch};
+use super::distributor::{Claim, Distributor};
 use super::redistributor::{After, Owed, Redistributor, bit, bits, passes};
 use super::spi::SpiWord;
 use crate::irq::SPI_MAX;
@@ -96,6 +96,7 @@ impl Redistributor {
         let mut waiting = false;
         while let Some(best) = self.best(distributor, post) {
             if self.free == 0 && !self.make_room(distributor, lrs, best.priority, post) {
+                self.split(distributor, lrs, best.priority, post);
                 waiting = true;
                 break;
             }
@@ -240,10 +241,76 @@ impl Redistributor {
         owed
     }
 
-    /// Keeps an interrupt that is not open.
+    /// Raises an interrupt that is not open, or while others wait for a list register.
     #[cold]
-    pub(super) fn keep(&mut self, intid: IntId, value: ListRegister) {
+    pub(super) fn raise_waiting(
+        &mut self,
+        lrs: &mut impl ListRegisters,
+        intid: IntId,
+        value: ListRegister,
+    ) -> After {
+        // Cleared, then raised: what is in the list register may stay, a level as the line's.
         if value.wants_eoi() {
+            self.soft &= !(self.unpend & intid.bit());
+        }
+        self.unpend &= !intid.bit();
+        if self.open & intid.bit() == 0 {
+            self.keep(intid, value);
+            return After::Resume;
+        }
+        if let Some(slot) = self.find(intid) {
+            if !lrs.read(slot as usize).is_inactive() {
+                return self.merge(lrs, slot, intid, value);
+            }
+            self.vacate(lrs, slot);
+        }
+        self.keep(intid, value);
+        After::Settle
+    }
+
+    /// Raises an interrupt that the guest has in list register `slot`.
+    #[cold]
+    pub(super) fn merge(
+        &mut self,
+        lrs: &mut impl ListRegisters,
+        slot: u32,
+        intid: IntId,
+        raised: ListRegister,
+    ) -> After {
+        let current = lrs.read(slot as usize);
+        if current.is_hardware() {
+            // The physical interrupt comes again by itself once the guest has ended this one.
+            return After::Resume;
+        }
+        // An edge has to be remembered, a level is looked at again when the guest ends it.
+        let set = if raised.wants_eoi() {
+            ListRegister::EOI
+        } else {
+            ListRegister::PENDING
+        };
+        if !raised.wants_eoi() {
+            self.soft |= intid.bit();
+        }
+        lrs.write(slot as usize, current.with(set, 0));
+        // While others wait, what is pending and active may have to wait with them.
+        if self.waiting {
+            After::Settle
+        } else {
+            After::Resume
+        }
+    }
+
+    /// Keeps what is pending in the list register `lr`, unless a write of ICPENDR has cleared it meanwhile.
+    fn keep_listed(&mut self, intid: IntId, lr: ListRegister) {
+        if self.unpend & intid.bit() == 0 || lr.is_hardware() {
+            self.keep(intid, lr);
+        }
+        self.unpend &= !intid.bit();
+    }
+
+    /// Keeps an interrupt here.
+    pub(super) fn keep(&mut self, intid: IntId, value: ListRegister) {
+        if value.wants_eoi() && (self.soft | self.edge) & intid.bit() == 0 {
             return; // A level: `line` remembers it.
         }
         self.latched |= intid.bit();
@@ -280,6 +347,9 @@ impl Redistributor {
 
     /// Raises a level PPI.
     pub(super) fn raise_level(&mut self, lrs: &mut impl ListRegisters, intid: IntId) -> After {
+        if self.soft & intid.bit() != 0 && !lrs.read(self.slot_of(intid)).is_pending() {
+            self.soft &= !intid.bit();
+        }
         self.raise_as(lrs, intid, self.template(intid).with(ListRegister::EOI, 0))
     }
 
@@ -290,11 +360,16 @@ impl Redistributor {
         if !lr.wants_eoi() {
             return;
         }
-        // Not acknowledged: it is no longer pending. Acknowledged: nothing to look at when it ends.
-        if lr.is_active() {
-            lrs.write(slot as usize, lr.with(0, ListRegister::EOI));
-        } else {
+        // Nothing is to be looked at when it ends; and unless it was latched it is no longer pending.
+        let soft = lr.is_pending() && self.soft & intid.bit() != 0;
+        let lr = lr.with(
+            0,
+            ListRegister::EOI | if soft { 0 } else { ListRegister::PENDING },
+        );
+        if lr.is_inactive() {
             self.vacate(lrs, slot);
+        } else {
+            lrs.write(slot as usize, lr);
         }
     }
 
@@ -314,6 +389,7 @@ impl Redistributor {
         self.free |= bit(slot);
         if intid.is_private() {
             self.in_lr &= !intid.bit();
+            self.soft &= !intid.bit();
         }
     }
 
@@ -322,11 +398,11 @@ impl Redistributor {
         &mut self,
         distributor: &Distributor,
         spi: IntId,
-        latch: Latch,
+        last: ListRegister,
         post: &mut impl FnMut(u16, Notice),
     ) {
         let (me, candidates) = (self.index, &mut self.candidates);
-        distributor.release(spi, latch, &mut |vcpu, notice| {
+        distributor.release(spi, last, &mut |vcpu, notice| {
             if vcpu == me {
                 candidates.insert(spi)
             } else {
@@ -347,7 +423,7 @@ impl Redistributor {
             let intid = self.occupant(slot);
             self.vacate(lrs, slot);
             if !intid.is_private() {
-                self.release(distributor, intid, Latch::Clear, post);
+                self.release(distributor, intid, ListRegister::EMPTY, post);
             }
         }
     }
@@ -407,6 +483,7 @@ impl Redistributor {
         } else if self.line & !self.edge & bit != 0 {
             value = value.with(ListRegister::EOI, 0);
         }
+        self.soft |= self.latched & bit;
         self.latched &= !bit;
         self.linked &= !bit;
         self.place(lrs, slot, intid, value);
@@ -442,6 +519,23 @@ impl Redistributor {
         true
     }
 
+    /// Takes back what is pending besides being active, and less urgent than what waits: it must not
+    /// come first because it has a list register.
+    fn split(
+        &mut self,
+        distributor: &Distributor,
+        lrs: &mut impl ListRegisters,
+        priority: u8,
+        post: &mut impl FnMut(u16, Notice),
+    ) {
+        for slot in bits(self.used()) {
+            let lr = lrs.read(slot as usize);
+            if lr.is_active() && lr.is_pending() && lr.priority() >= priority {
+                self.take_back(distributor, lrs, slot, post);
+            }
+        }
+    }
+
     /// Takes a pending interrupt out of its list register; if it is active too, that part stays.
     pub(super) fn take_back(
         &mut self,
@@ -455,12 +549,16 @@ impl Redistributor {
             return self.take_back_private(lrs, slot, lr);
         }
         if lr.is_active() {
-            lrs.write(slot as usize, lr.with(0, ListRegister::PENDING));
-            distributor.swap(intid, |word| word.with(SpiWord::LATCHED, 0));
+            // Another vCPU may have to take what is latched as soon as this one ends.
+            lrs.write(
+                slot as usize,
+                lr.with(ListRegister::EOI, ListRegister::PENDING),
+            );
+            distributor.retract(intid, lr);
             return;
         }
         self.vacate(lrs, slot);
-        self.release(distributor, intid, latch_of(lr), post);
+        self.release(distributor, intid, lr, post);
     }
 
     pub(super) fn take_back_private(
@@ -473,28 +571,32 @@ impl Redistributor {
         if !lr.is_pending() {
             return;
         }
+        self.keep_listed(intid, lr);
         if lr.is_active() {
-            lrs.write(slot as usize, lr.with(0, ListRegister::PENDING));
+            lrs.write(
+                slot as usize,
+                lr.with(ListRegister::EOI, ListRegister::PENDING),
+            );
         } else {
             self.vacate(lrs, slot);
         }
-        self.keep(intid, lr);
     }
 
     /// Moves an active interrupt from its list register to this object.
     fn park(&mut self, distributor: &Distributor, lrs: &mut impl ListRegisters, slot: u32) {
         let (intid, lr) = (self.occupant(slot), lrs.read(slot as usize));
-        self.vacate(lrs, slot);
         if intid.is_private() {
+            if lr.is_pending() {
+                self.keep_listed(intid, lr);
+            }
             self.active |= intid.bit();
-            self.latched |= if lr.is_pending() { intid.bit() } else { 0 };
             self.parked_linked |= if lr.is_hardware() { intid.bit() } else { 0 };
             self.reopen();
         } else {
-            let pending = if lr.is_pending() { SpiWord::LATCHED } else { 0 };
-            distributor.swap(intid, |word| word.with(SpiWord::ACTIVE | pending, 0));
+            distributor.park(intid, lr);
             self.parked.insert(intid);
         }
+        self.vacate(lrs, slot);
     }
 
     /// Ends a parked interrupt.
@@ -506,7 +608,7 @@ impl Redistributor {
     ) -> Owed {
         if !intid.is_private() {
             self.parked.remove(intid);
-            self.release(distributor, intid, Latch::Clear, post);
+            self.release(distributor, intid, ListRegister::EMPTY, post);
             return Owed::NONE;
         }
         let owed = Owed(self.parked_linked & intid.bit());
@@ -544,6 +646,8 @@ impl Redistributor {
     }
 
     fn arm(&mut self, lrs: &mut impl ListRegisters, waiting: bool) {
+        self.waiting = waiting;
+        self.reopen();
         let mut events = 0;
         if waiting {
             events |= Maintenance::NO_PENDING;
@@ -590,17 +694,28 @@ impl Redistributor {
         let (spi, old) = (self.occupant(slot), lrs.read(slot as usize));
         if old.is_inactive() {
             self.vacate(lrs, slot);
-            self.release(distributor, spi, Latch::Clear, post);
+            self.release(distributor, spi, ListRegister::EMPTY, post);
             return;
         }
-        let asked = SpiWord::UNPEND | SpiWord::DEACTIVATE | SpiWord::ACTIVE | SpiWord::LATCHED;
-        let (word, _) = distributor.swap(spi, |word| word.with(0, asked));
-        let lr = updated(old, word);
+        let asked = SpiWord::UNPEND
+            | SpiWord::DEACTIVATE
+            | SpiWord::ACTIVE
+            | SpiWord::LATCHED
+            | SpiWord::SOFT;
+        let (word, _) = distributor.swap(spi, |word| {
+            let soft = if updated(old, word).1 {
+                SpiWord::SOFT
+            } else {
+                0
+            };
+            word.with(soft, asked)
+        });
+        let (lr, _) = updated(old, word);
         lrs.write(slot as usize, lr);
         let open = word.is_open(distributor.groups()) && distributor.is_for(word, self.index);
         if lr.is_inactive() {
             self.vacate(lrs, slot);
-            self.release(distributor, spi, Latch::Clear, post);
+            self.release(distributor, spi, ListRegister::EMPTY, post);
         } else if lr.is_pending() && !open {
             self.take_back(distributor, lrs, slot, post);
         }
@@ -658,9 +773,16 @@ impl Redistributor {
     /// Returns the list register of a private interrupt after the register writes that concern it.
     fn private_updated(&mut self, intid: IntId, mut lr: ListRegister) -> ListRegister {
         let bit = intid.bit();
+        if !lr.is_active() {
+            lr = lr.with_priority(self.template(intid).priority());
+        }
+        if self.unpend & bit != 0 || !lr.is_pending() {
+            self.soft &= !bit;
+        }
         if self.unpend & bit != 0 && !(lr.wants_eoi() && self.line & bit != 0) {
             lr = lr.with(0, ListRegister::PENDING);
         }
+        self.unpend &= !bit;
         if self.deactivate & bit != 0 {
             lr = lr.with(0, ListRegister::ACTIVE);
         }
@@ -676,28 +798,28 @@ impl Redistributor {
         }
         if self.latched & bit != 0 && !lr.is_inactive() && !lr.is_hardware() {
             lr = lr.with(ListRegister::PENDING, 0);
+            self.soft |= bit;
             self.latched &= !bit;
         }
         lr
     }
 }
 
-/// Returns what waits when a list register that was pending is given up: a level's line says so itself.
-fn latch_of(lr: ListRegister) -> Latch {
-    if lr.is_pending() && !lr.wants_eoi() {
-        Latch::Pending
-    } else {
-        Latch::Clear
-    }
-}
-
-/// Returns the list register of an SPI after what its word asks for.
-fn updated(mut lr: ListRegister, word: SpiWord) -> ListRegister {
+/// Returns the list register of an SPI after what its word asks for, and whether what is pending
+/// there outlives the line.
+fn updated(mut lr: ListRegister, word: SpiWord) -> (ListRegister, bool) {
     let high = word.is_level_high();
-    if word.has(SpiWord::UNPEND) && !(lr.wants_eoi() && high) {
-        lr = lr.with(0, ListRegister::PENDING);
+    if !lr.is_active() {
+        lr = lr.with_priority(word.priority());
     }
-    if lr.wants_eoi() && !high && !lr.is_active() {
+    let mut soft = word.has(SpiWord::SOFT) && lr.is_pending();
+    if word.has(SpiWord::UNPEND) {
+        soft = false;
+        if !(lr.wants_eoi() && high) {
+            lr = lr.with(0, ListRegister::PENDING);
+        }
+    }
+    if lr.wants_eoi() && !high && !soft {
         lr = lr.with(0, ListRegister::PENDING);
     }
     if word.has(SpiWord::DEACTIVATE) {
@@ -708,6 +830,10 @@ fn updated(mut lr: ListRegister, word: SpiWord) -> ListRegister {
     }
     if word.has(SpiWord::LATCHED) {
         lr = lr.with(ListRegister::PENDING, 0);
+        soft = true;
     }
-    lr.with(if high { ListRegister::EOI } else { 0 }, ListRegister::EOI)
+    (
+        lr.with(if high { ListRegister::EOI } else { 0 }, ListRegister::EOI),
+        soft,
+    )
 }

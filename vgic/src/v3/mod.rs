@@ -10,5 +10,12 @@ pub mod sgi;
 pub mod spec;
 mod spi;
 
+#[cfg(test)]
+mod distributor_tests;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod redistributor_tests;
+
 pub use distributor::Distributor;
 pub use redistributor::{After, Effect, Owed, Redistributor};

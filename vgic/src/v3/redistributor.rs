@@ -48,6 +48,9 @@ pub struct Effect {
 /// The redistributor and list-register bookkeeping of one vCPU.
 #[derive(Debug)]
 pub struct Redistributor {
+    /// Private interrupts that may go to a list register at once: `open`,
+    /// nothing waits that may be more urgent, and no write of ICPENDR is still to be seen to.
+    pub(super) ready: u32,
     /// Private interrupts that may go to the guest: enabled, their group too, not in `active`.
     pub(super) open: u32,
     /// Private interrupts that occupy a list register.
@@ -69,6 +72,8 @@ pub struct Redistributor {
     pub(super) edge: u32,
     /// GICD_CTLR's group enables, as of the last resync.
     pub(super) groups: u32,
+    /// Levels whose list register is pending not by their line alone, so that it outlives the line.
+    pub(super) soft: u32,
     /// Latched interrupts that come from `physical`.
     pub(super) linked: u32,
     /// Active interrupts here whose physical interrupt is active too.
@@ -83,6 +88,8 @@ pub struct Redistributor {
     /// SPIs that are active here, but in no list register.
     pub(super) parked: SpiSet,
     pub(super) armed: Maintenance,
+    /// More waits than list registers hold.
+    pub(super) waiting: bool,
     pub(super) asleep: bool,
     pub(super) last: bool,
     pub(super) index: u16,
@@ -98,7 +105,9 @@ impl Redistributor {
         let count = lr_count.clamp(1, LR_MAX) as u32;
         let lr_mask = (1_u32.wrapping_shl(count)).wrapping_sub(1);
         Self {
+            ready: 0,
             open: 0,
+            waiting: false,
             in_lr: 0,
             free: lr_mask,
             latched: 0,
@@ -113,6 +122,7 @@ impl Redistributor {
             group: 0,
             edge: SGI_MASK,
             groups: 0,
+            soft: 0,
             linked: 0,
             parked_linked: 0,
             physical: [0; PRIVATE],
@@ -183,18 +193,14 @@ impl Redistributor {
         value: ListRegister,
     ) -> After {
         let bit = intid.bit();
-        if self.open & bit == 0 {
-            self.keep(intid, value);
-            return After::Resume;
+        if self.ready & bit == 0 {
+            return self.raise_waiting(lrs, intid, value);
         }
         if self.in_lr & bit != 0 {
             let slot = self.slot_of(intid);
-            let current = lrs.read(slot);
-            let value = if current.is_inactive() {
-                value
-            } else {
-                merge(current, value)
-            };
+            if !lrs.read(slot).is_inactive() {
+                return self.merge(lrs, slot as u32, intid, value);
+            }
             lrs.write(slot, value);
             return After::Resume;
         }
@@ -333,21 +339,6 @@ impl Redistributor {
 /// Bits of the SGIs in a private register.
 pub(super) const SGI_MASK: u32 = 0xffff;
 
-/// Returns the list register of an interrupt that is raised while the guest has it.
-fn merge(current: ListRegister, raised: ListRegister) -> ListRegister {
-    let eoi = raised.0 & ListRegister::EOI;
-    if !current.is_active() || current.is_hardware() {
-        // Pending already; or linked, and then the physical interrupt comes again by itself.
-        return if current.is_hardware() {
-            current
-        } else {
-            current.with(eoi, 0)
-        };
-    }
-    // A level is looked at again when the guest ends it, an edge has to be remembered.
-    current.with(if eoi != 0 { eoi } else { ListRegister::PENDING }, 0)
-}
-
 const VMCR_VENG0: u64 = 1 << 0;
 const VMCR_VENG1: u64 = 1 << 1;
 const VMCR_VPMR_SHIFT: u32 = 24;
@@ -431,5 +422,10 @@ impl Redistributor {
             0
         };
         self.open = self.enabled & (group0 | group1) & !self.active;
+        self.ready = if self.waiting {
+            0
+        } else {
+            self.open & !self.unpend
+        };
     }
 }

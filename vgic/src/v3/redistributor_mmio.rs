@@ -166,7 +166,6 @@ impl Redistributor {
                         value.wrapping_shr(n.wrapping_mul(8)) as u8,
                     );
                 }
-                return false;
             }
             Bank::None => return false,
         }

@@ -21,6 +21,8 @@ impl SpiWord {
     pub(crate) const UNPEND: u64 = 1 << 44;
     /// The holder is to deactivate it.
     pub(crate) const DEACTIVATE: u64 = 1 << 45;
+    /// What is pending in the list register of a level is not its line alone, so it outlives the line.
+    pub(crate) const SOFT: u64 = 1 << 46;
     const PRIORITY_SHIFT: u32 = 48;
     const PRIORITY: u64 = 0xff << Self::PRIORITY_SHIFT;
     /// ISENABLER.
@@ -68,7 +70,10 @@ impl SpiWord {
     /// Returns the word held by nobody, with nothing left to do for a holder.
     #[inline]
     pub(crate) const fn released(self) -> Self {
-        self.with(0, Self::HOLDER | Self::UNPEND | Self::DEACTIVATE)
+        self.with(
+            0,
+            Self::HOLDER | Self::UNPEND | Self::DEACTIVATE | Self::SOFT,
+        )
     }
 
     /// Returns the priority.
@@ -141,6 +146,17 @@ impl SpiWord {
     #[inline]
     pub(crate) const fn is_deliverable(self, groups: u32) -> bool {
         self.is_pending() && self.0 & (Self::ACTIVE | Self::HOLDER) == 0 && self.is_open(groups)
+    }
+
+    /// Returns the word with what is pending in the list register `last`, and not by the line alone, latched.
+    pub(crate) const fn latched_from(self, last: ListRegister) -> Self {
+        let keep = last.is_pending()
+            && !self.has(Self::UNPEND)
+            && (self.has(Self::SOFT) || !last.wants_eoi());
+        self.with(
+            if keep { Self::LATCHED } else { 0 },
+            Self::SOFT | Self::UNPEND,
+        )
     }
 
     /// Returns the list register of the SPI, pending. A level asks for EOI maintenance, to be looked at again.
