@@ -4,7 +4,9 @@
 //! them and range selectors are never needed.
 
 /// vCPUs that share an Aff1: one each for the bits of an SGI target list.
-pub(crate) const CLUSTER: u16 = 16;
+pub(crate) const CLUSTER: u16 = 1 << CLUSTER_SHIFT;
+const CLUSTER_SHIFT: u32 = 4;
+const CLUSTER_MASK: u32 = 0xf;
 
 /// Affinity in the packing of GICR_TYPER\[63:32\]: Aff3 in bits 31:24 down to Aff0 in bits 7:0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +21,7 @@ impl Affinity {
     #[inline]
     pub const fn of_index(index: u16) -> Self {
         let index = index as u32;
-        Self((index % CLUSTER as u32) | ((index / CLUSTER as u32) << Self::AFF1_SHIFT))
+        Self((index & CLUSTER_MASK) | ((index >> CLUSTER_SHIFT) << Self::AFF1_SHIFT))
     }
 
     /// Returns the affinity in MPIDR_EL1 or GICD_IROUTER form (Aff3 in bits 39:32, Aff2 to Aff0 in bits 23:0).
@@ -58,7 +60,7 @@ impl Affinity {
         if aff0 >= CLUSTER as u32 || rest > 0xff {
             return None;
         }
-        let index = (rest * CLUSTER as u32 + aff0) as u16;
+        let index = ((rest << CLUSTER_SHIFT) | aff0) as u16;
         if index < count { Some(index) } else { None }
     }
 }

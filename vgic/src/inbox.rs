@@ -18,6 +18,7 @@ use crate::{IntId, Notice};
 
 const SPI_WORDS: usize = SPI_MAX as usize / 32;
 const SPI_SHIFT: u32 = 32;
+const SPI_WORD_0: u64 = 1 << SPI_SHIFT;
 const RESYNC: u64 = 1 << 63;
 
 /// The mailbox of one vCPU.
@@ -80,7 +81,7 @@ impl Inbox {
             return false;
         };
         bits.fetch_or(intid.bit(), Ordering::Relaxed);
-        self.announce(1 << (SPI_SHIFT as usize + word))
+        self.announce(SPI_WORD_0.wrapping_shl(word as u32))
     }
 
     #[inline]

@@ -38,11 +38,7 @@ impl IntId {
     #[must_use]
     #[inline]
     pub const fn spi(index: u16) -> Option<Self> {
-        if index < (SPI_END - SPI_BASE) as u16 {
-            Some(Self(index + SPI_BASE as u16))
-        } else {
-            None
-        }
+        Self::new(SPI_BASE.wrapping_add(index as u32))
     }
 
     /// Returns the number as the guest writes it.

@@ -9,7 +9,7 @@ pub const LR_MAX: usize = 16;
 /// Returns how many list registers to use, from ICH_VTR_EL2 (ListRegs, bits 4:0, is the number minus one).
 #[must_use]
 pub const fn lr_count_to_use(ich_vtr: u64) -> usize {
-    let count = (ich_vtr & 0x1f) as usize + 1;
+    let count = ((ich_vtr & 0x1f) as usize).wrapping_add(1);
     if count > LR_MAX { LR_MAX } else { count }
 }
 

@@ -29,6 +29,7 @@ pub(crate) enum Bank {
 }
 
 /// One row for each 0x80 bytes.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const BANKS: [Bank; 32] = {
     let mut rows = [Bank::None; 32];
     rows[0x080 >> 7] = Bank::Group;

@@ -9,73 +9,11 @@
 //! maintenance interrupt cannot storm.
 
 use super::distributor::{Claim, Distributor};
-use super::redistributor::{After, Owed, Redistributor, bit, bits, passes};
-use super::spi::SpiWord;
-use crate::irq::SPI_MAX;
+use super::redistributor::{Owed, Redistributor, bit, bits, passes};
+use super::spi_set::{SpiSet, spi_at};
 use crate::{
     Inbox, IntId, ListRegister, ListRegisters, Mail, Maintenance, Notice, SavedListRegisters,
 };
-
-const SET_WORDS: usize = SPI_MAX as usize / 32;
-
-/// A set of SPIs with a summary of the words that are not zero.
-#[derive(Debug)]
-pub(super) struct SpiSet {
-    summary: u32,
-    words: [u32; SET_WORDS],
-}
-
-impl SpiSet {
-    pub(super) const EMPTY: Self = Self {
-        summary: 0,
-        words: [0; SET_WORDS],
-    };
-
-    fn word_of(spi: IntId) -> u32 {
-        u32::from(spi.spi_index().unwrap_or_default() >> 5)
-    }
-
-    pub(super) fn insert(&mut self, spi: IntId) {
-        let word = Self::word_of(spi);
-        if let Some(bits) = self.words.get_mut(word as usize) {
-            *bits |= spi.bit();
-            self.summary |= bit(word);
-        }
-    }
-
-    pub(super) fn remove(&mut self, spi: IntId) {
-        let word = Self::word_of(spi);
-        if let Some(bits) = self.words.get_mut(word as usize) {
-            *bits &= !spi.bit();
-            if *bits == 0 {
-                self.summary &= !bit(word);
-            }
-        }
-    }
-
-    pub(super) fn contains(&self, spi: IntId) -> bool {
-        self.words
-            .get(Self::word_of(spi) as usize)
-            .is_some_and(|bits| bits & spi.bit() != 0)
-    }
-
-    #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.summary == 0
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = IntId> {
-        bits(self.summary).flat_map(|word| {
-            let set = self.words.get(word as usize).copied().unwrap_or_default();
-            bits(set).filter_map(move |n| spi_at(word, n))
-        })
-    }
-}
-
-/// Returns the SPI of bit `n` in SPI word `word`.
-fn spi_at(word: u32, n: u32) -> Option<IntId> {
-    IntId::spi(((word << 5) | n) as u16)
-}
 
 /// The most urgent interrupt that waits.
 struct Best {
@@ -241,138 +179,6 @@ impl Redistributor {
         owed
     }
 
-    /// Raises an interrupt that is not open, or while others wait for a list register.
-    #[cold]
-    pub(super) fn raise_waiting(
-        &mut self,
-        lrs: &mut impl ListRegisters,
-        intid: IntId,
-        value: ListRegister,
-    ) -> After {
-        // Cleared, then raised: what is in the list register may stay, a level as the line's.
-        if value.wants_eoi() {
-            self.soft &= !(self.unpend & intid.bit());
-        }
-        self.unpend &= !intid.bit();
-        if self.open & intid.bit() == 0 {
-            self.keep(intid, value);
-            return After::Resume;
-        }
-        if let Some(slot) = self.find(intid) {
-            if !lrs.read(slot as usize).is_inactive() {
-                return self.merge(lrs, slot, intid, value);
-            }
-            self.vacate(lrs, slot);
-        }
-        self.keep(intid, value);
-        After::Settle
-    }
-
-    /// Raises an interrupt that the guest has in list register `slot`.
-    #[cold]
-    pub(super) fn merge(
-        &mut self,
-        lrs: &mut impl ListRegisters,
-        slot: u32,
-        intid: IntId,
-        raised: ListRegister,
-    ) -> After {
-        let current = lrs.read(slot as usize);
-        if current.is_hardware() {
-            // The physical interrupt comes again by itself once the guest has ended this one.
-            return After::Resume;
-        }
-        // An edge has to be remembered, a level is looked at again when the guest ends it.
-        let set = if raised.wants_eoi() {
-            ListRegister::EOI
-        } else {
-            ListRegister::PENDING
-        };
-        if !raised.wants_eoi() {
-            self.soft |= intid.bit();
-        }
-        lrs.write(slot as usize, current.with(set, 0));
-        // While others wait, what is pending and active may have to wait with them.
-        if self.waiting {
-            After::Settle
-        } else {
-            After::Resume
-        }
-    }
-
-    /// Keeps what is pending in the list register `lr`, unless a write of ICPENDR has cleared it meanwhile.
-    fn keep_listed(&mut self, intid: IntId, lr: ListRegister) {
-        if self.unpend & intid.bit() == 0 || lr.is_hardware() {
-            self.keep(intid, lr);
-        }
-        self.unpend &= !intid.bit();
-    }
-
-    /// Keeps an interrupt here.
-    pub(super) fn keep(&mut self, intid: IntId, value: ListRegister) {
-        if value.wants_eoi() && (self.soft | self.edge) & intid.bit() == 0 {
-            return; // A level: `line` remembers it.
-        }
-        self.latched |= intid.bit();
-        if value.is_hardware()
-            && let Some(physical) = self.physical.get_mut(intid.get() as usize)
-        {
-            *physical = value.physical() as u16;
-            self.linked |= intid.bit();
-        }
-    }
-
-    /// Raises an interrupt while every list register has an occupant.
-    #[cold]
-    pub(super) fn raise_when_full(
-        &mut self,
-        lrs: &mut impl ListRegisters,
-        intid: IntId,
-        value: ListRegister,
-    ) -> After {
-        let finished = lrs.empty() & self.used();
-        match bits(finished).find(|&slot| self.occupant(slot).is_private()) {
-            Some(slot) => {
-                self.vacate(lrs, slot);
-                self.latched &= !intid.bit();
-                self.place(lrs, slot, intid, value);
-                After::Resume
-            }
-            None => {
-                self.keep(intid, value);
-                After::Settle
-            }
-        }
-    }
-
-    /// Raises a level PPI.
-    pub(super) fn raise_level(&mut self, lrs: &mut impl ListRegisters, intid: IntId) -> After {
-        if self.soft & intid.bit() != 0 && !lrs.read(self.slot_of(intid)).is_pending() {
-            self.soft &= !intid.bit();
-        }
-        self.raise_as(lrs, intid, self.template(intid).with(ListRegister::EOI, 0))
-    }
-
-    /// Follows the falling line of a level PPI.
-    pub(super) fn lower(&mut self, lrs: &mut impl ListRegisters, intid: IntId) {
-        let Some(slot) = self.find(intid) else { return };
-        let lr = lrs.read(slot as usize);
-        if !lr.wants_eoi() {
-            return;
-        }
-        // Nothing is to be looked at when it ends; and unless it was latched it is no longer pending.
-        let soft = lr.is_pending() && self.soft & intid.bit() != 0;
-        let lr = lr.with(
-            0,
-            ListRegister::EOI | if soft { 0 } else { ListRegister::PENDING },
-        );
-        if lr.is_inactive() {
-            self.vacate(lrs, slot);
-        } else {
-            lrs.write(slot as usize, lr);
-        }
-    }
-
     pub(super) fn backlog_passes(&self, distributor: &Distributor, ich_vmcr: u64) -> bool {
         let private =
             bits(self.backlog()).any(|n| passes(self.template(IntId::private(n)), ich_vmcr));
@@ -383,7 +189,7 @@ impl Redistributor {
     }
 
     /// Empties a list register and forgets its occupant.
-    fn vacate(&mut self, lrs: &mut impl ListRegisters, slot: u32) {
+    pub(super) fn vacate(&mut self, lrs: &mut impl ListRegisters, slot: u32) {
         let intid = self.occupant(slot);
         lrs.write(slot as usize, ListRegister::EMPTY);
         self.free |= bit(slot);
@@ -394,7 +200,7 @@ impl Redistributor {
     }
 
     /// Gives an SPI back to the distributor; if it comes back here, it is a candidate.
-    fn release(
+    pub(super) fn release(
         &mut self,
         distributor: &Distributor,
         spi: IntId,
@@ -600,7 +406,7 @@ impl Redistributor {
     }
 
     /// Ends a parked interrupt.
-    fn unpark(
+    pub(super) fn unpark(
         &mut self,
         distributor: &Distributor,
         intid: IntId,
@@ -665,175 +471,4 @@ impl Redistributor {
         self.armed = Maintenance(events);
         lrs.set_maintenance(self.armed);
     }
-
-    /// Looks at one SPI that somebody has changed.
-    fn look(
-        &mut self,
-        distributor: &Distributor,
-        lrs: &mut impl ListRegisters,
-        spi: IntId,
-        post: &mut impl FnMut(u16, Notice),
-    ) {
-        if let Some(slot) = self.find(spi) {
-            self.refresh(distributor, lrs, slot, post);
-        } else if !self.parked.contains(spi) {
-            self.candidates.insert(spi);
-        } else if distributor.word(spi).has(SpiWord::DEACTIVATE) {
-            let _ = self.unpark(distributor, spi, post);
-        }
-    }
-
-    /// Brings the list register of an SPI in line with what the distributor says.
-    fn refresh(
-        &mut self,
-        distributor: &Distributor,
-        lrs: &mut impl ListRegisters,
-        slot: u32,
-        post: &mut impl FnMut(u16, Notice),
-    ) {
-        let (spi, old) = (self.occupant(slot), lrs.read(slot as usize));
-        if old.is_inactive() {
-            self.vacate(lrs, slot);
-            self.release(distributor, spi, ListRegister::EMPTY, post);
-            return;
-        }
-        let asked = SpiWord::UNPEND
-            | SpiWord::DEACTIVATE
-            | SpiWord::ACTIVE
-            | SpiWord::LATCHED
-            | SpiWord::SOFT;
-        let (word, _) = distributor.swap(spi, |word| {
-            let soft = if updated(old, word).1 {
-                SpiWord::SOFT
-            } else {
-                0
-            };
-            word.with(soft, asked)
-        });
-        let (lr, _) = updated(old, word);
-        lrs.write(slot as usize, lr);
-        let open = word.is_open(distributor.groups()) && distributor.is_for(word, self.index);
-        if lr.is_inactive() {
-            self.vacate(lrs, slot);
-            self.release(distributor, spi, ListRegister::EMPTY, post);
-        } else if lr.is_pending() && !open {
-            self.take_back(distributor, lrs, slot, post);
-        }
-    }
-
-    /// Looks at everything: group enables, deferred register writes, every SPI here.
-    #[cold]
-    pub(super) fn resync(
-        &mut self,
-        distributor: &Distributor,
-        lrs: &mut impl ListRegisters,
-        post: &mut impl FnMut(u16, Notice),
-    ) -> Owed {
-        self.groups = distributor.groups();
-        self.reopen();
-        let owed = self.apply(lrs);
-        for slot in bits(self.used()) {
-            if !self.occupant(slot).is_private() {
-                self.refresh(distributor, lrs, slot, post);
-            }
-        }
-        owed
-    }
-
-    /// Brings the list registers of the private interrupts in line with this object.
-    pub(super) fn apply(&mut self, lrs: &mut impl ListRegisters) -> Owed {
-        let mut owed = 0;
-        for intid in bits(self.in_lr).map(IntId::private) {
-            let (bit, slot) = (intid.bit(), self.slot_of(intid) as u32);
-            let old = lrs.read(slot as usize);
-            let lr = self.private_updated(intid, old);
-            if old.is_hardware() && !old.is_inactive() && lr.is_inactive() {
-                owed |= bit;
-            }
-            if lr.is_inactive() {
-                self.vacate(lrs, slot);
-                continue;
-            }
-            lrs.write(slot as usize, lr);
-            if self.open & bit == 0 {
-                self.take_back_private(lrs, slot, lr);
-            }
-        }
-        let ended = self.active & self.deactivate;
-        owed |= ended & self.parked_linked;
-        self.parked_linked &= !ended;
-        self.active = (self.active & !ended) | (self.activate & !self.in_lr);
-        self.unpend = 0;
-        self.deactivate = 0;
-        self.activate = 0;
-        self.reopen();
-        Owed(owed)
-    }
-
-    /// Returns the list register of a private interrupt after the register writes that concern it.
-    fn private_updated(&mut self, intid: IntId, mut lr: ListRegister) -> ListRegister {
-        let bit = intid.bit();
-        if !lr.is_active() {
-            lr = lr.with_priority(self.template(intid).priority());
-        }
-        if self.unpend & bit != 0 || !lr.is_pending() {
-            self.soft &= !bit;
-        }
-        if self.unpend & bit != 0 && !(lr.wants_eoi() && self.line & bit != 0) {
-            lr = lr.with(0, ListRegister::PENDING);
-        }
-        self.unpend &= !bit;
-        if self.deactivate & bit != 0 {
-            lr = lr.with(0, ListRegister::ACTIVE);
-        }
-        if self.activate & bit != 0 && !lr.is_inactive() {
-            // Linked interrupts cannot be both (ICH_LR<n>_EL2.State with HW set).
-            let clear = if lr.is_hardware() {
-                ListRegister::PENDING
-            } else {
-                0
-            };
-            lr = lr.with(ListRegister::ACTIVE, clear);
-            self.activate &= !bit;
-        }
-        if self.latched & bit != 0 && !lr.is_inactive() && !lr.is_hardware() {
-            lr = lr.with(ListRegister::PENDING, 0);
-            self.soft |= bit;
-            self.latched &= !bit;
-        }
-        lr
-    }
-}
-
-/// Returns the list register of an SPI after what its word asks for, and whether what is pending
-/// there outlives the line.
-fn updated(mut lr: ListRegister, word: SpiWord) -> (ListRegister, bool) {
-    let high = word.is_level_high();
-    if !lr.is_active() {
-        lr = lr.with_priority(word.priority());
-    }
-    let mut soft = word.has(SpiWord::SOFT) && lr.is_pending();
-    if word.has(SpiWord::UNPEND) {
-        soft = false;
-        if !(lr.wants_eoi() && high) {
-            lr = lr.with(0, ListRegister::PENDING);
-        }
-    }
-    if lr.wants_eoi() && !high && !soft {
-        lr = lr.with(0, ListRegister::PENDING);
-    }
-    if word.has(SpiWord::DEACTIVATE) {
-        lr = lr.with(0, ListRegister::ACTIVE);
-    }
-    if word.has(SpiWord::ACTIVE) {
-        lr = lr.with(ListRegister::ACTIVE, 0);
-    }
-    if word.has(SpiWord::LATCHED) {
-        lr = lr.with(ListRegister::PENDING, 0);
-        soft = true;
-    }
-    (
-        lr.with(if high { ListRegister::EOI } else { 0 }, ListRegister::EOI),
-        soft,
-    )
 }

@@ -4,11 +4,14 @@ mod bank;
 mod distributor;
 mod distributor_mmio;
 mod lists;
+mod raise;
 mod redistributor;
 mod redistributor_mmio;
+mod refresh;
 pub mod sgi;
 pub mod spec;
 mod spi;
+mod spi_set;
 
 #[cfg(test)]
 mod distributor_tests;

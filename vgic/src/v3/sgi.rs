@@ -48,20 +48,20 @@ pub const fn targets(value: u64, count: u16) -> SgiTargets {
             SgiTargets::None
         };
     }
-    let base = ((value >> AFF1_SHIFT) as u16 & 0xff) * CLUSTER;
+    let base = ((value >> AFF1_SHIFT) as u16 & 0xff).wrapping_mul(CLUSTER);
     let Some(room) = count.checked_sub(base) else {
         return SgiTargets::None;
     };
     let exists = if room >= CLUSTER {
         TARGET_LIST
     } else {
-        (1 << room) - 1
+        1_u64.wrapping_shl(room as u32).wrapping_sub(1)
     };
     let mask = (value & exists) as u16;
     if mask == 0 {
         SgiTargets::None
-    } else if mask & (mask - 1) == 0 {
-        SgiTargets::One(base + mask.trailing_zeros() as u16)
+    } else if mask & mask.wrapping_sub(1) == 0 {
+        SgiTargets::One(base | mask.trailing_zeros() as u16)
     } else {
         SgiTargets::List { base, mask }
     }
