@@ -1,0 +1,538 @@
+//! System registers as a curious or hostile guest touches them: every encoding, hidden features, other levels' registers.
+//!
+//! Words: `bare` leaves out what only a hypervisor does.
+#![no_std]
+#![no_main]
+#![expect(
+    unsafe_code,
+    reason = "floating-point registers and a stretch of big-endian code"
+)]
+
+use core::arch::asm;
+use guest_rt::exception::Fault;
+use guest_rt::probe::{self, Encoding, Observation};
+use guest_rt::suite::{self, Outcome};
+use guest_rt::{
+    check, check_eq, cpu, exception, gic, guest, ignore, insn, machine, mmio, mrs, msr, psci,
+    tests, timer,
+};
+
+guest!(main);
+
+fn main() {
+    gic::init_distributor();
+    gic::init_cpu();
+    suite::run(
+        "sysreg",
+        tests![
+            registers_of_other_levels,
+            instructions_of_other_levels,
+            every_encoding_can_be_read,
+            every_encoding_can_be_written,
+            hidden_features_stay_hidden,
+            id_registers_are_alike_on_all_cpus,
+            debug_registers_do_nothing,
+            os_lock,
+            set_and_way,
+            tlb_and_cache_by_the_thousand,
+            address_translation,
+            big_endian_mmio,
+            floating_point_survives,
+            wfi_with_a_masked_interrupt,
+            wfe_and_wfit,
+            counters_agree,
+        ],
+    );
+}
+
+fn bare() -> bool {
+    machine().word("bare")
+}
+
+fn undefined(seen: &Observation) -> bool {
+    seen.exact && seen.class() == Some(Fault::UNDEFINED)
+}
+
+/// Registers of EL2 and EL3 and the EL2 aliases of EL1 registers (DDI0487 D24).
+const OTHER_LEVELS: [(&str, Encoding); 36] = [
+    ("HCR_EL2", Encoding(3, 4, 1, 1, 0)),
+    ("SCTLR_EL2", Encoding(3, 4, 1, 0, 0)),
+    ("ACTLR_EL2", Encoding(3, 4, 1, 0, 1)),
+    ("MDCR_EL2", Encoding(3, 4, 1, 1, 1)),
+    ("CPTR_EL2", Encoding(3, 4, 1, 1, 2)),
+    ("HSTR_EL2", Encoding(3, 4, 1, 1, 3)),
+    ("HFGRTR_EL2", Encoding(3, 4, 1, 1, 4)),
+    ("HCRX_EL2", Encoding(3, 4, 1, 2, 2)),
+    ("TTBR0_EL2", Encoding(3, 4, 2, 0, 0)),
+    ("TTBR1_EL2", Encoding(3, 4, 2, 0, 1)),
+    ("TCR_EL2", Encoding(3, 4, 2, 0, 2)),
+    ("VTTBR_EL2", Encoding(3, 4, 2, 1, 0)),
+    ("VTCR_EL2", Encoding(3, 4, 2, 1, 2)),
+    ("VNCR_EL2", Encoding(3, 4, 2, 2, 0)),
+    ("SPSR_EL2", Encoding(3, 4, 4, 0, 0)),
+    ("ELR_EL2", Encoding(3, 4, 4, 0, 1)),
+    ("SP_EL1", Encoding(3, 4, 4, 1, 0)),
+    ("ESR_EL2", Encoding(3, 4, 5, 2, 0)),
+    ("FAR_EL2", Encoding(3, 4, 6, 0, 0)),
+    ("HPFAR_EL2", Encoding(3, 4, 6, 0, 4)),
+    ("MAIR_EL2", Encoding(3, 4, 10, 2, 0)),
+    ("VBAR_EL2", Encoding(3, 4, 12, 0, 0)),
+    ("ICC_SRE_EL2", Encoding(3, 4, 12, 9, 5)),
+    ("ICH_HCR_EL2", Encoding(3, 4, 12, 11, 0)),
+    ("ICH_VTR_EL2", Encoding(3, 4, 12, 11, 1)),
+    ("ICH_VMCR_EL2", Encoding(3, 4, 12, 11, 7)),
+    ("ICH_LR0_EL2", Encoding(3, 4, 12, 12, 0)),
+    ("TPIDR_EL2", Encoding(3, 4, 13, 0, 2)),
+    ("CNTVOFF_EL2", Encoding(3, 4, 14, 0, 3)),
+    ("CNTHCTL_EL2", Encoding(3, 4, 14, 1, 0)),
+    ("CNTHP_CTL_EL2", Encoding(3, 4, 14, 2, 1)),
+    ("SCTLR_EL12", Encoding(3, 5, 1, 0, 0)),
+    ("VBAR_EL12", Encoding(3, 5, 12, 0, 0)),
+    ("CNTV_CTL_EL02", Encoding(3, 5, 14, 3, 1)),
+    ("SCR_EL3", Encoding(3, 6, 1, 1, 0)),
+    ("ICC_SRE_EL3", Encoding(3, 6, 12, 12, 5)),
+];
+
+fn registers_of_other_levels() -> Outcome {
+    for (name, register) in OTHER_LEVELS {
+        let seen = register.read();
+        check!(
+            undefined(&seen),
+            "reading {name}: {:x?} {:#x}",
+            seen.fault,
+            seen.x0
+        );
+        let seen = register.write(0);
+        check!(undefined(&seen), "writing {name}: {:x?}", seen.fault);
+    }
+    Ok(())
+}
+
+fn instructions_of_other_levels() -> Outcome {
+    const INSTRUCTIONS: [(&str, u32); 9] = [
+        ("tlbi alle1", 0xd50c_879f),
+        ("tlbi alle2", 0xd50c_871f),
+        ("tlbi vmalls12e1is", 0xd50c_83df),
+        ("tlbi ipas2e1, x0", 0xd50c_8420),
+        ("at s12e1r, x0", 0xd50c_7880),
+        ("at s1e2r, x0", 0xd50c_7800),
+        ("at s1e3r, x0", 0xd50e_7800),
+        ("hlt #1", 0xd440_0020),
+        ("dcps2", 0xd4a0_0002),
+    ];
+    for (name, instruction) in INSTRUCTIONS {
+        let seen = probe::run(instruction, 0, 0);
+        check!(undefined(&seen), "{name}: {:x?}", seen.fault);
+    }
+    let seen = probe::run(0xd69f_03e0, 0, 0);
+    check!(
+        seen.fault.is_none() || undefined(&seen),
+        "eret: {:x?}",
+        seen.fault
+    );
+    Ok(())
+}
+
+/// Calls a function with every encoding of op0 = 2 and 3.
+fn every_encoding(mut each: impl FnMut(Encoding) -> Outcome) -> Outcome {
+    for bits in 0..1_u32 << 15 {
+        let (op0, op1) = (2 + (bits >> 14), bits >> 11 & 7);
+        each(Encoding(op0, op1, bits >> 7 & 15, bits >> 3 & 15, bits & 7))?;
+    }
+    Ok(())
+}
+
+/// Tells whether an access to a system register ended as one may: done, undefined, or trapped to EL1 by EL1's own wish.
+fn is_an_answer(seen: &Observation) -> bool {
+    /// Traps to EL1 by CPACR_EL1 and its like: SVE, FP and SIMD, SME;
+    /// and FEAT_IDST's report of an ID register that does not exist.
+    const OWN_TRAPS: [u64; 4] = [0x19, 0x07, 0x1d, Fault::TRAPPED];
+    match seen.class() {
+        None => true,
+        Some(class) => seen.exact && (class == Fault::UNDEFINED || OWN_TRAPS.contains(&class)),
+    }
+}
+
+fn every_encoding_can_be_read() -> Outcome {
+    let mut values = 0;
+    every_encoding(|register| {
+        let seen = register.read();
+        check!(is_an_answer(&seen), "{register:?}: {:x?}", seen.fault);
+        values += u32::from(seen.fault.is_none());
+        Ok(())
+    })?;
+    check!(values > 50, "only {values} registers can be read");
+    Ok(())
+}
+
+fn every_encoding_can_be_written() -> Outcome {
+    every_encoding(|register| {
+        let before = register.read();
+        // What can be read keeps its value; ICC_IAR1_EL1 and its like have nothing pending.
+        let seen = register.write(if before.fault.is_none() { before.x0 } else { 0 });
+        check!(is_an_answer(&seen), "{register:?}: {:x?}", seen.fault);
+        Ok(())
+    })?;
+    timer::stop_virtual();
+    timer::stop_physical();
+    gic::init_cpu();
+    check_eq!(cpu::current().index(), 0, "index of the boot CPU");
+    Ok(())
+}
+
+/// A feature: where its ID register field is, and a register that exists only with it.
+struct Feature {
+    name: &'static str,
+    id: Encoding,
+    shift: u32,
+    register: Encoding,
+}
+
+const fn feature(name: &'static str, id: Encoding, shift: u32, register: Encoding) -> Feature {
+    Feature {
+        name,
+        id,
+        shift,
+        register,
+    }
+}
+
+const PFR0: Encoding = Encoding(3, 0, 0, 4, 0);
+const PFR1: Encoding = Encoding(3, 0, 0, 4, 1);
+const DFR0: Encoding = Encoding(3, 0, 0, 5, 0);
+const ISAR1: Encoding = Encoding(3, 0, 0, 6, 1);
+const MMFR1: Encoding = Encoding(3, 0, 0, 7, 1);
+const MMFR3: Encoding = Encoding(3, 0, 0, 7, 3);
+
+const FEATURES: [Feature; 20] = [
+    feature("SVE", PFR0, 32, Encoding(3, 0, 1, 2, 0)),
+    feature("RAS", PFR0, 28, Encoding(3, 0, 5, 3, 0)),
+    feature("MPAM", PFR0, 40, Encoding(3, 0, 10, 5, 0)),
+    feature("AMU", PFR0, 44, Encoding(3, 3, 13, 2, 0)),
+    feature("SME", PFR1, 24, Encoding(3, 0, 1, 2, 6)),
+    feature("SME's TPIDR2", PFR1, 24, Encoding(3, 3, 13, 0, 5)),
+    feature("MTE", PFR1, 8, Encoding(3, 0, 1, 0, 6)),
+    feature("NMI", PFR1, 36, Encoding(3, 0, 4, 3, 0)),
+    feature("GCS", PFR1, 44, Encoding(3, 0, 2, 5, 0)),
+    feature("PMU", DFR0, 8, Encoding(3, 3, 9, 12, 0)),
+    feature("PMU's counters", DFR0, 8, Encoding(3, 3, 14, 8, 0)),
+    feature("SPE", DFR0, 32, Encoding(3, 0, 9, 9, 0)),
+    feature("self-hosted trace", DFR0, 40, Encoding(3, 0, 1, 2, 1)),
+    feature("TRBE", DFR0, 44, Encoding(3, 0, 9, 11, 0)),
+    feature("BRBE", DFR0, 52, Encoding(2, 1, 9, 0, 0)),
+    feature("trace registers", DFR0, 4, Encoding(2, 1, 0, 1, 0)),
+    feature("pointer authentication", ISAR1, 0, Encoding(3, 0, 2, 1, 0)),
+    feature("LORegions", MMFR1, 16, Encoding(3, 0, 10, 4, 0)),
+    feature("TCR2", MMFR3, 0, Encoding(3, 0, 2, 0, 3)),
+    feature("S1PIE", MMFR3, 8, Encoding(3, 0, 10, 2, 3)),
+];
+
+fn hidden_features_stay_hidden() -> Outcome {
+    for Feature {
+        name,
+        id,
+        shift,
+        register,
+    } in FEATURES
+    {
+        let field = id.read().x0 >> shift & 0xf;
+        // 0xf of PMUVer is an implementation's own PMU: not the architecture's registers. ISAR1's APA has siblings.
+        let other_pauth = name == "pointer authentication"
+            && (ISAR1.read().x0 >> 8 & 0xf != 0
+                || Encoding(3, 0, 0, 6, 2).read().x0 >> 12 & 0xf != 0);
+        if (field != 0 && field != 0xf) || other_pauth {
+            continue;
+        }
+        let seen = register.read();
+        let hidden = undefined(&seen) || seen.fault.is_none() && seen.x0 == 0;
+        check!(
+            hidden,
+            "{name} is hidden, but its register reads {:#x}, {:x?}",
+            seen.x0,
+            seen.fault
+        );
+        let seen = register.write(u64::MAX);
+        check!(
+            is_an_answer(&seen),
+            "writing a register of {name}: {:x?}",
+            seen.fault
+        );
+        if seen.fault.is_none() {
+            check_eq!(
+                register.read().x0,
+                0,
+                "{name} is hidden, but its register keeps a value"
+            );
+        }
+    }
+    Ok(())
+}
+
+static FINGERPRINT: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
+
+/// Mixes the values of the whole ID space, op0 = 3, op1 = 0, CRn = 0, but for MPIDR_EL1.
+fn fingerprint() -> u64 {
+    let mut mix: u64 = 0xcbf2_9ce4_8422_2325;
+    for bits in 0..128 {
+        let register = Encoding(3, 0, 0, bits >> 3, bits & 7);
+        if register == Encoding(3, 0, 0, 0, 5) {
+            continue;
+        }
+        let seen = register.read();
+        mix = (mix
+            ^ if seen.fault.is_none() {
+                seen.x0
+            } else {
+                u64::MAX
+            })
+        .wrapping_mul(0x0100_0000_01b3);
+    }
+    mix
+}
+
+fn leave_fingerprint(_: u64) {
+    FINGERPRINT.store(fingerprint(), core::sync::atomic::Ordering::Release);
+}
+
+fn id_registers_are_alike_on_all_cpus() -> Outcome {
+    let expected = fingerprint();
+    check_eq!(fingerprint(), expected, "a second reading");
+    for index in 1..machine().cpus().len() {
+        FINGERPRINT.store(0, core::sync::atomic::Ordering::Release);
+        check_eq!(
+            cpu::start(index, leave_fingerprint, 0),
+            psci::SUCCESS,
+            "CPU_ON of CPU {index}"
+        );
+        let left = || FINGERPRINT.load(core::sync::atomic::Ordering::Acquire);
+        check!(
+            timer::within_ms(2000, || left() != 0),
+            "CPU {index} says nothing"
+        );
+        check_eq!(left(), expected, "ID registers of CPU {index}");
+        check!(cpu::wait_off(index), "CPU {index} does not turn off");
+    }
+    Ok(())
+}
+
+fn debug_registers_do_nothing() -> Outcome {
+    for number in 0..16 {
+        // DBGBVR, DBGBCR, DBGWVR, DBGWCR: a breakpoint on this very function, a watchpoint on everything.
+        let here = debug_registers_do_nothing as *const () as u64;
+        for (op2, value) in [(4, here), (5, 0x1e5), (6, here), (7, 0x1fff)] {
+            let register = Encoding(2, 0, 0, number, op2);
+            let seen = register.write(value);
+            check!(is_an_answer(&seen), "{register:?}: {:x?}", seen.fault);
+        }
+    }
+    // MDSCR_EL1.MDE, KDE and SS, with PSTATE.D masked: nothing fires.
+    let mdscr = Encoding(2, 0, 0, 2, 2);
+    check!(
+        is_an_answer(&mdscr.write(1 << 15 | 1 << 13 | 1)),
+        "MDSCR_EL1"
+    );
+    let _ = psci::version();
+    timer::delay(1000);
+    check!(is_an_answer(&mdscr.write(0)), "MDSCR_EL1");
+    for number in 0..16 {
+        for op2 in 4..8 {
+            let _ = Encoding(2, 0, 0, number, op2).write(0);
+        }
+    }
+    // DBGDTRTX_EL0 and DBGDTRRX_EL0, MDCCSR_EL0, MDCCINT_EL1.
+    for register in [
+        Encoding(2, 3, 0, 5, 0),
+        Encoding(2, 3, 0, 4, 0),
+        Encoding(2, 3, 0, 1, 0),
+        Encoding(2, 0, 0, 2, 0),
+    ] {
+        check!(is_an_answer(&register.read()), "reading {register:?}");
+        check!(is_an_answer(&register.write(0)), "writing {register:?}");
+    }
+    Ok(())
+}
+
+fn os_lock() -> Outcome {
+    let (oslar, oslsr) = (Encoding(2, 0, 1, 0, 4), Encoding(2, 0, 1, 1, 4));
+    for value in [1, 0, 1, 0] {
+        check!(is_an_answer(&oslar.write(value)), "OSLAR_EL1");
+        check!(is_an_answer(&oslsr.read()), "OSLSR_EL1");
+    }
+    Ok(())
+}
+
+fn set_and_way() -> Outcome {
+    static CANARY: [core::sync::atomic::AtomicU64; 64] =
+        [const { core::sync::atomic::AtomicU64::new(0x5a5a_a5a5_0f0f_f0f0) }; 64];
+    /// `dc isw, x0`, which a hypervisor turns into clean and invalidate; without one it would lose our own data.
+    const INVALIDATE: u32 = 0xd508_7640;
+    // DC ISW, CSW, CISW over a few hundred set/way numbers of three levels.
+    for instruction in [INVALIDATE, 0xd508_7a40, 0xd508_7e40] {
+        if instruction == INVALIDATE && bare() {
+            continue;
+        }
+        for level in 0..3_u64 {
+            for set in 0..256_u64 {
+                let seen = probe::run(instruction, set << 6 | (set & 3) << 30 | level << 1, 0);
+                check!(
+                    seen.fault.is_none(),
+                    "{instruction:#x} of level {level}: {:x?}",
+                    seen.fault
+                );
+            }
+        }
+    }
+    let kept = CANARY
+        .iter()
+        .all(|word| word.load(core::sync::atomic::Ordering::Relaxed) == 0x5a5a_a5a5_0f0f_f0f0);
+    check!(kept, "memory changed");
+    Ok(())
+}
+
+fn tlb_and_cache_by_the_thousand() -> Outcome {
+    for _ in 0..2000 {
+        insn!("tlbi vmalle1is");
+        insn!("tlbi vmalle1");
+        insn!("dsb ish");
+        insn!("ic ialluis");
+        insn!("dsb ish");
+        insn!("isb");
+    }
+    Ok(())
+}
+
+fn address_translation() -> Outcome {
+    // AT S1E1R of this code, and of an address beyond the tables.
+    let here = address_translation as *const () as u64;
+    let seen = probe::run(0xd508_7800, here, 0);
+    check!(seen.fault.is_none(), "at s1e1r: {:x?}", seen.fault);
+    insn!("isb");
+    let par = mrs!("par_el1");
+    check!(
+        par & 1 == 0 && par & 0x000f_ffff_ffff_f000 == here & !0xfff,
+        "PAR_EL1 {par:#x} for {here:#x}"
+    );
+    let seen = probe::run(0xd508_7800, 1 << 46, 0);
+    check!(seen.fault.is_none(), "at s1e1r: {:x?}", seen.fault);
+    insn!("isb");
+    check!(
+        mrs!("par_el1") & 1 == 1,
+        "PAR_EL1 {:#x} for an address that is not mapped",
+        mrs!("par_el1")
+    );
+    Ok(())
+}
+
+fn big_endian_mmio() -> Outcome {
+    if mrs!("id_aa64mmfr0_el1") >> 8 & 0xf == 0 {
+        ignore!("no big-endian data at EL1");
+    }
+    let address = machine().distributor() + gic::PIDR2;
+    let little = mmio::read32(address);
+    let sctlr = mrs!("sctlr_el1");
+    let big: u64;
+    // SAFETY: between the two writes of SCTLR_EL1, which turn the MMU and little-endian data off and on, no other
+    // memory is accessed; the map is the identity.
+    unsafe {
+        asm!("msr sctlr_el1, {off}", "isb", "ldr {v:w}, [{a}]", "msr sctlr_el1, {on}", "isb",
+            off = in(reg) sctlr & !5 | 1 << 25, on = in(reg) sctlr, a = in(reg) address, v = out(reg) big,
+            options(nostack))
+    };
+    check_eq!(
+        big as u32,
+        little.swap_bytes(),
+        "a big-endian load of GICD_PIDR2"
+    );
+    Ok(())
+}
+
+fn floating_point_survives() -> Outcome {
+    const PATTERN: u64 = 0x3ff1_2345_6789_abcd;
+    let mut wrong: u64 = 0;
+    gic::enable(timer::VIRTUAL_INTID);
+    for round in 0..200_u64 {
+        let pattern = PATTERN ^ round << 40;
+        // SAFETY: the soft-float target keeps nothing in these registers.
+        unsafe {
+            asm!(".arch_extension fp", ".arch_extension simd", "dup v0.2d, {p}", "dup v7.2d, {p}", "dup v31.2d, {p}",
+                "msr S3_3_C4_C4_0, {f}", p = in(reg) pattern, f = in(reg) 0x0040_0000_u64, options(nostack))
+        };
+        let _ = psci::version();
+        let _ = mmio::read32(machine().distributor());
+        exception::mask();
+        timer::arm_virtual(timer::now() + timer::frequency() / 20_000);
+        insn!("wfi");
+        timer::stop_virtual();
+        let (a, b, c, f): (u64, u64, u64, u64);
+        // SAFETY: as above.
+        unsafe {
+            asm!(".arch_extension fp", ".arch_extension simd", "umov {a}, v0.d[1]", "umov {b}, v7.d[0]",
+                "umov {c}, v31.d[1]", "mrs {f}, S3_3_C4_C4_0", a = out(reg) a, b = out(reg) b, c = out(reg) c, f = out(reg) f,
+                options(nostack))
+        };
+        wrong += u64::from([a, b, c] != [pattern; 3] || f != 0x0040_0000);
+    }
+    msr!("S3_3_C4_C4_0", 0);
+    check_eq!(
+        wrong,
+        0,
+        "rounds in which a floating-point register changed"
+    );
+    Ok(())
+}
+
+fn wfi_with_a_masked_interrupt() -> Outcome {
+    gic::enable(timer::VIRTUAL_INTID);
+    exception::mask();
+    for _ in 0..100 {
+        let deadline = timer::now() + timer::frequency() / 20_000;
+        timer::arm_virtual(deadline);
+        while timer::now() < deadline {
+            insn!("wfi");
+        }
+        // It is pending now, and stays so: this WFI must not wait.
+        insn!("wfi");
+        timer::stop_virtual();
+    }
+    gic::disable(timer::VIRTUAL_INTID);
+    Ok(())
+}
+
+fn wfe_and_wfit() -> Outcome {
+    for _ in 0..1000 {
+        insn!("sev");
+        insn!("wfe");
+        insn!("sevl");
+        insn!("wfe");
+        insn!("yield");
+    }
+    if mrs!("S3_0_C0_C6_2") & 0xf != 2 {
+        ignore!("no FEAT_WFxT");
+    }
+    for _ in 0..20 {
+        let until = timer::now() + timer::frequency() / 20_000;
+        // wfit x0; wfet x0
+        check!(probe::run(0xd503_1020, until, 0).fault.is_none(), "wfit");
+        insn!("sevl");
+        check!(probe::run(0xd503_1000, until, 0).fault.is_none(), "wfet");
+    }
+    Ok(())
+}
+
+fn counters_agree() -> Outcome {
+    for _ in 0..1000 {
+        let before = timer::now();
+        insn!("isb");
+        let physical = mrs!("cntpct_el0");
+        insn!("isb");
+        let after = timer::now();
+        check!(before <= after, "the virtual counter goes back");
+        check!(physical != 0, "the physical counter is 0");
+    }
+    check!(
+        timer::frequency() >= 1_000_000,
+        "CNTFRQ_EL0 is {}",
+        timer::frequency()
+    );
+    Ok(())
+}
