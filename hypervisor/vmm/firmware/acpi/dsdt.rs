@@ -1,9 +1,9 @@
 //! DSDT: console, power button, every possible vCPU, and the event device that adds and removes them (ACPI 6.5, 5.2.11.1).
 //!
 //! The AML is stateless: it keeps nothing that the registers know better, so it survives kexec. Its register accesses are all
-//! there is to pay for a resize: an added vCPU costs one read of EVENT (plus one for the first of a batch whose last event
-//! said that more was waiting), one write of OST, and one read of STA each time the guest asks for `_STA`; a removed one costs
-//! the same, plus one write of EJECT and one more of OST. Finding the processor to notify takes a binary search, no register.
+//! that a resize costs in traps: for an added vCPU one read of EVENT, one write of OST, and one read of STA each time the guest
+//! asks for `_STA`; for a removed one the same, one write of EJECT, and a second of OST. MORE in EVENT saves the read that
+//! would find nothing. From an event to its processor it is a binary search, with no register.
 
 use alloc::format;
 use alloc::string::String;
