@@ -1,4 +1,4 @@
-//! Starts other programs: cargo, apt, QEMU. A failure names the command and the end of what it printed.
+//! Starts other programs: cargo, apt, QEMU. A failure names the program and the end of what it printed.
 
 use anyhow::{Context, bail};
 use std::process::{Command, Output, Stdio};
@@ -23,12 +23,8 @@ pub(crate) fn capture(command: &mut Command) -> anyhow::Result<String> {
     if !output.status.success() {
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
-        bail!(
-            "{} failed ({}):\n{}",
-            shown(command),
-            output.status,
-            tail(&text)
-        );
+        let program = command.get_program().to_string_lossy();
+        bail!("{program}: {}: {}", output.status, tail(&text));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -82,12 +78,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_names_the_command_and_its_last_words() {
+    fn a_failure_names_the_program_and_its_last_words() {
         let error =
             capture(Command::new("sh").args(["-c", "echo out; echo why >&2; exit 3"])).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.contains("sh -c") && text.contains("out\nwhy"),
+            text.starts_with("sh: ") && text.contains("out\nwhy"),
             "{text}"
         );
     }

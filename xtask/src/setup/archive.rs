@@ -64,7 +64,7 @@ impl Archive {
         )
         .with_context(|| {
             format!(
-                "cannot read the package lists of {}; is debian-archive-keyring up to date?",
+                "cannot read the package lists of {} (if a key is missing: `apt-get install debian-archive-keyring`)",
                 self.suite
             )
         })
