@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Deserializer};
 
 /// A manifest.
@@ -140,7 +140,8 @@ impl<'de> Deserialize<'de> for Bytes {
 impl ManifestToml {
     /// Reads a manifest's text; `file` is for messages.
     pub(crate) fn parse(text: &str, file: &Path) -> anyhow::Result<Self> {
-        let manifest: Self = toml::from_str(text).with_context(|| format!("{}", file.display()))?;
+        let manifest: Self = toml::from_str(text)
+            .map_err(|error| anyhow!("{}: {}", file.display(), error.to_string().trim_end()))?;
         if manifest.vms.is_empty() {
             bail!("{}: there is no [[vm]]", file.display());
         }

@@ -214,11 +214,13 @@ fn values_are_shown_as_text_or_cells() {
         (b"\0\0\0\x10\0\0\0\x01", "<0x10 0x1>"),
         (b"\0", "<0x0>"),
         (b"", "<>"),
+        (b"@\0\0\0", "<0x40000000>"),
         (b"bad\ntext\0", "<0x6261640a 0x74657874 0x0>"),
     ] {
         assert_eq!(show(value), shown);
     }
-    assert!(show(&[7; 1000]).len() < 120);
+    let long: Vec<u8> = [b'x'; 1000].into_iter().chain([0]).collect();
+    assert!(show(&[7; 1000]).len() < 120 && show(&long).len() < 140);
 }
 
 /// Looks at everything a tree offers.

@@ -39,18 +39,25 @@ pub(super) fn single_string(value: &[u8]) -> Option<&str> {
     text.to_str().ok()
 }
 
-/// Bytes of a value that a message shows.
+/// Bytes of a list of cells that a message shows.
 const SHOWN_BYTES: usize = 32;
+/// Bytes of a text that a message shows.
+const SHOWN_TEXT_BYTES: usize = 128;
 
 /// Writes a property's value for people: as text if it is text, else as cells.
 #[must_use]
 pub fn show(value: &[u8]) -> String {
-    let text = value.strip_suffix(&[0]).filter(|text| !text.is_empty());
-    if let Some(text) = text.filter(|text| text.iter().all(|byte| matches!(byte, b' '..=b'~' | 0)))
+    let is_text =
+        |text: &[u8]| !text.is_empty() && text.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    if let Some(texts) = value
+        .strip_suffix(&[0])
+        .filter(|texts| texts.split(|byte| *byte == 0).all(is_text))
     {
+        let shown = texts.get(..SHOWN_TEXT_BYTES).unwrap_or(texts);
+        let more = if shown.len() < texts.len() { "..." } else { "" };
         return alloc::format!(
-            "\"{}\"",
-            String::from_utf8_lossy(text).replace('\0', "\", \"")
+            "\"{}{more}\"",
+            String::from_utf8_lossy(shown).replace('\0', "\", \"")
         );
     }
     let mut shown = String::from("<");

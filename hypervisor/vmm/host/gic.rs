@@ -15,6 +15,7 @@ const V2_MODELS: &[&str] = &[
     "arm,cortex-a15-gic",
     "arm,cortex-a7-gic",
     "arm,gic-v2",
+    "qcom,msm-qgic2",
 ];
 /// The maintenance interrupt by convention: PPI 9 (Arm SBSA, DEN0029). Every tree looked at agrees.
 const DEFAULT_MAINTENANCE: u32 = 25;

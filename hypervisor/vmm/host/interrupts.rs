@@ -34,28 +34,53 @@ pub struct TimerInterrupts {
     pub hyp_virt: Option<u32>,
 }
 
-/// Reads the `index`th entry of a node's `interrupts`, if its parent is a GIC and the entry is a PPI or SPI.
+/// Reads a node's `index`th interrupt, if it goes to a GIC and is a PPI or SPI.
+///
+/// `interrupts-extended` names the controller of each entry and wins over `interrupts` (Devicetree Specification 2.4.1).
 pub(super) fn intid(node: &Node<'_, '_>, index: usize) -> Option<u32> {
-    decode(node, &interrupt_parent(node)?, index)
-}
-
-/// Reads the first entry of a controller's own `interrupts`, which go to itself unless it says otherwise.
-pub(super) fn own_intid(node: &Node<'_, '_>) -> Option<u32> {
-    node.property("interrupt-parent")
-        .is_none()
-        .then(|| decode(node, node, 0))
-        .flatten()
-}
-
-/// Reads the `index`th entry of a node's `interrupts` in the format of `parent`.
-fn decode(node: &Node<'_, '_>, parent: &Node<'_, '_>, index: usize) -> Option<u32> {
-    let cells = parent.u32("#interrupt-cells")? as usize;
-    if !(MIN_CELLS..=MAX_CELLS).contains(&cells) {
-        return None;
+    match node.property("interrupts-extended") {
+        Some(entries) => extended(node, Cells(entries), index),
+        None => plain(node, &interrupt_parent(node)?, index),
     }
-    let start = index.checked_mul(cells)?.checked_mul(4)?;
-    let mut entry = Cells(node.property("interrupts")?.get(start..)?);
-    match (entry.cell()?, entry.cell()?) {
+}
+
+/// Reads a controller's own first interrupt, which goes to itself unless it says otherwise.
+pub(super) fn own_intid(node: &Node<'_, '_>) -> Option<u32> {
+    let elsewhere = ["interrupt-parent", "interrupts-extended"];
+    let is_own = elsewhere.iter().all(|name| node.property(name).is_none());
+    is_own.then(|| plain(node, node, 0)).flatten()
+}
+
+/// Reads entry `index` of `interrupts` in the format of `parent`.
+fn plain(node: &Node<'_, '_>, parent: &Node<'_, '_>, index: usize) -> Option<u32> {
+    let start = index
+        .checked_mul(specifier_cells(parent)?)?
+        .checked_mul(4)?;
+    decode(Cells(node.property("interrupts")?.get(start..)?))
+}
+
+/// Reads entry `index` of `interrupts-extended`: a phandle and a specifier in the format of what that names.
+fn extended(node: &Node<'_, '_>, mut entries: Cells<'_>, index: usize) -> Option<u32> {
+    for _ in 0..index {
+        let parent = node.tree().by_phandle(entries.cell()?)?;
+        for _ in 0..parent.u32("#interrupt-cells")? {
+            entries.cell()?;
+        }
+    }
+    let parent = node.tree().by_phandle(entries.cell()?)?;
+    specifier_cells(&parent)?;
+    decode(entries)
+}
+
+/// Returns how many cells a specifier has, if they are a GIC's.
+fn specifier_cells(controller: &Node<'_, '_>) -> Option<usize> {
+    let cells = controller.u32("#interrupt-cells")? as usize;
+    (MIN_CELLS..=MAX_CELLS).contains(&cells).then_some(cells)
+}
+
+/// Reads the specifier at the front: kind and number.
+fn decode(mut specifier: Cells<'_>) -> Option<u32> {
+    match (specifier.cell()?, specifier.cell()?) {
         (KIND_SPI, number) if number < SPIS => number.checked_add(FIRST_SPI),
         (KIND_PPI, number) if number < PPIS => number.checked_add(FIRST_PPI),
         _ => None,

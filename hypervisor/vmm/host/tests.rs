@@ -556,6 +556,30 @@ fn names_of_interrupts_win_over_their_order() {
 }
 
 #[test]
+fn interrupts_may_name_their_controllers() {
+    const GIC: u32 = 1;
+    let entries = &[GIC, 1, 13, 4, GIC, 1, 14, 4, GIC, 1, 11, 4, GIC, 1, 10, 4];
+    let timer = |cells| {
+        describe(&write(&change(
+            "interrupts",
+            0,
+            Some(Cells("interrupts-extended", cells)),
+        )))
+        .map(|host| host.timer)
+    };
+    let expected = TimerInterrupts {
+        secure: 29,
+        physical: 30,
+        virt: 27,
+        hyp: 26,
+        hyp_virt: None,
+    };
+    assert_eq!(timer(entries), Ok(expected));
+    assert!(timer(&entries[..13]).is_err(), "one is cut short");
+    assert!(timer(&[9, 1, 13, 4]).is_err(), "nobody has this phandle");
+}
+
+#[test]
 fn without_a_usable_console_there_is_none() {
     let steps: Vec<Step> = pi()
         .into_iter()
