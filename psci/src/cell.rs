@@ -6,7 +6,7 @@
 //! what is published can be started. Guest memory that the caller of CPU_ON wrote is visible to the started one, and what a CPU wrote
 //! before CPU_OFF is visible to who reads OFF.
 //!
-//! Model-checked by loom, with this very code: `RUSTFLAGS="--cfg loom" cargo test -p psci --release --lib model`.
+//! Model-checked by loom, with this very code: `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test -p psci --release --lib model`.
 
 #[cfg(not(all(loom, test)))]
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
