@@ -170,11 +170,15 @@ impl Redistributor {
                 self.look(distributor, lrs, spi, post);
             }
         }
-        let owed = if mail.wants_resync() {
-            self.resync(distributor, lrs, post)
-        } else {
-            Owed::NONE
-        };
+        let mut owed = Owed::NONE;
+        if mail.wants_resync() {
+            owed = self.resync(distributor, lrs, post);
+        } else if self.candidates.is_empty()
+            && self.backlog() == 0
+            && self.armed == Maintenance::NONE
+        {
+            return owed;
+        }
         self.settle(distributor, lrs, post);
         owed
     }
@@ -267,7 +271,12 @@ impl Redistributor {
     }
 
     /// Puts an interrupt that waits into the lowest free list register.
-    fn fill(&mut self, distributor: &Distributor, lrs: &mut impl ListRegisters, intid: IntId) {
+    pub(super) fn fill(
+        &mut self,
+        distributor: &Distributor,
+        lrs: &mut impl ListRegisters,
+        intid: IntId,
+    ) {
         let slot = self.free.trailing_zeros();
         if !intid.is_private() {
             // Lost a race: it stays a candidate, and is looked at again.

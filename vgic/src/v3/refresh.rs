@@ -19,6 +19,10 @@ impl Redistributor {
             self.refresh(distributor, lrs, slot, post);
         } else if !self.parked.contains(spi) {
             self.candidates.insert(spi);
+            // The short way, while list registers are free and nothing waits that may be more urgent.
+            if self.free != 0 && !self.waiting {
+                self.fill(distributor, lrs, spi);
+            }
         } else if distributor.word(spi).has(SpiWord::DEACTIVATE) {
             let _ = self.unpark(distributor, spi, post);
         }
