@@ -2,7 +2,7 @@
 //!
 //! A function that is not offered decodes to [`Call::Unknown`], and PSCI_FEATURES asks the decoder, so the two cannot disagree. Arguments
 //! that are wrong whatever the VM looks like decode to [`Call::Invalid`]. Only W0 is the function, and the arguments of a 32-bit function
-//! are 32 bits wide, whatever the upper halves hold (DEN0028 §3.1).
+//! are 32 bits wide, whatever the upper halves hold (DEN0028).
 
 use crate::smccc::{
     FunctionId, NOT_SUPPORTED, PSCI_VERSION_1_3, ReturnCode, SMCCC_VERSION_1_2, id,
@@ -103,7 +103,7 @@ pub enum Call {
     PvTimeStolen,
 }
 
-/// NODE_HW_STATE of a CPU that is on (DEN0022F §5.19).
+/// NODE_HW_STATE of a CPU that is on (DEN0022F).
 pub const HW_ON: u64 = 0;
 /// NODE_HW_STATE of a CPU that is off.
 pub const HW_OFF: u64 = 1;
@@ -141,26 +141,26 @@ pub enum Answer {
     Four([u64; 4]),
 }
 
-/// The identity that the vendor-specific UID call tells, cf7aba11-5476-4882-a6bb-cfdb8b93d2cc, as the four words of DEN0028 §6.2.
+/// The identity that the vendor-specific UID call tells, cf7aba11-5476-4882-a6bb-cfdb8b93d2cc, as the four words of DEN0028.
 pub const HYPERVISOR_UID: [u32; 4] = [0x11ba_7acf, 0x8248_7654, 0xdbcf_bba6, 0xccd2_938b];
 /// The revision of this hypervisor's own calls, major in x0 and minor in x1.
 pub const HYPERVISOR_REVISION: [u64; 2] = [0, 1];
 
-/// MIGRATE_INFO_TYPE: no trusted OS needs migrating; without it a CPU may count as impossible to turn off (DEN0022F §5.9).
+/// MIGRATE_INFO_TYPE: no trusted OS needs migrating; without it a CPU may count as impossible to turn off (DEN0022F).
 const TRUSTED_OS_NOT_PRESENT: u64 = 2;
 /// AFFINITY_INFO and NODE_HW_STATE: a single CPU.
 const LEVEL_CPU: u64 = 0;
-/// SYSTEM_RESET2: the architectural warm reset; bit 31 would mark a vendor's own (DEN0022F §5.14).
+/// SYSTEM_RESET2: the architectural warm reset; bit 31 would mark a vendor's own (DEN0022F).
 const RESET_TYPE_WARM: u64 = 0;
-/// SYSTEM_OFF2: to hibernate; 0 is its older spelling (DEN0022F §5.12).
+/// SYSTEM_OFF2: to hibernate; 0 is its older spelling (DEN0022F).
 const OFF_TYPE_HIBERNATE: u64 = 1;
 const OFF_TYPE_HIBERNATE_OLD: u64 = 0;
 /// PSCI_FEATURES about SYSTEM_OFF2: one bit a type, bit 0 for hibernating.
 const OFF2_FEATURE_HIBERNATE: u64 = 1;
-/// PSCI_FEATURES about CPU_SUSPEND: original power_state format, platform-coordinated (DEN0022F §5.16.2).
+/// PSCI_FEATURES about CPU_SUSPEND: original power_state format, platform-coordinated (DEN0022F).
 const SUSPEND_FEATURES: u64 = 0;
 /// CPU_SUSPEND, original power_state format: bit 16 tells power-down from standby; the state id and power level we know are 0
-/// (DEN0022F §5.4.2.1).
+/// (DEN0022F).
 const POWER_STATE_STANDBY: u32 = 0;
 const POWER_STATE_POWER_DOWN: u32 = 1 << 16;
 
@@ -332,7 +332,7 @@ impl Offered {
     }
 }
 
-/// PSCI_FEATURES: asks the decoder, so what is said to be there is there (DEN0022F §5.16).
+/// PSCI_FEATURES: asks the decoder, so what is said to be there is there (DEN0022F).
 #[inline(never)]
 const fn psci_features(function: FunctionId, offered: &Offered) -> u64 {
     match decode(function.get() as u64, 0, 0, 0) {
@@ -355,7 +355,7 @@ const fn psci_features(function: FunctionId, offered: &Offered) -> u64 {
     }
 }
 
-/// SMCCC_ARCH_FEATURES (DEN0028 §7.3): 1 says a workaround may be called but is not needed.
+/// SMCCC_ARCH_FEATURES (DEN0028): 1 says a workaround may be called but is not needed.
 #[inline(never)]
 const fn arch_features(function: FunctionId, offered: &Offered) -> u64 {
     const NOT_NEEDED: u64 = 1;

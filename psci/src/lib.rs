@@ -4,7 +4,8 @@
 //! virtual CPU between the reserve and its running, and [`cell`] the one atomic word that holds its state. This crate knows neither VMs
 //! nor CPUs: `vmm` resolves an MPIDR to a cell, carries out what a [`Call`] asks for, and wakes what [`PowerCell::cpu_on`] has started.
 //!
-//! Specifications: Arm DEN0022F (PSCI 1.3), Arm DEN0028 (SMCCC 1.2), Arm DEN0057A (paravirtualised time), ACPI 6.5 §6.3, §8.4.
+//! Specifications: Arm DEN0022F (PSCI 1.3), Arm DEN0028 (SMCCC 1.2), Arm DEN0057A (paravirtualised time), ACPI 6.5 §6.3, §8.4. Arm's are
+//! cited by the name of the function, since the numbers of their sections change from issue to issue.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(

@@ -138,7 +138,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns what a guest that caused the refusal by a PSCI call is told (DEN0022F §5.6, §5.5).
+    /// Returns what a guest that caused the refusal by a PSCI call is told (DEN0022F, CPU_ON and CPU_OFF).
     pub const fn code(self) -> ReturnCode {
         match self {
             Self::Absent => ReturnCode::InvalidParameters,
@@ -253,7 +253,7 @@ impl State {
         }
     }
 
-    /// Returns what AFFINITY_INFO says of it: 0 on, 1 off, 2 on-pending, or INVALID_PARAMETERS (DEN0022F §5.7).
+    /// Returns what AFFINITY_INFO says of it: 0 on, 1 off, 2 on-pending, or INVALID_PARAMETERS (DEN0022F).
     #[inline]
     #[must_use]
     pub const fn affinity_info(self) -> i32 {

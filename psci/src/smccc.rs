@@ -1,6 +1,6 @@
 //! The SMC Calling Convention: how a function identifier is laid out, which ones are known here, and what a call can return (Arm DEN0028).
 
-/// A function identifier: W0 of a call (DEN0028 §2.5).
+/// A function identifier: W0 of a call (DEN0028).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FunctionId(u32);
 
@@ -12,7 +12,7 @@ const SMC64: u32 = 1 << 30;
 const OWNER_SHIFT: u32 = 24;
 const OWNER_MASK: u32 = 0x3f;
 
-/// Whose function a call names (DEN0028 table 6-1).
+/// Whose function a call names (DEN0028).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// Arm architecture calls: SMCCC itself and errata workarounds.
@@ -81,15 +81,15 @@ impl FunctionId {
     }
 }
 
-/// The version of SMCCC that is kept: 1.2, the first in which x4–x17 are preserved unless a function says otherwise (DEN0028 §7.2).
+/// The version of SMCCC that is kept: 1.2, the first in which x4–x17 are preserved unless a function says otherwise (DEN0028).
 pub const SMCCC_VERSION_1_2: u32 = 1 << 16 | 2;
-/// The version of PSCI that is kept: 1.3, since CPU_ON answers DENIED for what policy holds back (DEN0022F §5.6).
+/// The version of PSCI that is kept: 1.3, since CPU_ON answers DENIED for what policy holds back (DEN0022F).
 pub const PSCI_VERSION_1_3: u32 = 1 << 16 | 3;
 
-/// Any call whose function is not known (DEN0028 §5.2), sign-extended; also NOT_SUPPORTED of PSCI.
+/// Any call whose function is not known (DEN0028), sign-extended; also NOT_SUPPORTED of PSCI.
 pub const NOT_SUPPORTED: u64 = ReturnCode::NotSupported.as_x0();
 
-/// What a PSCI function returns (DEN0022F §5.2.2).
+/// What a PSCI function returns (DEN0022F).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(i32)]
 #[must_use]
@@ -130,71 +130,71 @@ pub mod id {
     /// Bit 30, for the 64-bit form of a function.
     pub const SMC64: u32 = super::SMC64;
 
-    /// SMCCC_VERSION (DEN0028 §7.2).
+    /// SMCCC_VERSION (DEN0028).
     pub const SMCCC_VERSION: u32 = 0x8000_0000;
-    /// SMCCC_ARCH_FEATURES (DEN0028 §7.3).
+    /// SMCCC_ARCH_FEATURES (DEN0028).
     pub const SMCCC_ARCH_FEATURES: u32 = 0x8000_0001;
-    /// SMCCC_ARCH_SOC_ID (DEN0028 §7.4): not offered, a guest sees no SoC.
+    /// SMCCC_ARCH_SOC_ID (DEN0028): not offered, a guest sees no SoC.
     pub const SMCCC_ARCH_SOC_ID: u32 = 0x8000_0002;
-    /// SMCCC_ARCH_WORKAROUND_1 (DEN0028 §7.5): branch predictor, CVE-2017-5715.
+    /// SMCCC_ARCH_WORKAROUND_1 (DEN0028): branch predictor, CVE-2017-5715.
     pub const SMCCC_ARCH_WORKAROUND_1: u32 = 0x8000_8000;
-    /// SMCCC_ARCH_WORKAROUND_2 (DEN0028 §7.6): speculative store bypass, CVE-2018-3639.
+    /// SMCCC_ARCH_WORKAROUND_2 (DEN0028): speculative store bypass, CVE-2018-3639.
     pub const SMCCC_ARCH_WORKAROUND_2: u32 = 0x8000_7fff;
-    /// SMCCC_ARCH_WORKAROUND_3 (DEN0028 §7.7): branch history, CVE-2022-23960.
+    /// SMCCC_ARCH_WORKAROUND_3 (DEN0028): branch history, CVE-2022-23960.
     pub const SMCCC_ARCH_WORKAROUND_3: u32 = 0x8000_3fff;
 
-    /// PSCI_VERSION (DEN0022F §5.3).
+    /// PSCI_VERSION (DEN0022F).
     pub const PSCI_VERSION: u32 = 0x8400_0000;
-    /// CPU_SUSPEND (§5.4).
+    /// CPU_SUSPEND.
     pub const CPU_SUSPEND: u32 = 0x8400_0001;
-    /// CPU_OFF (§5.5).
+    /// CPU_OFF.
     pub const CPU_OFF: u32 = 0x8400_0002;
-    /// CPU_ON (§5.6).
+    /// CPU_ON.
     pub const CPU_ON: u32 = 0x8400_0003;
-    /// AFFINITY_INFO (§5.7).
+    /// AFFINITY_INFO.
     pub const AFFINITY_INFO: u32 = 0x8400_0004;
-    /// MIGRATE (§5.8): not offered, no trusted OS is tied to a CPU.
+    /// MIGRATE: not offered, no trusted OS is tied to a CPU.
     pub const MIGRATE: u32 = 0x8400_0005;
-    /// MIGRATE_INFO_TYPE (§5.9).
+    /// MIGRATE_INFO_TYPE.
     pub const MIGRATE_INFO_TYPE: u32 = 0x8400_0006;
-    /// MIGRATE_INFO_UP_CPU (§5.10): not offered, as [`MIGRATE`].
+    /// MIGRATE_INFO_UP_CPU: not offered, as [`MIGRATE`].
     pub const MIGRATE_INFO_UP_CPU: u32 = 0x8400_0007;
-    /// SYSTEM_OFF (§5.11).
+    /// SYSTEM_OFF.
     pub const SYSTEM_OFF: u32 = 0x8400_0008;
-    /// SYSTEM_RESET (§5.13).
+    /// SYSTEM_RESET.
     pub const SYSTEM_RESET: u32 = 0x8400_0009;
-    /// PSCI_FEATURES (§5.16).
+    /// PSCI_FEATURES.
     pub const PSCI_FEATURES: u32 = 0x8400_000a;
-    /// CPU_FREEZE (§5.17): not offered.
+    /// CPU_FREEZE: not offered.
     pub const CPU_FREEZE: u32 = 0x8400_000b;
-    /// CPU_DEFAULT_SUSPEND (§5.18).
+    /// CPU_DEFAULT_SUSPEND.
     pub const CPU_DEFAULT_SUSPEND: u32 = 0x8400_000c;
-    /// NODE_HW_STATE (§5.19).
+    /// NODE_HW_STATE.
     pub const NODE_HW_STATE: u32 = 0x8400_000d;
-    /// SYSTEM_SUSPEND (§5.20).
+    /// SYSTEM_SUSPEND.
     pub const SYSTEM_SUSPEND: u32 = 0x8400_000e;
-    /// PSCI_SET_SUSPEND_MODE (§5.21): not offered, there is only the platform-coordinated mode.
+    /// PSCI_SET_SUSPEND_MODE: not offered, there is only the platform-coordinated mode.
     pub const PSCI_SET_SUSPEND_MODE: u32 = 0x8400_000f;
-    /// PSCI_STAT_RESIDENCY (§5.22): not offered.
+    /// PSCI_STAT_RESIDENCY: not offered.
     pub const PSCI_STAT_RESIDENCY: u32 = 0x8400_0010;
-    /// PSCI_STAT_COUNT (§5.23): not offered.
+    /// PSCI_STAT_COUNT: not offered.
     pub const PSCI_STAT_COUNT: u32 = 0x8400_0011;
-    /// SYSTEM_RESET2 (§5.14).
+    /// SYSTEM_RESET2.
     pub const SYSTEM_RESET2: u32 = 0x8400_0012;
-    /// MEM_PROTECT (§5.24): not offered.
+    /// MEM_PROTECT: not offered.
     pub const MEM_PROTECT: u32 = 0x8400_0013;
-    /// MEM_PROTECT_CHECK_RANGE (§5.25): not offered.
+    /// MEM_PROTECT_CHECK_RANGE: not offered.
     pub const MEM_PROTECT_CHECK_RANGE: u32 = 0x8400_0014;
-    /// SYSTEM_OFF2 (§5.12).
+    /// SYSTEM_OFF2.
     pub const SYSTEM_OFF2: u32 = 0x8400_0015;
 
-    /// PV_TIME_FEATURES (DEN0057A §3.2).
+    /// PV_TIME_FEATURES (DEN0057A).
     pub const PV_TIME_FEATURES: u32 = 0xc500_0020;
-    /// PV_TIME_ST (DEN0057A §3.3).
+    /// PV_TIME_ST (DEN0057A).
     pub const PV_TIME_ST: u32 = 0xc500_0021;
 
-    /// Vendor-specific hypervisor service: Call UID query (DEN0028 §6.2).
+    /// Vendor-specific hypervisor service: Call UID query (DEN0028).
     pub const VENDOR_HYP_CALL_UID: u32 = 0x8600_ff01;
-    /// Vendor-specific hypervisor service: Revision (DEN0028 §6.2).
+    /// Vendor-specific hypervisor service: Revision (DEN0028).
     pub const VENDOR_HYP_REVISION: u32 = 0x8600_ff03;
 }
