@@ -1,7 +1,7 @@
-//! The commands a person types: `cargo xtask setup | build | run | test`.
+//! The commands a person types: `cargo xtask run | test`, and what they are made of.
 //!
-//! `setup` makes the machine ready, `build` makes the hypervisor's image, `run` boots the demo on QEMU and
-//! `test` is the whole gate. Each command does the set-up it needs first, so none has to be typed before another.
+//! `setup` makes the machine ready, `build` makes the images, `bundle` packs VMs, `run` boots them on QEMU, `test` is the
+//! whole gate and `env` tells where what it boots is. Each command does the set-up it needs, so none has to come first.
 #![forbid(unsafe_code)]
 
 mod build;

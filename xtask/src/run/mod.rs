@@ -190,7 +190,7 @@ fn hints(options: &Options, vms: &[String]) -> Vec<String> {
         channel => hints.push(format!("the console is {channel}; Ctrl-C ends QEMU")),
     }
     hints.extend(options.control.as_ref().map(|channel| {
-        format!("the control channel is {channel}: JSON lines, see docs/control.md")
+        format!("the control channel is {channel}: JSON lines, see docs/console.md")
     }));
     if options.gdb {
         hints.push(format!(
