@@ -149,12 +149,12 @@ pub const HYPERVISOR_REVISION: [u64; 2] = [0, 1];
 /// MIGRATE_INFO_TYPE: no trusted OS needs migrating; without it a CPU may count as impossible to turn off (DEN0022F).
 const TRUSTED_OS_NOT_PRESENT: u64 = 2;
 /// AFFINITY_INFO and NODE_HW_STATE: a single CPU.
-const LEVEL_CPU: u64 = 0;
+const LEVEL_CPU: u32 = 0;
 /// SYSTEM_RESET2: the architectural warm reset; bit 31 would mark a vendor's own (DEN0022F).
-const RESET_TYPE_WARM: u64 = 0;
+const RESET_TYPE_WARM: u32 = 0;
 /// SYSTEM_OFF2: to hibernate; 0 is its older spelling (DEN0022F).
-const OFF_TYPE_HIBERNATE: u64 = 1;
-const OFF_TYPE_HIBERNATE_OLD: u64 = 0;
+const OFF_TYPE_HIBERNATE: u32 = 1;
+const OFF_TYPE_HIBERNATE_OLD: u32 = 0;
 /// PSCI_FEATURES about SYSTEM_OFF2: one bit a type, bit 0 for hibernating.
 const OFF2_FEATURE_HIBERNATE: u64 = 1;
 /// PSCI_FEATURES about CPU_SUSPEND: original power_state format, platform-coordinated (DEN0022F).
@@ -167,60 +167,43 @@ const POWER_STATE_POWER_DOWN: u32 = 1 << 16;
 /// Decodes a call from x0 to x3.
 #[inline]
 pub const fn decode(x0: u64, x1: u64, x2: u64, x3: u64) -> Call {
-    const CPU_SUSPEND_64: u32 = id::CPU_SUSPEND | id::SMC64;
-    const CPU_ON_64: u32 = id::CPU_ON | id::SMC64;
-    const AFFINITY_INFO_64: u32 = id::AFFINITY_INFO | id::SMC64;
-    const CPU_DEFAULT_SUSPEND_64: u32 = id::CPU_DEFAULT_SUSPEND | id::SMC64;
-    const NODE_HW_STATE_64: u32 = id::NODE_HW_STATE | id::SMC64;
-    const SYSTEM_SUSPEND_64: u32 = id::SYSTEM_SUSPEND | id::SMC64;
-    const SYSTEM_RESET2_64: u32 = id::SYSTEM_RESET2 | id::SMC64;
-    const SYSTEM_OFF2_64: u32 = id::SYSTEM_OFF2 | id::SMC64;
+    const PV_TIME_FEATURES: u32 = id::PV_TIME_FEATURES & !id::SMC64;
+    const PV_TIME_ST: u32 = id::PV_TIME_ST & !id::SMC64;
 
-    let (n1, n2, n3) = (low(x1), low(x2), low(x3));
-    match x0 as u32 {
-        id::PSCI_VERSION => Call::Version,
-        id::CPU_SUSPEND => cpu_suspend(x1 as u32, at(n2, n3)),
-        CPU_SUSPEND_64 => cpu_suspend(x1 as u32, at(x2, x3)),
-        id::CPU_OFF => Call::CpuOff,
+    let function = FunctionId::new(x0 as u32);
+    let wide = function.is_smc64();
+    let mask = if wide { u64::MAX } else { u32::MAX as u64 };
+    let (x1, x2, x3) = (x1 & mask, x2 & mask, x3 & mask);
+    // The forms of a function differ in how wide their arguments are; guards tell those that have one form only.
+    match function.get() & !id::SMC64 {
+        id::PSCI_VERSION if !wide => Call::Version,
+        id::CPU_SUSPEND => cpu_suspend(x1 as u32, at(x2, x3)),
+        id::CPU_OFF if !wide => Call::CpuOff,
         id::CPU_ON => Call::CpuOn {
-            target: n1,
-            entry: at(n2, n3),
-        },
-        CPU_ON_64 => Call::CpuOn {
             target: x1,
             entry: at(x2, x3),
         },
-        id::AFFINITY_INFO => affinity_info(n1, n2),
-        AFFINITY_INFO_64 => affinity_info(x1, n2),
-        id::MIGRATE_INFO_TYPE => Call::MigrateInfoType,
-        id::SYSTEM_OFF => Call::SystemOff,
-        id::SYSTEM_RESET => Call::SystemReset(Reset::Cold),
-        id::PSCI_FEATURES => Call::Features(FunctionId::new(x1 as u32)),
-        id::CPU_DEFAULT_SUSPEND => Call::CpuSuspend(Suspend::PowerDown(at(n1, n2))),
-        CPU_DEFAULT_SUSPEND_64 => Call::CpuSuspend(Suspend::PowerDown(at(x1, x2))),
-        id::NODE_HW_STATE => node_hw_state(n1, n2),
-        NODE_HW_STATE_64 => node_hw_state(x1, n2),
-        id::SYSTEM_SUSPEND => Call::SystemSuspend(at(n1, n2)),
-        SYSTEM_SUSPEND_64 => Call::SystemSuspend(at(x1, x2)),
-        id::SYSTEM_RESET2 | SYSTEM_RESET2_64 => system_reset2(n1),
-        id::SYSTEM_OFF2 => system_off2(n1, n2),
-        SYSTEM_OFF2_64 => system_off2(n1, x2),
-        id::SMCCC_VERSION => Call::SmcccVersion,
-        id::SMCCC_ARCH_FEATURES => Call::ArchFeatures(FunctionId::new(x1 as u32)),
-        id::SMCCC_ARCH_WORKAROUND_1 => Call::ArchWorkaround(Workaround::One),
-        id::SMCCC_ARCH_WORKAROUND_2 => Call::ArchWorkaround(Workaround::Two),
-        id::SMCCC_ARCH_WORKAROUND_3 => Call::ArchWorkaround(Workaround::Three),
-        id::VENDOR_HYP_CALL_UID => Call::HypervisorUid,
-        id::VENDOR_HYP_REVISION => Call::HypervisorRevision,
-        id::PV_TIME_FEATURES => Call::PvTimeFeatures(FunctionId::new(x1 as u32)),
-        id::PV_TIME_ST => Call::PvTimeStolen,
+        id::AFFINITY_INFO => affinity_info(x1, x2 as u32),
+        id::MIGRATE_INFO_TYPE if !wide => Call::MigrateInfoType,
+        id::SYSTEM_OFF if !wide => Call::SystemOff,
+        id::SYSTEM_RESET if !wide => Call::SystemReset(Reset::Cold),
+        id::PSCI_FEATURES if !wide => Call::Features(FunctionId::new(x1 as u32)),
+        id::CPU_DEFAULT_SUSPEND => Call::CpuSuspend(Suspend::PowerDown(at(x1, x2))),
+        id::NODE_HW_STATE => node_hw_state(x1, x2 as u32),
+        id::SYSTEM_SUSPEND => Call::SystemSuspend(at(x1, x2)),
+        id::SYSTEM_RESET2 => system_reset2(x1 as u32),
+        id::SYSTEM_OFF2 => system_off2(x1 as u32, x2),
+        id::SMCCC_VERSION if !wide => Call::SmcccVersion,
+        id::SMCCC_ARCH_FEATURES if !wide => Call::ArchFeatures(FunctionId::new(x1 as u32)),
+        id::SMCCC_ARCH_WORKAROUND_1 if !wide => Call::ArchWorkaround(Workaround::One),
+        id::SMCCC_ARCH_WORKAROUND_2 if !wide => Call::ArchWorkaround(Workaround::Two),
+        id::SMCCC_ARCH_WORKAROUND_3 if !wide => Call::ArchWorkaround(Workaround::Three),
+        id::VENDOR_HYP_CALL_UID if !wide => Call::HypervisorUid,
+        id::VENDOR_HYP_REVISION if !wide => Call::HypervisorRevision,
+        PV_TIME_FEATURES if wide => Call::PvTimeFeatures(FunctionId::new(x1 as u32)),
+        PV_TIME_ST if wide => Call::PvTimeStolen,
         _ => Call::Unknown,
     }
-}
-
-#[inline]
-const fn low(x: u64) -> u64 {
-    x as u32 as u64
 }
 
 #[inline]
@@ -241,7 +224,7 @@ const fn cpu_suspend(power_state: u32, entry: EntryPoint) -> Call {
 }
 
 #[inline]
-const fn affinity_info(target: u64, level: u64) -> Call {
+const fn affinity_info(target: u64, level: u32) -> Call {
     if level == LEVEL_CPU {
         Call::AffinityInfo { target }
     } else {
@@ -250,7 +233,7 @@ const fn affinity_info(target: u64, level: u64) -> Call {
 }
 
 #[inline]
-const fn node_hw_state(target: u64, level: u64) -> Call {
+const fn node_hw_state(target: u64, level: u32) -> Call {
     if level == LEVEL_CPU {
         Call::NodeHwState { target }
     } else {
@@ -259,7 +242,7 @@ const fn node_hw_state(target: u64, level: u64) -> Call {
 }
 
 #[inline]
-const fn system_reset2(reset_type: u64) -> Call {
+const fn system_reset2(reset_type: u32) -> Call {
     if reset_type == RESET_TYPE_WARM {
         Call::SystemReset(Reset::Warm)
     } else {
@@ -268,7 +251,7 @@ const fn system_reset2(reset_type: u64) -> Call {
 }
 
 #[inline]
-const fn system_off2(off_type: u64, cookie: u64) -> Call {
+const fn system_off2(off_type: u32, cookie: u64) -> Call {
     match (off_type, cookie) {
         (OFF_TYPE_HIBERNATE | OFF_TYPE_HIBERNATE_OLD, 0) => Call::SystemOff,
         _ => Call::Invalid,
