@@ -99,6 +99,14 @@ impl Inbox {
         Mail(self.summary.swap(0, Ordering::AcqRel))
     }
 
+    /// Forgets everything, at a system reset.
+    pub fn clear(&self) {
+        let _ = self.take();
+        for bits in &self.spis {
+            bits.store(0, Ordering::Release);
+        }
+    }
+
     /// Takes the bits of SPI word `word` (SPIs `32 * word` to `32 * word + 31` by index).
     #[must_use]
     pub fn take_spis(&self, word: u32) -> u32 {
@@ -180,6 +188,9 @@ mod tests {
             (1 << 31, 0, 0)
         );
         assert!(inbox.is_empty());
+        assert!(inbox.post(Notice::Interrupt(IntId::new(40).unwrap())));
+        inbox.clear();
+        assert!(inbox.is_empty() && inbox.take_spis(0) == 0);
     }
 
     #[test]
