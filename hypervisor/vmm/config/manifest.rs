@@ -333,13 +333,12 @@ fn multiple(node: &Node<'_, '_>, name: &str, number: u64, unit: u64) -> Result<(
     }
 }
 
-/// Goes through the properties of a node that are not among `known`, are there twice, or have no readable name.
+/// Goes through the properties of a node that are not among `known`, or are there twice.
 fn unknown_properties<'t>(
     node: &'t Node<'_, '_>,
     known: &'static [&'static str],
 ) -> impl Iterator<Item = ConfigError> + 't {
-    let wrong = node
-        .properties()
+    node.properties()
         .enumerate()
         .filter_map(move |(index, (name, _))| {
             let problem = match known.contains(&name) {
@@ -351,11 +350,7 @@ fn unknown_properties<'t>(
                 false => Problem::Unknown,
             };
             Some(property_error(node, name, problem))
-        });
-    let malformed = node
-        .has_malformed_property()
-        .then(|| node_error(node, Problem::Unknown));
-    wrong.chain(malformed)
+        })
 }
 
 fn error(node: &str, property: &str, value: String, problem: Problem) -> ConfigError {

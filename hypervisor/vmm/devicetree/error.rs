@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{MAGIC, MAX_BYTES, MAX_DEPTH, MAX_NODES, VERSION};
+use super::{MAGIC, MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_PROPERTIES, VERSION};
 
 /// Why a blob is not a device tree that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub enum TreeError {
         /// How many nodes had been read.
         nodes: usize,
     },
-    /// More than [`MAX_NODES`] nodes.
-    TooManyNodes,
+    /// More than [`MAX_NODES`] nodes or [`MAX_PROPERTIES`] properties.
+    TooMany,
     /// Nodes nested deeper than any real tree.
     TooDeep,
 }
@@ -57,7 +57,10 @@ impl fmt::Display for TreeError {
                 f,
                 "device tree's structure block is malformed after {nodes} nodes"
             ),
-            Self::TooManyNodes => write!(f, "device tree has more than {MAX_NODES} nodes"),
+            Self::TooMany => write!(
+                f,
+                "device tree has more than {MAX_NODES} nodes or {MAX_PROPERTIES} properties"
+            ),
             Self::TooDeep => write!(f, "device tree nests deeper than {MAX_DEPTH} levels"),
         }
     }

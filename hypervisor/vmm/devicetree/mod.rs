@@ -17,6 +17,7 @@ mod tests;
 mod value;
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use fdt::Fdt;
 use fdt::helpers::UnalignedFallibleNode;
@@ -34,7 +35,9 @@ pub const HEADER_BYTES: usize = 40;
 /// Largest tree accepted: the arm64 boot protocol's own limit (Linux Documentation/arch/arm64/booting.rst).
 pub const MAX_BYTES: usize = 2 << 20;
 /// Largest number of nodes accepted.
-pub const MAX_NODES: usize = 16_384;
+pub const MAX_NODES: usize = 8192;
+/// Largest number of properties accepted, of all nodes together.
+pub const MAX_PROPERTIES: usize = 32_768;
 /// Deepest nesting accepted; the walker of the `fdt` crate keeps 16 levels and drops what is below them.
 const MAX_DEPTH: usize = 14;
 /// Most entries of the memory reservation block accepted.
@@ -48,16 +51,19 @@ const MIN_STRUCTURE_BYTES: u64 = 16;
 #[derive(Debug)]
 pub struct Tree<'a> {
     nodes: Vec<Entry<'a>>,
+    /// Names and values of all nodes' properties, node by node: decoded once, looked up many times.
+    properties: Vec<(&'a str, &'a [u8])>,
     reservations: Vec<AddressRange>,
 }
 
 /// What is kept of one node.
 #[derive(Debug)]
 struct Entry<'a> {
-    node: UnalignedFallibleNode<'a>,
     name: &'a str,
     unit: Option<&'a str>,
     parent: usize,
+    /// Where the node's properties are in [`Tree::properties`].
+    properties: Range<usize>,
 }
 
 impl<'a> Tree<'a> {
@@ -70,10 +76,13 @@ impl<'a> Tree<'a> {
         let reservations = read_reservations(blob)?;
         let fdt =
             Fdt::new_unaligned_fallible(blob).map_err(|_| TreeError::Structure { nodes: 0 })?;
-        Ok(Self {
-            nodes: read_nodes(fdt)?,
+        let mut tree = Self {
+            nodes: Vec::new(),
+            properties: Vec::new(),
             reservations,
-        })
+        };
+        tree.read_nodes(fdt)?;
+        Ok(tree)
     }
 
     /// Returns the root node.
@@ -99,7 +108,11 @@ impl<'a> Tree<'a> {
             .split('/')
             .filter(|component| !component.is_empty())
         {
-            node = node.children().find(|child| child.is_called(component))?;
+            let (name, unit) = match component.split_once('@') {
+                Some((name, unit)) => (name, Some(unit)),
+                None => (component, None),
+            };
+            node = node.children().find(|child| child.is_called(name, unit))?;
         }
         Some(node)
     }
@@ -194,36 +207,50 @@ type FallibleFdt<'a> = Fdt<
     ),
 >;
 
-/// Lists all nodes with the index of each one's parent.
-fn read_nodes(fdt: FallibleFdt<'_>) -> Result<Vec<Entry<'_>>, TreeError> {
-    let malformed = |nodes: usize| move |_| TreeError::Structure { nodes };
-    let root = fdt.root().map_err(malformed(0))?;
-    let mut nodes = Vec::new();
-    nodes.push(Entry {
-        node: fdt::nodes::AsNode::as_node(&root),
-        name: "",
-        unit: None,
-        parent: 0,
-    });
-    // The index of the last node seen at each depth: the parent of what comes one level below it.
-    let mut last_at = [0_usize; MAX_DEPTH + 1];
-    for item in root.all_nodes().map_err(malformed(1))? {
-        let (depth, node) = item.map_err(malformed(nodes.len()))?;
-        let name = node.name().map_err(malformed(nodes.len()))?;
-        let above = depth
-            .checked_sub(1)
-            .ok_or(TreeError::Structure { nodes: nodes.len() })?;
-        let parent = *last_at.get(above).ok_or(TreeError::TooDeep)?;
-        *last_at.get_mut(depth).ok_or(TreeError::TooDeep)? = nodes.len();
-        if nodes.len() == MAX_NODES {
-            return Err(TreeError::TooManyNodes);
+impl<'a> Tree<'a> {
+    /// Lists all nodes, each with its parent and its properties.
+    fn read_nodes(&mut self, fdt: FallibleFdt<'a>) -> Result<(), TreeError> {
+        let malformed = |nodes: usize| move |_| TreeError::Structure { nodes };
+        let root = fdt.root().map_err(malformed(0))?;
+        self.add(fdt::nodes::AsNode::as_node(&root), 0)?;
+        // The index of the last node seen at each depth: the parent of what comes one level below it.
+        let mut last_at = [0_usize; MAX_DEPTH + 1];
+        for item in root.all_nodes().map_err(malformed(1))? {
+            let count = self.nodes.len();
+            let (depth, node) = item.map_err(malformed(count))?;
+            let above = depth
+                .checked_sub(1)
+                .ok_or(TreeError::Structure { nodes: count })?;
+            let parent = *last_at.get(above).ok_or(TreeError::TooDeep)?;
+            *last_at.get_mut(depth).ok_or(TreeError::TooDeep)? = count;
+            self.add(node, parent)?;
         }
-        nodes.push(Entry {
-            node,
-            name: name.name,
+        Ok(())
+    }
+
+    /// Adds one node.
+    fn add(&mut self, node: UnalignedFallibleNode<'a>, parent: usize) -> Result<(), TreeError> {
+        let malformed = TreeError::Structure {
+            nodes: self.nodes.len(),
+        };
+        let name = node.name().map_err(|_| malformed)?;
+        let first = self.properties.len();
+        for property in node.properties().map_err(|_| malformed)?.iter() {
+            let property = property.map_err(|_| malformed)?;
+            if self.properties.len() == MAX_PROPERTIES {
+                return Err(TreeError::TooMany);
+            }
+            self.properties.push((property.name, property.value));
+        }
+        if self.nodes.len() == MAX_NODES {
+            return Err(TreeError::TooMany);
+        }
+        self.nodes.push(Entry {
+            name: if name.name == "/" { "" } else { name.name },
             unit: name.unit_address,
             parent,
+            properties: first..self.properties.len(),
         });
+        Ok(())
     }
-    Ok(nodes)
 }

@@ -29,15 +29,10 @@ impl<'t, 'a> Node<'t, 'a> {
         self.entry().map_or("", |entry| entry.name)
     }
 
-    /// Returns whether `component` is the node's name, or its name with unit address.
-    pub(super) fn is_called(&self, component: &str) -> bool {
-        let Some(entry) = self.entry() else {
-            return false;
-        };
-        match component.split_once('@') {
-            Some((name, unit)) => entry.name == name && entry.unit == Some(unit),
-            None => entry.name == component,
-        }
+    /// Returns whether the node has this name and, where one is given, this unit address.
+    pub(super) fn is_called(&self, name: &str, unit: Option<&str>) -> bool {
+        let entry = self.entry();
+        entry.is_some_and(|entry| entry.name == name && (unit.is_none() || entry.unit == unit))
     }
 
     /// Returns the node's full path, for messages.
@@ -80,22 +75,11 @@ impl<'t, 'a> Node<'t, 'a> {
             })
     }
 
-    /// Goes through the node's properties as names and values; stops at the first that is malformed.
-    pub fn properties(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
-        let properties = self.entry().and_then(|entry| entry.node.properties().ok());
-        properties
-            .into_iter()
-            .flat_map(|properties| properties.iter())
-            .map_while(Result::ok)
-            .map(|property| (property.name, property.value))
-    }
-
-    /// Returns whether a property has no readable name, so that [`Node::properties`] does not show all of them.
-    #[must_use]
-    pub fn has_malformed_property(&self) -> bool {
-        let properties = self.entry().map(|entry| entry.node.properties());
-        properties
-            .is_none_or(|properties| properties.is_ok_and(|all| all.iter().any(|one| one.is_err())))
+    /// Goes through the node's properties as names and values.
+    pub fn properties(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'t, 'a> {
+        let range = self.entry().map(|entry| entry.properties.clone());
+        let properties = range.and_then(|range| self.tree.properties.get(range));
+        properties.unwrap_or_default().iter().copied()
     }
 
     /// Returns a property's bytes.
@@ -136,11 +120,17 @@ impl<'t, 'a> Node<'t, 'a> {
             .filter(|s| !s.is_empty())
     }
 
+    /// Goes through the models that `compatible` lists, most specific first.
+    pub fn models(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let value = self.property("compatible").unwrap_or_default();
+        value.split(|byte| *byte == 0)
+    }
+
     /// Returns whether `compatible` lists one of these models.
     #[must_use]
     pub fn is_compatible(&self, models: &[&str]) -> bool {
-        self.strings("compatible")
-            .any(|model| models.contains(&model))
+        self.models()
+            .any(|model| models.iter().any(|known| known.as_bytes() == model))
     }
 
     /// Returns whether the node may be used: no `status`, or one that says so (Devicetree Specification 2.3.4).

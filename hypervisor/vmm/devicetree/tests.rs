@@ -233,7 +233,6 @@ fn walk(blob: &[u8]) {
                 .is_none_or(|parent| parent.children().any(|child| child.path() == node.path()))
         );
         let _ = (
-            node.has_malformed_property(),
             node.u32("reg"),
             node.is_enabled(),
             node.properties().count(),

@@ -106,11 +106,9 @@ pub(super) fn find_all(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Vec<Uart>
 
 /// Returns a node's UART model, if it is a UART that is known.
 fn kind(node: &Node<'_, '_>) -> Option<UartKind> {
-    node.strings("compatible").find_map(|model| {
-        MODELS
-            .iter()
-            .find(|(name, _)| *name == model)
-            .map(|(_, kind)| *kind)
+    node.models().find_map(|model| {
+        let known = MODELS.iter().find(|(name, _)| name.as_bytes() == model);
+        known.map(|(_, kind)| *kind)
     })
 }
 
