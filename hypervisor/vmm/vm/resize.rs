@@ -15,6 +15,7 @@
 
 mod ost;
 mod report;
+mod want;
 
 use alloc::vec::Vec;
 
@@ -23,6 +24,7 @@ use psci::{Event, PowerCell, Refusal, Role, State};
 use crate::ids::VcpuId;
 use ost::Ost;
 pub use report::{BeginError, Origin, Outcome, Report, Shortfall, Why};
+use want::{EjectWord, Phase, Want};
 
 /// A VM's vCPUs by number.
 pub trait Cells {
@@ -104,45 +106,10 @@ const fn is_held(state: State) -> bool {
     state.is_enabled() && !matches!(state, State::Withdrawn)
 }
 
-/// How far one vCPU of a resize is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// To be offered once the guest listens.
-    Waiting,
-    /// Offered; CPU_ON and the first entry are awaited.
-    Offered {
-        acknowledged: bool,
-    },
-    /// Asked back; `_EJ0` is awaited.
-    Asked(EjectWord),
-    Reached,
-    Failed(Why),
-}
-
-/// The last the guest has said about an eject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EjectWord {
-    Nothing,
-    InProgress,
-    Success,
-}
-
-impl Phase {
-    const fn is_decided(self) -> bool {
-        matches!(self, Self::Reached | Self::Failed(_))
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
     Grow,
     Shrink,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Want {
-    vcpu: VcpuId,
-    phase: Phase,
 }
 
 #[derive(Debug)]
@@ -517,79 +484,6 @@ impl Active {
             requested: self.target,
             reached,
             shortfalls,
-        }
-    }
-}
-
-impl Want {
-    /// Offers the vCPU; one that the guest holds already is just awaited.
-    fn offer(&mut self, cells: &impl Cells, effects: &mut Vec<Effect>) {
-        if apply(cells, self.vcpu, Event::Offer).is_ok() {
-            effects.push(Effect::Insert(self.vcpu));
-        }
-        self.phase = Phase::Offered {
-            acknowledged: false,
-        };
-    }
-
-    /// Takes note of what the guest says about the vCPU.
-    fn hear(&mut self, cells: &impl Cells, said: Ost, effects: &mut Vec<Effect>) {
-        self.phase = match (self.phase, said) {
-            (Phase::Offered { .. }, Ost::Added) => Phase::Offered { acknowledged: true },
-            (Phase::Offered { .. }, Ost::AddFailed(status)) => {
-                self.withdraw(cells, Why::AddRefused(status), effects)
-            }
-            (Phase::Asked(_), Ost::Ejecting) => Phase::Asked(EjectWord::InProgress),
-            (Phase::Asked(_), Ost::Ejected) => Phase::Asked(EjectWord::Success),
-            (Phase::Asked(_), Ost::EjectFailed(status)) => {
-                self.keep(cells, Why::EjectRefused(status), effects)
-            }
-            (phase, _) => phase,
-        };
-    }
-
-    /// Decides the vCPU at the deadline.
-    fn give_up(&mut self, cells: &impl Cells, effects: &mut Vec<Effect>) {
-        self.phase = match self.phase {
-            Phase::Waiting => Phase::Failed(Why::NotListening),
-            Phase::Offered {
-                acknowledged: false,
-            } => self.withdraw(cells, Why::NotTurnedOn, effects),
-            Phase::Offered { acknowledged: true } => {
-                self.withdraw(cells, Why::OnlyAcknowledged, effects)
-            }
-            Phase::Asked(word) => {
-                let why = match word {
-                    EjectWord::Nothing => Why::EjectUnanswered,
-                    EjectWord::InProgress => Why::EjectUnfinished,
-                    EjectWord::Success => Why::EjectNotCarriedOut,
-                };
-                self.keep(cells, why, effects)
-            }
-            decided => decided,
-        };
-    }
-
-    /// Withdraws an offer, unless the guest has been quicker and turned it on, or given it back.
-    fn withdraw(&self, cells: &impl Cells, why: Why, effects: &mut Vec<Effect>) -> Phase {
-        match apply(cells, self.vcpu, Event::Withdraw) {
-            Ok(_) => {
-                effects.push(Effect::Eject(self.vcpu));
-                Phase::Failed(why)
-            }
-            Err(Refusal::AlreadyOn) => Phase::Reached,
-            Err(_) => Phase::Failed(Why::GivenBack),
-        }
-    }
-
-    /// Takes an eject request back, unless the guest has been quicker and given the vCPU back.
-    fn keep(&self, cells: &impl Cells, why: Why, effects: &mut Vec<Effect>) -> Phase {
-        match apply(cells, self.vcpu, Event::EjectRefused) {
-            Ok(_) => {
-                effects.push(Effect::Retract(self.vcpu));
-                Phase::Failed(why)
-            }
-            Err(_) => Phase::Reached,
         }
     }
 }
