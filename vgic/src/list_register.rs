@@ -1,4 +1,4 @@
-//! List registers (IHI0069 ICH_LR<n>_EL2): their layout, the seam to the hardware that holds
+//! List registers (IHI0069 `ICH_LR<n>_EL2`): their layout, the seam to the hardware that holds
 //! them, and the array that stands in for the hardware while a vCPU is not loaded.
 
 use crate::IntId;
@@ -201,7 +201,7 @@ impl Maintenance {
 pub trait ListRegisters {
     /// Returns the number of list registers, 1 to 16.
     fn count(&self) -> usize;
-    /// Reads list register `n` (ICH_LR<n>_EL2).
+    /// Reads list register `n` (`ICH_LR<n>_EL2`).
     fn read(&self, n: usize) -> ListRegister;
     /// Writes list register `n`.
     fn write(&mut self, n: usize, value: ListRegister);
