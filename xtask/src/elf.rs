@@ -59,12 +59,12 @@ pub(crate) fn flatten(elf: &[u8]) -> anyhow::Result<Flat> {
         })
         .max()
         .unwrap_or(base);
-    let memory_size = (end - base).next_multiple_of(IMAGE_SIZE_ALIGNMENT);
     ensure!(
-        memory_size <= LARGEST_IMAGE,
-        "the segments spread over {memory_size:#x} bytes from {base:#x}"
+        end - base <= LARGEST_IMAGE,
+        "the segments spread over {:#x} bytes from {base:#x}",
+        end - base
     );
-
+    let memory_size = (end - base).next_multiple_of(IMAGE_SIZE_ALIGNMENT);
     let mut bytes = Vec::new();
     for segment in segments {
         let data = segment
@@ -115,4 +115,63 @@ fn check_relocations(header: &Elf, endian: LittleEndian, elf: &[u8]) -> anyhow::
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER_BYTES: usize = 64;
+    const SEGMENT_BYTES: usize = 56;
+
+    /// An ELF file with loadable segments: address, content, size in memory.
+    fn elf(segments: &[(u64, &[u8], u64)]) -> Vec<u8> {
+        let mut file = vec![0; HEADER_BYTES];
+        file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        file[16..20].copy_from_slice(&[3, 0, 183, 0]); // ET_DYN, EM_AARCH64
+        file[20] = 1; // e_version
+        file[32..40].copy_from_slice(&64_u64.to_le_bytes()); // e_phoff
+        file[52..56].copy_from_slice(&[64, 0, 56, 0]); // e_ehsize, e_phentsize
+        file[56] = u8::try_from(segments.len()).unwrap(); // e_phnum
+        let mut data = Vec::new();
+        let data_offset = HEADER_BYTES + SEGMENT_BYTES * segments.len();
+        for (address, content, memory) in segments {
+            file.extend([1, 0, 0, 0, 5, 0, 0, 0]); // PT_LOAD, R and X
+            let offset = (data_offset + data.len()) as u64;
+            let size = content.len() as u64;
+            for field in [offset, *address, *address, size, *memory, 4096] {
+                file.extend(field.to_le_bytes());
+            }
+            data.extend_from_slice(content);
+        }
+        file.extend(data);
+        file
+    }
+
+    #[test]
+    fn segments_lie_at_their_distance_and_zeros_are_not_in_the_file() {
+        let flat = flatten(&elf(&[(0x1000, b"ab", 2), (0x1008, b"c", 0x2_0000)])).unwrap();
+        assert_eq!(flat.bytes, b"ab\0\0\0\0\0\0c");
+        assert_eq!(flat.memory_size, 0x3_0000, "0x20008 rounded up to 64 KiB");
+        assert!(!flat.has_image_header);
+    }
+
+    #[test]
+    fn an_image_header_gets_the_size_with_the_zeroed_parts() {
+        let mut code = [0; 64];
+        code[0x38..0x3c].copy_from_slice(b"ARM\x64");
+        let flat = flatten(&elf(&[(0, &code, 64), (0x1_0000, b"", 0x1000)])).unwrap();
+        assert!(flat.has_image_header);
+        assert_eq!(flat.bytes[16..24], 0x2_0000_u64.to_le_bytes());
+    }
+
+    #[test]
+    fn what_cannot_be_loaded_is_refused() {
+        assert!(flatten(b"#!/bin/sh").is_err());
+        assert!(flatten(&elf(&[])).is_err());
+        let apart = flatten(&elf(&[(0, b"a", 1), (1 << 40, b"b", 1)]));
+        assert!(apart.unwrap_err().to_string().contains("spread over"));
+        let endless = flatten(&elf(&[(0, b"a", u64::MAX)]));
+        assert!(endless.is_err());
+    }
 }
