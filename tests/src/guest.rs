@@ -111,6 +111,8 @@ pub fn follow(
 }
 
 /// Does what a guest asks: `boot-number`, or `control COMMAND`, in which `@` stands for the VM's name.
+///
+/// A resize is answered by its outcome and the number reached, a refused command by `error` and the kind.
 fn answer(
     question: &str,
     control: Option<&mut Control>,
@@ -129,9 +131,9 @@ fn answer(
         return "error no-control".into();
     };
     match control.command(&command.replace('@', vm), timeout) {
-        Ok(result) => match result.get("reached") {
-            Some(reached) => format!("ok {reached}"),
-            None => "ok".into(),
+        Ok(result) => match (result["outcome"].as_str(), result.get("reached")) {
+            (Some(outcome), Some(reached)) => format!("{outcome} {reached}"),
+            _ => "ok".into(),
         },
         Err(refusal) => format!("error {}", refusal.kind),
     }

@@ -1,14 +1,15 @@
 //! Tests of the whole system: they see QEMU, consoles and the guest protocol, never the hypervisor from inside.
 //!
 //! `source` reads this repository for the rules test. `artefacts` finds what `cargo xtask` built, `manifest` says what
-//! VMs a bundle holds, `machine` starts QEMU, `console` and `control` are the two ways to talk to it, and `guest` follows
-//! the protocol of the bare-metal guests.
+//! VMs a bundle holds, `machine` starts QEMU, `console` and `control` are the two ways to talk to it, `guest` follows the
+//! protocol of the bare-metal guests, and `linux` talks to the demo's shell.
 #![forbid(unsafe_code)]
 
 pub mod artefacts;
 pub mod console;
 pub mod control;
 pub mod guest;
+pub mod linux;
 pub mod machine;
 pub mod manifest;
 mod slots;

@@ -66,6 +66,7 @@ impl File {
     #[must_use]
     pub fn is_test(&self) -> bool {
         self.path.ends_with("/tests.rs")
+            || self.path.ends_with("_tests.rs")
             || self.path.split('/').any(|part| part == "tests") && !self.path.starts_with("tests/")
     }
 

@@ -35,6 +35,38 @@ fn smoke_on_an_armv8_0_cpu() {
 }
 
 #[test]
+fn psci_without_what_qemu_does_otherwise() {
+    let name = "bare-psci";
+    run(name, "psci", Machine::new(name), "bare");
+}
+
+#[test]
+fn sysreg() {
+    let name = "bare-sysreg";
+    run(name, "sysreg", Machine::new(name), "bare");
+}
+
+#[test]
+fn memory() {
+    let name = "bare-memory";
+    run(name, "memory", Machine::new(name).memory_mib(320), "bare");
+}
+
+#[test]
+fn gic() {
+    let name = "bare-gic";
+    // With an ITS there are LPIs, and QEMU searches their tables whenever anything changes.
+    let machine = Machine::new(name).option("its=off");
+    run(name, "gic", machine, "bare");
+}
+
+#[test]
+fn hotplug_is_not_there() {
+    let name = "bare-hotplug";
+    run(name, "hotplug", Machine::new(name), "bare");
+}
+
+#[test]
 fn bench_gives_the_column_without_a_hypervisor() {
     const EXPECTED: [(&str, &str); 9] = [
         ("hvc-psci-version", "4"),

@@ -407,7 +407,10 @@ fn unsafe_modules_of_el2_say_why() {
     let broken: Vec<String> = rust(&["hypervisor/el2", "tests/guests"])
         .iter()
         .filter(|file| file.code().lines().any(|line| has_word(line, "unsafe")))
-        .filter(|file| !file.code().contains("expect(unsafe_code"))
+        .filter(|file| {
+            let code: String = file.code().split_whitespace().collect();
+            !code.contains("expect(unsafe_code")
+        })
         .map(|file| file.path.clone())
         .collect();
     verdict(
@@ -447,10 +450,7 @@ fn no_shortcuts_are_left_in_the_code() {
 /// Most lines of a file, without its unit tests.
 const FILE_LINES_MAX: usize = 600;
 /// Files that are over the limit for now, and are to be cut; none may grow.
-const TO_BE_CUT: [(&str, usize); 2] = [
-    ("hypervisor/vmm/devicetree.rs", 620),
-    ("vgic/src/v3/lists.rs", 720),
-];
+const TO_BE_CUT: [(&str, usize); 0] = [];
 
 #[test]
 fn files_hold_one_concept_each() {

@@ -281,9 +281,14 @@ fn read_gic(machine: &mut Machine, node: &Node<'static, Tree>) {
     }
 }
 
-/// Finds the CPUs by AFFINITY_INFO, which answers INVALID_PARAMETERS for one that does not exist.
+/// Finds the CPUs by AFFINITY_INFO, which answers INVALID_PARAMETERS for one that does not exist; `cpus=n` says when to
+/// stop, where some that exist are held back.
 fn probe_cpus(machine: &mut Machine) {
-    for index in 1..crate::cpu::MAX_CPUS as u64 {
+    let most = machine
+        .number("cpus")
+        .unwrap_or(u64::MAX)
+        .clamp(1, crate::cpu::MAX_CPUS as u64);
+    for index in 1..most {
         let affinity = (index / CPUS_PER_CLUSTER) << 8 | index % CPUS_PER_CLUSTER;
         if psci::affinity_info(affinity) < 0 {
             return;

@@ -101,8 +101,9 @@ pub fn run(suite: &str, tests: &[Test]) {
     println!("SUITE {suite} cpus={}", machine().cpus().len());
     let only = machine().value("only");
     let (mut passed, mut failed, mut ignored) = (0, 0, 0);
-    for (name, test) in tests {
-        if only.is_some_and(|list| !list.split(',').any(|wanted| wanted == *name)) {
+    for (path, test) in tests {
+        let name = path.rsplit("::").next().unwrap_or(path).trim();
+        if only.is_some_and(|list| !list.split(',').any(|wanted| wanted == name)) {
             continue;
         }
         print!("TEST {name} ... ");

@@ -5,21 +5,18 @@
 #![no_std]
 #![no_main]
 
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use guest_rt::exception::Fault;
-use guest_rt::machine::Conduit;
+mod calls;
+mod races;
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use guest_rt::stub::{self, Mailbox};
 use guest_rt::suite::{self, Outcome};
 use guest_rt::{
-    ask, check, check_eq, cpu, gic, guest, ignore, machine, mmio, mrs, probe, psci, tests, timer,
+    ask, check, check_eq, cpu, gic, guest, ignore, machine, mmio, mrs, psci, tests, timer,
 };
 
 guest!(main);
 
-/// SMCCC_VERSION.
-const SMCCC_VERSION: u64 = 0x8000_0000;
-/// A function number that no service owner defines.
-const UNDEFINED_NUMBER: u64 = 0x7e5a;
 /// CPUs that race for one.
 const RACERS: usize = 8;
 
@@ -36,21 +33,21 @@ fn main() {
         "psci",
         tests![
             machine_was_as_after_reset,
-            version_and_features,
-            unknown_functions,
-            many_unknown_functions,
-            immediates_other_than_zero,
-            upper_half_of_the_function_is_ignored,
-            cpu_on_of_no_cpu,
+            calls::version_and_features,
+            calls::unknown_functions,
+            calls::many_unknown_functions,
+            calls::immediates_other_than_zero,
+            calls::upper_half_of_the_function_is_ignored,
+            calls::cpu_on_of_no_cpu,
             cpu_on_of_a_running_cpu,
             cpu_on_starts_as_promised,
             cpu_on_32_bit,
             cpu_on_at_no_memory,
             cpu_on_of_a_held_cpu,
-            bad_suspend_and_bad_level,
+            calls::bad_suspend_and_bad_level,
             on_off_cycles,
-            cpu_on_races,
-            cpu_on_against_cpu_off,
+            races::cpu_on_races,
+            races::cpu_on_against_cpu_off,
             all_cpus_at_once,
         ],
     );
@@ -134,150 +131,6 @@ fn spin(_: u64) {
 
 fn bare() -> bool {
     machine().word("bare")
-}
-
-fn version_and_features() -> Outcome {
-    let version = psci::version();
-    check!(version >> 16 >= 1, "PSCI_VERSION {version:#x}");
-    for function in [
-        psci::VERSION,
-        psci::CPU_OFF,
-        psci::CPU_ON,
-        psci::AFFINITY_INFO,
-        psci::SYSTEM_OFF,
-    ] {
-        let answer = psci::call(psci::FEATURES, function, 0, 0);
-        check!(answer >= 0, "PSCI_FEATURES({function:#x}): {answer}");
-    }
-    for function in [0x8400_00ff, 0xc400_00fe, 0x1234_5678] {
-        check_eq!(
-            psci::call(psci::FEATURES, function, 0, 0),
-            psci::NOT_SUPPORTED,
-            "PSCI_FEATURES({function:#x})"
-        );
-    }
-    if !bare() {
-        check_eq!(
-            psci::call(psci::MIGRATE_INFO_TYPE, 0, 0, 0),
-            2,
-            "MIGRATE_INFO_TYPE"
-        );
-    }
-    Ok(())
-}
-
-fn conduit(registers: psci::Registers) -> psci::Registers {
-    match machine().conduit() {
-        Conduit::Hvc => psci::hvc(registers),
-        Conduit::Smc => psci::smc(registers),
-    }
-}
-
-/// Calls a function that nobody defines, with recognisable values in every register.
-fn call_unknown(function: u64, seed: u64) -> Outcome {
-    let mut registers: psci::Registers =
-        core::array::from_fn(|index| seed.rotate_left(index as u32 * 3));
-    registers[0] = function;
-    let result = conduit(registers);
-    check_eq!(result[0] as i32, -1, "x0 of {function:#x}");
-    for index in 4..18 {
-        check_eq!(
-            result[index],
-            registers[index],
-            "x{index} after {function:#x}"
-        );
-    }
-    Ok(())
-}
-
-fn unknown_functions() -> Outcome {
-    for owner in 0..64 {
-        for class in [0x8000_0000, 0xc000_0000, 0x0000_0000, 0x4000_0000] {
-            call_unknown(
-                class | owner << 24 | UNDEFINED_NUMBER,
-                0x0123_4567_89ab_cdef ^ owner,
-            )?;
-        }
-    }
-    call_unknown(0xffff_ffff, u64::MAX)
-}
-
-fn many_unknown_functions() -> Outcome {
-    let count = if machine().word("long") {
-        1_000_000
-    } else {
-        20_000
-    };
-    let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
-    for _ in 0..count {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        // Owner 4 holds PSCI itself: its numbers below 0x100 are left alone.
-        call_unknown(0x8400_0000 | seed & 0x4000_fe00 | 0x100, seed)?;
-    }
-    Ok(())
-}
-
-fn immediates_other_than_zero() -> Outcome {
-    if bare() {
-        ignore!("QEMU's own PSCI does not look at the immediate");
-    }
-    for immediate in [1_u32, 0x42, 0xea1, 0xffff] {
-        for base in [0xd400_0002_u32, 0xd400_0003] {
-            let seen = probe::run(base | immediate << 5, psci::VERSION, 0);
-            let refused = seen.fault.is_none() && seen.x0 as i32 == -1;
-            let undefined = seen.exact && seen.class() == Some(Fault::UNDEFINED);
-            check!(
-                refused || undefined,
-                "{:#x}: x0 {:#x}, {:?}",
-                base | immediate << 5,
-                seen.x0,
-                seen.fault
-            );
-        }
-    }
-    Ok(())
-}
-
-fn upper_half_of_the_function_is_ignored() -> Outcome {
-    if bare() {
-        ignore!("QEMU's own PSCI compares all of x0");
-    }
-    check_eq!(
-        psci::call(0xdead_beef_0000_0000 | psci::VERSION, 0, 0, 0),
-        psci::version(),
-        "x0 of the call"
-    );
-    Ok(())
-}
-
-fn cpu_on_of_no_cpu() -> Outcome {
-    let last = machine().cpus().iter().copied().max().unwrap_or(0);
-    let strange = [
-        last | 1 << 16,
-        0x0f0f,
-        1 << 32,
-        u64::MAX,
-        1 << 63,
-        1 << 24,
-        1 << 40,
-        0xffff_ffff,
-    ];
-    for affinity in strange {
-        check_eq!(
-            psci::cpu_on(affinity, stub::address(), 0),
-            psci::INVALID_PARAMETERS,
-            "CPU_ON of {affinity:#x}"
-        );
-        let info = psci::affinity_info(affinity);
-        check_eq!(
-            info,
-            psci::INVALID_PARAMETERS,
-            "AFFINITY_INFO of {affinity:#x}"
-        );
-    }
-    Ok(())
 }
 
 fn cpu_on_of_a_running_cpu() -> Outcome {
@@ -451,27 +304,6 @@ fn cpu_on_of_a_held_cpu() -> Outcome {
     Ok(())
 }
 
-fn bad_suspend_and_bad_level() -> Outcome {
-    let answer = psci::call(psci::CPU_SUSPEND, 0xffff_ffff, stub::address(), 0);
-    check_eq!(
-        answer,
-        psci::INVALID_PARAMETERS,
-        "CPU_SUSPEND with no such power state"
-    );
-    if bare() {
-        ignore!("QEMU's own PSCI takes any affinity level");
-    }
-    for level in [4, 0xff, 0xffff_ffff] {
-        let answer = psci::call(psci::AFFINITY_INFO, cpu::affinity(), level, 0);
-        check_eq!(
-            answer,
-            psci::INVALID_PARAMETERS,
-            "AFFINITY_INFO at level {level}"
-        );
-    }
-    Ok(())
-}
-
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
 fn count_a_run(_: u64) {
@@ -496,131 +328,6 @@ fn on_off_cycles() -> Outcome {
         }
         check_eq!(RUNS.load(Ordering::Acquire), cycles, "runs of CPU {index}");
     }
-    Ok(())
-}
-
-/// What the racers share: the round that has begun, how many are done with it, and each one's answer.
-static ROUND: AtomicUsize = AtomicUsize::new(0);
-static DONE: AtomicUsize = AtomicUsize::new(0);
-static ANSWERS: [AtomicI64; RACERS] = [const { AtomicI64::new(0) }; RACERS];
-const LAST_ROUND: usize = usize::MAX;
-
-fn race_once(racer: usize, target: u64) {
-    let answer = psci::cpu_on(target, stub::address(), MAILBOXES[racer].address());
-    ANSWERS[racer].store(answer, Ordering::Release);
-}
-
-fn racer(racer: u64) {
-    let target = machine().cpus().last().copied().unwrap_or(0);
-    let mut seen = 0;
-    loop {
-        let round = ROUND.load(Ordering::Acquire);
-        if round == LAST_ROUND {
-            return;
-        }
-        if round != seen {
-            seen = round;
-            race_once(racer as usize, target);
-            DONE.fetch_add(1, Ordering::AcqRel);
-        }
-        core::hint::spin_loop();
-    }
-}
-
-fn cpu_on_races() -> Outcome {
-    let cpus = machine().cpus().len();
-    if cpus < 3 {
-        ignore!("a race needs three CPUs");
-    }
-    if bare() {
-        ignore!("QEMU's own PSCI loses this race under load");
-    }
-    let racers = (cpus - 1).min(RACERS);
-    ROUND.store(0, Ordering::Release);
-    for index in 1..racers {
-        check_eq!(
-            cpu::start(index, racer, index as u64),
-            psci::SUCCESS,
-            "CPU_ON of racer {index}"
-        );
-    }
-    let outcome = race_rounds(racers, cpus - 1);
-    ROUND.store(LAST_ROUND, Ordering::Release);
-    for index in 1..racers {
-        check!(cpu::wait_off(index), "racer {index} does not turn off");
-    }
-    outcome
-}
-
-fn race_rounds(racers: usize, target: usize) -> Outcome {
-    let affinity = machine().cpus()[target];
-    for round in 1..=machine().number("rounds").unwrap_or(100) as usize {
-        MAILBOXES.iter().for_each(Mailbox::clear);
-        DONE.store(0, Ordering::Release);
-        ROUND.store(round, Ordering::Release);
-        race_once(0, affinity);
-        check!(
-            timer::within_ms(5000, || DONE.load(Ordering::Acquire) == racers - 1),
-            "round {round}: stuck racers"
-        );
-        check!(
-            cpu::wait_off(target),
-            "round {round}: the target does not turn off"
-        );
-        // The target may turn off, and be started again, while slower racers are still to come: every start that was
-        // granted ran with its own context, and nobody else's did.
-        let mut granted = 0;
-        for racer in 0..racers {
-            let answer = ANSWERS[racer].load(Ordering::Acquire);
-            check!(
-                answer == psci::SUCCESS || answer == psci::ALREADY_ON,
-                "round {round}: racer {racer}: {answer}"
-            );
-            let ran = MAILBOXES[racer].stamp().is_some();
-            check!(
-                ran == (answer == psci::SUCCESS),
-                "round {round}: racer {racer}: {answer}, but ran: {ran}"
-            );
-            granted += usize::from(ran);
-        }
-        check!(granted >= 1, "round {round}: nobody won");
-    }
-    Ok(())
-}
-
-fn cpu_on_against_cpu_off() -> Outcome {
-    let Some(&affinity) = machine().cpus().get(1) else {
-        ignore!("one CPU")
-    };
-    if bare() {
-        ignore!("QEMU's own PSCI loses starts in this race");
-    }
-    RUNS.store(0, Ordering::Release);
-    let starts = machine().number("rounds").unwrap_or(100) as u32;
-    let deadline = timer::now() + 30 * timer::frequency();
-    for number in 0..starts {
-        // The task of the run before may still be on its way to CPU_OFF: that one and the next share their data.
-        let context = cpu::prepare(1, count_a_run, 0);
-        loop {
-            let info = psci::affinity_info(affinity);
-            check!((0..=2).contains(&info), "AFFINITY_INFO {info}");
-            match psci::cpu_on(affinity, cpu::entry_address(), context) {
-                psci::SUCCESS => break,
-                psci::ALREADY_ON | psci::ON_PENDING => {}
-                other => check!(false, "CPU_ON number {number}: {other}"),
-            }
-            check!(
-                timer::now() < deadline,
-                "CPU_ON number {number} never succeeds"
-            );
-        }
-    }
-    check!(cpu::wait_off(1), "CPU 1 does not turn off");
-    check_eq!(
-        RUNS.load(Ordering::Acquire),
-        starts,
-        "runs for as many starts"
-    );
     Ok(())
 }
 

@@ -1,0 +1,71 @@
+//! The demo's Linux guest: from its kernel's first words to its shell, and what a shell can tell.
+
+use crate::console::Console;
+use std::time::Duration;
+
+/// How long a boot to the shell may take on a busy machine.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
+/// How long a command in the guest may take.
+pub const SHELL_LIMIT: Duration = Duration::from_secs(120);
+
+/// What in a kernel's log means that something is broken.
+const COMPLAINTS: [&str; 12] = [
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "Call trace",
+    "Kernel panic",
+    "rcu: INFO",
+    "soft lockup",
+    "hung task",
+    "Unable to handle",
+    "unhandled",
+    "failed to boot CPU",
+    "redistributor is inaccessible",
+];
+
+/// Waits until the guest's first process has started its shell; returns how many CPUs it says are online.
+///
+/// # Panics
+/// If it does not come so far.
+pub fn wait_for_shell(console: &mut Console) -> u32 {
+    console.expect("bullpen: guest ready: Linux ", BOOT_LIMIT);
+    let line = console
+        .next_line(SHELL_LIMIT)
+        .expect("the rest of the line follows");
+    let number = line
+        .split(", ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    number
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| panic!("how many CPUs? {line:?}"))
+}
+
+/// Runs a line of shell in the guest; returns what it printed.
+///
+/// # Panics
+/// If it does not end in time.
+pub fn run(console: &mut Console, line: &str) -> String {
+    // The quotes keep the marks out of the echo of what is typed.
+    console.line(&format!("echo BE''GIN; {line}; echo E''ND"));
+    console.expect("BEGIN\r\n", SHELL_LIMIT);
+    console.expect("END", SHELL_LIMIT).replace('\r', "")
+}
+
+/// Returns the number of CPUs that are online in the guest.
+pub fn online(console: &mut Console) -> u32 {
+    let text = run(console, "nproc");
+    text.trim()
+        .parse()
+        .unwrap_or_else(|_| panic!("nproc says {text:?}"))
+}
+
+/// Returns the lines of the kernel's log that complain of something.
+pub fn complaints(console: &mut Console) -> Vec<String> {
+    let pattern = COMPLAINTS.join("|");
+    run(console, &format!("dmesg | grep -E '{pattern}'"))
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}

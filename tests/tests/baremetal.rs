@@ -1,0 +1,167 @@
+//! The bare-metal guests under Bullpen: the architecture as a guest sees it, on few and many CPUs, owned and shared.
+#![forbid(unsafe_code)]
+
+use tests::guest::{Report, follow};
+use tests::machine::{Machine, PATIENCE};
+use tests::{Manifest, Vm, artefacts};
+
+/// How many vCPUs a guest gets, and on how many CPUs.
+#[derive(Clone, Copy)]
+struct Shape {
+    cpus: u32,
+    vcpus: u32,
+    model: &'static str,
+}
+
+const fn shape(cpus: u32, vcpus: u32) -> Shape {
+    Shape {
+        cpus,
+        vcpus,
+        model: "max,pauth=off",
+    }
+}
+
+/// Runs a guest to its end and checks that the hypervisor is well afterwards.
+fn run(name: &str, guest: &str, shape: Shape, words: &str) -> Report {
+    let vm = Vm::guest("guest", guest)
+        .vcpus(shape.vcpus, shape.vcpus)
+        .command_line(words);
+    run_vm(name, vm, shape)
+}
+
+fn run_vm(name: &str, vm: Vm, shape: Shape) -> Report {
+    let machine = Machine::new(name).cpus(shape.cpus).model(shape.model);
+    let mut running = machine.boot(&Manifest::new([vm]));
+    let (console, control) = running.channels();
+    let report = follow(console, control, "guest", PATIENCE);
+    report.assert_green(&running.console);
+    running.control().event("vm-off", "guest", PATIENCE);
+    let list = running.command("vm list");
+    assert_eq!(list["vms"][0]["state"], "off", "{list}");
+    report
+}
+
+/// One test a line: its name, the guest, the CPUs and vCPUs, and the guest's words.
+macro_rules! guest_tests {
+    ($($name:ident: $guest:literal, $shape:expr, $words:literal;)+) => {
+        $(
+            #[test]
+            fn $name() {
+                run(concat!("baremetal-", stringify!($name)), $guest, $shape, $words);
+            }
+        )+
+    };
+}
+
+guest_tests! {
+    smoke_1_on_1: "smoke", shape(1, 1), "";
+    smoke_4_on_4: "smoke", shape(4, 4), "";
+    smoke_8_on_2: "smoke", shape(2, 8), "";
+    smoke_4_on_1: "smoke", shape(1, 4), "";
+    smoke_on_cortex_a57: "smoke", Shape { cpus: 4, vcpus: 4, model: "cortex-a57" }, "";
+    smoke_on_neoverse_n1: "smoke", Shape { cpus: 4, vcpus: 4, model: "neoverse-n1" }, "";
+    psci_1_on_1: "psci", shape(1, 1), "";
+    psci_4_on_4: "psci", shape(4, 4), "";
+    psci_8_on_4: "psci", shape(4, 8), "rounds=30 cycles=20";
+    psci_4_on_1: "psci", shape(1, 4), "rounds=10 cycles=10";
+    sysreg_1_on_1: "sysreg", shape(1, 1), "";
+    sysreg_4_on_4: "sysreg", shape(4, 4), "";
+    sysreg_on_cortex_a57: "sysreg", Shape { cpus: 2, vcpus: 2, model: "cortex-a57" }, "";
+    sysreg_on_neoverse_n1: "sysreg", Shape { cpus: 2, vcpus: 2, model: "neoverse-n1" }, "";
+    memory_1_on_1: "memory", shape(1, 1), "";
+    memory_4_on_4: "memory", shape(4, 4), "";
+    memory_on_cortex_a57: "memory", Shape { cpus: 2, vcpus: 2, model: "cortex-a57" }, "";
+    gic_1_on_1: "gic", shape(1, 1), "";
+    gic_4_on_4: "gic", shape(4, 4), "";
+    gic_4_on_1: "gic", shape(1, 4), "";
+    gic_on_cortex_a57: "gic", Shape { cpus: 4, vcpus: 4, model: "cortex-a57" }, "";
+}
+
+#[test]
+fn held_vcpus_are_denied() {
+    let vm = Vm::guest("guest", "psci")
+        .vcpus(2, 8)
+        .command_line("held=2 max=8 only=cpu_on_of_a_held_cpu,on_off_cycles");
+    run_vm("baremetal-held", vm, shape(4, 2));
+}
+
+#[test]
+fn resets_leave_nothing_behind() {
+    let resets = if artefacts::full() { 1000 } else { 20 };
+    let vm = Vm::guest("guest", "psci")
+        .vcpus(4, 4)
+        .command_line(&format!(
+            "asked resets={resets} only=machine_was_as_after_reset,on_off_cycles"
+        ));
+    let machine = Machine::new("baremetal-resets").cpus(4);
+    let mut running = machine.boot(&Manifest::new([vm]));
+    let before = running.command("host")["free_pages"].clone();
+    let (console, control) = running.channels();
+    let report = follow(console, control, "guest", PATIENCE * 4);
+    report.assert_green(&running.console);
+    let resets_told = running
+        .control()
+        .events()
+        .iter()
+        .filter(|event| event["event"] == "vm-reset")
+        .count();
+    assert_eq!(resets_told, resets - 1, "vm-reset events");
+    running.command("vm start guest");
+    let after = running.command("host")["free_pages"].clone();
+    assert_eq!(before, after, "free pages of the host");
+}
+
+#[test]
+fn hotplug_block_as_a_driver_and_an_abuser_see_it() {
+    let vm = Vm::guest("guest", "hotplug")
+        .text("firmware", "acpi")
+        .vcpus(2, 8)
+        .command_line("asked cpus=2 boot=2 max=8");
+    run_vm("baremetal-hotplug", vm, shape(4, 8));
+}
+
+#[test]
+fn hotplug_on_one_cpu() {
+    let vm = Vm::guest("guest", "hotplug")
+        .text("firmware", "acpi")
+        .vcpus(2, 8)
+        .command_line("asked cpus=2 boot=2 max=8 cycles=1");
+    run_vm("baremetal-hotplug-1", vm, shape(1, 8));
+}
+
+#[test]
+fn the_last_cpu_off_turns_the_vm_off() {
+    let vm = Vm::guest("guest", "smoke").command_line("only=psci_version end=cpu-off");
+    run_vm("baremetal-last-off", vm, shape(1, 1));
+}
+
+#[test]
+fn bench_gives_every_row() {
+    let vm = Vm::guest("guest", "bench")
+        .vcpus(4, 4)
+        .cpus(&[0, 1, 2, 3])
+        .command_line("samples=20");
+    let name = "baremetal-bench";
+    let machine = Machine::new(name).cpus(4).deterministic();
+    let mut running = machine.boot(&Manifest::new([vm]));
+    let (console, control) = running.channels();
+    let report = follow(console, control, "guest", PATIENCE);
+    report.assert_green(&running.console);
+    assert_eq!(report.bench.len(), 17, "{:?}", report.bench);
+}
+
+#[test]
+fn two_guests_side_by_side() {
+    let noisy = Vm::guest("noisy", "memory").vcpus(2, 2).cpus(&[0, 1]);
+    let quiet = Vm::guest("quiet", "gic").vcpus(2, 2).cpus(&[1, 0]);
+    let machine = Machine::new("baremetal-two").cpus(2);
+    let mut running = machine.boot(&Manifest::new([noisy, quiet]));
+    for name in ["noisy", "quiet"] {
+        running.control().event("vm-off", name, PATIENCE);
+    }
+    for name in ["noisy", "quiet"] {
+        running.command(&format!("console {name}"));
+        let report = follow(&mut running.console, None, name, PATIENCE);
+        report.assert_green(&running.console);
+    }
+}

@@ -1,0 +1,214 @@
+//! Unmodified Debian Linux under Bullpen: it boots, gets vCPUs by ACPI hot-add, and gives them back.
+#![forbid(unsafe_code)]
+
+use serde_json::Value;
+use std::time::Duration;
+use tests::machine::{Machine, PATIENCE, Running};
+use tests::{Manifest, Vm, artefacts, linux};
+
+/// A resize's own deadline in seconds: far more than a guest needs, for a busy machine.
+const DEADLINE_S: u32 = 100;
+
+fn boot(name: &str, cpus: u32, model: &str, vm: Vm) -> (Running, u32) {
+    let machine = Machine::new(name).cpus(cpus).model(model);
+    let mut running = machine.boot(&Manifest::new([vm]));
+    let online = linux::wait_for_shell(&mut running.console);
+    (running, online)
+}
+
+fn resize(running: &mut Running, vcpus: u32, deadline_s: u32) -> Value {
+    running.command(&format!("vcpu set linux {vcpus} --timeout {deadline_s}"))
+}
+
+/// Waits until the guest itself counts this many CPUs: it tells the operator first and its shell a moment later.
+fn expect_online(running: &mut Running, vcpus: u32) {
+    for _ in 0..20 {
+        if linux::online(&mut running.console) == vcpus {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    panic!("not {vcpus} CPUs online{}", running.console.tail());
+}
+
+fn expect_no_complaints(running: &mut Running) {
+    let complaints = linux::complaints(&mut running.console);
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+/// Boots 2 of 8, asks for 8, for 2, and for 1, `cycles` times.
+fn grow_and_shrink(name: &str, kernel: &str, cpus: u32, model: &str, cycles: u32) {
+    let (mut running, online) = boot(name, cpus, model, Vm::linux("linux", kernel));
+    assert_eq!(online, 2, "CPUs online after the boot");
+    for _ in 0..cycles {
+        let result = resize(&mut running, 8, DEADLINE_S);
+        assert_eq!(result["outcome"], "done", "{result}");
+        expect_online(&mut running, 8);
+        let result = resize(&mut running, 2, DEADLINE_S);
+        assert_eq!(result["outcome"], "done", "{result}");
+        expect_online(&mut running, 2);
+    }
+    let result = resize(&mut running, 1, DEADLINE_S);
+    assert_eq!(result["reached"], 2, "{result}");
+    assert!(result.to_string().contains("boot-vcpu"), "{result}");
+    expect_no_complaints(&mut running);
+}
+
+fn cycles() -> u32 {
+    if artefacts::full() { 100 } else { 3 }
+}
+
+#[test]
+fn linux_6_12_grows_and_shrinks() {
+    grow_and_shrink("linux-6.12", "linux-6.12", 4, "max,pauth=off", cycles());
+}
+
+#[test]
+fn linux_7_2_grows_and_shrinks() {
+    grow_and_shrink("linux-7.2", "linux-7.2", 4, "max,pauth=off", cycles());
+}
+
+#[test]
+fn eight_vcpus_on_one_cpu() {
+    grow_and_shrink("linux-on-1", "linux-6.12", 1, "max,pauth=off", 1);
+}
+
+#[test]
+fn eight_vcpus_on_two_cpus() {
+    grow_and_shrink("linux-on-2", "linux-6.12", 2, "cortex-a57", 1);
+}
+
+#[test]
+fn eight_vcpus_on_eight_cpus() {
+    grow_and_shrink("linux-on-8", "linux-6.12", 8, "neoverse-n1", 1);
+}
+
+/// A guest that does not take them lives on, and the operator gets the truth.
+fn does_not_take_them(name: &str, vm: Vm, expected_online: u32) {
+    let (mut running, online) = boot(name, 4, "max,pauth=off", vm);
+    assert_eq!(online, expected_online, "CPUs online after the boot");
+    let result = resize(&mut running, 4, 10);
+    assert_ne!(result["outcome"], "done", "{result}");
+    assert!(
+        result["reasons"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty()),
+        "{result}"
+    );
+    assert_eq!(linux::online(&mut running.console), expected_online);
+    expect_no_complaints(&mut running);
+}
+
+#[test]
+fn linux_6_1_boots_and_does_not_take_them() {
+    does_not_take_them("linux-6.1", Vm::linux("linux", "linux-6.1"), 2);
+}
+
+#[test]
+fn nr_cpus_is_told_to_the_operator() {
+    let vm = Vm::linux("linux", "linux-6.12").command_line("rdinit=/init nr_cpus=2");
+    does_not_take_them("linux-nr-cpus", vm, 2);
+}
+
+#[test]
+fn maxcpus_does_not_hinder_a_hot_add() {
+    let vm = Vm::linux("linux", "linux-6.12").command_line("rdinit=/init maxcpus=1");
+    let (mut running, online) = boot("linux-maxcpus", 4, "max,pauth=off", vm);
+    assert_eq!(online, 1, "CPUs online after the boot");
+    let result = resize(&mut running, 4, DEADLINE_S);
+    assert!(result["reached"].as_u64() >= Some(3), "{result}");
+    expect_online(&mut running, 3);
+}
+
+#[test]
+fn acpi_off_boots_by_device_tree() {
+    let vm = Vm::linux("linux", "linux-6.12").command_line("rdinit=/init acpi=off");
+    let (mut running, online) = boot("linux-acpi-off", 4, "max,pauth=off", vm);
+    assert_eq!(online, 2, "CPUs online after the boot");
+    let answer = running
+        .control()
+        .command("vcpu set linux 4 --timeout 5", PATIENCE);
+    let done = answer.is_ok_and(|result| result["outcome"] == "done");
+    assert!(!done, "a guest without ACPI cannot have taken a vCPU");
+    assert_eq!(linux::online(&mut running.console), 2);
+}
+
+#[test]
+fn udev_turns_added_cpus_on() {
+    let vm = Vm::linux("linux", "linux-6.12")
+        .text("initrd", &artefacts::initrd_udev().to_string_lossy())
+        .command_line("rdinit=/init bullpen.online=udev");
+    let (mut running, _) = boot("linux-udev", 4, "max,pauth=off", vm);
+    let result = resize(&mut running, 4, DEADLINE_S);
+    assert_eq!(result["outcome"], "done", "{result}");
+    expect_online(&mut running, 4);
+}
+
+#[test]
+fn sixty_four_possible_eight_running() {
+    let vm = Vm::linux("linux", "linux-6.12").vcpus(2, 64);
+    let (mut running, _) = boot("linux-64", 4, "max,pauth=off", vm);
+    let result = resize(&mut running, 8, DEADLINE_S);
+    assert_eq!(result["outcome"], "done", "{result}");
+    expect_online(&mut running, 8);
+    let possible = linux::run(&mut running.console, "cat /sys/devices/system/cpu/possible");
+    assert_eq!(possible.trim(), "0-63");
+    expect_no_complaints(&mut running);
+}
+
+#[test]
+fn asked_while_booting_is_not_lost() {
+    let machine = Machine::new("linux-early").cpus(4);
+    let mut running = machine.boot(&Manifest::new([Vm::linux("linux", "linux-6.12")]));
+    let id = running
+        .control()
+        .send(&format!("vcpu set linux 4 --timeout {DEADLINE_S}"));
+    linux::wait_for_shell(&mut running.console);
+    let result = running
+        .control()
+        .reply(id, PATIENCE)
+        .expect("it is carried out");
+    assert_eq!(result["outcome"], "done", "{result}");
+    expect_online(&mut running, 4);
+}
+
+#[test]
+fn a_reboot_keeps_the_target() {
+    let (mut running, _) = boot(
+        "linux-reboot",
+        4,
+        "max,pauth=off",
+        Vm::linux("linux", "linux-6.12"),
+    );
+    let result = resize(&mut running, 4, DEADLINE_S);
+    assert_eq!(result["outcome"], "done", "{result}");
+    running.console.line("reboot -f");
+    running.control().event("vm-reset", "linux", PATIENCE);
+    let online = linux::wait_for_shell(&mut running.console);
+    assert!(online >= 2);
+    expect_online(&mut running, 4);
+    running.console.line("poweroff -f");
+    running.control().event("vm-off", "linux", PATIENCE);
+}
+
+#[test]
+fn one_guest_panics_and_the_other_does_not_notice() {
+    let vms =
+        ["first", "second"].map(|name| Vm::linux(name, "linux-6.12").vcpus(2, 4).memory_mib(384));
+    let mut running = Machine::new("linux-two").cpus(4).boot(&Manifest::new(vms));
+    running.command("console second");
+    linux::wait_for_shell(&mut running.console);
+    running.command("console first");
+    linux::wait_for_shell(&mut running.console);
+    running.console.line("echo c > /proc/sysrq-trigger");
+    running.console.expect("Kernel panic", PATIENCE);
+    running.command("console second");
+    assert_eq!(linux::online(&mut running.console), 2);
+    let before = linux::run(&mut running.console, "cut -d. -f1 /proc/uptime");
+    std::thread::sleep(Duration::from_secs(3));
+    let after = linux::run(&mut running.console, "cut -d. -f1 /proc/uptime");
+    assert_ne!(before, after, "the second guest's clock stands still");
+    running.command("vm reset first");
+    running.command("console first");
+    linux::wait_for_shell(&mut running.console);
+}
