@@ -289,7 +289,7 @@ fn probe_cpus(machine: &mut Machine) {
         .unwrap_or(u64::MAX)
         .clamp(1, crate::cpu::MAX_CPUS as u64);
     for index in 1..most {
-        let affinity = (index / CPUS_PER_CLUSTER) << 8 | index % CPUS_PER_CLUSTER;
+        let affinity = ((index / CPUS_PER_CLUSTER) << 8) | (index % CPUS_PER_CLUSTER);
         if psci::affinity_info(affinity) < 0 {
             return;
         }

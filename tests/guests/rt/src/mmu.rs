@@ -89,14 +89,14 @@ pub(crate) fn init(image: u64, dtb: u64) {
     set(&LEVEL0, 0, IDENTITY.0.get() as u64 | TABLE);
     set(&LEVEL0, 1, WINDOWS.0.get() as u64 | TABLE);
     for gib in 0..512 {
-        set(&IDENTITY, gib, gib * GIB | Memory::Device.bits());
+        set(&IDENTITY, gib, (gib * GIB) | Memory::Device.bits());
     }
     for address in [image, dtb] {
         if address != 0 {
             set(
                 &IDENTITY,
                 address / GIB,
-                address / GIB * GIB | Memory::Normal.bits(),
+                (address / GIB * GIB) | Memory::Normal.bits(),
             );
         }
     }
@@ -136,14 +136,14 @@ pub(crate) fn add_ram(address: u64) {
             .wrapping_add((gib & 511) as usize)
             .read_volatile()
     };
-    if present != gib * GIB | Memory::Normal.bits() {
-        replace(&IDENTITY, gib, gib * GIB | Memory::Normal.bits());
+    if present != (gib * GIB) | Memory::Normal.bits() {
+        replace(&IDENTITY, gib, (gib * GIB) | Memory::Normal.bits());
     }
 }
 
 /// Maps the GiB that holds `target` into window number `slot`; returns the virtual address of `target`.
 pub fn window(slot: u64, target: u64, memory: Memory) -> u64 {
-    replace(&WINDOWS, slot, target / GIB * GIB | memory.bits());
+    replace(&WINDOWS, slot, (target / GIB * GIB) | memory.bits());
     WINDOW_BASE + (slot & 511) * GIB + target % GIB
 }
 

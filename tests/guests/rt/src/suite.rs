@@ -7,7 +7,7 @@ use crate::machine;
 use core::fmt::{self, Write};
 
 /// Longest reason kept, in bytes.
-const REASON_MAX: usize = 160;
+const REASON_MAX: usize = 118;
 
 /// Why a test stopped early.
 pub enum Stop {
@@ -26,7 +26,7 @@ pub type Test = (&'static str, fn() -> Outcome);
 /// Text of a bounded length.
 pub struct Reason {
     bytes: [u8; REASON_MAX],
-    length: usize,
+    length: u8,
 }
 
 impl Reason {
@@ -43,19 +43,21 @@ impl Reason {
     }
 
     fn text(&self) -> &str {
-        core::str::from_utf8(self.bytes.get(..self.length).unwrap_or(&[])).unwrap_or("?")
+        core::str::from_utf8(self.bytes.get(..usize::from(self.length)).unwrap_or(&[]))
+            .unwrap_or("?")
     }
 }
 
 impl Write for Reason {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
-            let end = self.length + character.len_utf8();
-            let Some(room) = self.bytes.get_mut(self.length..end) else {
+            let start = usize::from(self.length);
+            let end = start + character.len_utf8();
+            let Some(room) = self.bytes.get_mut(start..end) else {
                 return Err(fmt::Error);
             };
             character.encode_utf8(room);
-            self.length = end;
+            self.length = end as u8;
         }
         Ok(())
     }

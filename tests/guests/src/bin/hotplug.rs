@@ -58,7 +58,7 @@ fn max() -> u64 {
 }
 
 fn affinity(uid: u64) -> u64 {
-    (uid / 16) << 8 | uid % 16
+    ((uid / 16) << 8) | (uid % 16)
 }
 
 fn main() {

@@ -94,7 +94,7 @@ pub(crate) fn everything_pending_comes_in_order() -> Outcome {
     exception::mask();
     let all = || (0..16).chain(FIRST_SPARE..END_SPARE);
     // Distinct priorities as far as 5 bits go, in an order that is neither that of the INTIDs nor its reverse.
-    let priority = |intid: u32| ((intid * 7 + 3) % 29 << 3) as u8;
+    let priority = |intid: u32| (((intid * 7 + 3) % 29) << 3) as u8;
     for intid in all() {
         gic::set_priority(intid, priority(intid));
         gic::enable(intid);

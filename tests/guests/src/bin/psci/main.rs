@@ -287,7 +287,7 @@ fn cpu_on_of_a_held_cpu() -> Outcome {
         ignore!("no CPU is held back");
     };
     for index in first..max {
-        let affinity = (index / 16) << 8 | index % 16;
+        let affinity = ((index / 16) << 8) | (index % 16);
         for _ in 0..10 {
             check_eq!(
                 psci::cpu_on(affinity, stub::address(), 0),
