@@ -1,3 +1,43 @@
-//! The half of the hypervisor that acts.
+//! The half of the hypervisor that acts: all assembly, all `unsafe`, all system-register writes.
+//!
+//! The order of a start, each line done by the module it names:
+//! 1. `image_header`: relocate, clear .bss, first stack
+//! 2. `boot`: MMU on, device tree read, UART, RAM, interrupt controller
+//! 3. `smp`: guarded stacks, the other CPUs
+//! 4. `vms`: the VMs of the bundle made and started
+//! 5. `run`: every CPU looks at its mail, picks a vCPU, enters it through `switch` and `vectors`, and does what comes of it
+//!
+//! A trap goes `vectors` -> `hot` (most end there) -> `run` -> `vmm::dispatch` and back.
 #![no_std]
 #![no_main]
+
+extern crate alloc;
+
+mod boot;
+mod cache;
+mod clock;
+mod console;
+mod fpsimd;
+mod gic;
+mod guest_memory;
+mod heap;
+mod hot;
+mod image_header;
+mod layout;
+mod logger;
+mod memory;
+mod mmio;
+mod mmu;
+mod panic;
+mod percpu;
+mod run;
+mod seeds;
+mod smc;
+mod smp;
+mod switch;
+mod sysreg;
+mod timer;
+mod tlb;
+mod uart;
+mod vectors;
+mod vms;

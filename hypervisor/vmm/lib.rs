@@ -8,16 +8,23 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod bus;
 pub mod config;
 pub mod console;
 pub mod devices;
 pub mod devicetree;
+pub mod dispatch;
+pub mod exit;
+pub mod features;
 pub mod firmware;
 pub mod host;
+pub mod hypercall;
 pub mod ids;
 pub mod loader;
 pub mod memory;
+pub mod ram;
 pub mod sched;
 pub mod stats;
+pub mod sysreg;
 pub mod trace;
 pub mod vm;

@@ -85,6 +85,8 @@ pub struct HostDescription {
     pub timer: TimerInterrupts,
     /// UARTs the tree names: `stdout-path`, then the `serialN` aliases by number, then the tree's order.
     pub uarts: Vec<Uart>,
+    /// Registers of the real-time clock (Arm PL031), if the tree names one.
+    pub rtc: Option<HostRange>,
     /// PSCI firmware, if the tree names any. Without it no SMC or HVC may be issued: some machines hang.
     pub psci: Option<Psci>,
     /// What the boot loader adds for the program it starts.
@@ -179,6 +181,18 @@ impl fmt::Display for HostError {
     }
 }
 
+/// Finds the real-time clock.
+fn rtc(tree: &Tree<'_>) -> Option<HostRange> {
+    let node = tree
+        .nodes()
+        .find(|node| node.is_compatible(&["arm,pl031"]) && node.is_enabled())?;
+    let range = node.reg().next()?.ok()?;
+    Some(HostRange {
+        base: HostPhys::new(range.base),
+        size: range.size,
+    })
+}
+
 /// Reads the machine out of the device tree at the start of `dtb`.
 ///
 /// # Errors
@@ -206,6 +220,7 @@ pub fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
         gic: gic::find(&tree)?,
         timer: interrupts::timer(&tree)?,
         uarts,
+        rtc: rtc(&tree),
         psci,
         chosen: chosen::read(&tree, &mut warnings),
         compatible,

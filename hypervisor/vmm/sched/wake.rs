@@ -43,6 +43,23 @@ impl WakeSet {
         self.summary.load(Ordering::Relaxed) == 0
     }
 
+    /// Takes `slot` out if it is the only one in the set; returns whether it was. Called by the owner.
+    #[inline]
+    #[must_use]
+    pub fn take_alone(&self, slot: Slot) -> bool {
+        let summary = self.summary.swap(0, Ordering::Acquire);
+        if summary == 1 << slot.word() {
+            let word = &self.words[slot.word()];
+            let bits = word.swap(0, Ordering::AcqRel);
+            if bits == slot.mask() {
+                return true;
+            }
+            word.fetch_or(bits, Ordering::AcqRel);
+        }
+        self.summary.fetch_or(summary, Ordering::Release);
+        false
+    }
+
     /// Takes every slot out and hands each to `wake`, ascending. Called by the owner.
     #[inline]
     pub fn drain(&self, mut wake: impl FnMut(Slot)) {
@@ -91,6 +108,19 @@ mod tests {
         assert!(set.is_empty());
         assert!(drained(&set).is_empty());
         assert!(set.set(slot(64)));
+    }
+
+    #[test]
+    fn a_slot_is_taken_alone_only_when_it_is() {
+        let set = WakeSet::new();
+        assert!(!set.take_alone(slot(3)), "not there");
+        assert!(set.set(slot(3)));
+        assert!(set.take_alone(slot(3)) && set.is_empty());
+        for other in [4, 100] {
+            assert!(set.set(slot(3)) && set.set(slot(other)));
+            assert!(!set.take_alone(slot(3)));
+            assert_eq!(drained(&set), [3, other], "nothing is lost");
+        }
     }
 
     #[test]

@@ -1,3 +1,297 @@
 //! Virtual machines and their virtual CPUs: the only owner of locks.
+//!
+//! Lock order, outermost first; a lock further down may be taken while one above is held, never the other way round:
+//!
+//! | lock | guards | taken by |
+//! |---|---|---|
+//! | `Vcpu::context` | registers of one vCPU | the CPU that has it attached, for as long as it is attached |
+//! | `Vm::resize` | the resize in progress | lifecycle, PSCI events |
+//! | `Vm::uart`, `Vm::rtc`, `Vm::hotplug` | one device each | the vCPU that touches it, the console |
+//! | `Vcpu::gic` | one redistributor | its own CPU, and vCPUs that read or write its registers |
+//!
+//! Power states, inboxes, SPIs and requests are atomics and need none. Nobody sends a kick or touches a guest's memory while
+//! holding one of these but `Vcpu::context`.
 
+pub mod context;
+pub mod kicks;
 pub mod resize;
+pub mod vcpu;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use psci::{Offered, Role};
+use spin::mutex::SpinMutex;
+use stage2::GuestPhys;
+use vgic::v3::Distributor;
+use vgic::{IntId, Notice};
+
+use crate::devices::cpu_hotplug::HotplugBlock;
+use crate::devices::pl011::Pl011;
+use crate::devices::pl031::Pl031;
+use crate::features::FeaturePolicy;
+use crate::firmware::layout::{GuestLayout, Redistributors, Region};
+use crate::ids::{VcpuId, VmId};
+pub use kicks::Kicks;
+pub use vcpu::{Home, Vcpu, VcpuContext};
+
+/// What a VM is doing as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Phase {
+    /// Nothing runs and its memory is not loaded.
+    Off = 0,
+    /// Images are being copied and tables made.
+    Starting = 1,
+    /// Its vCPUs run.
+    Running = 2,
+    /// Its vCPUs are held where they are.
+    Paused = 3,
+    /// Its vCPUs are leaving; then it is off.
+    Stopping = 4,
+    /// Its vCPUs are leaving; then it starts again.
+    Resetting = 5,
+}
+
+impl Phase {
+    const fn from_bits(bits: u32) -> Self {
+        match bits {
+            1 => Self::Starting,
+            2 => Self::Running,
+            3 => Self::Paused,
+            4 => Self::Stopping,
+            5 => Self::Resetting,
+            _ => Self::Off,
+        }
+    }
+
+    /// Returns the word the operator reads.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Resetting => "resetting",
+        }
+    }
+}
+
+/// A virtual machine: what is fixed for its life, and what its vCPUs share.
+#[derive(Debug)]
+pub struct Vm {
+    /// Its index.
+    pub id: VmId,
+    /// Its name.
+    pub name: String,
+    /// Its map.
+    pub layout: GuestLayout,
+    /// Where its redistributors are.
+    pub redistributors: Redistributors,
+    /// Its RAM.
+    pub memory: Region,
+    /// What its CPUs show.
+    pub policy: FeaturePolicy,
+    /// What its firmware offers.
+    pub offered: Offered,
+    /// Every vCPU it may ever have, by [`VcpuId`].
+    pub vcpus: Box<[Vcpu]>,
+    /// Its SPIs.
+    pub gic: Distributor,
+    /// Its console.
+    pub uart: SpinMutex<Pl011>,
+    /// Its clock.
+    pub rtc: SpinMutex<Pl031>,
+    /// Its hot-plug registers.
+    pub hotplug: SpinMutex<HotplugBlock>,
+    /// VTTBR_EL2 while it runs.
+    pub vttbr: AtomicU64,
+    /// VTCR_EL2 while it runs.
+    pub vtcr: AtomicU64,
+    /// CNTVOFF_EL2: ticks by which its virtual counter is behind the machine's.
+    pub counter_offset: AtomicU64,
+    /// Whether the guest has read its event register since it started.
+    pub listening: AtomicBool,
+    phase: AtomicU32,
+    /// vCPUs that are attached to a CPU.
+    attached: AtomicU32,
+}
+
+/// What a new VM is made of.
+#[derive(Debug)]
+pub struct VmParts {
+    /// Its index.
+    pub id: VmId,
+    /// Its name.
+    pub name: String,
+    /// Its map.
+    pub layout: GuestLayout,
+    /// Its RAM.
+    pub memory: Region,
+    /// What its CPUs show.
+    pub policy: FeaturePolicy,
+    /// Number of vCPUs that run from boot; at least 1.
+    pub boot_vcpus: u16,
+    /// Where each vCPU it may ever have belongs, in order.
+    pub homes: Box<[Home]>,
+    /// List registers of the machine.
+    pub list_registers: usize,
+    /// Seconds since 1970 now.
+    pub wall_clock_s: u32,
+}
+
+impl Vm {
+    /// Makes a VM that is off.
+    #[must_use]
+    pub fn new(parts: VmParts) -> Self {
+        let count = parts.homes.len() as u16;
+        let redistributors = parts.layout.redistributors(count);
+        let vcpus = parts
+            .homes
+            .iter()
+            .enumerate()
+            .map(|(index, home)| {
+                let id = VcpuId::new(index as u16);
+                let role = if id.get() < parts.boot_vcpus {
+                    Role::Boot
+                } else {
+                    Role::Hotplug
+                };
+                Vcpu::new(
+                    id,
+                    *home,
+                    role,
+                    redistributors.is_last(id),
+                    parts.list_registers,
+                )
+            })
+            .collect();
+        Self {
+            id: parts.id,
+            name: parts.name,
+            gic: Distributor::new(parts.layout.spi_count, count),
+            uart: SpinMutex::new(Pl011::new()),
+            rtc: SpinMutex::new(Pl031::new(parts.wall_clock_s)),
+            hotplug: SpinMutex::new(HotplugBlock::new(count)),
+            layout: parts.layout,
+            redistributors,
+            memory: parts.memory,
+            policy: parts.policy,
+            offered: Offered::default(),
+            vcpus,
+            vttbr: AtomicU64::new(0),
+            vtcr: AtomicU64::new(0),
+            counter_offset: AtomicU64::new(0),
+            listening: AtomicBool::new(false),
+            phase: AtomicU32::new(Phase::Off as u32),
+            attached: AtomicU32::new(0),
+        }
+    }
+
+    /// Returns what the VM is doing.
+    #[inline]
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        Phase::from_bits(self.phase.load(Ordering::SeqCst))
+    }
+
+    /// Sets what the VM is doing.
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u32, Ordering::SeqCst);
+    }
+
+    /// Moves from one phase to another; returns whether the VM was in the first.
+    #[must_use]
+    pub fn change_phase(&self, from: Phase, to: Phase) -> bool {
+        self.phase
+            .compare_exchange(from as u32, to as u32, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Counts a vCPU in before it runs; returns whether the VM still wants that. Otherwise call [`Vm::detach`] at once.
+    #[must_use]
+    pub fn attach(&self) -> bool {
+        self.attached.fetch_add(1, Ordering::SeqCst);
+        matches!(self.phase(), Phase::Running | Phase::Paused)
+    }
+
+    /// Counts a vCPU out; returns whether it was the last one.
+    #[must_use]
+    pub fn detach(&self) -> bool {
+        self.attached.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    /// Returns how many vCPUs are attached to a CPU.
+    #[must_use]
+    pub fn attached(&self) -> u32 {
+        self.attached.load(Ordering::SeqCst)
+    }
+
+    /// Finds a vCPU by its id.
+    #[inline]
+    #[must_use]
+    pub fn vcpu(&self, id: VcpuId) -> Option<&Vcpu> {
+        self.vcpus.get(id.index())
+    }
+
+    /// Finds a vCPU by the affinity fields of an MPIDR.
+    #[inline]
+    #[must_use]
+    pub fn vcpu_by_affinity(&self, affinity: u64) -> Option<&Vcpu> {
+        self.vcpu(VcpuId::from_affinity(affinity)?)
+    }
+
+    /// Returns whether a guest address lies in the VM's RAM.
+    #[inline]
+    #[must_use]
+    pub fn is_ram(&self, address: GuestPhys) -> bool {
+        address.get().wrapping_sub(self.memory.base.get()) < self.memory.size
+    }
+
+    /// Tells a vCPU of an interrupt, and wakes it if it does not know of one already.
+    #[inline]
+    pub fn post(&self, vcpu: u16, notice: Notice, kicks: &mut Kicks) {
+        if let Some(vcpu) = self.vcpus.get(usize::from(vcpu))
+            && vcpu.inbox.post(notice)
+        {
+            vcpu.wake(kicks);
+        }
+    }
+
+    /// Moves an SPI's line.
+    pub fn set_line(&self, intid: u32, high: bool, kicks: &mut Kicks) {
+        if let Some(intid) = IntId::new(intid) {
+            self.gic.set_level(intid, high, &mut |vcpu, notice| {
+                self.post(vcpu, notice, kicks)
+            });
+        }
+    }
+
+    /// Raises an edge-triggered SPI.
+    pub fn pulse(&self, intid: u32, kicks: &mut Kicks) {
+        if let Some(intid) = IntId::new(intid) {
+            self.gic
+                .pulse(intid, &mut |vcpu, notice| self.post(vcpu, notice, kicks));
+        }
+    }
+
+    /// Makes every vCPU look at its requests.
+    pub fn request_all(&self, request: u32, kicks: &mut Kicks) {
+        for vcpu in &*self.vcpus {
+            vcpu.requests.fetch_or(request, Ordering::SeqCst);
+            vcpu.wake(kicks);
+        }
+    }
+}
+
+impl resize::Cells for Vm {
+    fn possible(&self) -> u16 {
+        self.vcpus.len() as u16
+    }
+
+    fn cell(&self, vcpu: VcpuId) -> Option<&psci::PowerCell> {
+        self.vcpu(vcpu).map(|vcpu| &vcpu.power)
+    }
+}

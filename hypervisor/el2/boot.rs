@@ -1,0 +1,370 @@
+//! From the boot loader's hand-over to the first guest, in the order it happens.
+#![expect(
+    unsafe_code,
+    reason = "names memory and devices by the addresses the device tree gives"
+)]
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::ops::Range;
+use spin::Once;
+use vmm::config::Bundle;
+use vmm::devicetree;
+use vmm::host::{self, Conduit, Gic, HostDescription, UartKind};
+use vmm::ids::{PcpuId, VmId};
+use vmm::vm::kicks::MAX_PCPUS;
+
+use crate::gic::{self, Redistributor};
+use crate::mmio::Registers;
+use crate::mmu::{self, PAGE, Use};
+use crate::sysreg::{read_register, wfi};
+use crate::uart::{self, Uart};
+use crate::vms::{self, Description};
+use crate::{clock, console, heap, layout, logger, memory, percpu, run, seeds, smc, smp, vectors};
+
+/// The exception level EL2 is entered at.
+const EL2: u64 = 2;
+
+/// What the machine is.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) machine: String,
+    pub(crate) cpus: u16,
+    pub(crate) memory_bytes: u64,
+}
+
+static HOST: Once<HostDescription> = Once::new();
+static GIC: Once<gic::Gic> = Once::new();
+static FACTS: Once<Facts> = Once::new();
+
+/// Returns what the machine is.
+pub(crate) fn facts() -> &'static Facts {
+    FACTS.get().expect("set before any guest runs")
+}
+
+/// Returns the redistributor of the CPU with these affinity bytes.
+pub(crate) fn redistributor(affinity: u64) -> Option<Redistributor> {
+    GIC.get()?.redistributor(affinity)
+}
+
+/// The boot CPU's way in: the device tree's address and the exception level.
+pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
+    if level != EL2 {
+        give_up(format_args!(
+            "entered at EL{level}, but a hypervisor needs EL2: check the boot loader (QEMU: -M virt,virtualization=on)"
+        ));
+    }
+    mmu::start();
+    mmu::set_vectors(vectors::address());
+    // SAFETY: the linker script sets this range aside for the heap and nothing else.
+    unsafe { heap::add(layout::heap()) };
+    clock::start();
+    let dtb_range = map_dtb(dtb);
+    // SAFETY: mapped just now; the device tree is never written, and its memory is kept out of the pool.
+    let tree = unsafe { memory::bytes(dtb_range.clone()) };
+    let host = match host::describe(tree) {
+        Ok(host) => HOST.call_once(|| host),
+        Err(error) => {
+            if let Some(found) =
+                host::find_console(tree).filter(|uart| uart.kind != UartKind::Cadence)
+            {
+                start_console(found.registers.base.get());
+            }
+            give_up(format_args!("device tree: {error}"));
+        }
+    };
+    if let Some(found) = host.console() {
+        start_console(found.registers.base.get());
+    }
+    logger::start(log::LevelFilter::Info);
+    log::info!("Bullpen {} on {}", env!("CARGO_PKG_VERSION"), host.model);
+    for warning in &host.warnings {
+        log::warn!("device tree: {warning}");
+    }
+    if host
+        .psci
+        .as_ref()
+        .is_some_and(|psci| psci.conduit == Conduit::Smc)
+    {
+        smc::use_smc();
+    }
+    take_memory(host, dtb_range);
+    start_gic(host);
+    read_clock(host);
+    seeds::start(&host.chosen.rng_seed, host.chosen.kaslr_seed);
+    let stack = smp::map_stack(PcpuId::new(0))
+        .unwrap_or_else(|| give_up(format_args!("no memory for the first stack")));
+    smp::move_to_stack(stack, on_own_stack)
+}
+
+/// The rest of the start, on the boot CPU's guarded stack.
+extern "C" fn on_own_stack() -> ! {
+    let host = HOST.get().expect("described before");
+    let boot_mpidr = percpu::own_affinity();
+    let boot = run::start_cpu(PcpuId::new(0));
+    let mut cpus = 1;
+    for cpu in host
+        .cpus
+        .iter()
+        .filter(|cpu| cpu.mpidr != boot_mpidr)
+        .take(MAX_PCPUS - 1)
+    {
+        match smp::start(PcpuId::new(cpus), cpu) {
+            Ok(()) => cpus += 1,
+            Err(why) => log::error!("cpu@{:x}: {why}; going on without it", cpu.mpidr),
+        }
+    }
+    let memory_bytes = host.memory.iter().map(|range| range.size).sum();
+    FACTS.call_once(|| Facts {
+        machine: host.model.to_string(),
+        cpus: host.cpus.len() as u16,
+        memory_bytes,
+    });
+    log::info!(
+        "{cpus} of {} CPUs, {} MiB of memory",
+        host.cpus.len(),
+        memory_bytes >> 20
+    );
+    start_vms(host, usize::from(cpus), boot.list_registers);
+    run::run(boot)
+}
+
+/// Maps the device tree, whose size only it knows.
+fn map_dtb(dtb: u64) -> Range<u64> {
+    const ALIGNMENT: u64 = 8;
+    if dtb == 0 || !dtb.is_multiple_of(ALIGNMENT) {
+        give_up(format_args!("no device tree: x0 is {dtb:#x}"));
+    }
+    let map = |end: u64| mmu::map_identity(dtb..end, Use::ReadOnly).is_ok();
+    if !map(dtb + 8) {
+        give_up(format_args!("the device tree can't be mapped"));
+    }
+    // SAFETY: the page was mapped just now; x0 is RAM by the boot protocol.
+    let start = unsafe { memory::bytes(dtb..dtb + 8) };
+    match devicetree::declared_size(start) {
+        Some(size) if map(dtb + size as u64) => dtb..dtb + size as u64,
+        _ => give_up(format_args!("no device tree at {dtb:#x} (x0)")),
+    }
+}
+
+/// Makes the PL011 at an address the console.
+fn start_console(base: u64) {
+    if mmu::map_identity(base..base + PAGE, Use::Device).is_ok() {
+        // SAFETY: mapped just now; the device tree names it as a PL011.
+        uart::set_console(unsafe { Uart::start(base) }, base);
+    }
+}
+
+/// Takes over the RAM that nobody else uses.
+fn take_memory(host: &HostDescription, dtb: Range<u64>) {
+    for bank in &host.memory {
+        let range = bank.base.get()..bank.end();
+        if mmu::map_identity(range.clone(), Use::Data).is_err() {
+            log::error!(
+                "memory {:#x}..{:#x}: can't be mapped, not used",
+                range.start,
+                range.end
+            );
+            continue;
+        }
+        memory::with_pool(|pool| pool.add(range));
+    }
+    let reserved = host
+        .reserved
+        .iter()
+        .map(|reserved| reserved.range.base.get()..reserved.range.end());
+    let initrd = host
+        .chosen
+        .initrd
+        .iter()
+        .map(|range| range.base.get()..range.end());
+    let board = boards::Board::by_compatible(host.compatible.iter().map(String::as_str));
+    let firmware = board
+        .reserved
+        .iter()
+        .map(|range| range.base..range.base + range.size);
+    for range in reserved
+        .chain(firmware)
+        .chain(initrd)
+        .chain([dtb, layout::image()])
+    {
+        let outward = range.start & !(PAGE - 1)..(range.end + PAGE - 1) & !(PAGE - 1);
+        memory::with_pool(|pool| pool.remove(outward));
+    }
+}
+
+/// Reads the machine's PL031, so that guests know the date.
+fn read_clock(host: &HostDescription) {
+    const SIZE: u64 = 0x1000;
+    const RTCDR: u64 = 0;
+    let Some(base) = host.rtc.map(|rtc| rtc.base.get()) else {
+        return;
+    };
+    if mmu::map_identity(base..base + SIZE, Use::Device).is_ok() {
+        // SAFETY: mapped just now; the device tree names it as a PL031.
+        let clock = unsafe { Registers::new(base, SIZE) };
+        seeds::set_wall_clock_s(u64::from(clock.read32(RTCDR)));
+    }
+}
+
+/// Sets the interrupt controller up.
+fn start_gic(host: &HostDescription) {
+    let Gic::V3(found) = &host.gic else {
+        give_up(format_args!(
+            "the interrupt controller is a GICv2; only GICv3 is supported"
+        ));
+    };
+    let regions = found
+        .redistributors
+        .iter()
+        .map(|region| (region.base.get(), region.size));
+    match gic::Gic::start(found.distributor.base.get(), regions) {
+        Ok(gic) => {
+            GIC.call_once(|| gic);
+        }
+        Err(error) => give_up(format_args!("interrupt controller: {error:?}")),
+    }
+}
+
+/// Makes the VMs of the bundle, gives the UARTs to the console, and starts what is to be started.
+fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize) {
+    let pa_range = read_register!("id_aa64mmfr0_el1") & 0xf;
+    let vmid_16 = read_register!("id_aa64mmfr1_el1") >> 4 & 0xf == 2;
+    if let Err(error) = vms::measure_host(pa_range, vmid_16) {
+        give_up(format_args!("stage 2: {error:?}"));
+    }
+    let (options, descriptions) = read_bundle(host);
+    log::set_max_level(options.log);
+    if options.scrub == vmm::config::Scrub::Boot {
+        memory::scrub_free();
+    }
+    let vcpus: usize = descriptions
+        .iter()
+        .map(|description| usize::from(description.config.max_vcpus))
+        .sum();
+    memory::grow_heap(heap_for(vcpus));
+    let autostart: Vec<bool> = descriptions
+        .iter()
+        .map(|description| description.config.autostart)
+        .collect();
+    let names = descriptions
+        .iter()
+        .map(|description| description.config.name.to_string())
+        .collect();
+    vms::create(descriptions, cpus, list_registers, &host_id_registers());
+    let ports = [host.console(), host.control()].map(|found| {
+        let found = found?;
+        let base = found.registers.base.get();
+        mmu::map_identity(base..base + PAGE, Use::Device).ok()?;
+        // SAFETY: mapped just now; the device tree names it as a PL011.
+        Some((unsafe { Uart::start(base) }, found.intid))
+    });
+    logger::leave_uart();
+    console::start(
+        names,
+        ports,
+        (!vms::all().is_empty()).then_some(VmId::new(0)),
+    );
+    if let Some(gic) = GIC.get() {
+        for intid in ports.iter().flatten().filter_map(|port| port.1) {
+            gic.enable_shared(intid, percpu::this().affinity);
+        }
+    }
+    for (slate, autostart) in vms::all().iter().zip(autostart) {
+        if autostart && options.autostart {
+            vms::start(slate);
+        }
+    }
+    run::ask_chores(PcpuId::new(0));
+}
+
+/// Returns how much heap the VMs' own data needs.
+const fn heap_for(vcpus: usize) -> u64 {
+    const BYTES_A_VCPU: u64 = 4096;
+    const BYTES_FOR_TABLES: u64 = 512 * 1024;
+    vcpus as u64 * BYTES_A_VCPU + BYTES_FOR_TABLES
+}
+
+/// Reads the manifest and finds the images; what is wrong is logged and left out.
+fn read_bundle(host: &'static HostDescription) -> (vmm::config::Options, Vec<Description>) {
+    let initrd: &'static [u8] = match &host.chosen.initrd {
+        // SAFETY: the boot loader's initrd, mapped with the RAM it lies in and kept out of the pool.
+        Some(range) => unsafe { memory::bytes(range.base.get()..range.end()) },
+        None => &[],
+    };
+    let mut options = vmm::config::Options::default();
+    let mut descriptions = Vec::new();
+    match Bundle::open(initrd) {
+        Ok(bundle) => {
+            options = bundle.manifest.options;
+            for problem in &bundle.manifest.problems {
+                log::warn!("{problem}");
+            }
+            for vm in bundle.manifest.vms {
+                match vm.and_then(|vm| vm.check_host(host).map(|()| vm)) {
+                    Ok(config) => {
+                        let kernel = bundle.archive.file(&config.kernel).unwrap_or(&[]);
+                        let initrd = config
+                            .initrd
+                            .as_deref()
+                            .and_then(|name| bundle.archive.file(name))
+                            .unwrap_or(&[]);
+                        descriptions.push(Description {
+                            config,
+                            kernel,
+                            initrd,
+                        });
+                    }
+                    Err(error) => log::error!("{error}"),
+                }
+            }
+        }
+        Err(error) if initrd.is_empty() => {
+            log::error!("no VMs: no bundle was given as initrd ({error})")
+        }
+        Err(error) => log::error!("no VMs: {error}"),
+    }
+    for problem in options.apply_bootargs(&host.chosen.bootargs) {
+        log::warn!("{problem}");
+    }
+    (options, descriptions)
+}
+
+/// Reads the CPU's feature registers, as `vmm::features` indexes them.
+fn host_id_registers() -> [u64; 64] {
+    let mut ids = [0; 64];
+    macro_rules! read {
+        ($($index:literal $name:literal),*) => { $(ids[$index] = read_register!($name);)* };
+    }
+    read!(
+        8 "S3_0_C0_C1_0", 9 "S3_0_C0_C1_1", 10 "S3_0_C0_C1_2", 11 "S3_0_C0_C1_3", 12 "S3_0_C0_C1_4", 13 "S3_0_C0_C1_5",
+        14 "S3_0_C0_C1_6", 15 "S3_0_C0_C1_7", 16 "S3_0_C0_C2_0", 17 "S3_0_C0_C2_1", 18 "S3_0_C0_C2_2",
+        19 "S3_0_C0_C2_3", 20 "S3_0_C0_C2_4", 21 "S3_0_C0_C2_5", 22 "S3_0_C0_C2_6", 23 "S3_0_C0_C2_7",
+        24 "S3_0_C0_C3_0", 25 "S3_0_C0_C3_1", 26 "S3_0_C0_C3_2", 28 "S3_0_C0_C3_4", 29 "S3_0_C0_C3_5", 30 "S3_0_C0_C3_6",
+        32 "S3_0_C0_C4_0", 33 "S3_0_C0_C4_1", 34 "S3_0_C0_C4_2", 36 "S3_0_C0_C4_4", 37 "S3_0_C0_C4_5",
+        40 "S3_0_C0_C5_0", 41 "S3_0_C0_C5_1", 44 "S3_0_C0_C5_4", 45 "S3_0_C0_C5_5", 48 "S3_0_C0_C6_0",
+        49 "S3_0_C0_C6_1", 50 "S3_0_C0_C6_2", 51 "S3_0_C0_C6_3", 56 "S3_0_C0_C7_0", 57 "S3_0_C0_C7_1",
+        58 "S3_0_C0_C7_2", 59 "S3_0_C0_C7_3", 60 "S3_0_C0_C7_4"
+    );
+    ids
+}
+
+/// Says why nothing more will happen, where there is a UART to say it on, and halts.
+fn give_up(why: core::fmt::Arguments<'_>) -> ! {
+    let uart = uart::console_for_panic().or_else(|| {
+        let board =
+            boards::Board::by_fingerprint(layout::image().start, read_register!("midr_el1"))?;
+        let base = board.early_uart?.pl011;
+        let is_mapped = read_register!("CurrentEL") >> 2 != EL2
+            || mmu::map_identity(base..base + PAGE, Use::Device).is_ok();
+        // SAFETY: the board's own UART, mapped just now or reached with the MMU off.
+        is_mapped.then(|| unsafe { Uart::start(base) })
+    });
+    if let Some(mut uart) = uart {
+        let _ = writeln!(uart, "bullpen: {why}");
+    }
+    loop {
+        wfi();
+    }
+}

@@ -1,0 +1,45 @@
+//! Ticks of the system counter as nanoseconds since EL2 started.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::timer;
+
+/// Fraction bits of [`SCALE`].
+const SHIFT: u32 = 32;
+
+/// Nanoseconds a tick, as a fixed-point number.
+static SCALE: AtomicU64 = AtomicU64::new(1 << SHIFT);
+/// The counter when EL2 started.
+static START: AtomicU64 = AtomicU64::new(0);
+
+/// Reads the counter's frequency; time begins now.
+pub(crate) fn start() {
+    let frequency = u128::from(timer::frequency().max(1));
+    SCALE.store(
+        ((1_000_000_000_u128 << SHIFT) / frequency) as u64,
+        Ordering::Relaxed,
+    );
+    START.store(timer::now(), Ordering::Relaxed);
+}
+
+/// Converts a number of ticks.
+pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
+    ((u128::from(ticks) * u128::from(SCALE.load(Ordering::Relaxed))) >> SHIFT) as u64
+}
+
+/// Returns nanoseconds since EL2 started.
+pub(crate) fn now_ns() -> u64 {
+    ticks_to_ns(timer::now().wrapping_sub(START.load(Ordering::Relaxed)))
+}
+
+/// Converts nanoseconds since EL2 started to a value of the counter.
+pub(crate) fn ns_to_ticks(ns: u64) -> u64 {
+    let scale = u128::from(SCALE.load(Ordering::Relaxed));
+    START.load(Ordering::Relaxed) + ((u128::from(ns) << SHIFT) / scale.max(1)) as u64
+}
+
+/// Returns how many ticks a duration has.
+pub(crate) fn duration_ticks(ns: u64) -> u64 {
+    let scale = u128::from(SCALE.load(Ordering::Relaxed));
+    ((u128::from(ns) << SHIFT) / scale.max(1)) as u64
+}

@@ -1,0 +1,235 @@
+//! The two UARTs and the console behind them: bytes in, commands to [`crate::vms`], answers and guests' output out.
+//!
+//! Whoever has something to show tries the console's lock; if another CPU holds it, that one shows it before it lets go.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use spin::Once;
+use spin::mutex::SpinMutex;
+use vmm::console::{ByteSink, Console, EscapeKey, Event, Port, Request, Silent, Sinks};
+use vmm::console::{CommandError, Reply, Token};
+use vmm::ids::VmId;
+use vmm::vm::{Kicks, Vm};
+
+use crate::uart::Uart;
+use crate::{clock, percpu, run, vms};
+
+/// How long to wait before a byte that nobody took is offered again.
+const RETRY_NS: u64 = 1_000_000;
+
+/// The console and its ports.
+struct State {
+    console: Console,
+    terminal: Option<Uart>,
+    control: Option<Uart>,
+}
+
+static STATE: Once<SpinMutex<State>> = Once::new();
+/// VMs whose UARTs have bytes to show, a bit each.
+static OUTPUT: AtomicU64 = AtomicU64::new(0);
+/// INTIDs of the two ports.
+static INTERRUPTS: Once<[Option<u32>; 2]> = Once::new();
+
+impl ByteSink for Uart {
+    fn put(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.send(*byte);
+        }
+    }
+}
+
+impl State {
+    fn with<R>(&mut self, work: impl FnOnce(&mut Console, &mut Sinks<'_>) -> R) -> R {
+        let (mut no_terminal, mut no_control) = (Silent, Silent);
+        let terminal: &mut dyn ByteSink = match &mut self.terminal {
+            Some(uart) => uart,
+            None => &mut no_terminal,
+        };
+        let control: &mut dyn ByteSink = match &mut self.control {
+            Some(uart) => uart,
+            None => &mut no_control,
+        };
+        work(&mut self.console, &mut Sinks { terminal, control })
+    }
+}
+
+/// Makes the console for the VMs with these names.
+pub(crate) fn start(
+    names: Vec<String>,
+    ports: [Option<(Uart, Option<u32>)>; 2],
+    attach: Option<VmId>,
+) {
+    let [terminal, control] = ports;
+    INTERRUPTS.call_once(|| {
+        [
+            terminal.and_then(|port| port.1),
+            control.and_then(|port| port.1),
+        ]
+    });
+    let state = STATE.call_once(|| {
+        SpinMutex::new(State {
+            console: Console::new(names, EscapeKey::DEFAULT),
+            terminal: terminal.map(|port| port.0),
+            control: control.map(|port| port.0),
+        })
+    });
+    state
+        .lock()
+        .with(|console, sinks| console.start(attach, sinks));
+    for (uart, _) in [terminal, control].into_iter().flatten() {
+        uart.enable_receive_interrupt();
+    }
+}
+
+/// Returns whether somebody listens for events.
+pub(crate) fn has_control() -> bool {
+    STATE
+        .get()
+        .is_some_and(|state| state.lock().control.is_some())
+}
+
+/// Shows what a VM has sent.
+pub(crate) fn drain(vm: &'static Vm) {
+    OUTPUT.fetch_or(1 << vm.id.index(), Ordering::AcqRel);
+    let Some(state) = STATE.get() else { return };
+    while OUTPUT.load(Ordering::Acquire) != 0 {
+        let Some(mut state) = state.try_lock() else {
+            return;
+        };
+        let mut waiting = OUTPUT.swap(0, Ordering::AcqRel);
+        while waiting != 0 {
+            let index = waiting.trailing_zeros();
+            waiting &= waiting - 1;
+            if let Some(vm) = vms::vm(VmId::new(index as u16)) {
+                show(&mut state, vm);
+            }
+        }
+    }
+}
+
+/// Moves bytes from a VM's UART to the terminal.
+fn show(state: &mut State, vm: &'static Vm) {
+    let mut kicks = Kicks::NONE;
+    loop {
+        let Some((byte, line)) = vm.uart.lock().pop_transmit() else {
+            break;
+        };
+        state.with(|console, sinks| console.guest_output(vm.id, &[byte], sinks));
+        if let Some(high) = line {
+            vm.set_line(vm.layout.uart.intid, high, &mut kicks);
+        }
+    }
+    percpu::kick(kicks);
+}
+
+/// Handles a physical interrupt, if it is one of the ports': the boot CPU will look.
+pub(crate) fn interrupt(intid: u32) {
+    let Some(ports) = INTERRUPTS.get() else {
+        return;
+    };
+    if ports.contains(&Some(intid)) {
+        let Some(state) = STATE.get() else { return };
+        let state = state.lock();
+        // A level interrupt stays asserted until the byte is taken: silent until then.
+        for uart in [state.terminal, state.control].into_iter().flatten() {
+            uart.mask_receive_interrupt();
+        }
+        run::ask_chores(percpu::this().id);
+    } else {
+        log::warn!("interrupt {intid} is nobody's");
+    }
+}
+
+/// Takes the bytes that have come and carries out the commands in them; returns whether to look again soon.
+pub(crate) fn poll() -> bool {
+    let Some(state) = STATE.get() else {
+        return false;
+    };
+    let mut again = false;
+    for port in [Port::Terminal, Port::Control] {
+        again |= poll_port(state, port);
+    }
+    again |= feed_guests(state);
+    if !again {
+        let state = state.lock();
+        for uart in [state.terminal, state.control].into_iter().flatten() {
+            uart.enable_receive_interrupt();
+        }
+    }
+    again
+}
+
+/// Takes a port's bytes; returns whether some were left.
+fn poll_port(state: &SpinMutex<State>, port: Port) -> bool {
+    loop {
+        let mut guard = state.lock();
+        let uart = match port {
+            Port::Terminal => guard.terminal,
+            Port::Control => guard.control,
+        };
+        let Some(uart) = uart else { return false };
+        if !uart.has_byte() {
+            return false;
+        }
+        if !guard.console.accepts_input(port, clock::now_ns()) {
+            return true;
+        }
+        let Some(byte) = uart.receive() else {
+            return false;
+        };
+        let request = guard.with(|console, sinks| console.input(port, byte, sinks));
+        drop(guard);
+        if let Some(Request { token, command }) = request {
+            vms::execute(token, command);
+        }
+    }
+}
+
+/// Hands typed bytes to the guest they are for; returns whether some had to wait.
+fn feed_guests(state: &SpinMutex<State>) -> bool {
+    let mut kicks = Kicks::NONE;
+    let waits = loop {
+        let mut guard = state.lock();
+        let Some(vm) = guard.console.guest_input_waits().and_then(vms::vm) else {
+            break false;
+        };
+        let mut uart = vm.uart.lock();
+        if !uart.rx_room() {
+            break true;
+        }
+        let Some(byte) = guard.console.pop_guest_input(vm.id) else {
+            break false;
+        };
+        let effect = uart.receive(byte);
+        drop(uart);
+        if let Some(high) = effect.line {
+            vm.set_line(vm.layout.uart.intid, high, &mut kicks);
+        }
+    };
+    percpu::kick(kicks);
+    waits
+}
+
+/// When to poll again after [`poll`] said so, in nanoseconds since start.
+pub(crate) fn retry_ns() -> u64 {
+    clock::now_ns() + RETRY_NS
+}
+
+/// Answers a request.
+pub(crate) fn reply(token: Token, result: &Result<Reply, CommandError>) {
+    if let Some(state) = STATE.get() {
+        state
+            .lock()
+            .with(|console, sinks| console.reply(token, result, sinks));
+    }
+}
+
+/// Tells an event.
+pub(crate) fn event(event: &Event) {
+    if let Some(state) = STATE.get() {
+        state
+            .lock()
+            .with(|console, sinks| console.event(event, sinks));
+    }
+}

@@ -1,0 +1,128 @@
+//! A guest's RAM as `vmm` reaches it: by guest address, bounds checked, and the memory of its stage-2 tables.
+#![expect(unsafe_code, reason = "copies to and from physical memory")]
+
+use alloc::vec::Vec;
+use core::ops::Range;
+use stage2::{GuestPhys, HostPhys, PAGE_SIZE, TableMemory};
+use vmm::memory::{GuestFault, GuestMemory};
+
+use crate::sysreg::dsb_ishst;
+use crate::{cache, memory};
+
+/// One contiguous piece of host memory that is a guest's RAM.
+#[derive(Clone, Debug)]
+pub(crate) struct GuestRam {
+    pub(crate) base: GuestPhys,
+    pub(crate) host: Range<u64>,
+}
+
+impl GuestRam {
+    /// Translates a guest range to the host's, if all of it is RAM.
+    fn translate(&self, address: GuestPhys, bytes: usize) -> Result<u64, GuestFault> {
+        let offset = address.get().wrapping_sub(self.base.get());
+        let size = self.host.end - self.host.start;
+        match offset.checked_add(bytes as u64) {
+            Some(end) if offset < size && end <= size => Ok(self.host.start + offset),
+            _ => Err(GuestFault { address }),
+        }
+    }
+}
+
+impl GuestMemory for GuestRam {
+    fn read(&self, address: GuestPhys, into: &mut [u8]) -> Result<(), GuestFault> {
+        let from = self.translate(address, into.len())? as *const u8;
+        // SAFETY: `translate` keeps it within this guest's RAM, which is mapped; a guest may write it meanwhile, and whatever
+        // mixture of old and new bytes comes of that is as good as any other.
+        unsafe { core::ptr::copy(from, into.as_mut_ptr(), into.len()) };
+        Ok(())
+    }
+
+    fn write(&mut self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault> {
+        let to = self.translate(address, bytes.len())?;
+        // SAFETY: as above; EL2 keeps no references into guest memory.
+        unsafe { core::ptr::copy(bytes.as_ptr(), to as *mut u8, bytes.len()) };
+        cache::clean_invalidate(to..to + bytes.len() as u64);
+        Ok(())
+    }
+}
+
+impl GuestRam {
+    /// Fills a guest range with zeros.
+    pub(crate) fn zero(&mut self, address: GuestPhys, bytes: u64) -> Result<(), GuestFault> {
+        let to = self.translate(address, bytes as usize)?;
+        memory::zero(to..to + bytes);
+        cache::clean_invalidate(to..to + bytes);
+        Ok(())
+    }
+}
+
+/// The pages of one VM's stage-2 tables: a quota, taken from the pool in one piece.
+#[derive(Debug)]
+pub(crate) struct TablePages {
+    range: Range<u64>,
+    free: Vec<u64>,
+}
+
+impl TablePages {
+    /// Takes a quota of pages; the root's alignment is met because the piece is aligned for it.
+    pub(crate) fn take(pages: usize) -> Option<Self> {
+        let bytes = pages as u64 * PAGE_SIZE;
+        let start = memory::take_pages(bytes, 16 * PAGE_SIZE)?;
+        let free = (0..pages as u64)
+            .rev()
+            .map(|index| start + index * PAGE_SIZE)
+            .collect();
+        Some(Self {
+            range: start..start + bytes,
+            free,
+        })
+    }
+
+    /// Gives the quota back to the pool.
+    pub(crate) fn give_back(self) {
+        memory::give_back(self.range);
+    }
+
+    fn at(&self, table: HostPhys, index: usize) -> *mut u64 {
+        assert!(
+            self.range.contains(&table.get()) && index < stage2::ENTRIES_PER_TABLE,
+            "stage-2 table address"
+        );
+        (table.get() as *mut u64).wrapping_add(index)
+    }
+}
+
+impl TableMemory for TablePages {
+    fn allocate(&mut self, pages: usize) -> Option<HostPhys> {
+        // The root comes first, from the aligned start of the piece; later tables are single pages.
+        let at = *self.free.last()?;
+        if pages > self.free.len() || !at.is_multiple_of(pages as u64 * PAGE_SIZE) {
+            return None;
+        }
+        self.free.truncate(self.free.len() - pages);
+        memory::zero(at..at + pages as u64 * PAGE_SIZE);
+        Some(HostPhys::new(at))
+    }
+
+    fn free(&mut self, table: HostPhys, pages: usize) {
+        for index in (0..pages as u64).rev() {
+            self.free.push(table.get() + index * PAGE_SIZE);
+        }
+    }
+
+    fn read(&self, table: HostPhys, index: usize) -> u64 {
+        // SAFETY: `at` has checked that it is an entry of one of this VM's tables.
+        unsafe { self.at(table, index).read_volatile() }
+    }
+
+    fn write(&mut self, table: HostPhys, index: usize, descriptor: u64) {
+        let entry = self.at(table, index);
+        // SAFETY: `at` has checked that it is an entry of one of this VM's tables.
+        let entry = unsafe { core::sync::atomic::AtomicU64::from_ptr(entry) };
+        entry.store(descriptor, core::sync::atomic::Ordering::Release);
+    }
+
+    fn publish(&mut self) {
+        dsb_ishst();
+    }
+}

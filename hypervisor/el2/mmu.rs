@@ -1,0 +1,264 @@
+//! EL2's own translation: identity-mapped, write xor execute, with a window of guarded stacks (Arm ARM D8).
+//!
+//! Tables only ever gain entries (invalid to valid), so no break-before-make is needed after the MMU is on.
+#![expect(unsafe_code, reason = "writes translation tables and turns the MMU on")]
+
+use aarch64_cpu::registers::{
+    ID_AA64MMFR0_EL1, MAIR_EL2, Readable, SCTLR_EL2, TCR_EL2, TTBR0_EL2, Writeable,
+};
+use core::ops::Range;
+use spin::mutex::SpinMutex;
+
+use crate::layout;
+use crate::sysreg::{dsb_ishst, dsb_sy, isb, read_register, write_register};
+
+/// Bytes of a translation granule.
+pub(crate) const PAGE: u64 = 4096;
+/// Tables set aside in .bss: root, image, devices, a few GiB-unaligned RAM banks and the stack window.
+const TABLE_COUNT: usize = 28;
+/// Level-0 table entries cover 512 GiB each; 48-bit addresses.
+const VA_BITS: u64 = 48;
+/// Start of the window in which every CPU's stack has unmapped neighbours; above any RAM this runs on.
+pub(crate) const STACK_WINDOW: u64 = 0xff00_0000_0000;
+
+/// Descriptor bits (Arm ARM D8.3).
+mod descriptor {
+    pub(super) const VALID: u64 = 1;
+    pub(super) const TABLE_OR_PAGE: u64 = 1 << 1;
+    pub(super) const AP_RES1: u64 = 1 << 6;
+    pub(super) const READ_ONLY: u64 = 1 << 7;
+    pub(super) const INNER_SHAREABLE: u64 = 3 << 8;
+    pub(super) const ACCESSED: u64 = 1 << 10;
+    pub(super) const EXECUTE_NEVER: u64 = 1 << 54;
+    pub(super) const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
+    pub(super) const ATTRIBUTE_DEVICE: u64 = 1 << 2;
+}
+
+/// MAIR_EL2: index 0 normal write-back, index 1 Device-nGnRE.
+const MEMORY_ATTRIBUTES: u64 = 0x04ff;
+/// SCTLR_EL2: RES1 bits, WXN, I, SA, C, M (alignment checking stays off; the code is built for strict alignment).
+const SCTLR_EL2_ON: u64 = 0x30c5_0830 | 1 << 19 | 1 << 12 | 1 << 3 | 1 << 2 | 1;
+
+/// What a mapping is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Code.
+    Text,
+    /// Constants.
+    ReadOnly,
+    /// Variables, heap, guests' RAM.
+    Data,
+    /// Device registers.
+    Device,
+}
+
+impl Use {
+    const fn bits(self) -> u64 {
+        use descriptor::{ATTRIBUTE_DEVICE, EXECUTE_NEVER, INNER_SHAREABLE, READ_ONLY};
+        let kind = match self {
+            Self::Text => READ_ONLY | INNER_SHAREABLE,
+            Self::ReadOnly => READ_ONLY | INNER_SHAREABLE | EXECUTE_NEVER,
+            Self::Data => INNER_SHAREABLE | EXECUTE_NEVER,
+            Self::Device => ATTRIBUTE_DEVICE | EXECUTE_NEVER,
+        };
+        kind | descriptor::VALID | descriptor::ACCESSED | descriptor::AP_RES1
+    }
+}
+
+/// Why a mapping could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MapError {
+    /// The static pool of translation tables is used up: the machine's memory is too scattered.
+    OutOfTables,
+}
+
+#[repr(C, align(4096))]
+struct Table([u64; 512]);
+
+struct Tables {
+    pool: [Table; TABLE_COUNT],
+    used: usize,
+}
+
+static TABLES: SpinMutex<Tables> = SpinMutex::new(Tables {
+    pool: [const { Table([0; 512]) }; TABLE_COUNT],
+    used: 0,
+});
+
+impl Tables {
+    fn index_of(&self, address: u64) -> usize {
+        (address - self.pool.as_ptr().addr() as u64) as usize / size_of::<Table>()
+    }
+
+    fn address_of(&self, index: usize) -> u64 {
+        (&raw const self.pool[index]).addr() as u64
+    }
+
+    /// Returns the table behind an entry, making one if the entry is empty; `None` behind a block.
+    fn next(&mut self, table: usize, entry: usize) -> Result<Option<usize>, MapError> {
+        let value = self.pool[table].0[entry];
+        match (
+            value & descriptor::VALID != 0,
+            value & descriptor::TABLE_OR_PAGE != 0,
+        ) {
+            (true, true) => Ok(Some(self.index_of(value & descriptor::ADDRESS))),
+            (true, false) => Ok(None),
+            (false, _) => {
+                // The root is the first table, whose place `used` does not count.
+                let index = self.used + 1;
+                if index == TABLE_COUNT {
+                    return Err(MapError::OutOfTables);
+                }
+                self.used += 1;
+                let address = self.address_of(index);
+                self.pool[table].0[entry] = address | descriptor::VALID | descriptor::TABLE_OR_PAGE;
+                Ok(Some(index))
+            }
+        }
+    }
+
+    /// Fills what is still unmapped of `va..end` in a table of this level with the largest blocks that fit.
+    fn fill(
+        &mut self,
+        level: u32,
+        table: usize,
+        va: Range<u64>,
+        pa: u64,
+        bits: u64,
+    ) -> Result<(), MapError> {
+        let shift = 39 - 9 * level;
+        let size = 1_u64 << shift;
+        let mut at = va.start;
+        while at < va.end {
+            let entry = (at >> shift) as usize & 511;
+            let end = va.end.min((at & !(size - 1)) + size);
+            let target = pa + (at - va.start);
+            let fits = level > 0 && end - at == size && target & (size - 1) == 0;
+            let empty = self.pool[table].0[entry] & descriptor::VALID == 0;
+            if fits && empty {
+                let kind = if level == 3 {
+                    descriptor::TABLE_OR_PAGE
+                } else {
+                    0
+                };
+                self.pool[table].0[entry] = target | bits | kind;
+            } else if level < 3
+                && let Some(next) = self.next(table, entry)?
+            {
+                self.fill(level + 1, next, at..end, target, bits)?;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+}
+
+/// Maps virtual addresses to physical ones where nothing is mapped yet; both are rounded outward to pages.
+///
+/// # Errors
+/// When the pool of tables is used up.
+pub(crate) fn map(va: Range<u64>, pa: u64, how: Use) -> Result<(), MapError> {
+    let start = va.start & !(PAGE - 1);
+    let end = (va.end + PAGE - 1) & !(PAGE - 1);
+    let result = TABLES
+        .lock()
+        .fill(0, 0, start..end, pa & !(PAGE - 1), how.bits());
+    dsb_ishst();
+    isb();
+    result
+}
+
+/// Maps a physical range at its own address.
+///
+/// # Errors
+/// When the pool of tables is used up.
+pub(crate) fn map_identity(range: Range<u64>, how: Use) -> Result<(), MapError> {
+    map(range.clone(), range.start, how)
+}
+
+/// Maps the image with its permissions and turns the MMU on for the boot CPU.
+pub(crate) fn start() {
+    // A lock's exclusive accesses need the caches on; nobody else runs yet.
+    // SAFETY: the boot CPU is alone, so this is the only reference to the tables.
+    let tables = unsafe { &mut *TABLES.as_mut_ptr() };
+    let parts = [
+        (layout::text(), Use::Text),
+        (layout::rodata(), Use::ReadOnly),
+        (layout::data(), Use::Data),
+    ];
+    for (range, how) in parts {
+        // The pool is empty and the image a few hundred KiB: this can't run out.
+        assert!(
+            tables
+                .fill(0, 0, range.clone(), range.start, how.bits())
+                .is_ok(),
+            "image mapping"
+        );
+    }
+    let root = tables.address_of(0);
+    invalidate_image_cache();
+    enable(root);
+}
+
+/// Drops cache lines of the image that an earlier stage may have left, now that it was written with the MMU off.
+fn invalidate_image_cache() {
+    let line = 4_u64 << (read_register!("ctr_el0") >> 16 & 0xf);
+    let mut at = layout::data().start;
+    while at < layout::image().end {
+        // SAFETY: the memory was written with caches off, so no line holds anything newer than memory does.
+        unsafe { core::arch::asm!("dc ivac, {}", in(reg) at, options(nostack, preserves_flags)) };
+        at += line;
+    }
+    dsb_sy();
+}
+
+/// Turns the MMU and the caches on for this CPU with the shared tables.
+fn enable(root: u64) {
+    let pa_range = ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange).min(5);
+    MAIR_EL2.set(MEMORY_ATTRIBUTES);
+    TCR_EL2.set(tcr(pa_range));
+    TTBR0_EL2.set_baddr(root);
+    dsb_sy();
+    // SAFETY: no translation has been used yet; stale entries of an earlier stage are dropped.
+    unsafe {
+        core::arch::asm!(
+            "tlbi alle2",
+            "dsb sy",
+            "isb",
+            options(nostack, preserves_flags)
+        )
+    };
+    SCTLR_EL2.set(SCTLR_EL2_ON);
+    isb();
+}
+
+/// Composes TCR_EL2: 48-bit addresses, 4 KiB granule, write-back inner-shareable walks, RES1 bits 31 and 23.
+const fn tcr(pa_range: u64) -> u64 {
+    (64 - VA_BITS) | 1 << 8 | 1 << 10 | 3 << 12 | pa_range << 16 | 1 << 23 | 1 << 31
+}
+
+/// The register values with which a secondary CPU turns its MMU on before it runs any Rust.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct Registers {
+    pub(crate) mair: u64,
+    pub(crate) tcr: u64,
+    pub(crate) ttbr: u64,
+    pub(crate) sctlr: u64,
+}
+
+/// Returns this CPU's MMU registers for a secondary to copy.
+pub(crate) fn registers() -> Registers {
+    Registers {
+        mair: MAIR_EL2.get(),
+        tcr: TCR_EL2.get(),
+        ttbr: read_register!("ttbr0_el2"),
+        sctlr: SCTLR_EL2_ON,
+    }
+}
+
+/// Writes the vector base of this CPU.
+pub(crate) fn set_vectors(address: u64) {
+    write_register!("vbar_el2", address);
+    isb();
+}

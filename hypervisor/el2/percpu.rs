@@ -1,0 +1,130 @@
+//! What each CPU keeps to itself, found through TPIDR_EL2, and the little that others need to reach it.
+#![expect(unsafe_code, reason = "turns TPIDR_EL2 into a reference")]
+
+use alloc::boxed::Box;
+use core::cell::Cell;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use vmm::ids::PcpuId;
+use vmm::sched::WakeSet;
+use vmm::vm::kicks::MAX_PCPUS;
+use vmm::vm::{Kicks, Vcpu, Vm};
+
+use crate::gic::{self, Redistributor};
+use crate::sysreg::{read_register, write_register};
+
+/// A vCPU whose state is in this CPU's registers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) vm: &'static Vm,
+    pub(crate) vcpu: &'static Vcpu,
+}
+
+/// One CPU's own data.
+#[derive(Debug)]
+pub(crate) struct Percpu {
+    /// Its index.
+    pub(crate) id: PcpuId,
+    /// Affinity fields of its MPIDR_EL1.
+    pub(crate) affinity: u64,
+    /// Places others want it to look at.
+    pub(crate) wakes: &'static WakeSet,
+    /// Its redistributor.
+    pub(crate) redistributor: Redistributor,
+    /// How many list registers it has.
+    pub(crate) list_registers: usize,
+    /// Whose state its registers hold.
+    pub(crate) loaded: Cell<Option<Loaded>>,
+    /// An interrupt that was acknowledged on the hot path for the slow one.
+    pub(crate) acknowledged: Cell<Option<u32>>,
+}
+
+/// The mailboxes of all CPUs.
+static WAKES: [WakeSet; MAX_PCPUS] = [const { WakeSet::new() }; MAX_PCPUS];
+/// ICC_SGI1R_EL1 target bits of all CPUs; zero for those that are not there.
+static KICK_TARGETS: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
+
+/// Returns a CPU's mailbox.
+pub(crate) fn wakes(id: PcpuId) -> &'static WakeSet {
+    &WAKES[id.index()]
+}
+
+/// Returns the affinity fields of this CPU's MPIDR_EL1: Aff3 in bits 39:32, the rest in 23:0.
+pub(crate) fn own_affinity() -> u64 {
+    read_register!("mpidr_el1") & 0xff_00ff_ffff
+}
+
+/// Packs affinity fields as GICR_TYPER has them: four adjacent bytes.
+pub(crate) const fn packed_affinity(affinity: u64) -> u64 {
+    affinity & 0xff_ffff | affinity >> 8 & 0xff00_0000
+}
+
+/// Composes the target bits of ICC_SGI1R_EL1 (GIC IHI0069, 12.2.20).
+const fn sgi_target(affinity: u64) -> u64 {
+    let (aff0, aff1, aff2, aff3) = (
+        affinity & 0xff,
+        affinity >> 8 & 0xff,
+        affinity >> 16 & 0xff,
+        affinity >> 32 & 0xff,
+    );
+    aff3 << 48 | (aff0 >> 4) << 44 | aff2 << 32 | aff1 << 16 | 1 << (aff0 & 0xf)
+}
+
+/// Makes this CPU's data and points TPIDR_EL2 at it.
+pub(crate) fn start(
+    id: PcpuId,
+    redistributor: Redistributor,
+    list_registers: usize,
+) -> &'static Percpu {
+    let affinity = own_affinity();
+    let data = Box::leak(Box::new(Percpu {
+        id,
+        affinity,
+        wakes: wakes(id),
+        redistributor,
+        list_registers,
+        loaded: Cell::new(None),
+        acknowledged: Cell::new(None),
+    }));
+    KICK_TARGETS[id.index()].store(sgi_target(affinity), Ordering::Release);
+    write_register!("tpidr_el2", (&raw const *data).addr() as u64);
+    data
+}
+
+/// Returns this CPU's data.
+#[inline(always)]
+pub(crate) fn this() -> &'static Percpu {
+    let pointer = read_register!("tpidr_el2") as *const Percpu;
+    // SAFETY: `start` ran on this CPU before the first guest; it leaked the data, and only this CPU reads TPIDR_EL2.
+    unsafe { &*pointer }
+}
+
+/// Interrupts every CPU in a set; one that is not up is skipped.
+#[inline(always)]
+pub(crate) fn kick(mut kicks: Kicks) {
+    while let Some(id) = kicks.pop() {
+        let target = KICK_TARGETS[id.index()].load(Ordering::Relaxed);
+        if target != 0 {
+            gic::send_kick(target);
+        }
+    }
+}
+
+/// Says which CPU this is and whom it runs, even before it has data of its own.
+pub(crate) fn describe() -> impl fmt::Display {
+    struct Description;
+    impl fmt::Display for Description {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            if read_register!("tpidr_el2") == 0 {
+                return write!(f, "the boot CPU");
+            }
+            let cpu = this();
+            write!(f, "{}", cpu.id)?;
+            match cpu.loaded.get() {
+                Some(loaded) => write!(f, " (vm {}, {})", loaded.vm.name, loaded.vcpu.id),
+                None => write!(f, " (no guest)"),
+            }
+        }
+    }
+    Description
+}

@@ -1,0 +1,653 @@
+//! A CPU's life after start-up: look at the mail, pick a vCPU, run it, do what its exit asks for.
+//!
+//! Everything here belongs to one CPU; what others want of it comes through its mailbox. `vmm::sched` decides who runs.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use psci::Event;
+use spin::mutex::{SpinMutex, SpinMutexGuard};
+use vmm::dispatch::Trap;
+use vmm::dispatch::inject::{self, Exception};
+use vmm::dispatch::slow::{self, Exit, Next};
+use vmm::exit::{Syndrome, class, fault_address};
+use vmm::features::hcr;
+use vmm::ids::PcpuId;
+use vmm::sched::{RunQueue, Slot};
+use vmm::stats::ExitReason;
+use vmm::vm::context::TimerRegisters;
+use vmm::vm::kicks::MAX_PCPUS;
+use vmm::vm::vcpu::request;
+use vmm::vm::{Kicks, VcpuContext};
+
+use crate::gic::{self, HardwareListRegisters};
+use crate::percpu::{self, Loaded, Percpu};
+use crate::sysreg::{isb, read_register, wfi, write_register};
+use crate::vectors::{self, cause};
+use crate::{clock, fpsimd, hot, mmu, switch, timer, vms};
+
+/// How long a vCPU runs while another one waits.
+const SLICE_NS: u64 = 10_000_000;
+/// Maintenance interrupt of the virtual CPU interface (GIC IHI0069, 6.1.2; every board seen).
+const MAINTENANCE_PPI: u32 = 25;
+/// PPIs that EL2 takes: maintenance, its own timer and the guests' two; SGI 0 is the kick.
+const ENABLED_PRIVATE: u32 = 1 << gic::KICK_SGI
+    | 1 << MAINTENANCE_PPI
+    | 1 << timer::HYPERVISOR_PPI
+    | 1 << timer::VIRTUAL_PPI
+    | 1 << timer::PHYSICAL_PPI;
+/// Deadline of a timer that will not fire.
+const NEVER: u64 = u64::MAX;
+
+/// The vCPUs that have their place on each CPU, by slot.
+static PLACES: [SpinMutex<Vec<Loaded>>; MAX_PCPUS] =
+    [const { SpinMutex::new(Vec::new()) }; MAX_PCPUS];
+/// CPUs that have something to do besides running guests.
+static CHORES: [AtomicBool; MAX_PCPUS] = [const { AtomicBool::new(false) }; MAX_PCPUS];
+/// When the boot CPU has to look at its chores by itself, in counter ticks.
+static CHORE_DEADLINE: AtomicU64 = AtomicU64::new(NEVER);
+
+/// Gives a vCPU its place; its home must name this CPU and the next free slot.
+pub(crate) fn add_place(place: Loaded) {
+    let home = place.vcpu.home;
+    let mut places = PLACES[home.pcpu.index()].lock();
+    assert!(
+        places.len() == home.slot.index(),
+        "slots are given in order"
+    );
+    places.push(place);
+}
+
+/// Asks a CPU to look at its chores.
+pub(crate) fn ask_chores(id: PcpuId) {
+    CHORES[id.index()].store(true, Ordering::Release);
+    let mut kicks = Kicks::NONE;
+    kicks.add(id);
+    percpu::kick(kicks);
+}
+
+/// Sets when the boot CPU looks at its chores by itself; `None` for not at all.
+pub(crate) fn set_chore_deadline(ticks: Option<u64>) {
+    CHORE_DEADLINE.store(ticks.unwrap_or(NEVER), Ordering::Release);
+}
+
+/// Prepares this CPU's registers and interrupt controller; its stack and MMU are set up.
+pub(crate) fn start_cpu(id: PcpuId) -> &'static Percpu {
+    mmu::set_vectors(vectors::address());
+    write_register!("hcr_el2", hcr::RW | hcr::IMO | hcr::FMO | hcr::AMO);
+    write_register!("hstr_el2", 0);
+    write_register!("vpidr_el2", read_register!("midr_el1"));
+    timer::start();
+    let count = gic::count();
+    gic::enable_interface();
+    gic::start(count);
+    let affinity = percpu::own_affinity();
+    let redistributor = crate::boot::redistributor(percpu::packed_affinity(affinity))
+        .expect("redistributor of this CPU");
+    redistributor.start(ENABLED_PRIVATE);
+    percpu::start(id, redistributor, count)
+}
+
+/// A vCPU whose registers this CPU owns.
+struct Attached {
+    place: Loaded,
+    context: SpinMutexGuard<'static, VcpuContext>,
+}
+
+/// One CPU's scheduler and what it has in its registers.
+struct Runner {
+    cpu: &'static Percpu,
+    queue: RunQueue,
+    attached: Vec<Option<Attached>>,
+    /// Whose registers are in the hardware.
+    loaded: Option<Slot>,
+    /// Whose values are in the FP unit.
+    fp_owner: Option<Slot>,
+    /// When EL2's timer is set to fire.
+    armed: u64,
+    /// HCR_EL2 as last written.
+    hcr: u64,
+}
+
+/// Runs guests on this CPU for good.
+pub(crate) fn run(cpu: &'static Percpu) -> ! {
+    let slice = clock::duration_ticks(SLICE_NS);
+    let mut runner = Runner {
+        cpu,
+        queue: RunQueue::new(slice),
+        attached: Vec::new(),
+        loaded: None,
+        fp_owner: None,
+        armed: NEVER,
+        hcr: 0,
+    };
+    loop {
+        runner.turn();
+    }
+}
+
+impl Runner {
+    /// Looks at everything once and runs a guest, or sleeps.
+    fn turn(&mut self) {
+        if !self.cpu.wakes.is_empty() {
+            self.open_mail();
+        }
+        self.do_chores();
+        let now = timer::now();
+        self.queue.expire(now);
+        if self.queue.wants_switch(now) {
+            self.queue.pick_next(now);
+        }
+        match self.queue.current() {
+            Some(slot) => self.run_slot(slot),
+            None => self.idle(),
+        }
+    }
+
+    #[inline]
+    fn do_chores(&mut self) {
+        let flag = &CHORES[self.cpu.id.index()];
+        let due =
+            self.cpu.id.index() == 0 && timer::now() >= CHORE_DEADLINE.load(Ordering::Acquire);
+        if flag.load(Ordering::Acquire) || due {
+            flag.store(false, Ordering::Release);
+            if vms::chores(self.cpu.id) {
+                flag.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Wakes, attaches or stops the vCPUs that others pointed at.
+    fn open_mail(&mut self) {
+        let now = timer::now();
+        let wakes = self.cpu.wakes;
+        wakes.drain(|slot| {
+            if self.queue.is_attached(slot) {
+                self.queue.wake(slot, now);
+            } else {
+                self.attach(slot, now);
+            }
+        });
+    }
+
+    /// Takes over a vCPU that was turned on, if it was.
+    fn attach(&mut self, slot: Slot, now: u64) {
+        let Some(place) = PLACES[self.cpu.id.index()]
+            .lock()
+            .get(slot.index())
+            .copied()
+        else {
+            return;
+        };
+        let Loaded { vm, vcpu } = place;
+        if !vm.attach() {
+            if vm.detach() {
+                vms::all_left(vm);
+            }
+            return;
+        }
+        let Some(entry) = vcpu.power.start() else {
+            if vm.detach() {
+                vms::all_left(vm);
+            }
+            return;
+        };
+        let mut context = vcpu
+            .context
+            .try_lock()
+            .expect("a vCPU that starts is nobody's");
+        context.power_on(entry);
+        if self.attached.len() <= slot.index() {
+            self.attached.resize_with(slot.index() + 1, || None);
+        }
+        self.attached[slot.index()] = Some(Attached { place, context });
+        let mut kicks = Kicks::NONE;
+        vm.gic.join(vcpu.id.get(), &mut |target, notice| {
+            vm.post(target, notice, &mut kicks)
+        });
+        percpu::kick(kicks);
+        self.queue.attach(slot, now);
+        self.queue.wake(slot, now);
+        vms::vcpu_started(vm, vcpu);
+    }
+
+    fn run_slot(&mut self, slot: Slot) {
+        let Some(attached) = &mut self.attached[slot.index()] else {
+            return;
+        };
+        let Loaded { vm, vcpu } = attached.place;
+        if vcpu.requested() != 0 {
+            return self.obey(slot);
+        }
+        if attached.context.suspended.is_some() {
+            self.wake_suspended(slot);
+        }
+        if self.loaded != Some(slot) {
+            self.unload();
+            self.load(slot);
+        }
+        if !vcpu.inbox.is_empty() {
+            self.deliver(slot);
+        }
+        self.arm();
+        let wanted = vm.policy.hcr | if self.queue.alone() { 0 } else { hcr::TWI };
+        if self.hcr != wanted {
+            self.hcr = wanted;
+            switch::set_hcr(wanted);
+        }
+        let Some(attached) = &mut self.attached[slot.index()] else {
+            return;
+        };
+        let cause = vectors::enter(&mut attached.context.frame);
+        match cause {
+            cause::SYNC => self.synchronous(slot),
+            cause::IRQ => self.interrupt(),
+            _ => {
+                vcpu.exits.count(ExitReason::SError);
+                log::warn!(
+                    "{} {}: SError, ESR {:#x}",
+                    vm.name,
+                    vcpu.id,
+                    read_register!("esr_el2")
+                );
+                vms::system_off(vm, "SError");
+            }
+        }
+    }
+
+    /// Does what others ask of the CPU that runs a vCPU.
+    fn obey(&mut self, slot: Slot) {
+        let Some(attached) = &self.attached[slot.index()] else {
+            return;
+        };
+        let Loaded { vm, vcpu } = attached.place;
+        let requested = vcpu.requested();
+        if requested & request::STOP != 0 {
+            self.drop_vcpu(slot);
+            if vm.detach() {
+                vms::all_left(vm);
+            }
+        } else if requested & request::PAUSE != 0 {
+            self.unload();
+            self.queue.block(None, timer::now());
+        }
+    }
+
+    /// Takes a vCPU off this CPU; its registers are in memory afterwards and nobody's.
+    fn drop_vcpu(&mut self, slot: Slot) {
+        if self.loaded == Some(slot) {
+            self.unload();
+        }
+        if self.fp_owner == Some(slot) {
+            self.fp_owner = None;
+        }
+        self.queue.detach(slot, timer::now());
+        self.attached[slot.index()] = None;
+    }
+
+    /// Sets EL2's timer for whichever comes first: the end of a slice, a soft timer, a chore.
+    fn arm(&mut self) {
+        let mut deadline = self.queue.next_wake_ticks().unwrap_or(NEVER);
+        if self.cpu.id.index() == 0 {
+            deadline = deadline.min(CHORE_DEADLINE.load(Ordering::Acquire));
+        }
+        if CHORES[self.cpu.id.index()].load(Ordering::Acquire) {
+            deadline = deadline.min(timer::now() + clock::duration_ticks(SLICE_NS / 4));
+        }
+        if deadline == self.armed {
+            return;
+        }
+        self.armed = deadline;
+        if deadline == NEVER {
+            timer::disarm()
+        } else {
+            timer::arm(deadline)
+        }
+    }
+
+    /// Loads a vCPU's registers.
+    fn load(&mut self, slot: Slot) {
+        let Some(attached) = &mut self.attached[slot.index()] else {
+            return;
+        };
+        let Loaded { vm, vcpu } = attached.place;
+        let context = &mut *attached.context;
+        let policy = &vm.policy;
+        self.hcr = policy.hcr | if self.queue.alone() { 0 } else { hcr::TWI };
+        switch::load_vm(
+            policy,
+            self.hcr,
+            vm.vttbr.load(Ordering::Acquire),
+            vm.vtcr.load(Ordering::Acquire),
+        );
+        write_register!("vmpidr_el2", vcpu.mpidr());
+        switch::load(&context.system, policy.pointer_authentication);
+        gic::load_guest(&context.gic);
+        let mut lists = HardwareListRegisters {
+            count: self.cpu.list_registers,
+        };
+        let redistributor = vcpu.gic.lock();
+        redistributor.restore(&mut lists, &context.gic.list);
+        let mut linked = redistributor.linked(&lists);
+        drop(redistributor);
+        while linked != 0 {
+            self.cpu.redistributor.set_active(linked.trailing_zeros());
+            linked &= linked - 1;
+        }
+        timer::load(&context.timers, vm.counter_offset.load(Ordering::Acquire));
+        fpsimd::set_trap(if self.fp_owner == Some(slot) {
+            policy.cptr
+        } else {
+            policy.cptr_fp_trapped
+        });
+        self.cpu.loaded.set(Some(attached.place));
+        self.loaded = Some(slot);
+        isb();
+    }
+
+    /// Saves the loaded vCPU's registers, if there is one.
+    fn unload(&mut self) {
+        let Some(slot) = self.loaded.take() else {
+            return;
+        };
+        self.cpu.loaded.set(None);
+        let Some(attached) = &mut self.attached[slot.index()] else {
+            return;
+        };
+        let Loaded { vm, vcpu } = attached.place;
+        let context = &mut *attached.context;
+        timer::save(&mut context.timers);
+        switch::save(&mut context.system, vm.policy.pointer_authentication);
+        gic::save_guest(&mut context.gic);
+        let mut lists = HardwareListRegisters {
+            count: self.cpu.list_registers,
+        };
+        let mut kicks = Kicks::NONE;
+        let mut redistributor = vcpu.gic.lock();
+        let mut linked = redistributor.linked(&lists);
+        let mut post = |target, notice| vm.post(target, notice, &mut kicks);
+        let owed = redistributor.save(&vm.gic, &mut lists, &mut context.gic.list, &mut post);
+        drop(redistributor);
+        linked |= owed.0;
+        while linked != 0 {
+            self.cpu.redistributor.clear_active(linked.trailing_zeros());
+            linked &= linked - 1;
+        }
+        if let Some(account) = self.queue.account(slot, timer::now()) {
+            vcpu.ran_ticks.store(account.run_ticks, Ordering::Relaxed);
+            vcpu.stolen_ticks
+                .store(account.steal_ticks, Ordering::Relaxed);
+        }
+        let deadline = next_deadline(&context.timers, vm.counter_offset.load(Ordering::Acquire));
+        self.queue.set_deadline(slot, deadline);
+        percpu::kick(kicks);
+    }
+
+    /// Runs a handler on the loaded vCPU's interrupts.
+    fn with_trap<R>(
+        &mut self,
+        slot: Slot,
+        work: impl FnOnce(&mut Trap<'_, HardwareListRegisters>, &mut VcpuContext) -> R,
+    ) -> Option<R> {
+        let attached = self.attached[slot.index()].as_mut()?;
+        let Loaded { vm, vcpu } = attached.place;
+        let mut lists = HardwareListRegisters {
+            count: self.cpu.list_registers,
+        };
+        let mut trap = Trap::new(vm, vcpu, &mut lists);
+        let result = work(&mut trap, &mut attached.context);
+        let (kicks, owed) = (trap.kicks, trap.owed);
+        percpu::kick(kicks);
+        hot::deactivate(owed);
+        Some(result)
+    }
+
+    fn deliver(&mut self, slot: Slot) {
+        self.with_trap(slot, |trap, _| trap.deliver());
+    }
+
+    /// Returns whether the loaded vCPU has an interrupt that would wake it from WFI.
+    fn has_deliverable(&self, slot: Slot) -> bool {
+        let Some(attached) = &self.attached[slot.index()] else {
+            return false;
+        };
+        let Loaded { vm, vcpu } = attached.place;
+        let lists = HardwareListRegisters {
+            count: self.cpu.list_registers,
+        };
+        vcpu.gic
+            .lock()
+            .has_deliverable(&vm.gic, &lists, gic::control())
+    }
+
+    /// Handles a synchronous exit that the hot path left.
+    fn synchronous(&mut self, slot: Slot) {
+        let exit = Exit {
+            syndrome: Syndrome::new(read_register!("esr_el2")),
+            far: read_register!("far_el2"),
+            address: fault_address(read_register!("hpfar_el2"), read_register!("far_el2")),
+        };
+        let next = self.with_trap(slot, |trap, context| {
+            trap.vcpu.exits.count(reason(exit.syndrome));
+            slow::synchronous(trap, context, exit)
+        });
+        let Some(next) = next else { return };
+        self.act(slot, next);
+    }
+
+    /// Does what a decision says.
+    fn act(&mut self, slot: Slot, next: Next) {
+        let Some(attached) = &mut self.attached[slot.index()] else {
+            return;
+        };
+        let Loaded { vm, .. } = attached.place;
+        let context = &mut *attached.context;
+        match next {
+            Next::Resume => {}
+            Next::Advance => context.frame.pc = context.frame.pc.wrapping_add(4),
+            Next::Inject(exception) => inject_exception(context, exception),
+            Next::Block => self.block(slot),
+            Next::UseFp => self.use_fp(slot),
+            Next::LoadDebug => {
+                write_register!("mdscr_el1", context.system.mdscr_el1);
+                context.frame.pc = context.frame.pc.wrapping_add(4);
+            }
+            Next::Off => self.power_off(slot),
+            Next::SystemOff => {
+                vms::system_off(vm, "guest");
+            }
+            Next::SystemReset => {
+                vms::system_reset(vm);
+            }
+            Next::Hotplug { offset, value } => {
+                context.frame.pc = context.frame.pc.wrapping_add(4);
+                vms::hotplug_write(vm, offset, value);
+            }
+            Next::Listen => vms::listening(vm),
+            Next::Vendor => vms::vendor_call(vm, &mut context.frame),
+        }
+    }
+
+    /// Puts a vCPU to sleep unless an interrupt waits for it.
+    fn block(&mut self, slot: Slot) {
+        self.deliver(slot);
+        if !self.has_deliverable(slot) {
+            self.queue.block(None, timer::now());
+        }
+    }
+
+    /// Begins a vCPU that slept in a power-down state at its entry point.
+    fn wake_suspended(&mut self, slot: Slot) {
+        if self.loaded == Some(slot) {
+            self.unload();
+        }
+        if let Some(attached) = &mut self.attached[slot.index()]
+            && let Some(entry) = attached.context.suspended.take()
+        {
+            attached.context.power_on(entry);
+        }
+    }
+
+    /// Gives the FP unit to the loaded vCPU.
+    fn use_fp(&mut self, slot: Slot) {
+        let Some(place) = self.attached[slot.index()]
+            .as_ref()
+            .map(|attached| attached.place)
+        else {
+            return;
+        };
+        fpsimd::set_trap(place.vm.policy.cptr);
+        if let Some(owner) = self.fp_owner.replace(slot)
+            && owner != slot
+            && let Some(owner) = &mut self.attached[owner.index()]
+        {
+            fpsimd::save(&mut owner.context.fp);
+        }
+        if let Some(attached) = &self.attached[slot.index()] {
+            fpsimd::load(&attached.context.fp);
+        }
+    }
+
+    /// Takes a vCPU that has turned itself off away; somebody may turn it on again at once.
+    fn power_off(&mut self, slot: Slot) {
+        let Some(place) = self.attached[slot.index()]
+            .as_ref()
+            .map(|attached| attached.place)
+        else {
+            return;
+        };
+        let Loaded { vm, vcpu } = place;
+        self.with_trap(slot, |trap, _| {
+            let Trap {
+                vm,
+                vcpu,
+                lists,
+                kicks,
+                owed,
+            } = trap;
+            let mut post = |target, notice| vm.post(target, notice, kicks);
+            *owed |= vcpu
+                .gic
+                .lock()
+                .power_off(&vcpu.inbox, &vm.gic, *lists, &mut post)
+                .0;
+        });
+        vm.gic.leave(vcpu.id.get());
+        self.drop_vcpu(slot);
+        let off = vcpu.power.apply(Event::CpuOff);
+        assert!(off.is_ok(), "a running vCPU can turn itself off");
+        vms::vcpu_stopped(vm, vcpu);
+        if vm.detach() {
+            vms::all_left(vm);
+        }
+    }
+
+    /// Handles an interrupt that the hot path acknowledged and left.
+    fn interrupt(&mut self) {
+        if let Some(intid) = self.cpu.acknowledged.take() {
+            self.take(intid);
+        }
+    }
+
+    fn take(&mut self, intid: u32) {
+        gic::drop_priority(intid);
+        if let Some(Loaded { vcpu, .. }) = self.cpu.loaded.get() {
+            vcpu.exits.count(match intid {
+                timer::HYPERVISOR_PPI => ExitReason::HostTimer,
+                MAINTENANCE_PPI => ExitReason::Maintenance,
+                _ => ExitReason::Interrupt,
+            });
+        }
+        match intid {
+            timer::HYPERVISOR_PPI => {
+                timer::disarm();
+                self.armed = NEVER;
+            }
+            MAINTENANCE_PPI => {
+                if let Some(slot) = self.loaded {
+                    self.with_trap(slot, |trap, _| {
+                        let Trap {
+                            vm,
+                            vcpu,
+                            lists,
+                            kicks,
+                            owed,
+                        } = trap;
+                        let mut post = |target, notice| vm.post(target, notice, kicks);
+                        *owed |= vcpu.gic.lock().maintenance(&vm.gic, *lists, &mut post).0;
+                    });
+                }
+            }
+            _ => crate::console::interrupt(intid),
+        }
+        gic::deactivate(intid);
+    }
+
+    /// Sleeps until something happens, with the last vCPU's registers still loaded.
+    fn idle(&mut self) {
+        self.arm();
+        if self.cpu.wakes.is_empty() && !CHORES[self.cpu.id.index()].load(Ordering::Acquire) {
+            wfi();
+        }
+        loop {
+            let intid = gic::acknowledge();
+            if intid >= gic::FIRST_SPECIAL {
+                break;
+            }
+            if !hot::take(self.cpu, intid)
+                && let Some(intid) = self.cpu.acknowledged.take()
+            {
+                self.take(intid);
+            }
+        }
+        if let Some(slot) = self.loaded
+            && self.queue.current().is_none()
+            && self.has_deliverable(slot)
+        {
+            self.queue.wake(slot, timer::now());
+        }
+    }
+}
+
+/// Returns when the first of a vCPU's timers fires, in counter ticks.
+fn next_deadline(timers: &TimerRegisters, offset: u64) -> Option<u64> {
+    const ENABLED_MASK: u64 = 0b11;
+    const ENABLED: u64 = 0b01;
+    let at = |control: u64, value: u64| (control & ENABLED_MASK == ENABLED).then_some(value);
+    let virt = at(timers.cntv_ctl, timers.cntv_cval.saturating_add(offset));
+    let physical = at(timers.cntp_ctl, timers.cntp_cval);
+    match (virt, physical) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// Makes the loaded vCPU take an exception at EL1.
+fn inject_exception(context: &mut VcpuContext, exception: Exception) {
+    let frame = &mut context.frame;
+    write_register!("elr_el1", frame.pc);
+    write_register!("spsr_el1", frame.pstate);
+    write_register!("esr_el1", exception.esr);
+    if let Some(far) = exception.far {
+        write_register!("far_el1", far);
+    }
+    let entry = inject::enter_el1(
+        frame.pstate,
+        read_register!("vbar_el1"),
+        read_register!("sctlr_el1"),
+    );
+    frame.pc = entry.pc;
+    frame.pstate = entry.pstate;
+}
+
+/// Returns under which reason an exit that the hot path left is counted.
+fn reason(syndrome: Syndrome) -> ExitReason {
+    match syndrome.class() {
+        class::WFX if syndrome.is_wfi() => ExitReason::Wfi,
+        class::WFX => ExitReason::Wfe,
+        class::FP => ExitReason::Fp,
+        class::HVC64 | class::SMC64 => ExitReason::Psci,
+        class::SYSTEM => ExitReason::SystemRegister,
+        class::DATA_ABORT | class::INSTRUCTION_ABORT => ExitReason::Abort,
+        _ => ExitReason::Undefined,
+    }
+}

@@ -1,0 +1,134 @@
+//! The other CPUs: their guarded stacks, and the few instructions each runs before Rust.
+#![expect(unsafe_code, reason = "secondary entry, boot-time memory")]
+
+use alloc::boxed::Box;
+use core::arch::naked_asm;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU32, Ordering};
+use vmm::host::{EnableMethod, HostCpu};
+use vmm::ids::PcpuId;
+
+use crate::mmu::{self, PAGE, Use};
+use crate::sysreg::dsb_sy;
+use crate::{cache, memory, run, smc, timer, vectors};
+
+/// Bytes of a CPU's stack.
+const STACK_BYTES: u64 = 16 * 1024;
+/// Distance between two stacks in the window; what is between stays unmapped.
+const STACK_STRIDE: u64 = 64 * 1024;
+/// How long a CPU may take to come up.
+const START_TIMEOUT_NS: u64 = 1_000_000_000;
+
+/// What a secondary CPU needs before it can read anything through its caches.
+#[repr(C, align(64))]
+struct Handover {
+    mmu: mmu::Registers,
+    stack: u64,
+    vectors: u64,
+    id: u64,
+}
+
+static ONLINE: AtomicU32 = AtomicU32::new(1);
+
+/// Maps a stack for a CPU between unmapped pages and returns its top.
+pub(crate) fn map_stack(id: PcpuId) -> Option<u64> {
+    let physical = memory::take_pages(STACK_BYTES, PAGE)?;
+    let bottom = mmu::STACK_WINDOW + id.index() as u64 * STACK_STRIDE + PAGE;
+    mmu::map(bottom..bottom + STACK_BYTES, physical, Use::Data).ok()?;
+    Some(bottom + STACK_BYTES)
+}
+
+/// Turns a CPU on and waits until it runs; returns whether it does.
+pub(crate) fn start(id: PcpuId, cpu: &HostCpu) -> Result<(), &'static str> {
+    let stack = map_stack(id).ok_or("no memory for its stack")?;
+    let handover = Box::leak(Box::new(Handover {
+        mmu: mmu::registers(),
+        stack,
+        vectors: vectors::address(),
+        id: u64::from(id.get()),
+    }));
+    let address = (&raw const *handover).addr() as u64;
+    cache::clean_invalidate(address..address + size_of::<Handover>() as u64);
+    let before = ONLINE.load(Ordering::Acquire);
+    let entry = secondary_entry as *const () as u64;
+    match cpu.enable {
+        EnableMethod::Psci => match smc::cpu_on(cpu.mpidr, entry, address) {
+            Some(0) => {}
+            Some(_) => return Err("firmware refused CPU_ON"),
+            None => return Err("no PSCI firmware to turn it on"),
+        },
+        EnableMethod::SpinTable { .. } => return Err("spin-table start is not supported"),
+        EnableMethod::None => return Err("the device tree names no enable-method"),
+    }
+    let deadline = timer::now() + crate::clock::duration_ticks(START_TIMEOUT_NS);
+    while ONLINE.load(Ordering::Acquire) == before {
+        if timer::now() > deadline {
+            return Err("did not come up within 1 s");
+        }
+        core::hint::spin_loop();
+    }
+    Ok(())
+}
+
+/// Returns how many CPUs run.
+pub(crate) fn online() -> u32 {
+    ONLINE.load(Ordering::Acquire)
+}
+
+/// A secondary CPU's first instructions: x0 is the address of its [`Handover`].
+#[unsafe(naked)]
+extern "C" fn secondary_entry() -> ! {
+    naked_asm!(
+        "msr  daifset, #0xf",
+        "mov  x1, #1 << 31",
+        "msr  hcr_el2, x1",
+        "isb",
+        "ldp  x1, x2, [x0, {mair}]",
+        "msr  mair_el2, x1",
+        "msr  tcr_el2, x2",
+        "ldp  x1, x2, [x0, {ttbr}]",
+        "msr  ttbr0_el2, x1",
+        "isb",
+        "tlbi alle2",
+        "ic   iallu",
+        "dsb  sy",
+        "isb",
+        "msr  sctlr_el2, x2",
+        "isb",
+        "ldr  x1, [x0, {stack}]",
+        "mov  sp, x1",
+        "ldr  x1, [x0, {vectors}]",
+        "msr  vbar_el2, x1",
+        "msr  tpidr_el2, xzr",
+        "isb",
+        "ldr  x0, [x0, {id}]",
+        "mov  x29, xzr",
+        "mov  x30, xzr",
+        "b    {main}",
+        mair = const offset_of!(Handover, mmu.mair),
+        ttbr = const offset_of!(Handover, mmu.ttbr),
+        stack = const offset_of!(Handover, stack),
+        vectors = const offset_of!(Handover, vectors),
+        id = const offset_of!(Handover, id),
+        main = sym secondary_main,
+    )
+}
+
+/// The rest of a secondary CPU's life.
+extern "C" fn secondary_main(id: u64) -> ! {
+    let cpu = run::start_cpu(PcpuId::new(id as u16));
+    ONLINE.fetch_add(1, Ordering::Release);
+    dsb_sy();
+    run::run(cpu)
+}
+
+/// Moves the boot CPU to a guarded stack and goes on there.
+pub(crate) fn move_to_stack(top: u64, next: extern "C" fn() -> !) -> ! {
+    // SAFETY: `top` is the top of a mapped stack nobody else uses; nothing on the old one is needed again.
+    unsafe {
+        core::arch::asm!(
+            "mov sp, {top}", "mov x29, xzr", "mov x30, xzr", "br {next}",
+            top = in(reg) top, next = in(reg) next, options(noreturn)
+        )
+    }
+}

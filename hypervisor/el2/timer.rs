@@ -1,0 +1,70 @@
+//! The clocks: the system counter, EL2's own timer, and the guest's two timers as registers (Arm ARM D12).
+
+use crate::sysreg::{isb, read_register, write_register};
+use vmm::vm::context::TimerRegisters;
+
+/// PPI of the non-secure EL2 physical timer (Arm BSA, 4.1.5).
+pub(crate) const HYPERVISOR_PPI: u32 = 26;
+/// PPI of the virtual timer.
+pub(crate) const VIRTUAL_PPI: u32 = 27;
+/// PPI of the non-secure EL1 physical timer.
+pub(crate) const PHYSICAL_PPI: u32 = 30;
+
+/// CNTHCTL_EL2: EL1 and EL0 may use the physical counter and the physical timer.
+const CNTHCTL_GUEST: u64 = 0b11;
+/// CNTx_CTL: enabled.
+const ENABLE: u64 = 1;
+
+/// Returns the system counter.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    read_register!("cntpct_el0")
+}
+
+/// Returns the counter's frequency in hertz.
+pub(crate) fn frequency() -> u64 {
+    read_register!("cntfrq_el0")
+}
+
+/// Prepares this CPU's timers for guests and stops EL2's.
+pub(crate) fn start() {
+    write_register!("cnthctl_el2", CNTHCTL_GUEST);
+    write_register!("cnthp_ctl_el2", 0);
+    write_register!("cntv_ctl_el0", 0);
+    write_register!("cntp_ctl_el0", 0);
+    isb();
+}
+
+/// Makes EL2's timer fire when the counter reaches `deadline_ticks`.
+#[inline]
+pub(crate) fn arm(deadline_ticks: u64) {
+    write_register!("cnthp_cval_el2", deadline_ticks);
+    write_register!("cnthp_ctl_el2", ENABLE);
+}
+
+/// Keeps EL2's timer from firing.
+#[inline]
+pub(crate) fn disarm() {
+    write_register!("cnthp_ctl_el2", 0);
+}
+
+/// Loads a vCPU's timers; a deadline that has passed fires at once.
+#[inline]
+pub(crate) fn load(timers: &TimerRegisters, offset: u64) {
+    write_register!("cntvoff_el2", offset);
+    write_register!("cntv_cval_el0", timers.cntv_cval);
+    write_register!("cntp_cval_el0", timers.cntp_cval);
+    write_register!("cntv_ctl_el0", timers.cntv_ctl);
+    write_register!("cntp_ctl_el0", timers.cntp_ctl);
+}
+
+/// Saves a vCPU's timers and silences them.
+#[inline]
+pub(crate) fn save(timers: &mut TimerRegisters) {
+    timers.cntv_ctl = read_register!("cntv_ctl_el0") & 0b11;
+    timers.cntp_ctl = read_register!("cntp_ctl_el0") & 0b11;
+    timers.cntv_cval = read_register!("cntv_cval_el0");
+    timers.cntp_cval = read_register!("cntp_cval_el0");
+    write_register!("cntv_ctl_el0", 0);
+    write_register!("cntp_ctl_el0", 0);
+}

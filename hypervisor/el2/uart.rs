@@ -1,0 +1,110 @@
+//! The machine's PL011 UARTs: one for the operator, and where there is a second, one for the control channel.
+#![expect(
+    unsafe_code,
+    reason = "names the UARTs' registers, whose addresses the device tree gives"
+)]
+
+use crate::mmio::Registers;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use spin::mutex::SpinMutex;
+
+/// PL011 register offsets and bits (Arm DDI0183, 3.2).
+mod spec {
+    pub(super) const SIZE: u64 = 0x1000;
+    pub(super) const DR: u64 = 0;
+    pub(super) const FR: u64 = 0x18;
+    pub(super) const FR_RXFE: u32 = 1 << 4;
+    pub(super) const FR_TXFF: u32 = 1 << 5;
+    pub(super) const LCR_H: u64 = 0x2c;
+    pub(super) const LCR_H_8N1_FIFO: u32 = 0x70;
+    pub(super) const CR: u64 = 0x30;
+    pub(super) const CR_ENABLE: u32 = 0x301;
+    pub(super) const IMSC: u64 = 0x38;
+    pub(super) const ICR: u64 = 0x44;
+    pub(super) const RX_AND_TIMEOUT: u32 = 1 << 4 | 1 << 6;
+}
+
+/// One UART.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Uart(Registers);
+
+impl Uart {
+    /// Names the PL011 at `base` and turns it on; the baud rate stays as the firmware set it.
+    ///
+    /// # Safety
+    /// `base` is the address of a PL011, mapped as device memory or with the MMU off.
+    pub(crate) unsafe fn start(base: u64) -> Self {
+        // SAFETY: the caller's promise.
+        let registers = unsafe { Registers::new(base, spec::SIZE) };
+        registers.write32(spec::LCR_H, spec::LCR_H_8N1_FIFO);
+        registers.write32(spec::CR, spec::CR_ENABLE);
+        Self(registers)
+    }
+
+    /// Asks for an interrupt when a byte has come.
+    pub(crate) fn enable_receive_interrupt(self) {
+        self.0.write32(spec::ICR, spec::RX_AND_TIMEOUT);
+        self.0.write32(spec::IMSC, spec::RX_AND_TIMEOUT);
+    }
+
+    /// Asks for no interrupts.
+    pub(crate) fn mask_receive_interrupt(self) {
+        self.0.write32(spec::IMSC, 0);
+    }
+
+    /// Returns whether a byte has come.
+    pub(crate) fn has_byte(self) -> bool {
+        self.0.read32(spec::FR) & spec::FR_RXFE == 0
+    }
+
+    /// Takes a received byte, if there is one.
+    pub(crate) fn receive(self) -> Option<u8> {
+        if self.0.read32(spec::FR) & spec::FR_RXFE != 0 {
+            return None;
+        }
+        Some(self.0.read32(spec::DR) as u8)
+    }
+
+    /// Sends a byte, waiting for room.
+    pub(crate) fn send(self, byte: u8) {
+        while self.0.read32(spec::FR) & spec::FR_TXFF != 0 {
+            core::hint::spin_loop();
+        }
+        self.0.write32(spec::DR, u32::from(byte));
+    }
+}
+
+impl fmt::Write for Uart {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.send(b'\r');
+            }
+            self.send(byte);
+        }
+        Ok(())
+    }
+}
+
+static CONSOLE: SpinMutex<Option<Uart>> = SpinMutex::new(None);
+/// The console's address for a panic, which takes no lock.
+static CONSOLE_BASE: AtomicU64 = AtomicU64::new(0);
+
+/// Makes a UART the operator's console.
+pub(crate) fn set_console(uart: Uart, base: u64) {
+    *CONSOLE.lock() = Some(uart);
+    CONSOLE_BASE.store(base, Ordering::Release);
+}
+
+/// Returns the operator's UART.
+pub(crate) fn console() -> Option<Uart> {
+    *CONSOLE.lock()
+}
+
+/// Returns the console for a panic, without a lock that the panicking CPU may hold.
+pub(crate) fn console_for_panic() -> Option<Uart> {
+    let base = CONSOLE_BASE.load(Ordering::Acquire);
+    // SAFETY: `set_console` published the address of a mapped PL011.
+    (base != 0).then(|| Uart(unsafe { Registers::new(base, spec::SIZE) }))
+}

@@ -1,0 +1,190 @@
+//! The operator's commands, carried out: each becomes a change of a VM and an answer.
+
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use psci::State;
+use vmm::console::{
+    Command, CommandError, ErrorKind, HostReport, Reply, StatsRow, Token, VcpuRow, VmAction, VmRow,
+};
+use vmm::ids::VmId;
+use vmm::stats::ExitCounts;
+use vmm::vm::{Kicks, Phase};
+
+use super::{
+    Slate, all, carry_out, events, pause, resume, start, strict, system_off, system_reset,
+};
+use crate::{clock, console, logger, memory, percpu, smp};
+
+/// Carries a command out and answers it, at once or when it has ended.
+pub(crate) fn execute(token: Token, command: Command) {
+    let result = match command {
+        Command::VcpuSet {
+            vm,
+            count,
+            timeout_s,
+        } => match resize_vm(token, vm, count, timeout_s) {
+            Ok(()) => return,
+            Err(error) => Err(error),
+        },
+        Command::Vm { vm, action } => find(vm).and_then(|slate| act(slate, action)),
+        Command::VmList => Ok(Reply::VmList(all().iter().map(vm_row).collect())),
+        Command::VcpuList { vm } => find(vm).map(vcpu_list),
+        Command::Stats { vm } => Ok(stats(vm)),
+        Command::Log => Ok(Reply::Log(logger::text())),
+        Command::Host => Ok(Reply::Host(host())),
+        Command::Help | Command::Console { .. } | Command::JsonOn | Command::JsonOff => {
+            Ok(Reply::Done)
+        }
+    };
+    console::reply(token, &result);
+}
+
+fn find(vm: VmId) -> Result<&'static Slate, CommandError> {
+    all()
+        .get(vm.index())
+        .ok_or_else(|| CommandError::new(ErrorKind::NoSuchVm, format!("there is no {vm}")))
+}
+
+fn act(slate: &'static Slate, action: VmAction) -> Result<Reply, CommandError> {
+    let done = match action {
+        VmAction::Start => start(slate),
+        VmAction::Stop => system_off(slate.vm, "operator"),
+        VmAction::Reset => system_reset(slate.vm),
+        VmAction::Pause => pause(slate),
+        VmAction::Resume => resume(slate),
+        VmAction::PowerButton => press(slate),
+    };
+    if done {
+        return Ok(Reply::Done);
+    }
+    let message = format!("{} is {}", slate.vm.name, slate.vm.phase().name());
+    Err(CommandError::new(ErrorKind::WrongState, message))
+}
+
+fn press(slate: &'static Slate) -> bool {
+    let running = slate.vm.phase() == Phase::Running;
+    if running && slate.vm.hotplug.lock().press_power_button() {
+        let mut kicks = Kicks::NONE;
+        slate.vm.pulse(slate.vm.layout.hotplug.intid, &mut kicks);
+        percpu::kick(kicks);
+    }
+    running
+}
+
+fn resize_vm(
+    token: Token,
+    vm: VmId,
+    count: u16,
+    timeout_s: Option<u32>,
+) -> Result<(), CommandError> {
+    let slate = find(vm)?;
+    let phase = slate.vm.phase();
+    if !matches!(phase, Phase::Running | Phase::Starting | Phase::Resetting) {
+        return Err(CommandError::new(
+            ErrorKind::WrongState,
+            format!("{} is {}", slate.vm.name, phase.name()),
+        ));
+    }
+    if slate.config.firmware == vmm::config::Firmware::Fdt {
+        let message = format!(
+            "{} has no ACPI (firmware fdt): its vCPU count is fixed",
+            slate.vm.name
+        );
+        return Err(CommandError::new(ErrorKind::Unsupported, message));
+    }
+    let limits = timeout_s.map_or(events::DEFAULT_LIMITS, strict);
+    let begun = slate
+        .resizer
+        .lock()
+        .begin(slate.vm, count, limits, clock::now_ns());
+    let progress = begun?;
+    events::wait_for_resize(token, slate);
+    carry_out(slate, progress);
+    Ok(())
+}
+
+fn vm_row(slate: &Slate) -> VmRow {
+    let vm = slate.vm;
+    VmRow {
+        vm: vm.id,
+        state: vm.phase().name(),
+        on: vm
+            .vcpus
+            .iter()
+            .filter(|vcpu| vcpu.power.state().is_on())
+            .count() as u16,
+        target: slate.target.load(Ordering::Acquire),
+        possible: vm.vcpus.len() as u16,
+        memory_bytes: vm.memory.size,
+        note: slate.note.lock().clone(),
+    }
+}
+
+fn vcpu_list(slate: &'static Slate) -> Reply {
+    let vcpus = slate
+        .vm
+        .vcpus
+        .iter()
+        .map(|vcpu| VcpuRow {
+            vcpu: vcpu.id,
+            state: state_word(vcpu.power.state()),
+            cpu: vcpu.power.state().is_on().then_some(vcpu.home.pcpu),
+            exits: vcpu.exits.snapshot().total(),
+            ran_ns: clock::ticks_to_ns(vcpu.ran_ticks.load(Ordering::Relaxed)),
+            stolen_ns: clock::ticks_to_ns(vcpu.stolen_ticks.load(Ordering::Relaxed)),
+        })
+        .collect();
+    Reply::VcpuList {
+        vm: slate.vm.id,
+        vcpus,
+    }
+}
+
+const fn state_word(state: State) -> &'static str {
+    match state {
+        State::Absent => "absent",
+        State::Reserve => "reserve",
+        State::EnabledOff => "enabled-off",
+        State::Starting | State::OnPending => "on-pending",
+        State::On => "on",
+        State::Off => "off",
+        State::Withdrawn => "withdrawn",
+        State::EjectStarting | State::EjectOnPending | State::EjectOn | State::EjectOff => {
+            "eject-pending"
+        }
+    }
+}
+
+fn stats(vm: Option<VmId>) -> Reply {
+    let rows: Vec<StatsRow> = all()
+        .iter()
+        .filter(|slate| vm.is_none_or(|vm| vm == slate.vm.id))
+        .map(|slate| {
+            let mut exits = ExitCounts::default();
+            for vcpu in &*slate.vm.vcpus {
+                exits.add(&vcpu.exits.snapshot());
+            }
+            StatsRow {
+                vm: slate.vm.id,
+                exits,
+            }
+        })
+        .collect();
+    Reply::Stats(rows)
+}
+
+fn host() -> HostReport {
+    let facts = crate::boot::facts();
+    HostReport {
+        version: env!("CARGO_PKG_VERSION"),
+        machine: facts.machine.to_string(),
+        cpus_online: smp::online() as u16,
+        cpus: facts.cpus,
+        memory_bytes: facts.memory_bytes,
+        free_pages: memory::with_pool(|pool| pool.free_bytes()) / crate::mmu::PAGE,
+        page_bytes: crate::mmu::PAGE,
+        uptime_ns: clock::now_ns(),
+    }
+}

@@ -1,0 +1,141 @@
+//! What happens to VMs, on its way to the operator: noted by any CPU, told by the boot CPU.
+
+use heapless::Deque;
+use spin::mutex::SpinMutex;
+use vmm::console::{Event, Reply, ResizeReport, Token, What};
+use vmm::ids::PcpuId;
+use vmm::vm::resize::{Limits, Origin, Report};
+use vmm::vm::{Vcpu, Vm};
+
+use super::{Slate, all, carry_out, slate};
+use crate::{clock, console, run};
+use core::sync::atomic::{AtomicBool, Ordering};
+use spin::Once;
+
+/// How long a resize may take unless the operator says otherwise, and how long a guest may boot before that time begins.
+pub(crate) const DEFAULT_LIMITS: Limits = Limits {
+    timeout_ns: 10_000_000_000,
+    boot_grace_ns: 60_000_000_000,
+};
+
+/// Events that wait to be told; the oldest give way.
+static QUEUE: SpinMutex<Deque<Event, 64>> = SpinMutex::new(Deque::new());
+/// Who waits for which VM's resize.
+static WAITING: SpinMutex<Deque<(Token, usize), 32>> = SpinMutex::new(Deque::new());
+/// Whether anybody listens for single vCPUs' events.
+static CONTROL: Once<bool> = Once::new();
+/// Something changed that the boot CPU has to look at.
+static DIRTY: AtomicBool = AtomicBool::new(false);
+
+/// Notes an event.
+pub(super) fn push(vm: &Vm, what: What) {
+    let event = Event {
+        time_ns: clock::now_ns(),
+        vm: vm.id,
+        what,
+    };
+    let mut queue = QUEUE.lock();
+    if queue.is_full() {
+        queue.pop_front();
+    }
+    let _ = queue.push_back(event);
+    drop(queue);
+    look_again();
+}
+
+/// Makes the boot CPU look at deadlines and events.
+pub(super) fn look_again() {
+    if !DIRTY.swap(true, Ordering::AcqRel) {
+        run::ask_chores(PcpuId::new(0));
+    }
+}
+
+fn is_watched() -> bool {
+    *CONTROL.call_once(console::has_control)
+}
+
+/// Hears that a vCPU is about to run its first instruction since it was turned on.
+#[inline]
+pub(crate) fn vcpu_started(vm: &'static Vm, vcpu: &'static Vcpu) {
+    let slate = slate(vm);
+    if slate.resizing.load(Ordering::Acquire) {
+        let progress = slate.resizer.lock().on_cpu_started(vm, vcpu.id);
+        carry_out(slate, progress);
+    }
+    if is_watched() {
+        push(vm, What::VcpuOnline(vcpu.id));
+    }
+}
+
+/// Hears that a vCPU has turned itself off.
+#[inline]
+pub(crate) fn vcpu_stopped(vm: &'static Vm, vcpu: &'static Vcpu) {
+    if is_watched() {
+        push(vm, What::VcpuOffline(vcpu.id));
+    }
+}
+
+/// Remembers who asked for a VM's resize.
+pub(super) fn wait_for_resize(token: Token, slate: &Slate) {
+    let _ = WAITING.lock().push_back((token, slate.vm.id.index()));
+}
+
+/// Tells the end of a resize.
+pub(super) fn resized(slate: &'static Slate, report: Report) {
+    let by_operator = report.origin == Origin::Operator;
+    if by_operator {
+        slate.target.store(report.requested, Ordering::Release);
+    }
+    push(
+        slate.vm,
+        What::ResizeDone(ResizeReport {
+            vm: slate.vm.id,
+            report,
+        }),
+    );
+}
+
+/// Tells what has happened and looks at deadlines; returns when to look again, in nanoseconds since start.
+pub(super) fn tell() -> Option<u64> {
+    DIRTY.store(false, Ordering::Release);
+    let mut next = None::<u64>;
+    for slate in all() {
+        let mut resizer = slate.resizer.lock();
+        let now = clock::now_ns();
+        if resizer
+            .deadline_ns()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            let progress = resizer.on_deadline(slate.vm, now);
+            drop(resizer);
+            carry_out(slate, progress);
+            resizer = slate.resizer.lock();
+        }
+        if let Some(deadline) = resizer.deadline_ns() {
+            next = Some(next.unwrap_or(u64::MAX).min(deadline));
+        }
+    }
+    loop {
+        let Some(event) = QUEUE.lock().pop_front() else {
+            break;
+        };
+        if let What::ResizeDone(report) = &event.what {
+            answer(report);
+        }
+        console::event(&event);
+    }
+    next
+}
+
+/// Answers everybody who waits for this VM's resize.
+fn answer(report: &ResizeReport) {
+    let index = report.vm.index();
+    let waiting = core::mem::take(&mut *WAITING.lock());
+    for (token, vm) in waiting {
+        if vm == index {
+            console::reply(token, &Ok(Reply::Resize(report.clone())));
+        } else {
+            let _ = WAITING.lock().push_back((token, vm));
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The shortest way through EL2: traps that end where they began.
+//!
+//! Called straight from the vectors with the volatile registers saved. Nothing here allocates, logs, or takes a lock that
+//! another VM's CPU can hold. What it can't settle it leaves untouched, and `slow` starts over.
+
+use core::sync::atomic::Ordering;
+use psci::{Answer, Call, ReturnCode, decode};
+use vgic::v3::After;
+use vgic::v3::sgi::{self, SgiTargets};
+use vgic::{IntId, ListRegisters, Notice, Width};
+
+use super::Trap;
+use crate::bus::{self, Target};
+use crate::devices::cpu_hotplug::spec::Register;
+use crate::devices::pl011;
+use crate::devices::{AccessWidth, Device};
+use crate::exit::{Abort, Syndrome, SystemAccess, system_register};
+use crate::ids::VcpuId;
+use crate::stats::ExitReason;
+use crate::vm::context::Frame;
+use crate::vm::{Kicks, Vcpu, Vm};
+use stage2::GuestPhys;
+
+/// How a trap goes on.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hot {
+    /// The guest goes on where it is.
+    Resume,
+    /// The guest goes on behind the trapped instruction.
+    Advance,
+    /// As [`Hot::Advance`], and bytes wait in the VM's UART to be shown.
+    Output,
+    /// Nothing was done; the slow path decides.
+    Leave,
+}
+
+/// Answers an HVC.
+#[inline]
+pub fn hypercall(vm: &'static Vm, frame: &mut Frame, syndrome: Syndrome, kicks: &mut Kicks) -> Hot {
+    if syndrome.immediate() != 0 {
+        frame.x[0] = psci::smccc::NOT_SUPPORTED;
+        return Hot::Resume;
+    }
+    call(vm, frame, kicks)
+}
+
+/// Answers an SMC, which unlike an HVC is not stepped over by the hardware.
+#[inline]
+pub fn secure_call(
+    vm: &'static Vm,
+    frame: &mut Frame,
+    syndrome: Syndrome,
+    kicks: &mut Kicks,
+) -> Hot {
+    match hypercall(vm, frame, syndrome, kicks) {
+        Hot::Resume => Hot::Advance,
+        other => other,
+    }
+}
+
+#[inline]
+fn call(vm: &'static Vm, frame: &mut Frame, kicks: &mut Kicks) -> Hot {
+    let call = decode(frame.x[0], frame.x[1], frame.x[2], frame.x[3]);
+    frame.x[0] = match call {
+        Call::AffinityInfo { target } => match vm.vcpu_by_affinity(target) {
+            Some(vcpu) => vcpu.power.affinity_info(),
+            None => ReturnCode::InvalidParameters.as_x0(),
+        },
+        Call::CpuOn { target, entry } => match vm.vcpu_by_affinity(target) {
+            Some(vcpu) => cpu_on(vm, vcpu, entry, kicks).as_x0(),
+            None => ReturnCode::InvalidParameters.as_x0(),
+        },
+        _ => match call.immediate(&vm.offered) {
+            Some(Answer::One(x0)) => x0,
+            _ => return Hot::Leave,
+        },
+    };
+    Hot::Resume
+}
+
+/// Turns a vCPU on, if its power state lets it, and wakes the CPU it belongs to.
+#[inline]
+fn cpu_on(vm: &Vm, vcpu: &Vcpu, entry: psci::EntryPoint, kicks: &mut Kicks) -> ReturnCode {
+    if entry.address & 3 != 0 || !vm.is_ram(GuestPhys::new(entry.address)) {
+        return ReturnCode::InvalidAddress;
+    }
+    let code = vcpu.power.cpu_on(entry);
+    if code == ReturnCode::Success {
+        vcpu.wake(kicks);
+    }
+    code
+}
+
+const ID_GROUP: u32 = system_register(3, 0, 0, 0, 0);
+const ICC_SGI1R: u32 = system_register(3, 0, 12, 11, 5);
+
+/// Answers a trapped system-register access.
+#[inline]
+pub fn system<L: ListRegisters>(
+    trap: &mut Trap<'_, L>,
+    frame: &mut Frame,
+    syndrome: Syndrome,
+) -> (Hot, ExitReason) {
+    let access = SystemAccess::new(syndrome);
+    if access.register() & SystemAccess::GROUP == ID_GROUP && access.is_read() && access.crm() < 8 {
+        let index = (access.crm() * 8 + access.op2()) as usize;
+        frame.set_register(
+            access.rt(),
+            trap.vm.policy.id.get(index).copied().unwrap_or(0),
+        );
+        return (Hot::Advance, ExitReason::IdRegister);
+    }
+    if access.register() == ICC_SGI1R && !access.is_read() {
+        send_sgi(trap, frame.register(access.rt()));
+        return (Hot::Advance, ExitReason::Sgi);
+    }
+    (Hot::Leave, ExitReason::SystemRegister)
+}
+
+/// Sends a group 1 SGI as ICC_SGI1R_EL1 says.
+#[inline]
+fn send_sgi<L: ListRegisters>(trap: &mut Trap<'_, L>, value: u64) {
+    let own = trap.vcpu.id.get();
+    let intid = sgi::intid(value);
+    match sgi::targets(value, trap.vm.vcpus.len() as u16) {
+        SgiTargets::One(target) if target == own => raise(trap, intid),
+        SgiTargets::One(target) => post_sgi(trap, target, intid),
+        SgiTargets::List { base, mask } => {
+            for bit in 0..16 {
+                if mask & 1 << bit != 0 {
+                    let target = base + bit;
+                    if target == own {
+                        raise(trap, intid)
+                    } else {
+                        post_sgi(trap, target, intid)
+                    }
+                }
+            }
+        }
+        SgiTargets::AllButSelf => {
+            for target in (0..trap.vm.vcpus.len() as u16).filter(|target| *target != own) {
+                post_sgi(trap, target, intid);
+            }
+        }
+        SgiTargets::None => {}
+    }
+}
+
+#[inline]
+fn post_sgi<L: ListRegisters>(trap: &mut Trap<'_, L>, target: u16, intid: IntId) {
+    if let Some(vcpu) = trap.vm.vcpus.get(usize::from(target))
+        && vcpu.inbox.post_private(intid)
+    {
+        vcpu.wake(&mut trap.kicks);
+    }
+}
+
+/// Raises a private interrupt at the vCPU itself.
+#[inline]
+fn raise<L: ListRegisters>(trap: &mut Trap<'_, L>, intid: IntId) {
+    let after = trap.vcpu.gic.lock().raise(trap.lists, intid);
+    if after == After::Settle {
+        trap.settle();
+    }
+}
+
+/// Hands one of the guest's own timers' interrupts to it; the guest will deactivate the physical one.
+#[inline]
+pub fn raise_timer<L: ListRegisters>(trap: &mut Trap<'_, L>, intid: u32) {
+    let after = trap
+        .vcpu
+        .gic
+        .lock()
+        .raise_hardware(trap.lists, IntId::private(intid), intid);
+    if after == After::Settle {
+        trap.settle();
+    }
+}
+
+/// The address and syndrome of a data abort.
+#[derive(Clone, Copy, Debug)]
+pub struct DataAbort {
+    /// The syndrome's ISS.
+    pub iss: Abort,
+    /// The guest address.
+    pub address: u64,
+}
+
+/// Answers an access to a device register.
+#[inline]
+pub fn mmio<L: ListRegisters>(
+    trap: &mut Trap<'_, L>,
+    frame: &mut Frame,
+    abort: DataAbort,
+    now_ns: impl FnOnce() -> u64,
+) -> (Hot, ExitReason) {
+    if !abort.iss.is_translation_fault() || !abort.iss.is_plain_access() {
+        return (Hot::Leave, ExitReason::Abort);
+    }
+    let Some(target) = bus::find(trap.vm, abort.address) else {
+        return (Hot::Leave, ExitReason::Abort);
+    };
+    (
+        access(trap, frame, abort, target, now_ns),
+        target.exit_reason(),
+    )
+}
+
+#[inline]
+fn access<L: ListRegisters>(
+    trap: &mut Trap<'_, L>,
+    frame: &mut Frame,
+    abort: DataAbort,
+    target: Target,
+    now_ns: impl FnOnce() -> u64,
+) -> Hot {
+    let width = abort.iss.width();
+    if abort.iss.is_write() {
+        let value = frame.register(abort.iss.rt()) & width.mask();
+        write(trap, target, width, value, now_ns)
+    } else {
+        let Some(value) = read(trap, target, width, now_ns) else {
+            return Hot::Leave;
+        };
+        frame.set_register(abort.iss.rt(), abort.iss.extend(value & width.mask()));
+        Hot::Advance
+    }
+}
+
+const fn gic_width(width: AccessWidth) -> Width {
+    match width {
+        AccessWidth::Byte => Width::Byte,
+        AccessWidth::Half => Width::Half,
+        AccessWidth::Word => Width::Word,
+        AccessWidth::Double => Width::Double,
+    }
+}
+
+fn read<L: ListRegisters>(
+    trap: &mut Trap<'_, L>,
+    target: Target,
+    width: AccessWidth,
+    now_ns: impl FnOnce() -> u64,
+) -> Option<u64> {
+    let vm = trap.vm;
+    let own = trap.vcpu;
+    Some(match target {
+        Target::Distributor(offset) => {
+            let Trap { lists, kicks, .. } = trap;
+            let held = |intid| own.gic.lock().held(*lists, intid);
+            let mut post = |vcpu, notice: Notice| vm.post(vcpu, notice, kicks);
+            vm.gic
+                .read(offset, gic_width(width), own.id.get(), &held, &mut post)
+        }
+        Target::Redistributor(id, offset) if id == own.id => {
+            own.gic.lock().read(trap.lists, offset, gic_width(width))
+        }
+        Target::Redistributor(id, offset) => vm
+            .vcpu(id)?
+            .gic
+            .lock()
+            .read_remote(offset, gic_width(width)),
+        Target::Uart(offset) if offset == pl011::spec::FR => u64::from(vm.uart.lock().flags()),
+        Target::Uart(offset) => {
+            let reading = vm.uart.lock().read(offset, width, now_ns());
+            moved(trap, vm.layout.uart.intid, reading.line);
+            reading.value
+        }
+        Target::Rtc(offset) => {
+            let reading = vm.rtc.lock().read(offset, width, now_ns());
+            moved(trap, vm.layout.rtc.intid, reading.line);
+            reading.value
+        }
+        Target::Hotplug(offset) => hotplug_read(vm, offset, width)?,
+    })
+}
+
+/// Reads a hot-plug register; `_STA` takes no lock. The first look at the events is left to the slow path.
+fn hotplug_read(vm: &Vm, offset: u64, width: AccessWidth) -> Option<u64> {
+    let sta = |id: VcpuId| vm.vcpu(id).map_or(0, |vcpu| vcpu.power.sta());
+    match Register::decode(offset, width, vm.vcpus.len() as u16) {
+        Some(Register::Sta(id)) => Some(u64::from(sta(id))),
+        Some(Register::Event) if !vm.listening.load(Ordering::Relaxed) => None,
+        _ => Some(vm.hotplug.lock().read(offset, width, sta)),
+    }
+}
+
+fn write<L: ListRegisters>(
+    trap: &mut Trap<'_, L>,
+    target: Target,
+    width: AccessWidth,
+    value: u64,
+    now_ns: impl FnOnce() -> u64,
+) -> Hot {
+    let vm = trap.vm;
+    match target {
+        Target::Distributor(offset) => {
+            let kicks = &mut trap.kicks;
+            vm.gic
+                .write(offset, gic_width(width), value, &mut |vcpu, notice| {
+                    vm.post(vcpu, notice, kicks)
+                });
+            if !trap.vcpu.inbox.is_empty() {
+                trap.deliver();
+            }
+            Hot::Advance
+        }
+        Target::Redistributor(id, offset) if id == trap.vcpu.id => {
+            let effect = trap
+                .vcpu
+                .gic
+                .lock()
+                .write(trap.lists, offset, gic_width(width), value);
+            trap.owe(effect.owed);
+            if effect.after == After::Settle {
+                trap.settle();
+            }
+            Hot::Advance
+        }
+        Target::Redistributor(id, offset) => {
+            write_remote(trap, id, offset, gic_width(width), value);
+            Hot::Advance
+        }
+        Target::Uart(offset) => {
+            let effect = vm.uart.lock().write(offset, width, value, now_ns());
+            moved(trap, vm.layout.uart.intid, effect.line);
+            if effect.transmit {
+                Hot::Output
+            } else {
+                Hot::Advance
+            }
+        }
+        Target::Rtc(offset) => {
+            let effect = vm.rtc.lock().write(offset, width, value, now_ns());
+            moved(trap, vm.layout.rtc.intid, effect.line);
+            Hot::Advance
+        }
+        Target::Hotplug(_) => Hot::Leave,
+    }
+}
+
+/// Writes a register of another vCPU's redistributor; its own CPU carries out what follows.
+fn write_remote<L: ListRegisters>(
+    trap: &mut Trap<'_, L>,
+    id: VcpuId,
+    offset: u32,
+    width: Width,
+    value: u64,
+) {
+    let Some(vcpu) = trap.vm.vcpu(id) else { return };
+    let effect = vcpu.gic.lock().write_remote(offset, width, value);
+    if effect.after == After::Settle && vcpu.inbox.post(Notice::Resync) {
+        vcpu.wake(&mut trap.kicks);
+    }
+}
+
+/// Passes on a device's interrupt line that has moved.
+#[inline]
+fn moved<L: ListRegisters>(trap: &mut Trap<'_, L>, intid: u32, line: Option<bool>) {
+    if let Some(high) = line {
+        trap.vm.set_line(intid, high, &mut trap.kicks);
+        if !trap.vcpu.inbox.is_empty() {
+            trap.deliver();
+        }
+    }
+}

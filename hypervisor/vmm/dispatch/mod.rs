@@ -1,0 +1,80 @@
+//! From a trap to what must be done about it.
+//!
+//! `hot` settles most traps where they arrive, with the guest's registers half saved; `slow` takes the rest. Both are the same
+//! kind of function: they see the VM, change its state, and say in a value what `el2` is to do.
+
+pub mod hot;
+pub mod inject;
+pub mod slow;
+
+use vgic::v3::Owed;
+use vgic::{ListRegisters, Notice};
+
+use crate::vm::{Kicks, Vcpu, Vm};
+
+/// A vCPU in a trap, with everything its handler may need.
+#[derive(Debug)]
+pub struct Trap<'a, L> {
+    /// Its VM.
+    pub vm: &'static Vm,
+    /// Itself.
+    pub vcpu: &'static Vcpu,
+    /// The list registers of the CPU it is loaded on.
+    pub lists: &'a mut L,
+    /// CPUs to be kicked when all is done.
+    pub kicks: Kicks,
+    /// Private physical interrupts to be deactivated, a bit each.
+    pub owed: u32,
+}
+
+impl<'a, L: ListRegisters> Trap<'a, L> {
+    /// Makes a trap of which nothing is known yet.
+    #[inline]
+    pub fn new(vm: &'static Vm, vcpu: &'static Vcpu, lists: &'a mut L) -> Self {
+        Self {
+            vm,
+            vcpu,
+            lists,
+            kicks: Kicks::NONE,
+            owed: 0,
+        }
+    }
+
+    /// Notes physical interrupts that the guest will not deactivate itself any more.
+    #[inline]
+    pub fn owe(&mut self, owed: Owed) {
+        self.owed |= owed.0;
+    }
+
+    /// Brings what was posted to this vCPU into its list registers.
+    #[inline]
+    pub fn deliver(&mut self) {
+        let Self {
+            vm,
+            vcpu,
+            lists,
+            kicks,
+            owed,
+        } = self;
+        let mut post = |target, notice: Notice| vm.post(target, notice, kicks);
+        *owed |= vcpu
+            .gic
+            .lock()
+            .deliver(&vcpu.inbox, &vm.gic, *lists, &mut post)
+            .0;
+    }
+
+    /// Does what a raise could not do on its own.
+    #[cold]
+    pub fn settle(&mut self) {
+        let Self {
+            vm,
+            vcpu,
+            lists,
+            kicks,
+            ..
+        } = self;
+        let mut post = |target, notice: Notice| vm.post(target, notice, kicks);
+        vcpu.gic.lock().settle(&vm.gic, *lists, &mut post);
+    }
+}

@@ -1,0 +1,172 @@
+//! Traps that end elsewhere: a vCPU that waits, leaves, or is told off, and everything too rare to hurry.
+
+use psci::{Answer, Call, EntryPoint, Reset, ReturnCode, Suspend, decode};
+use stage2::GuestPhys;
+use vgic::ListRegisters;
+
+use super::Trap;
+use super::inject::{Exception, is_el0};
+use crate::exit::{Abort, Syndrome, class};
+use crate::sysreg;
+use crate::vm::VcpuContext;
+
+/// What `el2` is to do with a vCPU that has left the guest.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Go on where the frame says.
+    Resume,
+    /// Go on behind the trapped instruction.
+    Advance,
+    /// Take an exception at EL1.
+    Inject(Exception),
+    /// Sleep until there is an interrupt, then go on where the frame says.
+    Block,
+    /// Give the FP unit to this vCPU and go on.
+    UseFp,
+    /// Load MDSCR_EL1 from the saved registers and go on behind the trapped instruction.
+    LoadDebug,
+    /// The vCPU is off.
+    Off,
+    /// The whole VM is to be turned off.
+    SystemOff,
+    /// The whole VM is to start anew.
+    SystemReset,
+    /// The guest wrote the hot-plug register at this offset.
+    Hotplug {
+        /// Offset within the register block.
+        offset: u64,
+        /// The 32 bits written.
+        value: u32,
+    },
+    /// The guest looks at its events for the first time; let the resizer know and try again.
+    Listen,
+    /// A call of Bullpen's own.
+    Vendor,
+}
+
+/// A synchronous exception with its address registers.
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    /// ESR_EL2.
+    pub syndrome: Syndrome,
+    /// FAR_EL2.
+    pub far: u64,
+    /// Guest address of an abort, from HPFAR_EL2.
+    pub address: u64,
+}
+
+/// Decides about a synchronous exception that the hot path left.
+pub fn synchronous<L: ListRegisters>(
+    trap: &mut Trap<'_, L>,
+    context: &mut VcpuContext,
+    exit: Exit,
+) -> Next {
+    match exit.syndrome.class() {
+        class::WFX => wait(context, exit.syndrome),
+        class::FP => Next::UseFp,
+        class::HVC64 => call(trap, context),
+        class::SMC64 => match call(trap, context) {
+            Next::Resume => Next::Advance,
+            other => {
+                context.frame.pc = context.frame.pc.wrapping_add(4);
+                other
+            }
+        },
+        class::SYSTEM => sysreg::access(trap, context, exit.syndrome),
+        class::DATA_ABORT => data_abort(trap, context, exit),
+        class::INSTRUCTION_ABORT => Next::Inject(external_abort(context, exit, false)),
+        _ => Next::Inject(Exception::undefined()),
+    }
+}
+
+/// WFI sleeps; WFE and the timed forms return at once, which the architecture allows.
+fn wait(context: &mut VcpuContext, syndrome: Syndrome) -> Next {
+    if !syndrome.is_wfi() {
+        return Next::Advance;
+    }
+    context.frame.pc = context.frame.pc.wrapping_add(4);
+    Next::Block
+}
+
+fn call<L: ListRegisters>(trap: &mut Trap<'_, L>, context: &mut VcpuContext) -> Next {
+    let frame = &mut context.frame;
+    let call = decode(frame.x[0], frame.x[1], frame.x[2], frame.x[3]);
+    frame.x[0] = match call {
+        Call::CpuOff => return Next::Off,
+        Call::SystemOff => return Next::SystemOff,
+        Call::SystemReset(Reset::Cold | Reset::Warm) => return Next::SystemReset,
+        Call::CpuSuspend(Suspend::Standby) => {
+            frame.x[0] = ReturnCode::Success.as_x0();
+            return Next::Block;
+        }
+        Call::CpuSuspend(Suspend::PowerDown(entry)) => {
+            if valid_entry(trap, entry) {
+                context.suspended = Some(entry);
+                return Next::Block;
+            }
+            ReturnCode::InvalidAddress.as_x0()
+        }
+        Call::NodeHwState { target } => match trap.vm.vcpu_by_affinity(target) {
+            Some(vcpu) if vcpu.power.state().is_on() => psci::call::HW_ON,
+            Some(_) => psci::call::HW_OFF,
+            None => ReturnCode::InvalidParameters.as_x0(),
+        },
+        Call::Unknown if crate::hypercall::is_ours(frame.x[0]) => return Next::Vendor,
+        _ => match call.immediate(&trap.vm.offered) {
+            Some(Answer::One(x0)) => x0,
+            Some(Answer::Four(values)) => {
+                frame.x[1..4].copy_from_slice(&values[1..]);
+                values[0]
+            }
+            None => psci::smccc::NOT_SUPPORTED,
+        },
+    };
+    Next::Resume
+}
+
+fn valid_entry<L>(trap: &Trap<'_, L>, entry: EntryPoint) -> bool {
+    entry.address & 3 == 0 && trap.vm.is_ram(GuestPhys::new(entry.address))
+}
+
+fn data_abort<L: ListRegisters>(
+    trap: &mut Trap<'_, L>,
+    context: &mut VcpuContext,
+    exit: Exit,
+) -> Next {
+    let abort = Abort::new(exit.syndrome);
+    if !abort.is_translation_fault() {
+        // RAM is mapped with every permission: what faults otherwise is the guest's table walk or an external abort.
+        return Next::Inject(external_abort(context, exit, true));
+    }
+    if abort.is_cache_maintenance() {
+        // There is nothing cached of what is not memory.
+        return Next::Advance;
+    }
+    if abort.is_plain_access()
+        && let Some(crate::bus::Target::Hotplug(offset)) = crate::bus::find(trap.vm, exit.address)
+    {
+        if !abort.is_write() {
+            return Next::Listen;
+        }
+        let value = context.frame.register(abort.rt()) as u32;
+        return if abort.width() == crate::devices::AccessWidth::Word {
+            Next::Hotplug { offset, value }
+        } else {
+            Next::Advance
+        };
+    }
+    Next::Inject(external_abort(context, exit, true))
+}
+
+fn external_abort(context: &VcpuContext, exit: Exit, data: bool) -> Exception {
+    let abort = Abort::new(exit.syndrome);
+    let level = abort.is_table_walk().then_some(exit.syndrome.get() & 3);
+    Exception::external_abort(
+        exit.far,
+        data,
+        abort.is_write(),
+        is_el0(context.frame.pstate),
+        level,
+    )
+}

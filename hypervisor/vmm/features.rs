@@ -1,0 +1,279 @@
+//! The one feature policy: what a guest's CPU shows, and what EL2 traps so that what is hidden is hidden everywhere.
+//!
+//! Works from the host's ID registers by an allow list: a field nobody thought about reads as "not there". Offered today:
+//! the v8 base, FP/SIMD, pointer authentication, and features that need nothing of EL2. Hidden: SVE, SME, MTE, PMU, trace, RAS,
+//! nested virtualization and whatever brings state that a world switch would have to carry.
+
+/// How many ID registers there are: op0 3, op1 0, CRn 0, CRm 0-7, op2 0-7 (Arm ARM D19.1).
+pub const ID_REGISTERS: usize = 64;
+
+/// Names an ID register by CRm and op2.
+#[must_use]
+pub const fn id_index(crm: u32, op2: u32) -> usize {
+    ((crm & 7) * 8 + (op2 & 7)) as usize
+}
+
+const PFR0: usize = id_index(4, 0);
+const PFR1: usize = id_index(4, 1);
+const DFR0: usize = id_index(5, 0);
+const ISAR0: usize = id_index(6, 0);
+const ISAR1: usize = id_index(6, 1);
+const ISAR2: usize = id_index(6, 2);
+const MMFR0: usize = id_index(7, 0);
+const MMFR1: usize = id_index(7, 1);
+const MMFR2: usize = id_index(7, 2);
+
+/// HCR_EL2 bits (Arm ARM D19.2.48).
+pub mod hcr {
+    /// Stage-2 translation.
+    pub const VM: u64 = 1;
+    /// Set/way invalidation cleans too.
+    pub const SWIO: u64 = 1 << 1;
+    /// Physical FIQ to EL2.
+    pub const FMO: u64 = 1 << 3;
+    /// Physical IRQ to EL2.
+    pub const IMO: u64 = 1 << 4;
+    /// Physical SError to EL2.
+    pub const AMO: u64 = 1 << 5;
+    /// Virtual SError pending.
+    pub const VSE: u64 = 1 << 8;
+    /// Broadcast the guest's TLB and instruction cache maintenance.
+    pub const FB: u64 = 1 << 9;
+    /// Barriers reach at least the inner-shareable domain.
+    pub const BSU_INNER: u64 = 1 << 10;
+    /// Trap WFI.
+    pub const TWI: u64 = 1 << 13;
+    /// Trap ID group 1: implementation-defined identification.
+    pub const TID1: u64 = 1 << 16;
+    /// Trap ID group 3: the feature registers.
+    pub const TID3: u64 = 1 << 18;
+    /// Trap SMC.
+    pub const TSC: u64 = 1 << 19;
+    /// Trap implementation-defined registers.
+    pub const TIDCP: u64 = 1 << 20;
+    /// Trap the auxiliary control register.
+    pub const TACR: u64 = 1 << 21;
+    /// Trap data cache maintenance by set and way.
+    pub const TSW: u64 = 1 << 22;
+    /// EL1 is AArch64.
+    pub const RW: u64 = 1 << 31;
+    /// Trap limited-ordering registers.
+    pub const TLOR: u64 = 1 << 35;
+    /// Trap error record registers.
+    pub const TERR: u64 = 1 << 36;
+    /// Do not trap pointer-authentication key registers.
+    pub const APK: u64 = 1 << 40;
+    /// Do not trap pointer-authentication instructions.
+    pub const API: u64 = 1 << 41;
+}
+
+/// CPTR_EL2 with E2H clear (Arm ARM D19.2.36).
+mod cptr {
+    pub(super) const RES1: u64 = 0x22ff;
+    pub(super) const TZ: u64 = 1 << 8;
+    pub(super) const TFP: u64 = 1 << 10;
+    pub(super) const TSM: u64 = 1 << 12;
+    pub(super) const TTA: u64 = 1 << 20;
+    pub(super) const TAM: u64 = 1 << 30;
+    pub(super) const TCPAC: u64 = 0;
+}
+
+/// MDCR_EL2 (Arm ARM D19.3.15).
+mod mdcr {
+    pub(super) const TPMCR: u64 = 1 << 5;
+    pub(super) const TPM: u64 = 1 << 6;
+    pub(super) const TDA: u64 = 1 << 9;
+    pub(super) const TDOSA: u64 = 1 << 10;
+    pub(super) const TDRA: u64 = 1 << 11;
+    pub(super) const TPMS: u64 = 1 << 14;
+    pub(super) const TTRF: u64 = 1 << 19;
+}
+
+/// What a guest sees of the CPU and what EL2 holds back.
+#[derive(Clone, Debug)]
+pub struct FeaturePolicy {
+    /// The ID registers as the guest reads them, by [`id_index`].
+    pub id: [u64; ID_REGISTERS],
+    /// HCR_EL2 while the guest runs, but for TWI and VSE.
+    pub hcr: u64,
+    /// CPTR_EL2 while the guest owns the FP unit.
+    pub cptr: u64,
+    /// CPTR_EL2 while somebody else's values are in the FP unit.
+    pub cptr_fp_trapped: u64,
+    /// MDCR_EL2 while the guest runs.
+    pub mdcr: u64,
+    /// Whether pointer-authentication keys are part of the world switch.
+    pub pointer_authentication: bool,
+}
+
+/// Extracts the 4-bit field whose lowest bit is `low`.
+const fn field(value: u64, low: u32) -> u64 {
+    value >> low & 0xf
+}
+
+/// Keeps the 4-bit fields that start at the bits listed.
+fn keep(value: u64, lows: &[u32]) -> u64 {
+    lows.iter().fold(0, |kept, low| kept | value & (0xf << low))
+}
+
+/// Puts `number` into the 4-bit field that starts at `low`.
+const fn with(value: u64, low: u32, number: u64) -> u64 {
+    value & !(0xf << low) | number << low
+}
+
+impl FeaturePolicy {
+    /// Decides from the host's ID registers; `pa_range` is the guest's PARange code (ID_AA64MMFR0_EL1 bits 3:0).
+    #[must_use]
+    pub fn new(host: &[u64; ID_REGISTERS], pa_range: u64) -> Self {
+        let id = guest_id_registers(host, pa_range);
+        let pointer_authentication =
+            keep(id[ISAR1], &[4, 8, 24, 28]) | keep(id[ISAR2], &[8, 12]) != 0;
+        let mut hcr = hcr::VM
+            | hcr::SWIO
+            | hcr::FMO
+            | hcr::IMO
+            | hcr::AMO
+            | hcr::FB
+            | hcr::BSU_INNER
+            | hcr::TID1
+            | hcr::TSC
+            | hcr::TIDCP
+            | hcr::TACR
+            | hcr::TSW
+            | hcr::RW;
+        if id != *host {
+            hcr |= hcr::TID3;
+        }
+        if field(host[MMFR1], 16) != 0 {
+            hcr |= hcr::TLOR;
+        }
+        if field(host[PFR0], 28) != 0 {
+            hcr |= hcr::TERR;
+        }
+        if pointer_authentication {
+            hcr |= hcr::APK | hcr::API;
+        }
+        let mut cptr = cptr::RES1 & !(cptr::TZ | cptr::TSM | cptr::TFP) | cptr::TTA | cptr::TCPAC;
+        cptr |= cptr::TZ | cptr::TSM;
+        if field(host[PFR0], 44) != 0 {
+            cptr |= cptr::TAM;
+        }
+        let mut mdcr = mdcr::TDA | mdcr::TDOSA | mdcr::TDRA;
+        if !matches!(field(host[DFR0], 8), 0 | 0xf) {
+            mdcr |= mdcr::TPM | mdcr::TPMCR;
+        }
+        if field(host[DFR0], 32) != 0 {
+            mdcr |= mdcr::TPMS;
+        }
+        if field(host[DFR0], 40) != 0 {
+            mdcr |= mdcr::TTRF;
+        }
+        Self {
+            id,
+            hcr,
+            cptr,
+            cptr_fp_trapped: cptr | cptr::TFP,
+            mdcr,
+            pointer_authentication,
+        }
+    }
+}
+
+/// Filters the host's ID registers; fields are named by their lowest bit (Arm ARM D19.2.61 to D19.2.77).
+fn guest_id_registers(host: &[u64; ID_REGISTERS], pa_range: u64) -> [u64; ID_REGISTERS] {
+    let mut id = [0; ID_REGISTERS];
+    // The AArch32 view (CRm 1-3) is for EL0 only and holds nothing that EL2 would have to switch.
+    id[8..32].copy_from_slice(&host[8..32]);
+    let pfr0 = host[PFR0];
+    // EL0, FP, AdvSIMD, DIT, CSV3; AArch64 only at EL1; GIC system registers; CSV2 without its context register.
+    id[PFR0] = keep(pfr0, &[0, 16, 20, 48, 60]) | 1 << 4 | 1 << 24 | field(pfr0, 56).min(1) << 56;
+    // BTI, SSBS.
+    id[PFR1] = keep(host[PFR1], &[0, 4]);
+    // Armv8 debug with two breakpoints and two watchpoints that never fire, no PMU, no trace, no double lock.
+    id[DFR0] = 6 | 1 << 12 | 1 << 20 | 0xf << 36;
+    // All but TME.
+    id[ISAR0] = with(host[ISAR0], 24, 0);
+    // All but LS64.
+    id[ISAR1] = with(host[ISAR1], 60, 0);
+    // RPRES, GPA3, APA3, BC, PAC_frac, CLRBHB.
+    id[ISAR2] = keep(host[ISAR2], &[4, 8, 12, 20, 24, 28]);
+    let mmfr0 = host[MMFR0];
+    // PARange as the VM has it; ASIDs, endianness, granules without 52-bit addresses, ExS.
+    id[MMFR0] = field(mmfr0, 0).min(pa_range)
+        | keep(mmfr0, &[4, 8, 16, 24, 44])
+        | field(mmfr0, 20).min(1) << 20
+        | if field(mmfr0, 28) == 1 {
+            0
+        } else {
+            mmfr0 & 0xf << 28
+        };
+    // HAFDBS, HPDS, PAN, ETS, nTLBPA.
+    id[MMFR1] = keep(host[MMFR1], &[0, 12, 20, 36, 48]);
+    // CnP, UAO, LSM, CCIDX, ST, AT, IDS, TTL, BBM, E0PD.
+    id[MMFR2] = keep(host[MMFR2], &[0, 4, 8, 20, 28, 32, 36, 48, 52, 60]);
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> [u64; ID_REGISTERS] {
+        // Everything a register can say: all fields non-zero.
+        [0x1111_1111_1111_1111; ID_REGISTERS]
+    }
+
+    #[test]
+    fn what_is_hidden_in_an_id_register_is_trapped() {
+        let policy = FeaturePolicy::new(&host(), 2);
+        assert_eq!(field(policy.id[PFR0], 32), 0, "SVE");
+        assert_ne!(policy.cptr & cptr::TZ, 0);
+        assert_eq!(field(policy.id[PFR1], 24), 0, "SME");
+        assert_ne!(policy.cptr & cptr::TSM, 0);
+        assert_eq!(field(policy.id[DFR0], 8), 0, "PMU");
+        assert_ne!(policy.mdcr & mdcr::TPM, 0);
+        assert_eq!(field(policy.id[PFR0], 28), 0, "RAS");
+        assert_ne!(policy.hcr & hcr::TERR, 0);
+        assert_eq!(field(policy.id[MMFR1], 16), 0, "LOR");
+        assert_ne!(policy.hcr & hcr::TLOR, 0);
+        assert_ne!(policy.hcr & hcr::TID3, 0);
+    }
+
+    #[test]
+    fn pointer_authentication_is_offered_where_the_host_has_it() {
+        assert!(FeaturePolicy::new(&host(), 2).pointer_authentication);
+        let mut without = host();
+        without[ISAR1] = 0;
+        without[ISAR2] = 0;
+        let policy = FeaturePolicy::new(&without, 2);
+        assert!(!policy.pointer_authentication);
+        assert_eq!(policy.hcr & (hcr::APK | hcr::API), 0);
+    }
+
+    #[test]
+    fn the_guest_never_sees_a_wider_physical_address_than_its_stage_2_has() {
+        let mut wide = host();
+        wide[MMFR0] = 6;
+        assert_eq!(field(FeaturePolicy::new(&wide, 2).id[MMFR0], 0), 2);
+        wide[MMFR0] = 1;
+        assert_eq!(field(FeaturePolicy::new(&wide, 2).id[MMFR0], 0), 1);
+    }
+
+    #[test]
+    fn registers_nobody_thought_about_read_as_zero() {
+        let policy = FeaturePolicy::new(&host(), 2);
+        for (crm, op2) in [
+            (4, 2),
+            (4, 4),
+            (4, 5),
+            (4, 7),
+            (5, 1),
+            (5, 4),
+            (7, 3),
+            (7, 4),
+            (7, 7),
+        ] {
+            assert_eq!(policy.id[id_index(crm, op2)], 0, "CRm {crm} op2 {op2}");
+        }
+    }
+}

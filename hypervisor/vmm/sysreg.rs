@@ -1,0 +1,155 @@
+//! System registers that trap: what reads give, what writes do, and what does not exist.
+//!
+//! A register that is in no row is undefined: hidden features are hidden everywhere. Rows cite Arm ARM D19 unless said.
+
+use vgic::ListRegisters;
+use vgic::v3::sgi::{self, SgiTargets};
+
+use crate::dispatch::Trap;
+use crate::dispatch::inject::Exception;
+use crate::dispatch::slow::Next;
+use crate::exit::{Syndrome, SystemAccess, system_register};
+use crate::vm::VcpuContext;
+
+/// What a row does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// Reads as zero, writes are ignored.
+    Zero,
+    /// Reads as a constant, writes are ignored.
+    Value(u64),
+    /// MDSCR_EL1: single-step and the debug-exception enables reach the hardware.
+    DebugControl,
+    /// SGI generation for group 0.
+    SgiGroup0,
+    /// Cache maintenance by set and way: the guest's memory is always coherent through stage 2; nothing to do.
+    SetWay,
+}
+
+/// One register, or with a mask a group of them.
+struct Row {
+    register: u32,
+    mask: u32,
+    rule: Rule,
+}
+
+const EXACT: u32 = SystemAccess::REGISTER;
+/// Mask that ignores CRm: numbered debug registers.
+const ANY_CRM: u32 = SystemAccess::REGISTER & !system_register(0, 0, 0, 15, 0);
+
+const fn row(register: u32, rule: Rule) -> Row {
+    Row {
+        register,
+        mask: EXACT,
+        rule,
+    }
+}
+
+const fn group(register: u32, mask: u32, rule: Rule) -> Row {
+    Row {
+        register,
+        mask,
+        rule,
+    }
+}
+
+/// OSLSR_EL1: OS lock implemented and unlocked (OSLM = 0b10).
+const OSLSR_UNLOCKED: u64 = 1 << 3;
+/// MDSCR_EL1 bits a guest may have: SS, TDCC, KDE, MDE.
+const MDSCR_ALLOWED: u64 = 1 | 1 << 12 | 1 << 13 | 1 << 15;
+
+const ROWS: &[Row] = &[
+    // Debug: breakpoints and watchpoints that never fire.
+    row(system_register(2, 0, 0, 2, 2), Rule::DebugControl),
+    group(system_register(2, 0, 0, 0, 4), ANY_CRM, Rule::Zero),
+    group(system_register(2, 0, 0, 0, 5), ANY_CRM, Rule::Zero),
+    group(system_register(2, 0, 0, 0, 6), ANY_CRM, Rule::Zero),
+    group(system_register(2, 0, 0, 0, 7), ANY_CRM, Rule::Zero),
+    row(system_register(2, 0, 0, 2, 0), Rule::Zero),
+    row(system_register(2, 0, 0, 0, 2), Rule::Zero),
+    row(system_register(2, 0, 0, 3, 2), Rule::Zero),
+    row(system_register(2, 0, 0, 6, 2), Rule::Zero),
+    row(system_register(2, 0, 1, 0, 0), Rule::Zero),
+    row(system_register(2, 0, 1, 0, 4), Rule::Zero),
+    row(system_register(2, 0, 1, 1, 4), Rule::Value(OSLSR_UNLOCKED)),
+    row(system_register(2, 0, 1, 3, 4), Rule::Zero),
+    row(system_register(2, 0, 1, 4, 4), Rule::Zero),
+    row(system_register(2, 0, 7, 8, 6), Rule::Zero),
+    row(system_register(2, 0, 7, 9, 6), Rule::Zero),
+    row(system_register(2, 0, 7, 14, 6), Rule::Zero),
+    row(system_register(2, 3, 0, 1, 0), Rule::Zero),
+    row(system_register(2, 3, 0, 4, 0), Rule::Zero),
+    row(system_register(2, 3, 0, 5, 0), Rule::Zero),
+    // ACTLR_EL1, REVIDR_EL1, AIDR_EL1.
+    row(system_register(3, 0, 1, 0, 1), Rule::Zero),
+    row(system_register(3, 0, 0, 0, 6), Rule::Zero),
+    row(system_register(3, 1, 0, 0, 7), Rule::Zero),
+    // ICC_ASGI1R_EL1, ICC_SGI0R_EL1 (GIC IHI0069, 12.2).
+    row(system_register(3, 0, 12, 11, 6), Rule::SgiGroup0),
+    row(system_register(3, 0, 12, 11, 7), Rule::SgiGroup0),
+    // DC ISW, CSW, CISW.
+    row(system_register(1, 0, 7, 6, 2), Rule::SetWay),
+    row(system_register(1, 0, 7, 10, 2), Rule::SetWay),
+    row(system_register(1, 0, 7, 14, 2), Rule::SetWay),
+];
+
+/// Decides about an access that the hot path left.
+pub fn access<L: ListRegisters>(
+    trap: &mut Trap<'_, L>,
+    context: &mut VcpuContext,
+    syndrome: Syndrome,
+) -> Next {
+    let access = SystemAccess::new(syndrome);
+    let Some(row) = ROWS
+        .iter()
+        .find(|row| access.register() & row.mask == row.register)
+    else {
+        return Next::Inject(Exception::undefined());
+    };
+    match (row.rule, access.is_read()) {
+        (Rule::Zero, true) => read(context, access, 0),
+        (Rule::Value(value), true) => read(context, access, value),
+        (Rule::DebugControl, true) => {
+            let value = context.system.mdscr_el1;
+            read(context, access, value)
+        }
+        (Rule::DebugControl, false) => {
+            context.system.mdscr_el1 = context.frame.register(access.rt()) & MDSCR_ALLOWED;
+            Next::LoadDebug
+        }
+        (Rule::SgiGroup0, false) => {
+            send_group0(trap, context.frame.register(access.rt()));
+            Next::Advance
+        }
+        (Rule::Zero | Rule::Value(_) | Rule::SetWay, false) => Next::Advance,
+        (Rule::SgiGroup0 | Rule::SetWay, true) => Next::Inject(Exception::undefined()),
+    }
+}
+
+fn read(context: &mut VcpuContext, access: SystemAccess, value: u64) -> Next {
+    context.frame.set_register(access.rt(), value);
+    Next::Advance
+}
+
+/// Sends an SGI that only reaches vCPUs for which the interrupt is in group 0.
+fn send_group0<L: ListRegisters>(trap: &mut Trap<'_, L>, value: u64) {
+    let count = trap.vm.vcpus.len() as u16;
+    let own = trap.vcpu.id.get();
+    let intid = sgi::intid(value);
+    let targets = sgi::targets(value, count);
+    for vcpu in &*trap.vm.vcpus {
+        let index = vcpu.id.get();
+        let wanted = match targets {
+            SgiTargets::None => false,
+            SgiTargets::One(target) => target == index,
+            SgiTargets::List { base, mask } => index
+                .checked_sub(base)
+                .is_some_and(|bit| bit < 16 && mask & 1 << bit != 0),
+            SgiTargets::AllButSelf => index != own,
+        };
+        if wanted && vcpu.gic.lock().is_group0(intid) && vcpu.inbox.post_private(intid) {
+            vcpu.wake(&mut trap.kicks);
+        }
+    }
+    trap.deliver();
+}

@@ -1,0 +1,130 @@
+//! The register state of a virtual CPU: what its pCPU loads and saves, and the values at reset.
+//!
+//! Only plain data; `el2` moves it into and out of the hardware.
+
+/// The general registers of a guest, laid out for the exception vectors of `el2`.
+#[derive(Clone, Debug, Default)]
+#[repr(C, align(16))]
+pub struct Frame {
+    /// x0 to x30.
+    pub x: [u64; 31],
+    /// Where the guest goes on: ELR_EL2. Current only when the guest was left, not on the hot path.
+    pub pc: u64,
+    /// The guest's PSTATE: SPSR_EL2. Current only when the guest was left, not on the hot path.
+    pub pstate: u64,
+    /// `el2`'s stack pointer while the guest runs.
+    pub host_stack: u64,
+}
+
+/// PSTATE of a CPU that PSCI turns on: EL1h with D, A, I and F masked (PSCI DEN0022, 6.4).
+pub const PSTATE_EL1_MASKED: u64 = 0x3c5;
+
+/// SCTLR_EL1 at reset: its RES1 bits, MMU and caches off (Arm ARM D19.2.118).
+const SCTLR_EL1_RESET: u64 = 0x30d0_0800;
+
+impl Frame {
+    /// Reads general register `n` as an instruction's Rt field names it; 31 reads as zero.
+    #[inline]
+    #[must_use]
+    pub fn register(&self, n: u32) -> u64 {
+        self.x.get(n as usize).copied().unwrap_or(0)
+    }
+
+    /// Writes general register `n` as an instruction's Rt field names it; writes to 31 are dropped.
+    #[inline]
+    pub fn set_register(&mut self, n: u32, value: u64) {
+        if let Some(register) = self.x.get_mut(n as usize) {
+            *register = value;
+        }
+    }
+}
+
+/// The EL1 and EL0 system registers of a guest that runs in AArch64 at EL1.
+#[expect(
+    missing_docs,
+    reason = "each field is the register of that name, Arm ARM D19"
+)]
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
+pub struct SystemRegisters {
+    pub sp_el0: u64,
+    pub sp_el1: u64,
+    pub elr_el1: u64,
+    pub spsr_el1: u64,
+    pub sctlr_el1: u64,
+    pub cpacr_el1: u64,
+    pub ttbr0_el1: u64,
+    pub ttbr1_el1: u64,
+    pub tcr_el1: u64,
+    pub mair_el1: u64,
+    pub amair_el1: u64,
+    pub vbar_el1: u64,
+    pub contextidr_el1: u64,
+    pub esr_el1: u64,
+    pub far_el1: u64,
+    pub afsr0_el1: u64,
+    pub afsr1_el1: u64,
+    pub par_el1: u64,
+    pub tpidr_el0: u64,
+    pub tpidr_el1: u64,
+    pub tpidrro_el0: u64,
+    pub cntkctl_el1: u64,
+    pub mdscr_el1: u64,
+    pub csselr_el1: u64,
+    /// Pointer authentication keys: IA, IB, DA, DB, GA, each low then high.
+    pub pauth: [u64; 10],
+}
+
+impl SystemRegisters {
+    /// Returns the values after a reset; the architecturally unknown ones are zero.
+    #[must_use]
+    pub fn at_reset() -> Self {
+        Self {
+            sctlr_el1: SCTLR_EL1_RESET,
+            ..Self::default()
+        }
+    }
+}
+
+/// The guest's two generic timers (Arm ARM D12).
+#[expect(
+    missing_docs,
+    reason = "each field is the register of that name, Arm ARM D19.12"
+)]
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct TimerRegisters {
+    pub cntv_ctl: u64,
+    pub cntv_cval: u64,
+    pub cntp_ctl: u64,
+    pub cntp_cval: u64,
+}
+
+/// The FP and SIMD registers, saved only when another vCPU wants the unit.
+#[expect(
+    missing_docs,
+    reason = "each field is the register of that name, Arm ARM B1"
+)]
+#[derive(Clone, Debug, Default)]
+#[repr(C, align(16))]
+pub struct FpRegisters {
+    pub v: [u128; 32],
+    pub fpcr: u64,
+    pub fpsr: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Frame;
+
+    #[test]
+    fn register_31_is_the_zero_register() {
+        let mut frame = Frame {
+            x: [7; 31],
+            ..Frame::default()
+        };
+        frame.set_register(31, 9);
+        assert_eq!(frame.register(31), 0);
+        assert_eq!(frame.register(30), 7);
+    }
+}

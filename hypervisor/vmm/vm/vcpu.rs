@@ -1,0 +1,165 @@
+//! A virtual CPU: what everybody may touch (atomics and its redistributor) and what only the CPU that runs it does.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use psci::{PowerCell, Role};
+use spin::mutex::SpinMutex;
+use vgic::v3::Redistributor;
+use vgic::{Inbox, SavedListRegisters};
+
+use super::context::{FpRegisters, Frame, PSTATE_EL1_MASKED, SystemRegisters, TimerRegisters};
+use super::kicks::Kicks;
+use crate::ids::{PcpuId, VcpuId};
+use crate::sched::{Slot, WakeSet};
+use crate::stats::ExitCounters;
+
+/// What somebody else asks of the CPU that runs a vCPU.
+pub mod request {
+    /// Leave: the VM is being stopped or reset.
+    pub const STOP: u32 = 1;
+    /// Stay out of the guest until the VM is resumed.
+    pub const PAUSE: u32 = 1 << 1;
+}
+
+/// Where a vCPU runs: a CPU, and its place in that CPU's queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Home {
+    /// The physical CPU.
+    pub pcpu: PcpuId,
+    /// The place in its queue.
+    pub slot: Slot,
+    /// The bits by which that CPU is told to look at a place.
+    pub wakes: &'static WakeSet,
+}
+
+/// A virtual CPU, as every CPU sees it.
+#[derive(Debug)]
+pub struct Vcpu {
+    /// Its index within its VM.
+    pub id: VcpuId,
+    /// Where it runs.
+    pub home: Home,
+    /// Whether it is on, held in reserve, or on its way.
+    pub power: PowerCell,
+    /// Interrupts others have sent it.
+    pub inbox: Inbox,
+    /// What others ask of the CPU that runs it: bits of [`request`].
+    pub requests: AtomicU32,
+    /// Its private interrupts and what it knows of the shared ones.
+    pub gic: SpinMutex<Redistributor>,
+    /// How often it left the guest, by reason.
+    pub exits: ExitCounters,
+    /// Time it has run, in counter ticks.
+    pub ran_ticks: AtomicU64,
+    /// Time it could have run but had to wait, in counter ticks.
+    pub stolen_ticks: AtomicU64,
+    /// Its registers while it is attached.
+    pub context: SpinMutex<VcpuContext>,
+}
+
+impl Vcpu {
+    /// Makes a vCPU that is off.
+    #[must_use]
+    pub fn new(id: VcpuId, home: Home, role: Role, last: bool, list_registers: usize) -> Self {
+        Self {
+            id,
+            home,
+            power: PowerCell::new(role),
+            inbox: Inbox::new(),
+            requests: AtomicU32::new(0),
+            gic: SpinMutex::new(Redistributor::new(id.get(), last, list_registers)),
+            exits: ExitCounters::new(),
+            ran_ticks: AtomicU64::new(0),
+            stolen_ticks: AtomicU64::new(0),
+            context: SpinMutex::new(VcpuContext::new(list_registers)),
+        }
+    }
+
+    /// Makes the CPU it belongs to look at it.
+    #[inline]
+    pub fn wake(&self, kicks: &mut Kicks) {
+        if self.home.wakes.set(self.home.slot) {
+            kicks.add(self.home.pcpu);
+        }
+    }
+
+    /// Returns whether anything is asked of the CPU that runs it.
+    #[inline]
+    #[must_use]
+    pub fn requested(&self) -> u32 {
+        self.requests.load(Ordering::Acquire)
+    }
+
+    /// Returns MPIDR_EL1 as the vCPU shows it: RES1 bit 31, affinity by index.
+    #[must_use]
+    pub const fn mpidr(&self) -> u64 {
+        1 << 31 | self.id.affinity()
+    }
+}
+
+/// The GIC registers of a vCPU that is not loaded (GIC IHI0069, 12.4).
+#[derive(Clone, Debug)]
+pub struct GicRegisters {
+    /// ICH_VMCR_EL2.
+    pub vmcr: u64,
+    /// ICH_AP0R0_EL2.
+    pub ap0r: u64,
+    /// ICH_AP1R0_EL2.
+    pub ap1r: u64,
+    /// ICH_LR<n>_EL2 and the maintenance control.
+    pub list: SavedListRegisters,
+}
+
+/// The registers of a vCPU; [`Frame`] comes first because the vectors of `el2` find the rest by it.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub struct VcpuContext {
+    /// General registers.
+    pub frame: Frame,
+    /// EL1 system registers.
+    pub system: SystemRegisters,
+    /// Timers.
+    pub timers: TimerRegisters,
+    /// Interrupt interface.
+    pub gic: GicRegisters,
+    /// FP and SIMD registers.
+    pub fp: FpRegisters,
+    /// Whether the guest sleeps in CPU_SUSPEND power-down and where it begins after.
+    pub suspended: Option<psci::EntryPoint>,
+}
+
+impl VcpuContext {
+    /// Makes the registers of a vCPU that has never run.
+    #[must_use]
+    pub fn new(list_registers: usize) -> Self {
+        Self {
+            frame: Frame::default(),
+            system: SystemRegisters::at_reset(),
+            timers: TimerRegisters::default(),
+            gic: GicRegisters {
+                vmcr: 0,
+                ap0r: 0,
+                ap1r: 0,
+                list: SavedListRegisters::new(list_registers),
+            },
+            fp: FpRegisters::default(),
+            suspended: None,
+        }
+    }
+
+    /// Sets the registers as PSCI promises them to a CPU that is turned on (PSCI DEN0022, 6.4).
+    ///
+    /// The interrupt interface is part of the CPU and starts afresh; list registers are the redistributor's business.
+    pub fn power_on(&mut self, at: psci::EntryPoint) {
+        self.frame.x = [0; 31];
+        self.frame.x[0] = at.context_id;
+        self.frame.pc = at.address;
+        self.frame.pstate = PSTATE_EL1_MASKED;
+        self.system = SystemRegisters::at_reset();
+        self.timers = TimerRegisters::default();
+        self.gic.vmcr = 0;
+        self.gic.ap0r = 0;
+        self.gic.ap1r = 0;
+        self.fp = FpRegisters::default();
+        self.suspended = None;
+    }
+}
