@@ -102,7 +102,7 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
 extern "C" fn on_own_stack() -> ! {
     let host = HOST.get().expect("described before");
     let boot_mpidr = percpu::own_affinity();
-    let boot = run::start_cpu(PcpuId::new(0));
+    let boot = smp::prepare(PcpuId::new(0));
     let mut cpus = 1;
     for cpu in host
         .cpus

@@ -2,39 +2,31 @@
 //!
 //! Everything here belongs to one CPU; what others want of it comes through its mailbox. `vmm::sched` decides who runs.
 
+mod world;
+
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use psci::Event;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use vmm::dispatch::Trap;
-use vmm::dispatch::inject::{self, Exception};
 use vmm::dispatch::slow::{self, Exit, Next};
 use vmm::exit::{Syndrome, class, fault_address};
 use vmm::features::hcr;
 use vmm::ids::PcpuId;
 use vmm::sched::{RunQueue, Slot};
 use vmm::stats::ExitReason;
-use vmm::vm::context::TimerRegisters;
 use vmm::vm::kicks::MAX_PCPUS;
 use vmm::vm::vcpu::request;
 use vmm::vm::{Kicks, VcpuContext};
 
 use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Loaded, Percpu};
-use crate::sysreg::{isb, read_register, wfi, write_register};
+use crate::sysreg::{read_register, wfi, write_register};
 use crate::vectors::{self, cause};
-use crate::{clock, fpsimd, hot, mmu, switch, timer, vms};
+use crate::{clock, hot, switch, timer, vms};
 
 /// How long a vCPU runs while another one waits.
 const SLICE_NS: u64 = 10_000_000;
-/// Maintenance interrupt of the virtual CPU interface (GIC IHI0069, 6.1.2; every board seen).
-const MAINTENANCE_PPI: u32 = 25;
-/// PPIs that EL2 takes: maintenance, its own timer and the guests' two; SGI 0 is the kick.
-const ENABLED_PRIVATE: u32 = 1 << gic::KICK_SGI
-    | 1 << MAINTENANCE_PPI
-    | 1 << timer::HYPERVISOR_PPI
-    | 1 << timer::VIRTUAL_PPI
-    | 1 << timer::PHYSICAL_PPI;
 /// Deadline of a timer that will not fire.
 const NEVER: u64 = u64::MAX;
 
@@ -68,23 +60,6 @@ pub(crate) fn ask_chores(id: PcpuId) {
 /// Sets when the boot CPU looks at its chores by itself; `None` for not at all.
 pub(crate) fn set_chore_deadline(ticks: Option<u64>) {
     CHORE_DEADLINE.store(ticks.unwrap_or(NEVER), Ordering::Release);
-}
-
-/// Prepares this CPU's registers and interrupt controller; its stack and MMU are set up.
-pub(crate) fn start_cpu(id: PcpuId) -> &'static Percpu {
-    mmu::set_vectors(vectors::address());
-    write_register!("hcr_el2", hcr::RW | hcr::IMO | hcr::FMO | hcr::AMO);
-    write_register!("hstr_el2", 0);
-    write_register!("vpidr_el2", read_register!("midr_el1"));
-    timer::start();
-    let count = gic::count();
-    gic::enable_interface();
-    gic::start(count);
-    let affinity = percpu::own_affinity();
-    let redistributor = crate::boot::redistributor(percpu::packed_affinity(affinity))
-        .expect("redistributor of this CPU");
-    redistributor.start(ENABLED_PRIVATE);
-    percpu::start(id, redistributor, count)
 }
 
 /// A vCPU whose registers this CPU owns.
@@ -304,84 +279,6 @@ impl Runner {
         }
     }
 
-    /// Loads a vCPU's registers.
-    fn load(&mut self, slot: Slot) {
-        let Some(attached) = &mut self.attached[slot.index()] else {
-            return;
-        };
-        let Loaded { vm, vcpu } = attached.place;
-        let context = &mut *attached.context;
-        let policy = &vm.policy;
-        self.hcr = policy.hcr | if self.queue.alone() { 0 } else { hcr::TWI };
-        switch::load_vm(
-            policy,
-            self.hcr,
-            vm.vttbr.load(Ordering::Acquire),
-            vm.vtcr.load(Ordering::Acquire),
-        );
-        write_register!("vmpidr_el2", vcpu.mpidr());
-        switch::load(&context.system, policy.pointer_authentication);
-        gic::load_guest(&context.gic);
-        let mut lists = HardwareListRegisters {
-            count: self.cpu.list_registers,
-        };
-        let redistributor = vcpu.gic.lock();
-        redistributor.restore(&mut lists, &context.gic.list);
-        let mut linked = redistributor.linked(&lists);
-        drop(redistributor);
-        while linked != 0 {
-            self.cpu.redistributor.set_active(linked.trailing_zeros());
-            linked &= linked - 1;
-        }
-        timer::load(&context.timers, vm.counter_offset.load(Ordering::Acquire));
-        fpsimd::set_trap(if self.fp_owner == Some(slot) {
-            policy.cptr
-        } else {
-            policy.cptr_fp_trapped
-        });
-        self.cpu.loaded.set(Some(attached.place));
-        self.loaded = Some(slot);
-        isb();
-    }
-
-    /// Saves the loaded vCPU's registers, if there is one.
-    fn unload(&mut self) {
-        let Some(slot) = self.loaded.take() else {
-            return;
-        };
-        self.cpu.loaded.set(None);
-        let Some(attached) = &mut self.attached[slot.index()] else {
-            return;
-        };
-        let Loaded { vm, vcpu } = attached.place;
-        let context = &mut *attached.context;
-        timer::save(&mut context.timers);
-        switch::save(&mut context.system, vm.policy.pointer_authentication);
-        gic::save_guest(&mut context.gic);
-        let mut lists = HardwareListRegisters {
-            count: self.cpu.list_registers,
-        };
-        let mut kicks = Kicks::NONE;
-        let mut redistributor = vcpu.gic.lock();
-        let mut linked = redistributor.linked(&lists);
-        let mut post = |target, notice| vm.post(target, notice, &mut kicks);
-        let owed = redistributor.save(&vm.gic, &mut lists, &mut context.gic.list, &mut post);
-        drop(redistributor);
-        linked |= owed.0;
-        while linked != 0 {
-            self.cpu.redistributor.clear_active(linked.trailing_zeros());
-            linked &= linked - 1;
-        }
-        if let Some(account) = self.queue.account(slot, timer::now()) {
-            vcpu.ran_ticks.store(account.run_ticks, Ordering::Relaxed);
-            vcpu.stolen_ticks
-                .store(account.steal_ticks, Ordering::Relaxed);
-        }
-        let deadline = next_deadline(&context.timers, vm.counter_offset.load(Ordering::Acquire));
-        self.queue.set_deadline(slot, deadline);
-        percpu::kick(kicks);
-    }
-
     /// Runs a handler on the loaded vCPU's interrupts.
     fn with_trap<R>(
         &mut self,
@@ -444,7 +341,7 @@ impl Runner {
         match next {
             Next::Resume => {}
             Next::Advance => context.frame.pc = context.frame.pc.wrapping_add(4),
-            Next::Inject(exception) => inject_exception(context, exception),
+            Next::Inject(exception) => world::inject_exception(context, exception),
             Next::Block => self.block(slot),
             Next::UseFp => self.use_fp(slot),
             Next::LoadDebug => {
@@ -484,26 +381,6 @@ impl Runner {
             && let Some(entry) = attached.context.suspended.take()
         {
             attached.context.power_on(entry);
-        }
-    }
-
-    /// Gives the FP unit to the loaded vCPU.
-    fn use_fp(&mut self, slot: Slot) {
-        let Some(place) = self.attached[slot.index()]
-            .as_ref()
-            .map(|attached| attached.place)
-        else {
-            return;
-        };
-        fpsimd::set_trap(place.vm.policy.cptr);
-        if let Some(owner) = self.fp_owner.replace(slot)
-            && owner != slot
-            && let Some(owner) = &mut self.attached[owner.index()]
-        {
-            fpsimd::save(&mut owner.context.fp);
-        }
-        if let Some(attached) = &self.attached[slot.index()] {
-            fpsimd::load(&attached.context.fp);
         }
     }
 
@@ -553,7 +430,7 @@ impl Runner {
         if let Some(Loaded { vcpu, .. }) = self.cpu.loaded.get() {
             vcpu.exits.count(match intid {
                 timer::HYPERVISOR_PPI => ExitReason::HostTimer,
-                MAINTENANCE_PPI => ExitReason::Maintenance,
+                gic::MAINTENANCE_PPI => ExitReason::Maintenance,
                 _ => ExitReason::Interrupt,
             });
         }
@@ -562,7 +439,7 @@ impl Runner {
                 timer::disarm();
                 self.armed = NEVER;
             }
-            MAINTENANCE_PPI => {
+            gic::MAINTENANCE_PPI => {
                 if let Some(slot) = self.loaded {
                     self.with_trap(slot, |trap, _| {
                         let Trap {
@@ -606,37 +483,6 @@ impl Runner {
             self.queue.wake(slot, timer::now());
         }
     }
-}
-
-/// Returns when the first of a vCPU's timers fires, in counter ticks.
-fn next_deadline(timers: &TimerRegisters, offset: u64) -> Option<u64> {
-    const ENABLED_MASK: u64 = 0b11;
-    const ENABLED: u64 = 0b01;
-    let at = |control: u64, value: u64| (control & ENABLED_MASK == ENABLED).then_some(value);
-    let virt = at(timers.cntv_ctl, timers.cntv_cval.saturating_add(offset));
-    let physical = at(timers.cntp_ctl, timers.cntp_cval);
-    match (virt, physical) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
-}
-
-/// Makes the loaded vCPU take an exception at EL1.
-fn inject_exception(context: &mut VcpuContext, exception: Exception) {
-    let frame = &mut context.frame;
-    write_register!("elr_el1", frame.pc);
-    write_register!("spsr_el1", frame.pstate);
-    write_register!("esr_el1", exception.esr);
-    if let Some(far) = exception.far {
-        write_register!("far_el1", far);
-    }
-    let entry = inject::enter_el1(
-        frame.pstate,
-        read_register!("vbar_el1"),
-        read_register!("sctlr_el1"),
-    );
-    frame.pc = entry.pc;
-    frame.pstate = entry.pstate;
 }
 
 /// Returns under which reason an exit that the hot path left is counted.

@@ -5,12 +5,14 @@ use alloc::boxed::Box;
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
+use vmm::features::hcr;
 use vmm::host::{EnableMethod, HostCpu};
 use vmm::ids::PcpuId;
 
 use crate::mmu::{self, PAGE, Use};
-use crate::sysreg::dsb_sy;
-use crate::{cache, memory, run, smc, timer, vectors};
+use crate::percpu::{self, Percpu};
+use crate::sysreg::{dsb_sy, read_register, write_register};
+use crate::{cache, gic, memory, run, smc, timer, vectors};
 
 /// Bytes of a CPU's stack.
 const STACK_BYTES: u64 = 16 * 1024;
@@ -18,6 +20,12 @@ const STACK_BYTES: u64 = 16 * 1024;
 const STACK_STRIDE: u64 = 64 * 1024;
 /// How long a CPU may take to come up.
 const START_TIMEOUT_NS: u64 = 1_000_000_000;
+/// PPIs that EL2 takes: maintenance, its own timer and the guests' two; SGI 0 is the kick.
+const ENABLED_PRIVATE: u32 = 1 << gic::KICK_SGI
+    | 1 << gic::MAINTENANCE_PPI
+    | 1 << timer::HYPERVISOR_PPI
+    | 1 << timer::VIRTUAL_PPI
+    | 1 << timer::PHYSICAL_PPI;
 
 /// What a secondary CPU needs before it can read anything through its caches.
 #[repr(C, align(64))]
@@ -116,10 +124,27 @@ extern "C" fn secondary_entry() -> ! {
 
 /// The rest of a secondary CPU's life.
 extern "C" fn secondary_main(id: u64) -> ! {
-    let cpu = run::start_cpu(PcpuId::new(id as u16));
+    let cpu = prepare(PcpuId::new(id as u16));
     ONLINE.fetch_add(1, Ordering::Release);
     dsb_sy();
     run::run(cpu)
+}
+
+/// Prepares this CPU's registers and interrupt controller; its stack and MMU are set up.
+pub(crate) fn prepare(id: PcpuId) -> &'static Percpu {
+    mmu::set_vectors(vectors::address());
+    write_register!("hcr_el2", hcr::RW | hcr::IMO | hcr::FMO | hcr::AMO);
+    write_register!("hstr_el2", 0);
+    write_register!("vpidr_el2", read_register!("midr_el1"));
+    timer::start();
+    let count = gic::count();
+    gic::enable_interface();
+    gic::start(count);
+    let affinity = percpu::own_affinity();
+    let redistributor = crate::boot::redistributor(percpu::packed_affinity(affinity))
+        .expect("redistributor of this CPU");
+    redistributor.start(ENABLED_PRIVATE);
+    percpu::start(id, redistributor, count)
 }
 
 /// Moves the boot CPU to a guarded stack and goes on there.

@@ -68,3 +68,16 @@ pub(crate) fn save(timers: &mut TimerRegisters) {
     write_register!("cntv_ctl_el0", 0);
     write_register!("cntp_ctl_el0", 0);
 }
+
+/// Returns when the first of a vCPU's timers fires, in counter ticks.
+pub(crate) fn next_deadline(timers: &TimerRegisters, offset: u64) -> Option<u64> {
+    const ENABLED_MASK: u64 = 0b11;
+    const ENABLED: u64 = 0b01;
+    let at = |control: u64, value: u64| (control & ENABLED_MASK == ENABLED).then_some(value);
+    let virt = at(timers.cntv_ctl, timers.cntv_cval.saturating_add(offset));
+    let physical = at(timers.cntp_ctl, timers.cntp_cval);
+    match (virt, physical) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
