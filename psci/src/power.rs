@@ -182,7 +182,9 @@ impl State {
             Self::On => "on",
             Self::Off => "off",
             Self::Withdrawn => "withdrawn",
-            Self::EjectStarting | Self::EjectOnPending | Self::EjectOn | Self::EjectOff => "eject-pending",
+            Self::EjectStarting | Self::EjectOnPending | Self::EjectOn | Self::EjectOff => {
+                "eject-pending"
+            }
         }
     }
 
