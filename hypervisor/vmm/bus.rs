@@ -1,7 +1,7 @@
 //! Which device a guest address belongs to.
 
-use crate::firmware::layout::GuestLayout;
 use crate::ids::VcpuId;
+use crate::layout::{GuestLayout, Region};
 use crate::stats::ExitReason;
 use crate::vm::Vm;
 use stage2::GuestPhys;
@@ -38,7 +38,7 @@ impl Target {
 
 /// Returns the offset of an address within a region.
 #[inline]
-fn within(address: u64, region: &crate::firmware::layout::Region) -> Option<u64> {
+fn within(address: u64, region: &Region) -> Option<u64> {
     let offset = address.wrapping_sub(region.base.get());
     (offset < region.size).then_some(offset)
 }

@@ -1,7 +1,7 @@
 //! Bullpen's own calls: the wall clock of guests that have EFI run-time services (`firmware::efi`).
 
+use crate::clock::{calls, time};
 use crate::devices::pl031::Pl031;
-use crate::firmware::efi::{calls, time};
 use crate::vm::context::Frame;
 
 /// Returns whether a function id in x0 is one of ours.

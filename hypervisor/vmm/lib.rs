@@ -9,6 +9,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod bus;
+pub mod clock;
 pub mod config;
 pub mod console;
 pub mod devices;
@@ -20,6 +21,7 @@ pub mod firmware;
 pub mod host;
 pub mod hypercall;
 pub mod ids;
+pub mod layout;
 pub mod loader;
 pub mod memory;
 pub mod ram;

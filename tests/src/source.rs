@@ -82,6 +82,15 @@ impl File {
         without_tests(&self.code())
     }
 
+    /// Counts the lines of code: neither blank, nor comment, nor unit test.
+    #[must_use]
+    pub fn lines_of_code(&self) -> usize {
+        self.code_without_tests()
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .count()
+    }
+
     /// Counts the lines that are not unit tests.
     #[must_use]
     pub fn lines_without_tests(&self) -> usize {

@@ -199,7 +199,7 @@ const DOORS: [Door; 18] = [
         &["crate::firmware", "crate::loader", "crate::console"],
     ),
     (
-        "hypervisor/vmm/dispatch.rs",
+        "hypervisor/vmm/dispatch/",
         &["crate::firmware", "crate::loader", "crate::console"],
     ),
     (
@@ -510,7 +510,7 @@ fn functions_stay_short() {
     verdict("A function fits on a screen", &broken);
 }
 
-/// Most lines inside EL2, without tests.
+/// Most lines of code inside EL2: comments, blank lines and tests are not counted.
 const EL2_LINES_MAX: usize = 20_000;
 
 #[test]
@@ -518,9 +518,9 @@ fn what_runs_at_el2_stays_small() {
     let lines: usize = rust(&INSIDE_EL2)
         .iter()
         .filter(|file| !file.is_test())
-        .map(File::lines_without_tests)
+        .map(File::lines_of_code)
         .sum();
-    assert!(lines <= EL2_LINES_MAX, "{lines} lines inside EL2");
+    assert!(lines <= EL2_LINES_MAX, "{lines} lines of code inside EL2");
 }
 
 #[test]

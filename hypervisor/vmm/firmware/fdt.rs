@@ -9,9 +9,9 @@ use alloc::vec::Vec;
 use vm_fdt::{FdtWriter, FdtWriterNode};
 
 use super::efi::Location;
-use super::layout::{DeviceSlot, Region};
 use super::{Error, Machine};
 use crate::ids::VcpuId;
+use crate::layout::{DeviceSlot, Region};
 
 /// `linux,uefi-secure-boot`: Debian's kernels take a tree without it for a broken one.
 const SECURE_BOOT_DISABLED: u32 = 2;

@@ -4,7 +4,6 @@
 //! reset. Everything lies in [`GuestLayout::firmware`], the bottom 512 KiB of RAM; nothing here knows how a device behaves.
 
 pub mod efi;
-pub mod layout;
 
 mod acpi;
 mod fdt;
@@ -15,8 +14,8 @@ use core::fmt;
 
 use stage2::GuestPhys;
 
-use self::layout::{GRANULE, GuestLayout, MAX_VCPUS, Region};
 use self::writer::Writer;
+use crate::layout::{GRANULE, GuestLayout, MAX_VCPUS, Region};
 
 /// How a device tree lies in memory (Devicetree Specification 0.4, 5.6), and what it is called in the log.
 const DTB_ALIGNMENT: u64 = 8;

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use stage2::GuestPhys;
 
-use super::layout::Region;
 use super::{Blob, Error};
+use crate::layout::Region;
 
 /// A range that is filled from the bottom up.
 pub(super) struct Writer<'a, E> {

@@ -30,8 +30,8 @@ use crate::devices::cpu_hotplug::HotplugBlock;
 use crate::devices::pl011::Pl011;
 use crate::devices::pl031::Pl031;
 use crate::features::FeaturePolicy;
-use crate::firmware::layout::{GuestLayout, Redistributors, Region};
 use crate::ids::{VcpuId, VmId};
+use crate::layout::{GuestLayout, Redistributors, Region};
 pub use kicks::Kicks;
 pub use vcpu::{Home, Vcpu, VcpuContext};
 

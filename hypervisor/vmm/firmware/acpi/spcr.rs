@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 use acpi_tables::AmlSink;
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 
-use super::super::layout::DeviceSlot;
 use super::table::{HEADER_SIZE, Table};
 use super::{CONSOLE_PATH, bytes};
+use crate::layout::DeviceSlot;
 
 const REVISION: u8 = 4;
 /// Size of the body before the namespace string.

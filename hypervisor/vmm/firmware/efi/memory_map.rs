@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use super::super::Machine;
-use super::super::layout::GRANULE;
+use crate::layout::GRANULE;
 
 /// Size and version of a descriptor.
 pub(super) const DESCRIPTOR_SIZE: u32 = 40;

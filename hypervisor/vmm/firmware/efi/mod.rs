@@ -1,10 +1,7 @@
 //! What of EFI an arm64 kernel needs to find ACPI tables without firmware: a system table, a memory map, and a clock
 //! (UEFI 2.10; Linux, Documentation/arch/arm/uefi.rst).
 //!
-//! Of the runtime services only GetTime and SetTime exist; they call the hypervisor ([`calls`], [`time`]).
-
-pub mod calls;
-pub mod time;
+//! Of the runtime services only GetTime and SetTime exist; they call the hypervisor ([`crate::clock`]).
 
 mod assembler;
 mod memory_map;
@@ -12,9 +9,9 @@ mod runtime;
 
 use alloc::vec::Vec;
 
-use super::layout::GRANULE;
 use super::writer::Writer;
 use super::{Error, Machine};
+use crate::layout::GRANULE;
 
 /// Where tables begin whose fields have 64 bits.
 const ALIGNMENT: u64 = 16;

@@ -6,7 +6,8 @@
 use alloc::vec::Vec;
 
 use super::assembler::{Assembler, X};
-use super::{calls, header, put64, seal};
+use super::{header, put64, seal};
+use crate::clock::calls;
 
 /// "RUNTSERV" (UEFI 2.10, 4.5.1, EFI_RUNTIME_SERVICES_SIGNATURE).
 const SIGNATURE: u64 = u64::from_le_bytes(*b"RUNTSERV");

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use super::{GIB, blob, described, machine, u64_at};
 use crate::devicetree::{Node, Tree};
-use crate::firmware::layout::{GuestLayout, Region};
 use crate::firmware::{Firmware, Machine, build};
+use crate::layout::{GuestLayout, Region};
 
 /// The cells of a property.
 fn cells(node: &Node<'_, '_>, property: &str) -> Vec<u32> {

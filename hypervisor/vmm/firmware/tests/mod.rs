@@ -10,8 +10,8 @@ mod tables;
 
 use alloc::vec::Vec;
 
-use super::layout::{GuestLayout, Region};
 use super::{Blob, Error, Firmware, Image, Machine, Seeds, build, build_into};
+use crate::layout::{GuestLayout, Region};
 
 const GIB: u64 = 1 << 30;
 

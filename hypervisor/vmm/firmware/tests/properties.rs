@@ -7,8 +7,8 @@ use proptest::test_runner::Config;
 
 use super::machine;
 use super::tables::memory_map;
-use crate::firmware::layout::{GRANULE, GuestLayout, MAX_VCPUS, Region};
 use crate::firmware::{Firmware, Machine, build};
+use crate::layout::{GRANULE, GuestLayout, MAX_VCPUS, Region};
 
 /// Some vCPUs that run from reset, and at least as many that can exist.
 fn vcpus() -> impl Strategy<Value = (u16, u16)> {

@@ -4,9 +4,9 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::{GIB, acpi_tables, blob, described, machine, u16_at, u32_at, u64_at};
-use crate::firmware::layout::{GuestLayout, Region};
 use crate::firmware::{Blob, Firmware, Image, Machine, build};
 use crate::ids::VcpuId;
+use crate::layout::{GuestLayout, Region};
 
 fn sum(bytes: &[u8]) -> u8 {
     bytes

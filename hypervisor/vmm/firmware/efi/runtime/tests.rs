@@ -4,7 +4,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::{TABLE_SIZE, calls, image};
-use crate::firmware::efi::{crc32, time};
+use crate::clock::time;
+use crate::firmware::efi::crc32;
 
 const BASE: u64 = 0x4001_0000;
 /// Where a call returns to.
