@@ -17,6 +17,8 @@ pub struct Report {
     pub done: Option<(usize, usize, usize)>,
     /// Lines with numbers: the words after `BENCH`.
     pub bench: Vec<Vec<String>>,
+    /// Rows that gave no number, and why: `BENCH-FAILED row: why`.
+    pub bench_failed: Vec<(String, String)>,
     /// A panic of the guest.
     pub panic: Option<String>,
 }
@@ -29,6 +31,9 @@ impl Report {
         } else if let Some(rest) = line.strip_prefix("BENCH ") {
             self.bench
                 .push(rest.split_whitespace().map(str::to_owned).collect());
+        } else if let Some(rest) = line.strip_prefix("BENCH-FAILED ") {
+            let (row, why) = rest.split_once(": ").unwrap_or((rest, ""));
+            self.bench_failed.push((row.to_owned(), why.to_owned()));
         } else if line.starts_with("PANIC ") {
             self.panic = Some(line.to_owned());
         } else if let Some(rest) = line.strip_prefix("DONE ") {
@@ -152,6 +157,7 @@ mod tests {
             "TEST b ... FAILED: 1, expected 2",
             "TEST c ... ignored: no FEAT_X",
             "BENCH row 1 2 3 4 3 10",
+            "BENCH-FAILED other: no samples",
             "DONE 1 passed, 1 failed, 1 ignored",
         ] {
             report.take(line);
@@ -161,5 +167,6 @@ mod tests {
         assert_eq!(report.ignored, [("c".into(), "no FEAT_X".into())]);
         assert_eq!(report.done, Some((1, 1, 1)));
         assert_eq!(report.bench[0][..2], ["row", "1"]);
+        assert_eq!(report.bench_failed, [("other".into(), "no samples".into())]);
     }
 }

@@ -3,7 +3,7 @@
 //! Cheap steps come first. The system tests learn from environment variables where what they boot is; `cargo xtask env`
 //! prints the same variables for whoever runs one test by hand.
 
-use crate::{build, paths, process, say, setup};
+use crate::{bench, build, paths, process, say, setup};
 use anyhow::{Context, anyhow, ensure};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -48,6 +48,8 @@ enum Kind {
     Check(Command),
     /// A `cargo test`, whose results are counted.
     Tests(Command),
+    /// The quick bench, held against the committed counts; what it boots is where these variables say.
+    Bench(Vec<(&'static str, OsString)>),
     /// What cannot be checked on this machine, and why.
     Skipped(&'static str),
 }
@@ -184,10 +186,17 @@ fn system_steps(gate: &Gate, variables: &[(&'static str, OsString)]) -> Vec<Step
     if gate.full {
         command.env("BULLPEN_FULL", "1");
     }
-    vec![Step {
+    let mut steps = vec![Step {
         name: "house rules and system tests",
         kind: Kind::Tests(command),
-    }]
+    }];
+    if gate.filter.is_none() {
+        steps.push(Step {
+            name: "bench against its baseline",
+            kind: Kind::Bench(variables.to_vec()),
+        });
+    }
+    steps
 }
 
 /// Builds and fetches everything that a system test can ask for, and says where it is.
@@ -258,6 +267,7 @@ impl Step {
                 process::run(&mut command)?;
                 total.passed += 1;
             }
+            Kind::Bench(variables) => total.passed += bench::gate(variables)?,
             Kind::Tests(mut command) => run_tests(&mut command, &mut std::io::stdout(), total)?,
         }
         say::line(&format!("{}: {}", self.name, say::seconds(start.elapsed())));

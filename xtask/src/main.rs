@@ -1,9 +1,10 @@
 //! The commands a person types: `cargo xtask run | test`, and what they are made of.
 //!
 //! `setup` makes the machine ready, `build` makes the images, `bundle` packs VMs, `run` boots them on QEMU, `test` is the
-//! whole gate and `env` tells where what it boots is. Each command does the set-up it needs, so none has to come first.
+//! whole gate, `bench` measures and `env` tells where what it boots is. Each command does the set-up it needs, so none has to come first.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build;
 mod bundle;
 mod cpio;
@@ -48,6 +49,8 @@ enum Command {
         /// Part of the name of the tests to run
         filter: Option<String>,
     },
+    /// Measures what each trap and each resume costs, and holds it against the bars
+    Bench(bench::Options),
     /// Builds everything that the system tests boot and prints the variables that lead to it
     Env,
     /// Packs a manifest and the images it names into one file that any boot loader passes as initrd.
@@ -93,6 +96,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 filter: filter.as_deref(),
             }));
         }
+        Command::Bench(options) => return bench::run(&options),
         Command::Env => {
             for (name, value) in gate::environment()? {
                 println!("{name}={}", value.to_string_lossy());

@@ -7,7 +7,7 @@
 use super::apt;
 use crate::build::TARGET;
 use crate::{paths, process, say};
-use anyhow::bail;
+use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -167,6 +167,24 @@ impl Toolchain {
                 format!("-Clinker={}", linker.display()),
             ],
         }
+    }
+
+    /// The compiler's version, such as `1.96.0`: counts of instructions are those of one compiler.
+    pub(crate) fn compiler_version(&self) -> anyhow::Result<String> {
+        let mut command = match self {
+            Self::Rustup => {
+                Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+            }
+            Self::Debian { .. } => {
+                let mut command = Command::new(DEBIAN_RUSTC);
+                clean(&mut command);
+                command
+            }
+        };
+        let text = process::capture(command.arg("--version"))?;
+        let word = text.split_whitespace().nth(1);
+        word.map(str::to_owned)
+            .with_context(|| format!("rustc --version says {text:?}"))
     }
 
     /// Whether clippy can check code for the bare machine.

@@ -4,7 +4,7 @@
 //! `BENCH row min median p99 max spread n`, preceded by `BENCH-INFO key=value …`. Round trips include the guest's own
 //! loop: the operation, its operands, and a two-instruction loop. Before each sample every other CPU is in WFI.
 //!
-//! Words on the command line: `rows=a,b` picks rows; `shared` says that vCPUs 0 and 1, and 2 and 3, share a CPU, so that
+//! Words on the command line: `rows=a,b` picks rows; `shared` says that vCPUs 0 and 2, and 1 and 3, share a CPU, so that
 //! the rows that depend on it are measured so and end in `-shared`; `samples=n` (at most 4096; 1000 by default).
 //!
 //! Neighbours: `paths` (the measured code), `report` (statistics), `rows` (what is measured).

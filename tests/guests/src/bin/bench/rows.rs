@@ -23,6 +23,9 @@ const UNKNOWN_FUNCTION: u64 = 0x8400_ff00;
 /// An SPI that no device uses; its word of GICD_ISENABLER is the one written.
 const SPARE_WORD: u64 = 4;
 
+/// The vCPU that shares vCPU 0's CPU, where CPUs are shared: four vCPUs run on two CPUs in turn.
+const PARTNER: usize = 2;
+
 /// One sample in nanoseconds, or `None` when the operation did not happen.
 type Sample = fn() -> Option<u64>;
 
@@ -128,10 +131,10 @@ fn wanted(row: &Row) -> bool {
 
 /// Returns the index of the other CPU: the one that shares this CPU, or one on another.
 fn peer(row: &Row) -> usize {
-    if row.name.starts_with("sgi-switch") || !machine().word("shared") {
-        1
+    if row.name.starts_with("sgi-switch") {
+        PARTNER
     } else {
-        2
+        1
     }
 }
 
@@ -142,7 +145,7 @@ pub fn run_all() -> usize {
     gic::enable(timer::VIRTUAL_INTID);
     if shared {
         // What shares a CPU is on, and idle.
-        for index in [1, 3] {
+        for index in [PARTNER, PARTNER + 1] {
             if index < machine().cpus().len() && cpu::start(index, idle, 0) != psci::SUCCESS {
                 println!("BENCH-FAILED CPU {index} does not start");
             }
@@ -278,7 +281,7 @@ fn start_peer(row: &Row) -> bool {
         Peer::Echoing => echoing,
     };
     // The CPU that shares this one idles already: it leaves that for this row's task.
-    if machine().word("shared") && index == 1 {
+    if machine().word("shared") && index == PARTNER {
         STOP.store(true, Ordering::Release);
         paths::send(index, paths::rows_sgi());
         if !cpu::wait_off(index) {
@@ -301,7 +304,7 @@ fn stop_peer(row: &Row) {
     if !cpu::wait_off(index) {
         println!("BENCH-FAILED {}: CPU {index} does not turn off", row.name);
     }
-    if machine().word("shared") && index == 1 {
+    if machine().word("shared") && index == PARTNER {
         let _ = cpu::start(index, idle, 0);
         rest(10 * SETTLE_NS);
     }

@@ -1,0 +1,88 @@
+//! Runs the bench guest: under Bullpen with a CPU for each vCPU, and with two vCPUs a CPU; or on the bare machine.
+
+use super::rows::{Findings, Row};
+use std::time::Duration;
+use tests::guest::{Report, follow};
+use tests::{Machine, Manifest, Vm, artefacts};
+
+/// vCPUs of the bench guest, and CPUs of its machine.
+const CPUS: u32 = 4;
+/// CPUs that the shared rows use, for as many vCPUs: each has two.
+const SHARED_CPUS: [u32; 2] = [0, 1];
+/// How long a run may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Which way the guest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// Each vCPU owns a CPU.
+    Own,
+    /// Two vCPUs share a CPU; only the rows that depend on it are run.
+    Shared,
+}
+
+/// Runs all rows of the guest under Bullpen.
+pub(crate) fn measure(samples: u32) -> Findings {
+    let mut findings = under_bullpen(Placement::Own, samples, &[]);
+    findings.extend(under_bullpen(Placement::Shared, samples, &[]));
+    findings
+}
+
+/// Runs the guest under Bullpen; further arguments go to QEMU.
+pub(crate) fn under_bullpen(placement: Placement, samples: u32, arguments: &[String]) -> Findings {
+    let (name, words) = match placement {
+        Placement::Own => ("bench", format!("samples={samples}")),
+        Placement::Shared => ("bench-shared", format!("samples={samples} shared")),
+    };
+    let cpus: Vec<u32> = match placement {
+        Placement::Own => (0..CPUS).collect(),
+        Placement::Shared => SHARED_CPUS.to_vec(),
+    };
+    let vm = Vm::guest("bench", "bench")
+        .vcpus(CPUS, CPUS)
+        .cpus(&cpus)
+        .command_line(&words);
+    let machine = machine(name, arguments);
+    super::attempt(name, || {
+        let mut running = machine.boot(&Manifest::new([vm]));
+        let (console, control) = running.channels();
+        Ok(findings(follow(console, control, "bench", LIMIT)))
+    })
+}
+
+/// Runs the guest on the bare machine.
+pub(crate) fn bare(samples: u32) -> Findings {
+    super::attempt("bench-bare", || {
+        let image = artefacts::guest("bench");
+        let mut running = machine("bench-bare", &[]).bare(&image, &format!("samples={samples}"));
+        Ok(findings(follow(&mut running.console, None, "bench", LIMIT)))
+    })
+}
+
+fn machine(name: &str, arguments: &[String]) -> Machine {
+    let machine = Machine::new(name).cpus(CPUS).deterministic();
+    arguments
+        .iter()
+        .fold(machine, |machine, argument| machine.argument(argument))
+}
+
+/// Reads what the guest reported.
+fn findings(report: Report) -> Findings {
+    let mut found = Findings::default();
+    for words in &report.bench {
+        match Row::parse(words) {
+            Some(row) => found.rows.push(row),
+            None => found.failures.push((words.join(" "), "not a row".into())),
+        }
+    }
+    found.failures.extend(report.bench_failed);
+    if let Some(panic) = report.panic {
+        found.failures.push(("bench".into(), panic));
+    }
+    if found.rows.is_empty() {
+        found
+            .failures
+            .push(("bench".into(), "the guest printed no row".into()));
+    }
+    found
+}

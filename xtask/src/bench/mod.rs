@@ -1,0 +1,104 @@
+//! `cargo xtask bench`: what each trap and each resume costs, in instructions, against the bars and against the peers.
+//!
+//! QEMU counts: with `-icount shift=0` and a counter of 1 GHz a tick is an instruction, and every run gives the same
+//! numbers. `guest` runs the bench guest, `bars` is the table of what rows may cost, `rows` what was measured and how it
+//! is shown, `baseline` the committed counts that the gate holds against. docs/bench.md explains every row.
+
+mod bars;
+mod baseline;
+mod guest;
+mod rows;
+
+use crate::setup::{self, toolchain};
+use crate::{gate as system, say};
+use anyhow::anyhow;
+use baseline::Baseline;
+use rows::Findings;
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+/// Samples a row in the gate: under `-icount` they hardly differ.
+const GATE_SAMPLES: u32 = 50;
+
+/// What to measure, and how to show it.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Samples a row
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    samples: u32,
+    /// Prints JSON in place of the table
+    #[arg(long)]
+    json: bool,
+    /// Makes what is measured the committed baseline
+    #[arg(long)]
+    bless: bool,
+}
+
+/// Runs the bench. Not a success if a row misses its bar or gives no number.
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let compiler = toolchain::ensure()?.compiler_version()?;
+    setup::qemu::ensure()?;
+    tests::artefacts::provide(system::environment()?);
+    let mut findings = say::step("the bench guest under Bullpen", || {
+        Ok(guest::measure(options.samples))
+    })?;
+    findings.sort();
+    if options.json {
+        println!("{:#}", findings.json());
+    } else {
+        print!("{}", findings.table());
+    }
+    if options.bless {
+        let path = Baseline::read()?.bless(&compiler, &findings)?;
+        say::line(&format!("wrote {} for rustc {compiler}", path.display()));
+    }
+    Ok(if findings.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The gate's part: few samples, held against the committed counts. Returns how many rows were checked.
+pub(crate) fn gate(variables: Vec<(&'static str, OsString)>) -> anyhow::Result<u32> {
+    let compiler = toolchain::ensure()?.compiler_version()?;
+    tests::artefacts::provide(variables);
+    let mut findings = guest::measure(GATE_SAMPLES);
+    findings.sort();
+    print!("{}", findings.table());
+    if let Some((row, why)) = findings.failures.first() {
+        return Err(anyhow!("bench row {row}: {why}"));
+    }
+    Baseline::read()?.check(&compiler, &findings, |_| true)?;
+    Ok(u32::try_from(findings.rows.len())?)
+}
+
+/// Runs one part; what goes wrong in it is a row without a number, and no other part suffers.
+fn attempt(part: &str, work: impl FnOnce() -> anyhow::Result<Findings>) -> Findings {
+    let why = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(findings)) => return findings,
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(panic) => panic
+            .downcast_ref::<String>()
+            .cloned()
+            .unwrap_or_else(|| "panicked".to_owned()),
+    };
+    Findings {
+        rows: Vec::new(),
+        failures: vec![(part.to_owned(), why)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_wrong_in_one_part_stays_there() {
+        let found = attempt("a", || panic!("{} is gone", "it"));
+        assert_eq!(found.failures, [("a".into(), "it is gone".into())]);
+        let found = attempt("b", || Err(anyhow!("why")));
+        assert_eq!(found.failures, [("b".into(), "why".into())]);
+    }
+}
