@@ -94,6 +94,11 @@ impl Control {
         }
     }
 
+    /// Takes all events so far as expected.
+    pub fn forget_events(&mut self) {
+        self.seen = self.events().len();
+    }
+
     /// Returns all events so far.
     pub fn events(&mut self) -> &[Value] {
         while let Some(message) = self.message(Instant::now()) {

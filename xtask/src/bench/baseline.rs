@@ -163,7 +163,7 @@ mod tests {
                 .iter()
                 .map(|&(name, value)| Row::single(name, value))
                 .collect(),
-            failures: Vec::new(),
+            ..Findings::default()
         }
     }
 

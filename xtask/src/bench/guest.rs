@@ -1,9 +1,9 @@
 //! Runs the bench guest: under Bullpen with a CPU for each vCPU, and with two vCPUs a CPU; or on the bare machine.
 
 use super::rows::{Findings, Row};
+use ::tests::guest::{Report, follow};
+use ::tests::{Machine, Manifest, Vm, artefacts};
 use std::time::Duration;
-use tests::guest::{Report, follow};
-use tests::{Machine, Manifest, Vm, artefacts};
 
 /// vCPUs of the bench guest, and CPUs of its machine.
 const CPUS: u32 = 4;

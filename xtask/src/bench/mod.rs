@@ -7,6 +7,8 @@
 mod bars;
 mod baseline;
 mod guest;
+mod linux;
+mod peers;
 mod rows;
 
 use crate::setup::{self, toolchain};
@@ -30,6 +32,15 @@ pub(crate) struct Options {
     /// Prints JSON in place of the table
     #[arg(long)]
     json: bool,
+    /// Leaves out the rows of a Linux guest
+    #[arg(long)]
+    quick: bool,
+    /// Also measures an idle minute of Linux
+    #[arg(long)]
+    long: bool,
+    /// Runs the same guest elsewhere too and prints the ratios: bare, xen, kvm
+    #[arg(long, value_delimiter = ',', value_name = "PEERS")]
+    against: Vec<peers::Peer>,
     /// Makes what is measured the committed baseline
     #[arg(long)]
     bless: bool,
@@ -39,15 +50,31 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let compiler = toolchain::ensure()?.compiler_version()?;
     setup::qemu::ensure()?;
-    tests::artefacts::provide(system::environment()?);
+    ::tests::artefacts::provide(system::environment()?);
     let mut findings = say::step("the bench guest under Bullpen", || {
         Ok(guest::measure(options.samples))
     })?;
+    if !options.quick {
+        let extent = if options.long {
+            linux::Extent::Long
+        } else {
+            linux::Extent::Short
+        };
+        findings.extend(say::step("Linux under Bullpen", || {
+            Ok(linux::measure(extent))
+        })?);
+    }
     findings.sort();
+    let peers = peers::measure(&options.against, options.samples);
     if options.json {
-        println!("{:#}", findings.json());
+        let mut value = findings.json();
+        value["peers"] = peers::json(&peers);
+        println!("{value:#}");
     } else {
         print!("{}", findings.table());
+        if !peers.is_empty() {
+            print!("\n{}", peers::table(&findings, &peers));
+        }
     }
     if options.bless {
         let path = Baseline::read()?.bless(&compiler, &findings)?;
@@ -63,7 +90,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 /// The gate's part: few samples, held against the committed counts. Returns how many rows were checked.
 pub(crate) fn gate(variables: Vec<(&'static str, OsString)>) -> anyhow::Result<u32> {
     let compiler = toolchain::ensure()?.compiler_version()?;
-    tests::artefacts::provide(variables);
+    ::tests::artefacts::provide(variables);
     let mut findings = guest::measure(GATE_SAMPLES);
     findings.sort();
     print!("{}", findings.table());
@@ -85,8 +112,8 @@ fn attempt(part: &str, work: impl FnOnce() -> anyhow::Result<Findings>) -> Findi
             .unwrap_or_else(|| "panicked".to_owned()),
     };
     Findings {
-        rows: Vec::new(),
         failures: vec![(part.to_owned(), why)],
+        ..Findings::default()
     }
 }
 

@@ -111,6 +111,8 @@ pub(crate) struct Findings {
     pub(crate) rows: Vec<Row>,
     /// Rows that gave no number, and why.
     pub(crate) failures: Vec<(String, String)>,
+    /// What stands behind a number, for whoever asks where it comes from.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Findings {
@@ -123,6 +125,7 @@ impl Findings {
     pub(crate) fn extend(&mut self, other: Self) {
         self.rows.extend(other.rows);
         self.failures.extend(other.failures);
+        self.notes.extend(other.notes);
     }
 
     /// Puts the rows into the order of the bars; rows that are not among them come last.
@@ -162,6 +165,9 @@ impl Findings {
         for (name, why) in &self.failures {
             let _ = writeln!(text, "{name:<32}FAILED: {why}");
         }
+        for note in &self.notes {
+            let _ = writeln!(text, "  {note}");
+        }
         text
     }
 
@@ -177,6 +183,7 @@ impl Findings {
             "good": self.is_good(),
             "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
             "failures": failures,
+            "notes": self.notes,
         })
     }
 }
@@ -222,7 +229,7 @@ mod tests {
     fn a_row_without_a_number_is_not_good() {
         let mut findings = Findings {
             rows: vec![row("sgi-self", 1, 1)],
-            failures: Vec::new(),
+            ..Findings::default()
         };
         assert!(findings.is_good());
         findings
