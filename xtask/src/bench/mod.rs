@@ -54,6 +54,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut findings = say::step("the bench guest under Bullpen", || {
         Ok(guest::measure(options.samples))
     })?;
+    if options.bless {
+        // The rows that are the same on every machine.
+        let path = Baseline::read()?.bless(&compiler, &findings)?;
+        say::line(&format!("wrote {} for rustc {compiler}", path.display()));
+    }
     if !options.quick {
         let extent = if options.long {
             linux::Extent::Long
@@ -75,10 +80,6 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         if !peers.is_empty() {
             print!("\n{}", peers::table(&findings, &peers));
         }
-    }
-    if options.bless {
-        let path = Baseline::read()?.bless(&compiler, &findings)?;
-        say::line(&format!("wrote {} for rustc {compiler}", path.display()));
     }
     Ok(if findings.is_good() {
         ExitCode::SUCCESS
@@ -106,10 +107,11 @@ fn attempt(part: &str, work: impl FnOnce() -> anyhow::Result<Findings>) -> Findi
     let why = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(findings)) => return findings,
         Ok(Err(error)) => format!("{error:#}"),
-        Err(panic) => panic
-            .downcast_ref::<String>()
-            .cloned()
-            .unwrap_or_else(|| "panicked".to_owned()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            text.or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "panicked".to_owned())
+        }
     };
     Findings {
         failures: vec![(part.to_owned(), why)],
