@@ -26,6 +26,8 @@ pub struct Report {
 impl Report {
     /// Takes in one line of the console.
     fn take(&mut self, line: &str) {
+        // What Xen says before each line of a guest.
+        let line = line.strip_prefix("(XEN) ").unwrap_or(line);
         if let Some(rest) = line.strip_prefix("TEST ") {
             self.take_test(rest);
         } else if let Some(rest) = line.strip_prefix("BENCH ") {

@@ -6,7 +6,9 @@ use ::tests::{Machine, Manifest, Vm, artefacts};
 use std::time::Duration;
 
 /// vCPUs of the bench guest, and CPUs of its machine.
-const CPUS: u32 = 4;
+pub(crate) const CPUS: u32 = 4;
+/// The CPU model: a counter of 1 GHz.
+pub(crate) const MODEL: &str = "max,pauth=off";
 /// CPUs that the shared rows use, for as many vCPUs: each has two.
 const SHARED_CPUS: [u32; 2] = [0, 1];
 /// How long a run may take on a busy machine.
@@ -59,15 +61,16 @@ pub(crate) fn bare(samples: u32) -> Findings {
     })
 }
 
-fn machine(name: &str, arguments: &[String]) -> Machine {
-    let machine = Machine::new(name).cpus(CPUS).deterministic();
+/// The deterministic machine that every run of the guest has.
+pub(crate) fn machine(name: &str, arguments: &[String]) -> Machine {
+    let machine = Machine::new(name).cpus(CPUS).model(MODEL).deterministic();
     arguments
         .iter()
         .fold(machine, |machine, argument| machine.argument(argument))
 }
 
 /// Reads what the guest reported.
-fn findings(report: Report) -> Findings {
+pub(crate) fn findings(report: Report) -> Findings {
     let mut found = Findings::default();
     for words in &report.bench {
         match Row::parse(words) {

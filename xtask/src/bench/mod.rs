@@ -10,6 +10,7 @@ mod guest;
 mod linux;
 mod peers;
 mod rows;
+mod xen;
 
 use crate::setup::{self, toolchain};
 use crate::{gate as system, say};

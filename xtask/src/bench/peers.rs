@@ -1,7 +1,7 @@
 //! The same guest elsewhere: on the bare machine, under Xen, under KVM; and by how much Bullpen is ahead.
 
-use super::guest;
 use super::rows::{Findings, Row};
+use super::{guest, xen};
 use crate::say;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -42,7 +42,8 @@ pub(crate) fn measure(peers: &[Peer], samples: u32) -> Vec<Measured> {
             say::line(&format!("the bench guest: {} …", peer.name()));
             let findings = match peer {
                 Peer::Bare => found(guest::bare(samples)),
-                Peer::Xen | Peer::Kvm => Err("this command cannot start it yet".to_owned()),
+                Peer::Xen => found(xen::measure(samples)),
+                Peer::Kvm => Err("this command cannot start it yet".to_owned()),
             };
             Measured { peer, findings }
         })

@@ -44,6 +44,9 @@ pub(crate) const KERNELS: [Kernel; 3] = [
 
 /// Where the kernels lie in the cache.
 const KERNEL_DIRECTORY: &str = "kernels";
+/// The suite with the newest Xen, and its package.
+const XEN_SUITE: &str = "sid";
+const XEN_PACKAGE: &str = "^xen-hypervisor-4\\.[0-9]*-arm64$";
 /// The suite that the initramfs is made of.
 const USERLAND_SUITE: &str = "bookworm";
 
@@ -93,6 +96,20 @@ pub(crate) fn udev() -> anyhow::Result<PathBuf> {
                 archive::unpack(&package, "./*", destination)?;
             }
             Ok(())
+        })
+    })
+}
+
+/// The path of Debian's newest Xen for arm64, which the bench compares with.
+pub(crate) fn xen() -> anyhow::Result<PathBuf> {
+    cached("xen", |destination| {
+        let archive = Archive::open(XEN_SUITE)?;
+        let package = archive
+            .names(XEN_PACKAGE)?
+            .pop()
+            .with_context(|| format!("{XEN_SUITE} has no package {XEN_PACKAGE}"))?;
+        say::step(&format!("fetching {package}"), || {
+            fetch_file(&archive, &package, "./boot/xen-*-arm64", destination)
         })
     })
 }

@@ -207,6 +207,13 @@ fn read_tree(machine: &mut Machine, tree: &fdt::Fdt<'static, Tree>) {
             "memory" => read_memory(machine, &node),
             "cpu" => read_cpu(machine, &node),
             _ if is_gic(&node) => read_gic(machine, &node),
+            // Xen gives its guests this one and names no `stdout-path`.
+            _ if string(&node, "compatible") == Some("arm,sbsa-uart") => {
+                if let Some(base) = cells(&node, 0) {
+                    uart::set_base(base);
+                    uart::set_preset();
+                }
+            }
             _ => {}
         }
     }

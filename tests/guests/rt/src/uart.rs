@@ -24,6 +24,7 @@ const FR_RXFE: u32 = 1 << 4;
 const FR_TXFF: u32 = 1 << 5;
 
 static BASE: AtomicU64 = AtomicU64::new(DEFAULT_BASE);
+static PRESET: AtomicBool = AtomicBool::new(false);
 static LOCK: AtomicBool = AtomicBool::new(false);
 
 /// Says where the UART is.
@@ -31,8 +32,16 @@ pub(crate) fn set_base(base: u64) {
     BASE.store(base, Ordering::Relaxed);
 }
 
+/// Says that the UART has no registers for its line: the SBSA's generic UART is always on.
+pub(crate) fn set_preset() {
+    PRESET.store(true, Ordering::Relaxed);
+}
+
 /// Turns the UART on, with its FIFOs, so that a line typed at once is not lost.
 pub(crate) fn init() {
+    if PRESET.load(Ordering::Relaxed) {
+        return;
+    }
     mmio::write32(base() + CR, 0);
     mmio::write32(base() + LCR_H, LCR_H_8_BITS_FIFO);
     mmio::write32(base() + CR, CR_ON);
