@@ -32,14 +32,15 @@ pub(crate) fn now_ns() -> u64 {
     ticks_to_ns(timer::now().wrapping_sub(START.load(Ordering::Relaxed)))
 }
 
-/// Converts nanoseconds since EL2 started to a value of the counter.
+/// Converts nanoseconds since EL2 started to a value of the counter; what it will never reach becomes its last.
 pub(crate) fn ns_to_ticks(ns: u64) -> u64 {
-    let scale = u128::from(SCALE.load(Ordering::Relaxed));
-    START.load(Ordering::Relaxed) + ((u128::from(ns) << SHIFT) / scale.max(1)) as u64
+    START
+        .load(Ordering::Relaxed)
+        .saturating_add(duration_ticks(ns))
 }
 
 /// Returns how many ticks a duration has.
 pub(crate) fn duration_ticks(ns: u64) -> u64 {
     let scale = u128::from(SCALE.load(Ordering::Relaxed));
-    ((u128::from(ns) << SHIFT) / scale.max(1)) as u64
+    u64::try_from((u128::from(ns) << SHIFT) / scale.max(1)).unwrap_or(u64::MAX)
 }

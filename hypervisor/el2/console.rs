@@ -1,15 +1,17 @@
 //! The two UARTs and the console behind them: bytes in, commands to [`crate::vms`], answers and guests' output out.
 //!
-//! Whoever has something to show tries the console's lock; if another CPU holds it, that one shows it before it lets go.
+//! Whoever has something to show tries the console's lock; if another CPU holds it, that one shows it after it has let go. The
+//! console's lock is taken before any device's and held while none of a VM's is.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::Once;
 use spin::mutex::SpinMutex;
+use vmm::config::MAX_VMS;
 use vmm::console::{ByteSink, Console, EscapeKey, Event, Port, Request, Silent, Sinks};
 use vmm::console::{CommandError, Reply, Token};
-use vmm::ids::VmId;
+use vmm::ids::{PcpuId, VmId};
 use vmm::vm::{Kicks, Vm};
 
 use crate::uart::Uart;
@@ -17,6 +19,9 @@ use crate::{clock, percpu, run, vms};
 
 /// How long to wait before a byte that nobody took is offered again.
 const RETRY_NS: u64 = 1_000_000;
+/// How often a CPU looks for output in a row, and how many bytes of a VM it shows each time.
+const ROUNDS: usize = 4;
+const BYTES_A_ROUND: usize = 64;
 
 /// The console and its ports.
 struct State {
@@ -91,9 +96,30 @@ pub(crate) fn has_control() -> bool {
 
 /// Shows what a VM has sent.
 pub(crate) fn drain(vm: &'static Vm) {
-    OUTPUT.fetch_or(1 << vm.id.index(), Ordering::AcqRel);
+    note_output(vm);
+    show_waiting();
+}
+
+fn note_output(vm: &Vm) {
+    OUTPUT.fetch_or(1 << (vm.id.index() % MAX_VMS), Ordering::AcqRel);
+}
+
+/// Works with the console, then shows what others could not show meanwhile.
+fn with_console<R>(work: impl FnOnce(&mut Console, &mut Sinks<'_>) -> R) -> Option<R> {
+    let result = STATE.get()?.lock().with(work);
+    show_waiting();
+    Some(result)
+}
+
+/// Shows what VMs have sent, unless another CPU has the console: it comes here when it has let go.
+///
+/// Only so much at once, for a guest that sends without end must not keep this CPU: the boot CPU goes on.
+fn show_waiting() {
     let Some(state) = STATE.get() else { return };
-    while OUTPUT.load(Ordering::Acquire) != 0 {
+    for _ in 0..ROUNDS {
+        if OUTPUT.load(Ordering::Acquire) == 0 {
+            return;
+        }
         let Some(mut state) = state.try_lock() else {
             return;
         };
@@ -106,12 +132,21 @@ pub(crate) fn drain(vm: &'static Vm) {
             }
         }
     }
+    if OUTPUT.load(Ordering::Acquire) != 0 {
+        run::ask_chores(PcpuId::new(0));
+    }
 }
 
-/// Moves bytes from a VM's UART to the terminal.
+/// Moves some bytes from a VM's UART to the terminal.
 fn show(state: &mut State, vm: &'static Vm) {
     let mut kicks = Kicks::NONE;
+    let mut room = BYTES_A_ROUND;
     loop {
+        if room == 0 {
+            note_output(vm);
+            break;
+        }
+        room -= 1;
         let Some((byte, line)) = vm.uart.lock().pop_transmit() else {
             break;
         };
@@ -157,6 +192,7 @@ pub(crate) fn poll() -> bool {
             uart.enable_receive_interrupt();
         }
     }
+    show_waiting();
     again
 }
 
@@ -218,18 +254,10 @@ pub(crate) fn retry_ns() -> u64 {
 
 /// Answers a request.
 pub(crate) fn reply(token: Token, result: &Result<Reply, CommandError>) {
-    if let Some(state) = STATE.get() {
-        state
-            .lock()
-            .with(|console, sinks| console.reply(token, result, sinks));
-    }
+    with_console(|console, sinks| console.reply(token, result, sinks));
 }
 
 /// Tells an event.
 pub(crate) fn event(event: &Event) {
-    if let Some(state) = STATE.get() {
-        state
-            .lock()
-            .with(|console, sinks| console.event(event, sinks));
-    }
+    with_console(|console, sinks| console.event(event, sinks));
 }

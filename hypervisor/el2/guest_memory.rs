@@ -47,6 +47,13 @@ impl GuestMemory for GuestRam {
 }
 
 impl GuestRam {
+    /// Makes sure that no cache holds a dirty line of a guest range.
+    pub(crate) fn clean(&self, address: GuestPhys, bytes: u64) -> Result<(), GuestFault> {
+        let at = self.translate(address, bytes as usize)?;
+        cache::clean_invalidate(at..at + bytes);
+        Ok(())
+    }
+
     /// Fills a guest range with zeros.
     pub(crate) fn zero(&mut self, address: GuestPhys, bytes: u64) -> Result<(), GuestFault> {
         let to = self.translate(address, bytes as usize)?;

@@ -1,4 +1,7 @@
 //! EL2's heap: small things made at start-up and by the operator's commands; no hot path allocates.
+//!
+//! It grows by itself: the boot CPU keeps a reserve in it, and what is larger than that is fetched when it is asked for. Guests
+//! cannot make it grow, and what a VM's start takes is given back at its end.
 #![expect(unsafe_code, reason = "implements GlobalAlloc")]
 
 use buddy_system_allocator::Heap;
@@ -6,6 +9,11 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ops::Range;
 use core::ptr::NonNull;
 use spin::mutex::SpinMutex;
+
+use crate::memory;
+
+/// Free bytes below which the boot CPU adds some.
+const RESERVE: usize = 128 * 1024;
 
 /// Block sizes up to 2^31 bytes.
 const ORDERS: usize = 32;
@@ -28,13 +36,31 @@ pub(crate) unsafe fn add(range: Range<u64>) {
     }
 }
 
+impl LockedHeap {
+    fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
+        self.0.lock().alloc(layout).ok()
+    }
+}
+
+/// Makes sure that there is a reserve.
+pub(crate) fn refill() {
+    let heap = HEAP.0.lock();
+    let free = heap.stats_total_bytes() - heap.stats_alloc_actual();
+    drop(heap);
+    if free < RESERVE && !memory::grow_heap(RESERVE as u64) {
+        log::warn!("memory for EL2 itself is short: {free} bytes are left");
+    }
+}
+
 // SAFETY: the buddy allocator hands out disjoint blocks of what `add` gave it; the lock makes it one at a time.
 unsafe impl GlobalAlloc for LockedHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.0
-            .lock()
-            .alloc(layout)
-            .map_or(core::ptr::null_mut(), NonNull::as_ptr)
+        let block = self.take(layout).or_else(|| {
+            // A buddy is as large as the next power of two, and aligned to its size.
+            let bytes = layout.size().max(layout.align()).next_power_of_two();
+            memory::grow_heap(bytes as u64).then(|| self.take(layout))?
+        });
+        block.map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {

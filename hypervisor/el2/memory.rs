@@ -5,7 +5,7 @@ use core::ops::Range;
 use spin::mutex::SpinMutex;
 use vmm::ram::{Piece, RamPool};
 
-use crate::heap;
+use crate::{cache, heap};
 
 /// Bytes by which the heap grows.
 const HEAP_STEP: u64 = 256 * 1024;
@@ -23,13 +23,23 @@ pub(crate) fn take_pages(bytes: u64, alignment: u64) -> Option<u64> {
     Some(piece.range.start)
 }
 
-/// Makes the heap larger.
+/// Makes the heap larger by at least `bytes`, a power of two in one block; returns whether there was memory for that.
 pub(crate) fn grow_heap(bytes: u64) -> bool {
-    let Some(at) = take_pages(bytes.next_multiple_of(HEAP_STEP), HEAP_STEP) else {
+    let bytes = bytes.next_multiple_of(HEAP_STEP);
+    let alignment = if bytes.is_power_of_two() {
+        bytes
+    } else {
+        HEAP_STEP
+    };
+    // The pool itself lives in the heap: who grows the heap from within the pool must do without.
+    let Some(piece) = POOL
+        .try_lock()
+        .and_then(|mut pool| pool.take(bytes, alignment))
+    else {
         return false;
     };
     // SAFETY: taken out of the pool just now, mapped as data, nobody else's.
-    unsafe { heap::add(at..at + bytes.next_multiple_of(HEAP_STEP)) };
+    unsafe { heap::add(piece.range) };
     true
 }
 
@@ -47,28 +57,31 @@ pub(crate) fn zero(range: Range<u64>) {
     }
 }
 
+/// Fills memory with zeros for a guest, which begins with its caches off: the zeros must be in memory, and no line of an earlier
+/// owner may be written back over what the new one stores past the caches.
+pub(crate) fn scrub(range: Range<u64>) {
+    zero(range.clone());
+    cache::clean_invalidate(range);
+}
+
 /// Fills all free memory with zeros: the option for those who do not trust what ran before.
 pub(crate) fn scrub_free() {
     let ranges = with_pool(|pool| pool.free_ranges());
     for range in ranges {
-        zero(range);
+        scrub(range);
     }
 }
 
-/// Takes back a piece of memory that holds nothing secret.
+/// Takes back a piece of memory that may never have been cleared since a guest had it.
 pub(crate) fn give_back(range: Range<u64>) {
-    with_pool(|pool| pool.add(range));
+    with_pool(|pool| pool.release(range));
 }
 
-/// Takes guest memory; what another guest may have left in it is overwritten first.
-pub(crate) fn take_guest_memory(bytes: u64, alignments: &[u64]) -> Option<Range<u64>> {
-    let Piece { range, dirty } = alignments
+/// Takes guest memory; the caller scrubs what another guest may have left in it.
+pub(crate) fn take_guest_memory(bytes: u64, alignments: &[u64]) -> Option<Piece> {
+    alignments
         .iter()
-        .find_map(|alignment| with_pool(|pool| pool.take(bytes, *alignment)))?;
-    for part in dirty {
-        zero(part);
-    }
-    Some(range)
+        .find_map(|alignment| with_pool(|pool| pool.take(bytes, *alignment)))
 }
 
 /// Returns the bytes of a physical range that somebody else keeps unchanged: the boot loader's images, the device tree.

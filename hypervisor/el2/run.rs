@@ -17,7 +17,7 @@ use vmm::sched::{RunQueue, Slot};
 use vmm::stats::ExitReason;
 use vmm::vm::kicks::MAX_PCPUS;
 use vmm::vm::vcpu::request;
-use vmm::vm::{Kicks, VcpuContext};
+use vmm::vm::{Cause, Kicks, Phase, VcpuContext};
 
 use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Loaded, Percpu};
@@ -66,6 +66,8 @@ pub(crate) fn set_chore_deadline(ticks: Option<u64>) {
 struct Attached {
     place: Loaded,
     context: SpinMutexGuard<'static, VcpuContext>,
+    /// It stands still because its VM is paused.
+    halted: bool,
 }
 
 /// One CPU's scheduler and what it has in its registers.
@@ -154,14 +156,14 @@ impl Runner {
             return;
         };
         let Loaded { vm, vcpu } = place;
-        if !vm.attach() {
-            if vm.detach() {
+        if !vm.life.attach() {
+            if vm.life.detach() {
                 vms::all_left(vm);
             }
             return;
         }
         let Some(entry) = vcpu.power.start() else {
-            if vm.detach() {
+            if vm.life.detach() {
                 vms::all_left(vm);
             }
             return;
@@ -174,7 +176,11 @@ impl Runner {
         if self.attached.len() <= slot.index() {
             self.attached.resize_with(slot.index() + 1, || None);
         }
-        self.attached[slot.index()] = Some(Attached { place, context });
+        self.attached[slot.index()] = Some(Attached {
+            place,
+            context,
+            halted: false,
+        });
         let mut kicks = Kicks::NONE;
         vm.gic.join(vcpu.id.get(), &mut |target, notice| {
             vm.post(target, notice, &mut kicks)
@@ -224,26 +230,44 @@ impl Runner {
                     vcpu.id,
                     read_register!("esr_el2")
                 );
-                vms::system_off(vm, "SError");
+                vms::system_fail(vm, "SError");
             }
         }
     }
 
-    /// Does what others ask of the CPU that runs a vCPU.
+    /// Does what others ask of the CPU that runs a vCPU: a request says to look, the VM's phase what to do.
     fn obey(&mut self, slot: Slot) {
-        let Some(attached) = &self.attached[slot.index()] else {
+        let Some(attached) = &mut self.attached[slot.index()] else {
             return;
         };
         let Loaded { vm, vcpu } = attached.place;
-        let requested = vcpu.requested();
-        if requested & request::STOP != 0 {
-            self.drop_vcpu(slot);
-            if vm.detach() {
-                vms::all_left(vm);
+        // Taken before the phase is read: whoever changes the phase later asks again.
+        vcpu.requests.swap(0, Ordering::SeqCst);
+        match vm.phase() {
+            Phase::Stopping | Phase::Resetting => {
+                self.drop_vcpu(slot);
+                if vm.life.detach() {
+                    vms::all_left(vm);
+                }
             }
-        } else if requested & request::PAUSE != 0 {
-            self.unload();
-            self.queue.block(None, timer::now());
+            Phase::Paused => {
+                // Stays asked, so that an interrupt that wakes it does not let it into the guest.
+                vcpu.requests.fetch_or(request::PAUSE, Ordering::SeqCst);
+                let moved = !core::mem::replace(&mut attached.halted, true);
+                if self.loaded == Some(slot) {
+                    self.unload();
+                }
+                let now = timer::now();
+                self.queue.block(None, now);
+                if moved {
+                    vm.life.halt(now);
+                }
+            }
+            _ => {
+                if core::mem::take(&mut attached.halted) {
+                    vm.life.unhalt();
+                }
+            }
         }
     }
 
@@ -256,7 +280,11 @@ impl Runner {
             self.fp_owner = None;
         }
         self.queue.detach(slot, timer::now());
-        self.attached[slot.index()] = None;
+        if let Some(attached) = self.attached[slot.index()].take()
+            && attached.halted
+        {
+            attached.place.vm.life.unhalt();
+        }
     }
 
     /// Sets EL2's timer for whichever comes first: the end of a slice, a soft timer, a chore.
@@ -350,10 +378,10 @@ impl Runner {
             }
             Next::Off => self.power_off(slot),
             Next::SystemOff => {
-                vms::system_off(vm, "guest");
+                vms::system_off(vm, Cause::Guest);
             }
             Next::SystemReset => {
-                vms::system_reset(vm);
+                vms::system_reset(vm, Cause::Guest);
             }
             Next::Hotplug { offset, value } => {
                 context.frame.pc = context.frame.pc.wrapping_add(4);
@@ -413,7 +441,7 @@ impl Runner {
         let off = vcpu.power.apply(Event::CpuOff);
         assert!(off.is_ok(), "a running vCPU can turn itself off");
         vms::vcpu_stopped(vm, vcpu);
-        if vm.detach() {
+        if vm.life.detach() {
             vms::all_left(vm);
         }
     }
@@ -460,6 +488,9 @@ impl Runner {
     }
 
     /// Sleeps until something happens, with the last vCPU's registers still loaded.
+    ///
+    /// Interrupts are masked here: a kick that comes between the look at the mailbox and the WFI stays pending and ends the WFI at
+    /// once (Arm ARM D1.6, WFI wake-up events are not masked by PSTATE.I), and is acknowledged below.
     fn idle(&mut self) {
         self.arm();
         if self.cpu.wakes.is_empty() && !CHORES[self.cpu.id.index()].load(Ordering::Acquire) {

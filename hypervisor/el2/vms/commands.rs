@@ -10,7 +10,7 @@ use vmm::console::{
 };
 use vmm::ids::VmId;
 use vmm::stats::ExitCounts;
-use vmm::vm::{Kicks, Phase};
+use vmm::vm::{Cause, Kicks, Phase};
 
 use super::{
     Slate, all, carry_out, events, pause, resume, start, strict, system_off, system_reset,
@@ -50,8 +50,8 @@ fn find(vm: VmId) -> Result<&'static Slate, CommandError> {
 fn act(slate: &'static Slate, action: VmAction) -> Result<Reply, CommandError> {
     let done = match action {
         VmAction::Start => start(slate),
-        VmAction::Stop => system_off(slate.vm, "operator"),
-        VmAction::Reset => system_reset(slate.vm),
+        VmAction::Stop => system_off(slate.vm, Cause::Operator),
+        VmAction::Reset => system_reset(slate.vm, Cause::Operator),
         VmAction::Pause => pause(slate),
         VmAction::Resume => resume(slate),
         VmAction::PowerButton => press(slate),
@@ -80,13 +80,6 @@ fn resize_vm(
     timeout_s: Option<u32>,
 ) -> Result<(), CommandError> {
     let slate = find(vm)?;
-    let phase = slate.vm.phase();
-    if !matches!(phase, Phase::Running | Phase::Starting | Phase::Resetting) {
-        return Err(CommandError::new(
-            ErrorKind::WrongState,
-            format!("{} is {}", slate.vm.name, phase.name()),
-        ));
-    }
     if slate.config.firmware == vmm::config::Firmware::Fdt {
         let message = format!(
             "{} has no ACPI (firmware fdt): its vCPU count is fixed",
@@ -95,12 +88,16 @@ fn resize_vm(
         return Err(CommandError::new(ErrorKind::Unsupported, message));
     }
     let limits = timeout_s.map_or(events::DEFAULT_LIMITS, strict);
-    let begun = slate
-        .resizer
-        .lock()
-        .begin(slate.vm, count, limits, clock::now_ns());
-    let progress = begun?;
-    events::wait_for_resize(token, slate);
+    let mut resizer = slate.resizer.lock();
+    // Under the lock: a VM that ends later ends this resize with it.
+    let phase = slate.vm.phase();
+    if !matches!(phase, Phase::Running | Phase::Starting | Phase::Resetting) {
+        let message = format!("{} is {}", slate.vm.name, phase.name());
+        return Err(CommandError::new(ErrorKind::WrongState, message));
+    }
+    let progress = resizer.begin(slate.vm, count, limits, clock::now_ns())?;
+    slate.asked.lock().push_back(token);
+    drop(resizer);
     carry_out(slate, progress);
     Ok(())
 }
@@ -109,7 +106,7 @@ fn vm_row(slate: &Slate) -> VmRow {
     let vm = slate.vm;
     VmRow {
         vm: vm.id,
-        state: vm.phase().name(),
+        state: vm.phase().state(vm.life.cause()),
         on: vm
             .vcpus
             .iter()

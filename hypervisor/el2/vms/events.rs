@@ -2,7 +2,7 @@
 
 use heapless::Deque;
 use spin::mutex::SpinMutex;
-use vmm::console::{Event, Reply, ResizeReport, Token, What};
+use vmm::console::{Event, MAX_PENDING, Reply, ResizeReport, Token, What};
 use vmm::ids::PcpuId;
 use vmm::vm::resize::{Limits, Origin, Report};
 use vmm::vm::{Vcpu, Vm};
@@ -20,8 +20,8 @@ pub(crate) const DEFAULT_LIMITS: Limits = Limits {
 
 /// Events that wait to be told; the oldest give way.
 static QUEUE: SpinMutex<Deque<Event, 64>> = SpinMutex::new(Deque::new());
-/// Who waits for which VM's resize.
-static WAITING: SpinMutex<Deque<(Token, usize), 32>> = SpinMutex::new(Deque::new());
+/// Answers that wait to be given; at most as many as the console takes requests.
+static ANSWERS: SpinMutex<Deque<(Token, ResizeReport), MAX_PENDING>> = SpinMutex::new(Deque::new());
 /// Whether anybody listens for single vCPUs' events.
 static CONTROL: Once<bool> = Once::new();
 /// Something changed that the boot CPU has to look at.
@@ -75,24 +75,23 @@ pub(crate) fn vcpu_stopped(vm: &'static Vm, vcpu: &'static Vcpu) {
     }
 }
 
-/// Remembers who asked for a VM's resize.
-pub(super) fn wait_for_resize(token: Token, slate: &Slate) {
-    let _ = WAITING.lock().push_back((token, slate.vm.id.index()));
-}
-
 /// Tells the end of a resize.
 pub(super) fn resized(slate: &'static Slate, report: Report) {
     let by_operator = report.origin == Origin::Operator;
+    let requested = report.requested;
+    let report = ResizeReport {
+        vm: slate.vm.id,
+        report,
+    };
     if by_operator {
-        slate.target.store(report.requested, Ordering::Release);
+        slate.target.store(requested, Ordering::Release);
+        // Each resize the operator begins ends once, in turn.
+        let asked = slate.asked.lock().pop_front();
+        if let Some(token) = asked {
+            let _has_room = ANSWERS.lock().push_back((token, report.clone()));
+        }
     }
-    push(
-        slate.vm,
-        What::ResizeDone(ResizeReport {
-            vm: slate.vm.id,
-            report,
-        }),
-    );
+    push(slate.vm, What::ResizeDone(report));
 }
 
 /// Tells what has happened and looks at deadlines; returns when to look again, in nanoseconds since start.
@@ -119,23 +118,13 @@ pub(super) fn tell() -> Option<u64> {
         let Some(event) = QUEUE.lock().pop_front() else {
             break;
         };
-        if let What::ResizeDone(report) = &event.what {
-            answer(report);
-        }
         console::event(&event);
     }
-    next
-}
-
-/// Answers everybody who waits for this VM's resize.
-fn answer(report: &ResizeReport) {
-    let index = report.vm.index();
-    let waiting = core::mem::take(&mut *WAITING.lock());
-    for (token, vm) in waiting {
-        if vm == index {
-            console::reply(token, &Ok(Reply::Resize(report.clone())));
-        } else {
-            let _ = WAITING.lock().push_back((token, vm));
-        }
+    loop {
+        let Some((token, report)) = ANSWERS.lock().pop_front() else {
+            break;
+        };
+        console::reply(token, &Ok(Reply::Resize(report)));
     }
+    next
 }

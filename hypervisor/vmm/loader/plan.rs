@@ -93,6 +93,11 @@ pub struct LoadPlan {
     pub entry: GuestPhys,
     /// The kernel with the memory it needs for itself, as far as its file tells.
     pub kernel: GuestRange,
+    /// Memory that the guest may use before it turns its caches on: no cache may hold a dirty line of it when the guest starts.
+    ///
+    /// Of an `Image` the kernel with what it needs for itself (Linux, Documentation/arch/arm64/booting.rst); of others, which
+    /// promise nothing, all RAM.
+    pub uncached: GuestRange,
     /// The initrd.
     pub initrd: Option<GuestRange>,
     /// Room for the firmware tables: what was asked for, rounded up to 64 KiB.
@@ -134,7 +139,12 @@ pub fn plan(request: &Request<'_>) -> Result<LoadPlan, LoadError> {
         range: 0..request.initrd_bytes as usize,
         to: range.base,
     }));
+    let uncached = match kernel {
+        Kernel::Image(_) => placed.range,
+        Kernel::Raw | Kernel::Elf(_) => ram,
+    };
     Ok(LoadPlan {
+        uncached,
         copies,
         zeros: placed.zeros,
         entry: placed.entry,

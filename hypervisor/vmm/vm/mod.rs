@@ -14,12 +14,13 @@
 
 pub mod context;
 pub mod kicks;
+pub mod life;
 pub mod resize;
 pub mod vcpu;
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use psci::{Offered, Role};
 use spin::mutex::SpinMutex;
 use stage2::GuestPhys;
@@ -33,51 +34,9 @@ use crate::features::FeaturePolicy;
 use crate::ids::{VcpuId, VmId};
 use crate::layout::{GuestLayout, Redistributors, Region};
 pub use kicks::Kicks;
+use life::Life;
+pub use life::{Cause, Phase};
 pub use vcpu::{Home, Vcpu, VcpuContext};
-
-/// What a VM is doing as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Phase {
-    /// Nothing runs and its memory is not loaded.
-    Off = 0,
-    /// Images are being copied and tables made.
-    Starting = 1,
-    /// Its vCPUs run.
-    Running = 2,
-    /// Its vCPUs are held where they are.
-    Paused = 3,
-    /// Its vCPUs are leaving; then it is off.
-    Stopping = 4,
-    /// Its vCPUs are leaving; then it starts again.
-    Resetting = 5,
-}
-
-impl Phase {
-    const fn from_bits(bits: u32) -> Self {
-        match bits {
-            1 => Self::Starting,
-            2 => Self::Running,
-            3 => Self::Paused,
-            4 => Self::Stopping,
-            5 => Self::Resetting,
-            _ => Self::Off,
-        }
-    }
-
-    /// Returns the word the operator reads.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopping => "stopping",
-            Self::Resetting => "resetting",
-        }
-    }
-}
 
 /// A virtual machine: what is fixed for its life, and what its vCPUs share.
 #[derive(Debug)]
@@ -114,9 +73,8 @@ pub struct Vm {
     pub counter_offset: AtomicU64,
     /// Whether the guest has read its event register since it started.
     pub listening: AtomicBool,
-    phase: AtomicU32,
-    /// vCPUs that are attached to a CPU.
-    attached: AtomicU32,
+    /// What it is doing.
+    pub life: Life,
 }
 
 /// What a new VM is made of.
@@ -185,8 +143,7 @@ impl Vm {
             vtcr: AtomicU64::new(0),
             counter_offset: AtomicU64::new(0),
             listening: AtomicBool::new(false),
-            phase: AtomicU32::new(Phase::Off as u32),
-            attached: AtomicU32::new(0),
+            life: Life::default(),
         }
     }
 
@@ -194,39 +151,7 @@ impl Vm {
     #[inline]
     #[must_use]
     pub fn phase(&self) -> Phase {
-        Phase::from_bits(self.phase.load(Ordering::SeqCst))
-    }
-
-    /// Sets what the VM is doing.
-    pub fn set_phase(&self, phase: Phase) {
-        self.phase.store(phase as u32, Ordering::SeqCst);
-    }
-
-    /// Moves from one phase to another; returns whether the VM was in the first.
-    #[must_use]
-    pub fn change_phase(&self, from: Phase, to: Phase) -> bool {
-        self.phase
-            .compare_exchange(from as u32, to as u32, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
-    }
-
-    /// Counts a vCPU in before it runs; returns whether the VM still wants that. Otherwise call [`Vm::detach`] at once.
-    #[must_use]
-    pub fn attach(&self) -> bool {
-        self.attached.fetch_add(1, Ordering::SeqCst);
-        matches!(self.phase(), Phase::Running | Phase::Paused)
-    }
-
-    /// Counts a vCPU out; returns whether it was the last one.
-    #[must_use]
-    pub fn detach(&self) -> bool {
-        self.attached.fetch_sub(1, Ordering::SeqCst) == 1
-    }
-
-    /// Returns how many vCPUs are attached to a CPU.
-    #[must_use]
-    pub fn attached(&self) -> u32 {
-        self.attached.load(Ordering::SeqCst)
+        self.life.phase()
     }
 
     /// Finds a vCPU by its id.

@@ -1,0 +1,88 @@
+//! Hot-plug as the guest sees it: its register writes in, notifications and the ends of resizes out.
+
+use core::sync::atomic::Ordering;
+use vmm::devices::AccessWidth;
+use vmm::devices::cpu_hotplug::HotplugWrite;
+use vmm::vm::context::Frame;
+use vmm::vm::resize::{Effect, Limits, Progress};
+use vmm::vm::{Kicks, Vm};
+
+use super::{Slate, events, slate};
+use crate::{clock, percpu};
+
+/// Answers a call of Bullpen's own.
+pub(crate) fn vendor_call(vm: &'static Vm, frame: &mut Frame) {
+    vmm::hypercall::answer(frame, &mut vm.rtc.lock(), clock::now_ns());
+}
+
+/// Acts on a guest's write to the hot-plug registers.
+pub(crate) fn hotplug_write(vm: &'static Vm, offset: u64, value: u32) {
+    let slate = slate(vm);
+    let write = vm
+        .hotplug
+        .lock()
+        .write(offset, AccessWidth::Word, u64::from(value));
+    let progress = match write {
+        HotplugWrite::Ignored => return,
+        HotplugWrite::Eject(id) => {
+            let Some(vcpu) = vm.vcpu(id) else { return };
+            if vcpu.power.apply(psci::Event::Eject).is_err() {
+                return;
+            }
+            slate.resizer.lock().on_eject(vm, id)
+        }
+        HotplugWrite::Ost {
+            vcpu,
+            event,
+            status,
+        } => slate.resizer.lock().on_ost(vm, vcpu, event, status),
+    };
+    carry_out(slate, progress);
+}
+
+/// Hears that a guest reads its event register for the first time.
+pub(crate) fn listening(vm: &'static Vm) {
+    let slate = slate(vm);
+    let mut resizer = slate.resizer.lock();
+    vm.listening.store(true, Ordering::Release);
+    if resizer.is_listening() {
+        return;
+    }
+    let progress = resizer.on_listening(vm, clock::now_ns());
+    drop(resizer);
+    carry_out(slate, progress);
+}
+
+/// Does what a step of a resize asks for.
+pub(crate) fn carry_out(slate: &'static Slate, progress: Progress) {
+    let vm = slate.vm;
+    let mut pulse = false;
+    for effect in progress.effects {
+        match effect {
+            Effect::Pulse => pulse = true,
+            Effect::Insert(vcpu) => pulse |= vm.hotplug.lock().request_insert(vcpu),
+            Effect::Eject(vcpu) => pulse |= vm.hotplug.lock().request_eject(vcpu),
+            Effect::Retract(vcpu) => vm.hotplug.lock().cancel(vcpu),
+        }
+    }
+    if pulse {
+        let mut kicks = Kicks::NONE;
+        vm.pulse(vm.layout.hotplug.intid, &mut kicks);
+        percpu::kick(kicks);
+    }
+    slate
+        .resizing
+        .store(slate.resizer.lock().is_active(), Ordering::Release);
+    if let Some(report) = progress.report {
+        events::resized(slate, report);
+    }
+    events::look_again();
+}
+
+/// Returns limits for a resize with an explicit time-out.
+pub(crate) fn strict(timeout_s: u32) -> Limits {
+    Limits {
+        timeout_ns: u64::from(timeout_s) * 1_000_000_000,
+        boot_grace_ns: 0,
+    }
+}

@@ -1,0 +1,270 @@
+//! A start, step by step: memory, stage-2 tables, images, firmware's tables, the first vCPU.
+//!
+//! A guest begins with its MMU and caches off and reads memory past the caches. So whatever EL2 writes is cleaned, and at a reset
+//! the memory is that the guest uses first: a dirty line of its last life could otherwise be written back later, over what the
+//! guest has since stored past the caches (Arm ARM B2.12). Lines of *another* guest's life go when memory is scrubbed.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use psci::EntryPoint;
+use stage2::{AddressSpace, Attributes, HostPhys, Mapping, Tables};
+use vmm::config;
+use vmm::console::What;
+use vmm::firmware::{self, Machine, Seeds};
+use vmm::layout::Region;
+use vmm::loader::{self, GuestRange, LoadPlan, Source};
+use vmm::memory::GuestMemory;
+use vmm::vm::Kicks;
+
+use super::lifecycle::start_failed;
+use super::{HOST, Slate, State, VMIDS, carry_out, events};
+use crate::guest_memory::{GuestRam, TablePages};
+use crate::{cache, memory, percpu, seeds, timer, tlb};
+
+/// Bytes copied in one step of a start, between which guests get their turn.
+const STEP_BYTES: usize = 256 * 1024;
+/// Bytes of memory scrubbed, or cleaned out of the caches, in one step.
+const CLEAN_BYTES: u64 = 1 << 20;
+/// Alignments of guest memory, best first: 1 GiB and 2 MiB blocks.
+const ALIGNMENTS: [u64; 2] = [1 << 30, 1 << 21];
+/// Who we say we are in the FADT.
+const HYPERVISOR_ID: [u8; 8] = *b"BULLPEN ";
+
+/// A start in progress.
+pub(super) struct Job {
+    plan: LoadPlan,
+    /// How much of `plan.uncached` is known to have no dirty lines.
+    cleaned: u64,
+    /// The copy that is under way and how much of it is done.
+    copy: usize,
+    done: usize,
+}
+
+/// What comes after a step.
+enum Then {
+    /// The next one.
+    Step(Job),
+    /// Nothing: the VM runs, or somebody has stopped it.
+    Done,
+}
+
+/// Does one step of a start; returns whether there are more.
+pub(super) fn step(slate: &'static Slate) -> bool {
+    let mut state = slate.state.lock();
+    let result = match state.job.take() {
+        None => prepare(slate, &mut state),
+        Some(job) if !state.dirty.is_empty() => Ok(scrub(&mut state, job)),
+        Some(job) if state.lived => clean(&mut state, job),
+        Some(job) if job.copy < job.plan.copies.len() => copy(slate, &mut state, job),
+        Some(job) => finish(slate, &mut state, &job.plan),
+    };
+    match result {
+        Ok(Then::Step(job)) => {
+            state.job = Some(job);
+            true
+        }
+        // Stopped meanwhile or not, the next look at the phase shows what is to be done.
+        Ok(Then::Done) => true,
+        Err(why) => {
+            let progress = start_failed(slate, &mut state, why);
+            drop(state);
+            carry_out(slate, progress);
+            false
+        }
+    }
+}
+
+/// Takes memory and makes the tables.
+fn prepare(slate: &'static Slate, state: &mut State) -> Result<Then, String> {
+    let vm = slate.vm;
+    let host = HOST.get().ok_or("the host was not measured")?;
+    let size = vm.memory.size;
+    if state.ram.is_none() {
+        let piece = memory::take_guest_memory(size, &ALIGNMENTS)
+            .ok_or_else(|| format!("memory: no {} MiB of contiguous RAM are free", size >> 20))?;
+        state.dirty = piece.dirty;
+        state.ram = Some(GuestRam {
+            base: vm.memory.base,
+            host: piece.range,
+        });
+    }
+    let ram = state
+        .ram
+        .as_ref()
+        .map(|ram| ram.host.clone())
+        .unwrap_or_default();
+    let mapping = Mapping {
+        guest: vm.memory.base,
+        host: HostPhys::new(ram.start),
+        len: size,
+    };
+    let mut pages = TablePages::take(stage2::tables_needed(host.space, [mapping]))
+        .ok_or("no memory for stage-2 tables")?;
+    let mut tables = Tables::new(host.space, &mut pages)
+        .map_err(|error| format!("stage-2 tables: {error:?}"))?;
+    let mapped = tables.map(&mut pages, mapping, Attributes::RAM);
+    let vmid = VMIDS.get().ok_or("no VMIDs")?.lock().assign(state.vmid);
+    if vmid.flush_all {
+        tlb::forget_all_guests();
+    }
+    state.vmid = Some(vmid.vmid);
+    let vttbr = AddressSpace::vttbr(tables.root(), vmid.vmid);
+    state.tables = Some((tables, pages));
+    mapped.map_err(|error| format!("stage-2 tables: {error:?}"))?;
+    vm.vttbr.store(vttbr, Ordering::Release);
+    vm.vtcr
+        .store(host.space.vtcr(host.width), Ordering::Release);
+    let plan = loader::plan(&loader::Request {
+        ram: GuestRange {
+            base: vm.memory.base,
+            size,
+        },
+        kernel: slate.kernel,
+        initrd_bytes: slate.initrd.len() as u64,
+        firmware_bytes: 0,
+    })
+    .map_err(|error| format!("kernel \"{}\" {error}", slate.config.kernel))?;
+    Ok(Then::Step(Job {
+        plan,
+        cleaned: 0,
+        copy: 0,
+        done: 0,
+    }))
+}
+
+/// Copies a piece of an image.
+fn copy(slate: &'static Slate, state: &mut State, mut job: Job) -> Result<Then, String> {
+    let ram = state.ram.as_mut().ok_or("no memory")?;
+    let copy = job.plan.copies.get(job.copy).ok_or("no such copy")?;
+    let source = match copy.source {
+        Source::Kernel => slate.kernel,
+        Source::Initrd => slate.initrd,
+    };
+    let bytes = source
+        .get(copy.range.clone())
+        .ok_or("an image is shorter than planned")?;
+    let rest = bytes.get(job.done..).unwrap_or(&[]);
+    let piece = rest.get(..STEP_BYTES).unwrap_or(rest);
+    let to = copy
+        .to
+        .checked_add(job.done as u64)
+        .ok_or("an image goes past the address space")?;
+    ram.write(to, piece)
+        .map_err(|fault| format!("an image goes outside RAM at {}", fault.address))?;
+    job.done += piece.len();
+    if job.done >= bytes.len() {
+        job.copy += 1;
+        job.done = 0;
+    }
+    Ok(Then::Step(job))
+}
+
+/// Scrubs a piece of what another guest has had.
+fn scrub(state: &mut State, job: Job) -> Then {
+    if let Some(part) = state.dirty.pop() {
+        let end = part.end.min(part.start + CLEAN_BYTES);
+        memory::scrub(part.start..end);
+        if end < part.end {
+            state.dirty.push(end..part.end);
+        }
+    }
+    Then::Step(job)
+}
+
+/// Cleans a piece of the memory of which the guest's last life may have left dirty lines.
+fn clean(state: &mut State, mut job: Job) -> Result<Then, String> {
+    let ram = state.ram.as_ref().ok_or("no memory")?;
+    let uncached = job.plan.uncached;
+    let bytes = CLEAN_BYTES.min(uncached.size.saturating_sub(job.cleaned));
+    let from = uncached.base.checked_add(job.cleaned);
+    from.ok_or("memory goes past the address space")
+        .and_then(|from| ram.clean(from, bytes).map_err(|_| "memory is not RAM"))?;
+    job.cleaned += bytes;
+    state.lived = job.cleaned < uncached.size;
+    Ok(Then::Step(job))
+}
+
+/// Writes the firmware's tables and turns the first vCPU on.
+fn finish(slate: &'static Slate, state: &mut State, plan: &LoadPlan) -> Result<Then, String> {
+    let vm = slate.vm;
+    let dtb = write_tables(slate, state, plan)?;
+    cache::invalidate_instructions();
+    vm.counter_offset.store(timer::now(), Ordering::Release);
+    let entry = EntryPoint {
+        address: plan.entry.get(),
+        context_id: dtb,
+    };
+    let first = vm.vcpus.first().ok_or("it has no vCPUs")?;
+    let code = first.power.cpu_on(entry);
+    if code != psci::ReturnCode::Success {
+        return Err(format!("its first vCPU can't be turned on: {code:?}"));
+    }
+    // Not before: a VM that runs and has no vCPU on is over.
+    if vm.life.started() {
+        state.lived = true;
+        events::push(vm, What::VmStart);
+        let mut kicks = Kicks::NONE;
+        first.wake(&mut kicks);
+        percpu::kick(kicks);
+    }
+    Ok(Then::Done)
+}
+
+/// Writes what firmware leaves in memory and clears what the images want cleared; returns where the device tree is.
+fn write_tables(slate: &Slate, state: &mut State, plan: &LoadPlan) -> Result<u64, String> {
+    let vm = slate.vm;
+    let ram = state.ram.as_mut().ok_or("no memory")?;
+    for zero in &plan.zeros {
+        ram.zero(zero.base, zero.size)
+            .map_err(|fault| format!("an image goes outside RAM at {}", fault.address))?;
+    }
+    let seeds = Seeds {
+        rng: seeds::bytes(),
+        kaslr: seeds::word(),
+    };
+    let image = firmware::build(&Machine {
+        layout: &vm.layout,
+        memory: &[vm.memory],
+        boot_vcpus: slate.config.boot_vcpus,
+        max_vcpus: slate.config.max_vcpus,
+        bootargs: &slate.config.command_line,
+        initrd: plan.initrd.map(|range| Region {
+            base: range.base,
+            size: range.size,
+        }),
+        seeds,
+        firmware: match slate.config.firmware {
+            config::Firmware::Acpi => firmware::Firmware::Acpi,
+            config::Firmware::Fdt => firmware::Firmware::Fdt,
+        },
+        hypervisor_id: HYPERVISOR_ID,
+    })
+    .map_err(|error| format!("firmware: {error:?}"))?;
+    for blob in &image.blobs {
+        ram.write(blob.address, &blob.bytes)
+            .map_err(|fault| format!("{} goes outside RAM at {}", blob.what, fault.address))?;
+    }
+    Ok(image.dtb.get())
+}
+
+/// Takes a VM's stage-2 tables apart; no CPU has its vCPUs in its registers.
+pub(super) fn release_tables(slate: &'static Slate, state: &mut State) {
+    if let Some((tables, mut pages)) = state.tables.take() {
+        tlb::forget_vm(slate.vm.vttbr.load(Ordering::Acquire));
+        tables.free_all(&mut pages);
+        pages.give_back();
+    }
+    state.job = None;
+}
+
+/// Gives back all that a VM has; its memory is scrubbed when somebody else gets it.
+pub(super) fn release(slate: &'static Slate, state: &mut State) {
+    release_tables(slate, state);
+    if let Some(ram) = state.ram.take() {
+        memory::with_pool(|pool| pool.release(ram.host));
+    }
+    state.dirty = Vec::new();
+    state.lived = false;
+}
