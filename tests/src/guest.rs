@@ -4,6 +4,9 @@ use crate::console::Console;
 use crate::control::Control;
 use std::time::{Duration, Instant};
 
+/// How long a guest gets to go to rest before it is answered.
+const LATER: Duration = Duration::from_millis(30);
+
 /// What a guest reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -117,7 +120,8 @@ pub fn follow(
     report
 }
 
-/// Does what a guest asks: `boot-number`, or `control COMMAND`, in which `@` stands for the VM's name.
+/// Does what a guest asks: `boot-number`, or `control COMMAND`, in which `@` stands for the VM's name; `later` before it
+/// lets the guest go to rest first.
 ///
 /// A resize is answered by its outcome and the number reached, a refused command by `error` and the kind.
 fn answer(
@@ -131,6 +135,13 @@ fn answer(
         *boots += 1;
         return boots.to_string();
     }
+    let question = match question.strip_prefix("later ") {
+        Some(rest) => {
+            std::thread::sleep(LATER);
+            rest
+        }
+        None => question,
+    };
     let Some(command) = question.strip_prefix("control ") else {
         return "error what".into();
     };

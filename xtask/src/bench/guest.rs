@@ -11,6 +11,8 @@ pub(crate) const CPUS: u32 = 4;
 pub(crate) const MODEL: &str = "max,pauth=off";
 /// CPUs that the shared rows use, for as many vCPUs: each has two.
 const SHARED_CPUS: [u32; 2] = [0, 1];
+/// Rounds of adding a vCPU and taking it back: a person's command each.
+const ROUNDS: u32 = 20;
 /// How long a run may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -27,6 +29,7 @@ pub(crate) enum Placement {
 pub(crate) fn measure(samples: u32) -> Findings {
     let mut findings = under_bullpen(Placement::Own, samples, &[]);
     findings.extend(under_bullpen(Placement::Shared, samples, &[]));
+    findings.extend(elastic(samples.min(ROUNDS)));
     findings
 }
 
@@ -45,6 +48,22 @@ pub(crate) fn under_bullpen(placement: Placement, samples: u32, arguments: &[Str
         .cpus(&cpus)
         .command_line(&words);
     let machine = machine(name, arguments);
+    super::attempt(name, || {
+        let mut running = machine.boot(&Manifest::new([vm]));
+        let (console, control) = running.channels();
+        Ok(findings(follow(console, control, "bench", LIMIT)))
+    })
+}
+
+/// Adds a vCPU and takes it back, in phases: two CPUs, one vCPU each, the second in reserve.
+pub(crate) fn elastic(rounds: u32) -> Findings {
+    let name = "bench-elastic";
+    let vm = Vm::guest("bench", "bench")
+        .text("firmware", "acpi")
+        .vcpus(1, 2)
+        .cpus(&[0, 1])
+        .command_line(&format!("samples={rounds} elastic asked cpus=2"));
+    let machine = machine(name, &[]).cpus(2);
     super::attempt(name, || {
         let mut running = machine.boot(&Manifest::new([vm]));
         let (console, control) = running.channels();

@@ -5,12 +5,14 @@
 //! loop: the operation, its operands, and a two-instruction loop. Before each sample every other CPU is in WFI.
 //!
 //! Words on the command line: `rows=a,b` picks rows; `shared` says that vCPUs 0 and 2, and 1 and 3, share a CPU, so that
-//! the rows that depend on it are measured so and end in `-shared`; `samples=n` (at most 4096; 1000 by default).
+//! the rows that depend on it are measured so and end in `-shared`; `samples=n` (at most 4096; 1000 by default);
+//! `elastic asked` measures the phases of adding a vCPU and giving it back instead, which takes a harness that answers.
 //!
-//! Neighbours: `paths` (the measured code), `report` (statistics), `rows` (what is measured).
+//! Neighbours: `elastic` (a vCPU that comes and goes), `paths` (the measured code), `report` (statistics), `rows` (what is measured).
 #![no_std]
 #![no_main]
 
+mod elastic;
 mod paths;
 mod report;
 mod rows;
@@ -30,9 +32,10 @@ fn main() {
         machine().conduit(),
         machine().word("shared")
     );
-    let failed = rows::run_all();
-    println!(
-        "DONE {} passed, {failed} failed, 0 ignored",
-        rows::count() - failed
-    );
+    let (count, failed) = if machine().word("elastic") {
+        elastic::run(rows::samples())
+    } else {
+        (rows::count(), rows::run_all())
+    };
+    println!("DONE {} passed, {failed} failed, 0 ignored", count - failed);
 }

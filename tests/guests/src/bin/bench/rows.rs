@@ -138,6 +138,15 @@ fn peer(row: &Row) -> usize {
     }
 }
 
+/// Returns the buffer of samples; called once.
+pub fn samples() -> &'static mut Samples {
+    #[expect(unsafe_code, reason = "a large static buffer")]
+    // SAFETY: only the boot CPU calls this, once in a run.
+    unsafe {
+        &mut *SAMPLES_BUFFER.0.get()
+    }
+}
+
 /// Runs the rows; returns how many gave no number.
 pub fn run_all() -> usize {
     let shared = machine().word("shared");
@@ -151,9 +160,7 @@ pub fn run_all() -> usize {
             }
         }
     }
-    #[expect(unsafe_code, reason = "a large static buffer")]
-    // SAFETY: only the boot CPU runs this, once.
-    let samples = unsafe { &mut *SAMPLES_BUFFER.0.get() };
+    let samples = samples();
     let mut failed = 0;
     for row in ROWS.iter().filter(|row| wanted(row)) {
         if !measure(row, samples, if shared { "-shared" } else { "" }) {

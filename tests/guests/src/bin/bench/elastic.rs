@@ -1,0 +1,163 @@
+//! Adding a vCPU and giving it back, in phases: from the operator's command to the added vCPU's first instruction, and
+//! from the command that asks it back until its CPU is free.
+//!
+//! Every CPU is in WFI and no timer is armed when the command comes, so QEMU's clock stands still until its first byte
+//! arrives: what is counted begins with the hypervisor's receiving it. Needs a harness that answers (`asked`).
+
+use crate::paths::{self, MAILBOX};
+use crate::report::{Samples, nanoseconds, ticks};
+use guest_rt::gic::sgi_value;
+use guest_rt::{ask, cpu, exception, gic, insn, machine, mmio, println, psci, timer};
+
+/// The vCPU hot-plug block (docs/hotplug-registers.md): EVENT.
+const EVENT: u64 = 0x090c_0000;
+/// EVENT.VALID.
+const VALID: u32 = 1 << 31;
+/// The vCPUs' frames of 16 bytes: STA, EJECT, OST.
+const FRAMES: u64 = EVENT + 0x1000;
+/// The GED's interrupt.
+const GED: u32 = 41;
+/// Notify codes, as OST's source event.
+const ADDED: u32 = 1;
+const ASKED_BACK: u32 = 3;
+/// OST's status "ejection in progress" (ACPI 6.5, 6.3.5).
+const EJECTING: u32 = 0x84;
+/// The vCPU that comes and goes.
+const UID: u64 = 1;
+/// Most rounds; the command line's `samples` may ask for fewer.
+const ROUNDS_MAX: usize = 64;
+/// How long the added vCPU gets before its stamp is read.
+const PATIENCE_NS: u64 = 200_000;
+/// How long the operator's reply may take, in seconds of the guest's time.
+const REPLY_S: u64 = 30;
+
+const NAMES: [&str; 8] = [
+    "resize-to-ged",
+    "ged-to-cpu-on",
+    "cpu-on-to-first",
+    "resize-to-first",
+    "eject-to-ged",
+    "ged-to-off",
+    "ej0",
+    "eject-to-free",
+];
+
+/// One round: the phases of NAMES in ticks.
+type Round = [u64; NAMES.len()];
+
+/// Measures the rounds and prints the rows; returns how many there are and how many gave no number.
+pub fn run(samples: &mut Samples) -> (usize, usize) {
+    gic::set_edge(GED, true);
+    gic::route(GED, cpu::affinity());
+    gic::enable(GED);
+    gic::enable(paths::rows_sgi());
+    gic::enable(timer::VIRTUAL_INTID);
+    let mut rounds: [Round; ROUNDS_MAX] = [[0; NAMES.len()]; ROUNDS_MAX];
+    let wanted = machine().number("samples").unwrap_or(20) as usize;
+    let mut count = 0;
+    for slot in rounds.iter_mut().take(wanted) {
+        let Some(round) = round() else { break };
+        *slot = round;
+        count += 1;
+    }
+    let mut failed = 0;
+    for (phase, name) in NAMES.iter().enumerate() {
+        samples.clear();
+        for round in rounds.iter().take(count) {
+            samples.add(nanoseconds(round.get(phase).copied().unwrap_or(0)));
+        }
+        if !samples.print(name, "") {
+            failed += 1;
+        }
+    }
+    (NAMES.len(), failed)
+}
+
+fn round() -> Option<Round> {
+    let [ged, call, first, added] = add()?;
+    let [back, off, write, free] = take_back()?;
+    Some([ged, call, first, added, back, off, write, free])
+}
+
+/// Has the vCPU added and turns it on at a stub that notes the count and turns itself off.
+fn add() -> Option<[u64; 4]> {
+    MAILBOX.clear();
+    let (start, handler) = command(2);
+    take_event(ADDED)?;
+    report(ADDED, 0);
+    timer::arm_virtual(timer::now() + ticks(PATIENCE_NS));
+    let (call, answer) = paths::cpu_on(UID);
+    // Another interrupt than the timer's may have ended the wait.
+    let _ = paths::timer_waiting(timer::now() + ticks(PATIENCE_NS));
+    let Some(first) = MAILBOX.stamp() else {
+        println!("BENCH-FAILED elastic: CPU_ON gave {answer}, and nothing ran");
+        return None;
+    };
+    if answer != psci::SUCCESS || !replied() || !cpu::wait_off(UID as usize) {
+        println!("BENCH-FAILED elastic: CPU_ON gave {answer}");
+        return None;
+    }
+    Some([handler - start, call - handler, first - call, first - start])
+}
+
+/// Has the vCPU asked back while it waits in WFI; turns it off and ejects it.
+fn take_back() -> Option<[u64; 4]> {
+    if cpu::start(UID as usize, until_told, 0) != psci::SUCCESS {
+        return None;
+    }
+    let _ = paths::timer_waiting(timer::now() + ticks(PATIENCE_NS));
+    let (start, handler) = command(1);
+    take_event(ASKED_BACK)?;
+    report(ASKED_BACK, EJECTING);
+    let off = paths::poll_until_off(sgi_value(UID, paths::rows_sgi()), UID);
+    insn!("isb");
+    let before = timer::now();
+    mmio::write32(FRAMES + 16 * UID + 4, 1);
+    let free = timer::now();
+    report(ASKED_BACK, 0);
+    replied().then_some([handler - start, off - handler, free - before, free - start])
+}
+
+/// Has the operator ask for this many vCPUs; returns the count before and in the GED's handler.
+fn command(vcpus: u32) -> (u64, u64) {
+    println!("ASK later control vcpu set @ {vcpus} --timeout 30");
+    // The line has left the hypervisor too when this is over, and the answer has not come yet.
+    let _ = paths::timer_waiting(timer::now() + ticks(PATIENCE_NS));
+    let start = timer::now();
+    (start, paths::wait())
+}
+
+/// Takes the event of which the GED tells.
+fn take_event(code: u32) -> Option<()> {
+    let event = mmio::read32(EVENT);
+    let expected = VALID | code << 16 | UID as u32;
+    if event != expected {
+        println!("BENCH-FAILED elastic: EVENT is {event:#x}, not {expected:#x}");
+        return None;
+    }
+    Some(())
+}
+
+fn report(source: u32, status: u32) {
+    mmio::write32(FRAMES + 16 * UID + 8, source << 16 | status);
+}
+
+/// Waits for what the operator is told in the end.
+fn replied() -> bool {
+    let reply = ask::await_reply(REPLY_S * timer::frequency());
+    let done = reply
+        .as_ref()
+        .is_some_and(|reply| reply.text().starts_with("done"));
+    if !done {
+        let text = reply.as_ref().map_or("nothing", |reply| reply.text());
+        println!("BENCH-FAILED elastic: the operator is told {text}");
+    }
+    done
+}
+
+/// What the vCPU does before it is asked back.
+fn until_told(_: u64) {
+    paths::prepare_secondary();
+    let _ = paths::wait();
+    exception::mask();
+}
