@@ -60,6 +60,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let path = Baseline::read()?.bless(&compiler, &findings)?;
         say::line(&format!("wrote {} for rustc {compiler}", path.display()));
     }
+    findings.extend(guest::elastic(options.samples));
     if !options.quick {
         let extent = if options.long {
             linux::Extent::Long
