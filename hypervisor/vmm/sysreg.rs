@@ -153,3 +153,6 @@ fn send_group0<L: ListRegisters>(trap: &mut Trap<'_, L>, value: u64) {
     }
     trap.deliver();
 }
+
+#[cfg(test)]
+mod tests;

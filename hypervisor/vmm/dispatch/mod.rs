@@ -78,3 +78,6 @@ impl<'a, L: ListRegisters> Trap<'a, L> {
         vcpu.gic.lock().settle(&vm.gic, *lists, &mut post);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -220,3 +220,6 @@ impl resize::Cells for Vm {
         self.vcpu(vcpu).map(|vcpu| &vcpu.power)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

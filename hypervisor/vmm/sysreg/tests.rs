@@ -1,0 +1,109 @@
+//! Every row of the table, and everything that is in none.
+
+use super::{MDSCR_ALLOWED, ROWS, Rule, access};
+use crate::dispatch::inject::Exception;
+use crate::dispatch::slow::Next;
+use crate::exit::{Syndrome, SystemAccess, class, system_register};
+use crate::vm::tests::fixture::Bench;
+use vgic::IntId;
+
+fn trapped(bench: &mut Bench, register: u32, rt: u32, read: bool) -> Next {
+    let iss = u64::from(register | rt << 5 | u32::from(read));
+    let syndrome = Syndrome::new(class::SYSTEM << 26 | 1 << 25 | iss);
+    bench.trap(|trap, context| access(trap, context, syndrome))
+}
+
+const UNDEFINED: Next = Next::Inject(Exception::undefined());
+
+#[test]
+fn every_row_reads_and_writes_as_it_says() {
+    for row in ROWS {
+        let mut bench = Bench::new();
+        let before = bench.registers(&[]);
+        let next = trapped(&mut bench, row.register, 4, true);
+        let expected = match row.rule {
+            Rule::Zero | Rule::DebugControl => Some(0),
+            Rule::Value(value) => Some(value),
+            Rule::SgiGroup0 | Rule::SetWay => None,
+        };
+        match expected {
+            Some(value) => assert_eq!((next, bench.context.frame.x[4]), (Next::Advance, value)),
+            None => assert_eq!((next, bench.context.frame.x), (UNDEFINED, before.x)),
+        }
+        bench.registers(&[]);
+        let next = trapped(&mut bench, row.register, 4, false);
+        let expected = match row.rule {
+            Rule::DebugControl => Next::LoadDebug,
+            _ => Next::Advance,
+        };
+        assert_eq!(
+            (next, bench.context.frame.x),
+            (expected, before.x),
+            "{:#x}",
+            row.register
+        );
+    }
+}
+
+#[test]
+fn rows_do_not_hide_each_other() {
+    for (n, row) in ROWS.iter().enumerate() {
+        let first = ROWS
+            .iter()
+            .position(|other| row.register & other.mask == other.register);
+        assert_eq!(first, Some(n), "{:#x}", row.register);
+        assert_eq!(row.register & !row.mask, 0, "a bit that can't match");
+    }
+}
+
+#[test]
+fn what_is_in_no_row_is_undefined() {
+    let mut bench = Bench::new();
+    let before = bench.registers(&[]);
+    let all = (1..4).flat_map(|op0| (0..1 << 14).map(move |rest| (op0, rest)));
+    for (op0, rest) in all {
+        let register = system_register(op0, rest >> 11, rest >> 7 & 15, rest >> 3 & 15, rest & 7);
+        if ROWS.iter().any(|row| register & row.mask == row.register) {
+            continue;
+        }
+        for read in [true, false] {
+            assert_eq!(
+                trapped(&mut bench, register, 2, read),
+                UNDEFINED,
+                "{register:#x}"
+            );
+        }
+    }
+    assert_eq!(bench.context.frame.x, before.x);
+    assert_eq!(SystemAccess::REGISTER, system_register(3, 7, 15, 15, 7));
+}
+
+#[test]
+fn debug_control_keeps_what_cannot_reach_beyond_the_guest() {
+    const MDSCR: u32 = system_register(2, 0, 0, 2, 2);
+    let mut bench = Bench::new();
+    bench.registers(&[u64::MAX]);
+    assert_eq!(trapped(&mut bench, MDSCR, 0, false), Next::LoadDebug);
+    assert_eq!(bench.context.system.mdscr_el1, MDSCR_ALLOWED);
+    assert_eq!(trapped(&mut bench, MDSCR, 3, true), Next::Advance);
+    assert_eq!(bench.context.frame.x[3], MDSCR_ALLOWED);
+    assert_eq!(trapped(&mut bench, MDSCR, 31, false), Next::LoadDebug);
+    assert_eq!(bench.context.system.mdscr_el1, 0, "xzr");
+}
+
+#[test]
+fn a_group_0_sgi_reaches_only_who_has_it_in_group_0() {
+    const SGI0R: u32 = system_register(3, 0, 12, 11, 7);
+    let mut bench = Bench::new();
+    bench.registers(&[7 << 24 | 0b110]);
+    let group0 = bench.vm.vcpus[1].gic.lock().is_group0(IntId::private(7));
+    assert!(group0, "everything is in group 0 after a reset");
+    // vCPU 2 moves it to group 1.
+    let _effect = bench.vm.vcpus[2]
+        .gic
+        .lock()
+        .write_remote(0x1_0080, vgic::Width::Word, 1 << 7);
+    assert_eq!(trapped(&mut bench, SGI0R, 0, false), Next::Advance);
+    assert_eq!(bench.kicked(), [1]);
+    assert!(!bench.vm.vcpus[1].inbox.is_empty() && bench.vm.vcpus[2].inbox.is_empty());
+}

@@ -1,0 +1,115 @@
+//! A VM with vCPUs, for tests of whatever a vCPU can do: four run from boot, the others are held in reserve.
+
+use alloc::boxed::Box;
+use alloc::string::ToString;
+use vgic::SavedListRegisters;
+
+use crate::dispatch::Trap;
+use crate::features::FeaturePolicy;
+use crate::ids::{PcpuId, VcpuId, VmId};
+use crate::layout::{GuestLayout, Region};
+use crate::sched::{Slot, WakeSet};
+use crate::vm::context::Frame;
+use crate::vm::{Home, Kicks, Vcpu, VcpuContext, Vm, VmParts};
+
+/// Where RAM begins, and its size.
+pub(crate) const RAM: u64 = 0x4000_0000;
+pub(crate) const RAM_BYTES: u64 = 256 << 20;
+/// How many vCPUs run from boot.
+pub(crate) const BOOT_VCPUS: u16 = 4;
+/// The physical CPUs that the vCPUs take turns on.
+pub(crate) const PCPUS: u16 = 4;
+const LIST_REGISTERS: usize = 4;
+
+/// Makes a VM of `count` possible vCPUs. It is never freed, as in EL2.
+pub(crate) fn vm(count: u16) -> &'static Vm {
+    let wakes: &'static [WakeSet] = (0..PCPUS)
+        .map(|_| WakeSet::new())
+        .collect::<alloc::vec::Vec<_>>()
+        .leak();
+    let homes = (0..count).map(|index| Home {
+        pcpu: PcpuId::new(index % PCPUS),
+        slot: Slot::new(usize::from(index / PCPUS)).unwrap(),
+        wakes: &wakes[usize::from(index % PCPUS)],
+    });
+    let vm = Box::leak(Box::new(Vm::new(VmParts {
+        id: VmId::new(0),
+        name: "test".to_string(),
+        layout: GuestLayout::default(),
+        memory: Region::new(RAM, RAM_BYTES),
+        policy: FeaturePolicy::new(&[0x1111_1111_1111_1111; 64], 2),
+        boot_vcpus: BOOT_VCPUS.min(count),
+        homes: homes.collect(),
+        list_registers: LIST_REGISTERS,
+        wall_clock_s: 1_000_000,
+    })));
+    assert!(vm.life.start() && vm.life.started());
+    vm
+}
+
+/// One vCPU in a trap.
+pub(crate) struct Bench {
+    pub(crate) vm: &'static Vm,
+    pub(crate) vcpu: &'static Vcpu,
+    pub(crate) lists: SavedListRegisters,
+    pub(crate) context: VcpuContext,
+    /// Whom the last step kicked.
+    pub(crate) kicks: Kicks,
+}
+
+impl Bench {
+    /// Runs vCPU `index` of a VM.
+    pub(crate) fn on(vm: &'static Vm, index: u16) -> Self {
+        let vcpu = vm.vcpu(VcpuId::new(index)).unwrap();
+        let entry = psci::EntryPoint {
+            address: RAM,
+            context_id: 0,
+        };
+        if vcpu.power.cpu_on(entry) == psci::ReturnCode::Success {
+            assert_eq!(vcpu.power.start(), Some(entry));
+        }
+        vm.gic.join(index, &mut |_, _| {});
+        let mut context = VcpuContext::new(LIST_REGISTERS);
+        context.power_on(entry);
+        Self {
+            vm,
+            vcpu,
+            lists: SavedListRegisters::new(LIST_REGISTERS),
+            context,
+            kicks: Kicks::NONE,
+        }
+    }
+
+    /// Runs vCPU 0 of a new VM of 8.
+    pub(crate) fn new() -> Self {
+        Self::on(vm(8), 0)
+    }
+
+    /// Runs a handler as el2 does.
+    pub(crate) fn trap<R>(
+        &mut self,
+        handler: impl FnOnce(&mut Trap<'_, SavedListRegisters>, &mut VcpuContext) -> R,
+    ) -> R {
+        let mut trap = Trap::new(self.vm, self.vcpu, &mut self.lists);
+        let result = handler(&mut trap, &mut self.context);
+        self.kicks = trap.kicks;
+        result
+    }
+
+    /// Fills x0 and up; everything else gets a pattern, so that a register that changes shows.
+    pub(crate) fn registers(&mut self, low: &[u64]) -> Frame {
+        let frame = &mut self.context.frame;
+        for (n, register) in (0_u64..).zip(&mut frame.x) {
+            *register = 0x5a5a_0000 + n;
+        }
+        frame.x[..low.len()].copy_from_slice(low);
+        frame.clone()
+    }
+
+    /// Whom the last step kicked, by index.
+    pub(crate) fn kicked(&mut self) -> alloc::vec::Vec<u16> {
+        core::iter::from_fn(|| self.kicks.pop())
+            .map(PcpuId::get)
+            .collect()
+    }
+}
