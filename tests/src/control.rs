@@ -20,6 +20,8 @@ pub struct Control {
     events: Vec<Value>,
     /// Events before this have been expected already.
     seen: usize,
+    /// Whether the machine is known to listen.
+    greeted: bool,
 }
 
 impl Control {
@@ -31,11 +33,48 @@ impl Control {
             next_id: 1,
             events: Vec::new(),
             seen: 0,
+            greeted: true,
         }
+    }
+
+    /// Makes a client of a machine that boots: it makes sure that somebody listens before it sends its first command.
+    #[must_use]
+    pub fn of_a_booting_machine(line: Console) -> Self {
+        Self {
+            greeted: false,
+            ..Self::new(line)
+        }
+    }
+
+    /// Waits until the machine answers on this line; what is sent before its UART is set up is lost in part.
+    ///
+    /// # Panics
+    /// If it never answers.
+    fn greet(&mut self) {
+        self.greeted = true;
+        const TRIES: u32 = 120;
+        const PAUSE: Duration = Duration::from_millis(500);
+        for _ in 0..TRIES {
+            // Ends whatever half a line has arrived.
+            self.line.send("\n");
+            let id = self.send("vm list");
+            let deadline = Instant::now() + PAUSE;
+            while let Some(message) = self.message(deadline) {
+                if message.get("event").is_some() {
+                    self.events.push(message);
+                } else if message["id"] == id {
+                    return;
+                }
+            }
+        }
+        panic!("the control channel does not answer{}", self.line.tail());
     }
 
     /// Sends a command without waiting; returns its id.
     pub fn send(&mut self, command: &str) -> u64 {
+        if !self.greeted {
+            self.greet();
+        }
         let id = self.next_id;
         self.next_id += 1;
         let request = json!({ "id": id, "command": command });

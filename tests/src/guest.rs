@@ -110,8 +110,9 @@ pub fn follow(
         };
         // A question stands at the end of a line that a test's name may have begun; the outcome comes on a later one.
         if let Some((head, question)) = line.split_once("ASK ") {
+            let (number, question) = question.split_once(' ').unwrap_or((question, ""));
             let answer = answer(question, control.as_deref_mut(), vm, &mut boots, left);
-            console.line(&format!("REPLY {answer}"));
+            console.line(&format!("REPLY {number} {answer}"));
             begun.push_str(head);
         } else {
             report.take(&(std::mem::take(&mut begun) + &line));

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const HOST_RESERVE_MIB: u64 = 192;
 /// How long QEMU gets to open its channels.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// What Bullpen prints when its console is there.
+const BANNER: &str = "Ctrl-] switches between guest and Bullpen console";
 /// How long most things may take: far more than they need, for a machine that is busy with something else.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -108,12 +110,14 @@ impl Machine {
         let bundle_mib = std::fs::metadata(&bundle).map_or(0, |data| data.len() >> 20);
         let needed = manifest.memory_mib() + bundle_mib + HOST_RESERVE_MIB;
         let memory = self.memory_mib.max(needed.next_multiple_of(256));
-        self.memory_mib(memory).option("virtualization=on").start(
+        let mut running = self.memory_mib(memory).option("virtualization=on").start(
             &artefacts::hypervisor(),
             Some(&bundle),
             None,
             true,
-        )
+        );
+        running.console.expect(BANNER, PATIENCE);
+        running
     }
 
     /// Starts an image on the bare machine, without Bullpen.
@@ -170,8 +174,9 @@ impl Machine {
         let control = control.map(|listener| accept(&listener, &mut child, &errors));
         Running {
             console: Console::new(console, directory.join("console.log")),
-            control: control
-                .map(|stream| Control::new(Console::new(stream, directory.join("control.log")))),
+            control: control.map(|stream| {
+                Control::of_a_booting_machine(Console::new(stream, directory.join("control.log")))
+            }),
             process: child,
             _sockets: sockets,
             _slot: slot,

@@ -9,8 +9,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use guest_rt::probe::{self, Width};
 use guest_rt::suite::{self, Outcome, Reason, Stop};
 use guest_rt::{
-    ask, check, check_eq, cpu, exception, gic, guest, ignore, machine, mmio, println, psci, tests,
-    timer,
+    ask, check, check_eq, cpu, exception, gic, guest, ignore, machine, mmio, psci, tests, timer,
 };
 
 guest!(main);
@@ -239,28 +238,24 @@ fn turn_off(uid: u64) -> Outcome {
 }
 
 /// Asks the harness for a command without waiting for its reply.
-fn request(command: core::fmt::Arguments<'_>) {
+fn request(command: core::fmt::Arguments<'_>) -> ask::Ticket {
     gic::reset_counts();
     exception::unmask();
-    println!("ASK control {command}");
+    ask::send(format_args!("control {command}"))
 }
 
 /// Asks the operator for this many vCPUs, without waiting for the reply.
-fn resize(vcpus: u64) {
-    request(format_args!("vcpu set @ {vcpus} --timeout 15"));
+fn resize(vcpus: u64) -> ask::Ticket {
+    request(format_args!("vcpu set @ {vcpus} --timeout 15"))
 }
 
 /// Waits for what the operator is told when the resize has ended.
-fn reply() -> Result<ask::Reply, Stop> {
-    ask::await_reply(PATIENCE_MS * timer::frequency() / 1000).ok_or_else(|| {
+fn reply(ticket: ask::Ticket) -> Result<ask::Reply, Stop> {
+    ask::await_reply(ticket, PATIENCE_MS * timer::frequency() / 1000).ok_or_else(|| {
         Stop::Failed(Reason::new(format_args!(
             "no reply to the operator: a resize without an end"
         )))
     })
-}
-
-fn asked() -> bool {
-    ask::available()
 }
 
 /// Waits for the interrupt and takes the next event.
@@ -317,42 +312,50 @@ fn serve_ejects(count: u64) -> Outcome {
     Ok(())
 }
 
-/// Gives back everything above the boot set, however the test ended.
+/// Gives everything above the boot set back, whatever is under way; tests begin and end with it.
 fn clean_up() -> Outcome {
-    request(format_args!("vcpu set @ {} --timeout 15", boot()));
-    let mut reply = None;
-    for _ in 0..max() * 4 {
-        reply = ask::await_reply(timer::frequency() / 4);
-        if reply.is_some() {
-            break;
+    for _ in 0..5 {
+        let asked = request(format_args!("vcpu set @ {} --timeout 15", boot()));
+        let deadline = timer::now() + PATIENCE_MS * timer::frequency() / 1000;
+        let mut replied = false;
+        while timer::now() < deadline && !(replied && as_at_boot().is_ok()) {
+            replied |= ask::await_reply(asked, timer::frequency() / 20).is_some();
+            give_back_what_is_asked()?;
         }
-        loop {
-            let event = mmio::read32(EVENT);
-            if event & VALID == 0 {
-                break;
-            }
-            let uid = u64::from(event & 0xffff);
-            if event >> 16 & 0xff == ASKED_BACK {
-                turn_off(uid)?;
-                eject(uid);
-                report(uid, ASKED_BACK, 0);
-            }
+        if replied && as_at_boot().is_ok() {
+            return Ok(());
         }
     }
-    check!(
-        reply.is_some(),
-        "no reply to the operator while cleaning up"
-    );
     as_at_boot()
+}
+
+/// Serves the events that are there, giving back every vCPU that is asked back.
+fn give_back_what_is_asked() -> Outcome {
+    for _ in 0..2 * max() {
+        let event = mmio::read32(EVENT);
+        if event & VALID == 0 {
+            return Ok(());
+        }
+        let uid = u64::from(event & 0xffff);
+        if event >> 16 & 0xff == ASKED_BACK {
+            turn_off(uid)?;
+            eject(uid);
+            report(uid, ASKED_BACK, 0);
+        }
+    }
+    Ok(())
 }
 
 macro_rules! needs_a_harness {
     () => {
-        if !asked() {
+        if !ask::available() {
             ignore!("no harness answers");
         }
         if boot() + 1 >= max() || boot() + 1 > 4 {
             ignore!("too few vCPUs in reserve");
+        }
+        if as_at_boot().is_err() {
+            clean_up()?;
         }
     };
 }
@@ -360,20 +363,20 @@ macro_rules! needs_a_harness {
 fn add_and_take_back() -> Outcome {
     needs_a_harness!();
     for _ in 0..machine().number("cycles").unwrap_or(3) {
-        resize(boot() + 1);
+        let asked = resize(boot() + 1);
         serve_adds(1)?;
         check!(gic::count(INTID) >= 1, "an event without an interrupt");
-        expect_one(boot() + 1)?;
-        resize(boot());
+        expect_done(asked, boot() + 1)?;
+        let asked = resize(boot());
         serve_ejects(1)?;
-        expect_one(boot())?;
+        expect_done(asked, boot())?;
     }
     as_at_boot()
 }
 
 /// Expects that the operator is told "done", with this many vCPUs.
-fn expect_one(reached: u64) -> Outcome {
-    let reply = reply()?;
+fn expect_done(asked: ask::Ticket, reached: u64) -> Outcome {
+    let reply = reply(asked)?;
     let mut words = reply.text().split(' ');
     let (outcome, number) = (
         words.next(),
@@ -393,24 +396,24 @@ fn add_all_and_take_all_back() -> Outcome {
         ignore!("made for 8 possible vCPUs");
     }
     for _ in 0..machine().number("cycles").unwrap_or(3) {
-        resize(max());
+        let asked = resize(max());
         serve_adds(max() - boot())?;
-        expect_one(max())?;
+        expect_done(asked, max())?;
         check_eq!(
             u64::from(RUNNING.load(Ordering::Acquire)),
             max() - boot(),
             "vCPUs that run"
         );
-        resize(boot());
+        let asked = resize(boot());
         serve_ejects(max() - boot())?;
-        expect_one(boot())?;
+        expect_done(asked, boot())?;
     }
     as_at_boot()
 }
 
 fn interrupt_while_masked_is_kept() -> Outcome {
     needs_a_harness!();
-    resize(boot() + 1);
+    let asked = resize(boot() + 1);
     exception::mask();
     let came = timer::within_ms(PATIENCE_MS, || gic::read_bit(gic::ISPENDR, INTID));
     check!(came, "INTID 41 does not become pending");
@@ -421,15 +424,15 @@ fn interrupt_while_masked_is_kept() -> Outcome {
         gic::count(INTID)
     );
     serve_adds(1)?;
-    expect_one(boot() + 1)?;
+    expect_done(asked, boot() + 1)?;
     clean_up()
 }
 
 fn eject_while_on_is_not_accepted() -> Outcome {
     needs_a_harness!();
-    resize(boot() + 1);
+    let asked = resize(boot() + 1);
     serve_adds(1)?;
-    expect_one(boot() + 1)?;
+    expect_done(asked, boot() + 1)?;
     let uid = boot();
     for _ in 0..10 {
         eject(uid);
@@ -449,11 +452,11 @@ fn eject_while_on_is_not_accepted() -> Outcome {
 
 fn add_is_refused() -> Outcome {
     needs_a_harness!();
-    resize(boot() + 1);
+    let asked = resize(boot() + 1);
     let (code, uid) = next_event()?;
     check_eq!(code, ADDED, "CODE");
     report(uid, ADDED, 0x81);
-    let reply = reply()?;
+    let reply = reply(asked)?;
     check!(
         reply.text().starts_with("refused"),
         "the operator reads \"{}\"",
@@ -464,15 +467,15 @@ fn add_is_refused() -> Outcome {
 
 fn take_back_is_refused() -> Outcome {
     needs_a_harness!();
-    resize(boot() + 1);
+    let asked = resize(boot() + 1);
     serve_adds(1)?;
-    expect_one(boot() + 1)?;
-    resize(boot());
+    expect_done(asked, boot() + 1)?;
+    let asked = resize(boot());
     let (code, uid) = next_event()?;
     check_eq!(code, ASKED_BACK, "CODE");
     report(uid, ASKED_BACK, 0x84);
     report(uid, ASKED_BACK, 0x82);
-    let reply = reply()?;
+    let reply = reply(asked)?;
     check!(
         reply.text().starts_with("refused"),
         "the operator reads \"{}\"",
@@ -489,9 +492,9 @@ fn take_back_is_refused() -> Outcome {
 
 fn add_is_never_answered() -> Outcome {
     needs_a_harness!();
-    request(format_args!("vcpu set @ {} --timeout 1", boot() + 1));
+    let asked = request(format_args!("vcpu set @ {} --timeout 1", boot() + 1));
     let (_, uid) = next_event()?;
-    let reply = reply()?;
+    let reply = reply(asked)?;
     check!(
         reply.text().starts_with("timed-out"),
         "the operator reads \"{}\"",
@@ -515,11 +518,11 @@ fn add_is_never_answered() -> Outcome {
 
 fn acknowledged_but_never_on() -> Outcome {
     needs_a_harness!();
-    request(format_args!("vcpu set @ {} --timeout 1", boot() + 1));
+    let asked = request(format_args!("vcpu set @ {} --timeout 1", boot() + 1));
     let (_, uid) = next_event()?;
     // What Linux 6.1 and a guest with nr_cpus= say.
     report(uid, ADDED, 0);
-    let reply = reply()?;
+    let reply = reply(asked)?;
     check!(
         !reply.text().starts_with("done"),
         "the operator reads \"{}\"",
@@ -530,9 +533,9 @@ fn acknowledged_but_never_on() -> Outcome {
 
 fn ejection_by_the_guest_alone() -> Outcome {
     needs_a_harness!();
-    resize(boot() + 1);
+    let asked = resize(boot() + 1);
     serve_adds(1)?;
-    expect_one(boot() + 1)?;
+    expect_done(asked, boot() + 1)?;
     let uid = boot();
     turn_off(uid)?;
     eject(uid);
@@ -555,8 +558,8 @@ fn boot_cpus_are_not_taken() -> Outcome {
     if boot() < 2 {
         ignore!("one boot vCPU");
     }
-    resize(boot() - 1);
-    let reply = reply()?;
+    let asked = resize(boot() - 1);
+    let reply = reply(asked)?;
     check!(
         !reply.text().starts_with("done"),
         "the operator reads \"{}\"",
@@ -568,11 +571,11 @@ fn boot_cpus_are_not_taken() -> Outcome {
 
 fn add_then_remove_before_it_is_read() -> Outcome {
     needs_a_harness!();
-    request(format_args!("vcpu set @ {} --timeout 1", boot() + 1));
+    let asked = request(format_args!("vcpu set @ {} --timeout 1", boot() + 1));
     let came = timer::within_ms(PATIENCE_MS, || gic::count(INTID) > 0);
     check!(came, "no interrupt");
     // Nothing is read until the deadline has passed: only the newest request may be found then.
-    let reply = reply()?;
+    let reply = reply(asked)?;
     check!(
         !reply.text().starts_with("done"),
         "the operator reads \"{}\"",

@@ -228,6 +228,15 @@ const FEATURES: [Feature; 20] = [
 ];
 
 fn hidden_features_stay_hidden() -> Outcome {
+    // CPACR_EL1's own traps come first on a CPU that has SVE or SME: FPEN, ZEN and SMEN off.
+    let cpacr = mrs!("cpacr_el1");
+    msr!("cpacr_el1", cpacr | 3 << 16 | 3 << 20 | 3 << 24);
+    let outcome = hidden_registers();
+    msr!("cpacr_el1", cpacr);
+    outcome
+}
+
+fn hidden_registers() -> Outcome {
     for Feature {
         name,
         id,

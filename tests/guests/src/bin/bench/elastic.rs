@@ -82,7 +82,7 @@ fn round() -> Option<Round> {
 /// Has the vCPU added and turns it on at a stub that notes the count and turns itself off.
 fn add() -> Option<[u64; 4]> {
     MAILBOX.clear();
-    let (start, handler) = command(2);
+    let (asked, start, handler) = command(2);
     take_event(ADDED)?;
     report(ADDED, 0);
     timer::arm_virtual(timer::now() + ticks(PATIENCE_NS));
@@ -93,7 +93,7 @@ fn add() -> Option<[u64; 4]> {
         println!("BENCH-FAILED elastic: CPU_ON gave {answer}, and nothing ran");
         return None;
     };
-    if answer != psci::SUCCESS || !replied() || !cpu::wait_off(UID as usize) {
+    if answer != psci::SUCCESS || !replied(asked) || !cpu::wait_off(UID as usize) {
         println!("BENCH-FAILED elastic: CPU_ON gave {answer}");
         return None;
     }
@@ -106,7 +106,7 @@ fn take_back() -> Option<[u64; 4]> {
         return None;
     }
     let _ = paths::timer_waiting(timer::now() + ticks(PATIENCE_NS));
-    let (start, handler) = command(1);
+    let (asked, start, handler) = command(1);
     take_event(ASKED_BACK)?;
     report(ASKED_BACK, EJECTING);
     let off = paths::poll_until_off(sgi_value(UID, paths::rows_sgi()), UID);
@@ -115,16 +115,18 @@ fn take_back() -> Option<[u64; 4]> {
     mmio::write32(FRAMES + 16 * UID + 4, 1);
     let free = timer::now();
     report(ASKED_BACK, 0);
-    replied().then_some([handler - start, off - handler, free - before, free - start])
+    replied(asked).then_some([handler - start, off - handler, free - before, free - start])
 }
 
-/// Has the operator ask for this many vCPUs; returns the count before and in the GED's handler.
-fn command(vcpus: u32) -> (u64, u64) {
-    println!("ASK later control vcpu set @ {vcpus} --timeout 30");
+/// Has the operator ask for this many vCPUs; returns the question, and the count before and in the GED's handler.
+fn command(vcpus: u32) -> (ask::Ticket, u64, u64) {
+    let asked = ask::send(format_args!(
+        "later control vcpu set @ {vcpus} --timeout 30"
+    ));
     // The line has left the hypervisor too when this is over, and the answer has not come yet.
     let _ = paths::timer_waiting(timer::now() + ticks(PATIENCE_NS));
     let start = timer::now();
-    (start, paths::wait())
+    (asked, start, paths::wait())
 }
 
 /// Takes the event of which the GED tells.
@@ -143,8 +145,8 @@ fn report(source: u32, status: u32) {
 }
 
 /// Waits for what the operator is told in the end.
-fn replied() -> bool {
-    let reply = ask::await_reply(REPLY_S * timer::frequency());
+fn replied(asked: ask::Ticket) -> bool {
+    let reply = ask::await_reply(asked, REPLY_S * timer::frequency());
     let done = reply
         .as_ref()
         .is_some_and(|reply| reply.text().starts_with("done"));
