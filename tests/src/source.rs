@@ -110,7 +110,8 @@ pub fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         let after = line[at + word.len()..].chars().next();
-        !before.is_some_and(|c| identifier(c) && starts_with_identifier(word))
+        // A lifetime is no word: `&'static mut T` is not `static mut`.
+        !before.is_some_and(|c| (identifier(c) || c == '\'') && starts_with_identifier(word))
             && !after.is_some_and(|c| identifier(c) && ends_with_identifier(word))
     })
 }
@@ -301,6 +302,7 @@ mod tests {
         assert!(!has_word("#![forbid(unsafe_code)]", "unsafe"));
         assert!(has_word("core::arch::asm!(x)", "asm!"));
         assert!(!has_word("global_asm!(x)", "asm!"));
+        assert!(!has_word("x: &'static mut T", "static mut"));
     }
 
     #[test]
