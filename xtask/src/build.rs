@@ -90,6 +90,17 @@ pub(crate) fn guests() -> anyhow::Result<PathBuf> {
     Ok(directory)
 }
 
+/// Builds the TCG plugin for this machine's QEMU and returns its path.
+pub(crate) fn tcg_plugin() -> anyhow::Result<PathBuf> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(paths::root())
+        .args(["build", "--quiet", "--release", "--package", "tcg-plugin"])
+        .stdin(Stdio::null());
+    process::run(&mut command)?;
+    Ok(paths::target().join("release/libtcg_plugin.so"))
+}
+
 /// Clippy for the hypervisor's EL2 half and for the guests; `None` where the toolchain has no clippy for the target.
 pub(crate) fn clippy_commands() -> anyhow::Result<Option<[Command; 2]>> {
     let toolchain = toolchain::ensure()?;

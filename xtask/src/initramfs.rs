@@ -39,6 +39,8 @@ const LIBRARY_DIRECTORIES: [&str; 4] = [
     "lib",
     "usr/lib",
 ];
+const KVM_HOST_INIT: &str = include_str!("../assets/kvm-host-init");
+const VMM: &str = "bin/qemu-system-aarch64";
 const UDEVADM: &str = "bin/udevadm";
 const UDEVD: &str = "lib/systemd/systemd-udevd";
 
@@ -69,6 +71,31 @@ pub(crate) fn with_udev(busybox: &Path, udev: &Path) -> anyhow::Result<PathBuf> 
     }
     archive.link(UDEVD, "/bin/udevadm");
     write("initramfs-udev.cpio", archive)
+}
+
+/// Writes the initramfs of a KVM host that starts one guest, QEMU being its VMM; `words` are the guest's command line.
+pub(crate) fn kvm_host(
+    busybox: &Path,
+    vmm: &Path,
+    image: &Path,
+    words: &str,
+) -> anyhow::Result<PathBuf> {
+    let mut archive = Archive::default();
+    for directory in DIRECTORIES {
+        archive.directory(directory);
+    }
+    archive.directory("lib");
+    archive.directory("lib/aarch64-linux-gnu");
+    archive.device("dev/console", CONSOLE.0, CONSOLE.1);
+    archive.device("dev/null", NULL.0, NULL.1);
+    archive.file("init", 0o755, KVM_HOST_INIT.as_bytes());
+    archive.file("bin/busybox", 0o755, &fs::read(busybox)?);
+    archive.file("bench.img", 0o644, &fs::read(image)?);
+    archive.file("bench.words", 0o644, format!("{words}\n").as_bytes());
+    for (path, content) in programs_with_libraries(vmm, VMM)? {
+        archive.file(&path, 0o755, &content);
+    }
+    write("initramfs-kvm.cpio", archive)
 }
 
 fn write(name: &str, archive: Archive) -> anyhow::Result<PathBuf> {

@@ -7,9 +7,11 @@
 mod bars;
 mod baseline;
 mod guest;
+mod kvm;
 mod linux;
 mod peers;
 mod rows;
+mod split;
 mod xen;
 
 use crate::setup::{self, toolchain};
@@ -42,6 +44,9 @@ pub(crate) struct Options {
     /// Runs the same guest elsewhere too and prints the ratios: bare, xen, kvm
     #[arg(long, value_delimiter = ',', value_name = "PEERS")]
     against: Vec<peers::Peer>,
+    /// Also splits the rows by the TCG plugin: at EL2, in the guest, and what costs most on silicon
+    #[arg(long)]
+    split: bool,
     /// Makes what is measured the committed baseline
     #[arg(long)]
     bless: bool,
@@ -71,14 +76,24 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
             Ok(linux::measure(extent))
         })?);
     }
+    findings.extend(split::host_boot());
     findings.sort();
+    let parts = if options.split {
+        split::measure()?
+    } else {
+        Vec::new()
+    };
     let peers = peers::measure(&options.against, options.samples);
     if options.json {
         let mut value = findings.json();
         value["peers"] = peers::json(&peers);
+        value["split"] = split::json(&parts);
         println!("{value:#}");
     } else {
         print!("{}", findings.table());
+        if !parts.is_empty() {
+            print!("\n{}", split::table(&parts));
+        }
         if !peers.is_empty() {
             print!("\n{}", peers::table(&findings, &peers));
         }

@@ -1,7 +1,7 @@
 //! The same guest elsewhere: on the bare machine, under Xen, under KVM; and by how much Bullpen is ahead.
 
 use super::rows::{Findings, Row};
-use super::{guest, xen};
+use super::{guest, kvm, xen};
 use crate::say;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -43,7 +43,7 @@ pub(crate) fn measure(peers: &[Peer], samples: u32) -> Vec<Measured> {
             let findings = match peer {
                 Peer::Bare => found(guest::bare(samples)),
                 Peer::Xen => found(xen::measure(samples)),
-                Peer::Kvm => Err("this command cannot start it yet".to_owned()),
+                Peer::Kvm => found(kvm::measure(samples)),
             };
             Measured { peer, findings }
         })

@@ -47,6 +47,8 @@ const KERNEL_DIRECTORY: &str = "kernels";
 /// The suite with the newest Xen, and its package.
 const XEN_SUITE: &str = "sid";
 const XEN_PACKAGE: &str = "^xen-hypervisor-4\\.[0-9]*-arm64$";
+/// The VMM that the bench starts on KVM.
+const VMM_PACKAGE: &str = "qemu-system-arm";
 /// The suite that the initramfs is made of.
 const USERLAND_SUITE: &str = "bookworm";
 
@@ -110,6 +112,26 @@ pub(crate) fn xen() -> anyhow::Result<PathBuf> {
             .with_context(|| format!("{XEN_SUITE} has no package {XEN_PACKAGE}"))?;
         say::step(&format!("fetching {package}"), || {
             fetch_file(&archive, &package, "./boot/xen-*-arm64", destination)
+        })
+    })
+}
+
+/// The path of a directory that holds QEMU for an arm64 host with the libraries of its whole closure: KVM's VMM.
+pub(crate) fn vmm() -> anyhow::Result<PathBuf> {
+    cached("vmm", |destination| {
+        let archive = Archive::open(USERLAND_SUITE)?;
+        say::step("fetching QEMU for arm64 and its libraries", || {
+            let packages: Vec<String> = archive
+                .closure(VMM_PACKAGE)?
+                .into_iter()
+                .filter(|name| {
+                    name == VMM_PACKAGE || name.starts_with("lib") || name.starts_with("zlib")
+                })
+                .collect();
+            for package in archive.download(&packages)? {
+                archive::unpack(&package, "./*", destination)?;
+            }
+            Ok(())
         })
     })
 }

@@ -32,10 +32,12 @@ fn main() {
         machine().conduit(),
         machine().word("shared")
     );
-    let (count, failed) = if machine().word("elastic") {
-        elastic::run(rows::samples())
-    } else {
-        (rows::count(), rows::run_all())
-    };
+    let (count, failed) = rows::with_samples(|samples| {
+        if machine().word("elastic") {
+            elastic::run(samples)
+        } else {
+            (rows::count(), rows::run_all(samples))
+        }
+    });
     println!("DONE {} passed, {failed} failed, 0 ignored", count - failed);
 }
