@@ -20,6 +20,8 @@ pub struct Report {
     pub done: Option<(usize, usize, usize)>,
     /// Lines with numbers: the words after `BENCH`.
     pub bench: Vec<Vec<String>>,
+    /// How often each value of a row occurred: the words after `BENCH-HISTOGRAM`.
+    pub histograms: Vec<Vec<String>>,
     /// Rows that gave no number, and why: `BENCH-FAILED row: why`.
     pub bench_failed: Vec<(String, String)>,
     /// A panic of the guest.
@@ -35,6 +37,9 @@ impl Report {
             self.take_test(rest);
         } else if let Some(rest) = line.strip_prefix("BENCH ") {
             self.bench
+                .push(rest.split_whitespace().map(str::to_owned).collect());
+        } else if let Some(rest) = line.strip_prefix("BENCH-HISTOGRAM ") {
+            self.histograms
                 .push(rest.split_whitespace().map(str::to_owned).collect());
         } else if let Some(rest) = line.strip_prefix("BENCH-FAILED ") {
             let (row, why) = rest.split_once(": ").unwrap_or((rest, ""));

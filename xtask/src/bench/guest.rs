@@ -99,6 +99,14 @@ pub(crate) fn findings(report: Report) -> Findings {
             None => found.failures.push((words.join(" "), "not a row".into())),
         }
     }
+    for words in &report.histograms {
+        let [name, pairs @ ..] = words.as_slice() else {
+            continue;
+        };
+        if let Some(row) = found.rows.iter_mut().find(|row| row.name == *name) {
+            row.set_histogram(pairs);
+        }
+    }
     found.failures.extend(report.bench_failed);
     if let Some(panic) = report.panic {
         found.failures.push(("bench".into(), panic));

@@ -7,10 +7,12 @@
 mod bars;
 mod baseline;
 mod guest;
+mod html;
 mod kvm;
 mod linux;
 mod peers;
 mod rows;
+mod scale;
 mod split;
 mod xen;
 
@@ -21,6 +23,7 @@ use baseline::Baseline;
 use rows::Findings;
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Samples a row in the gate: under `-icount` they hardly differ.
@@ -47,6 +50,15 @@ pub(crate) struct Options {
     /// Also splits the rows by the TCG plugin: at EL2, in the guest, and what costs most on silicon
     #[arg(long)]
     split: bool,
+    /// Writes a page with bars against the peers and histograms
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Writes only the bars, as SVG
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Shows only how costs grow with the number and size of things
+    #[arg(long)]
+    scale: bool,
     /// Makes what is measured the committed baseline
     #[arg(long)]
     bless: bool,
@@ -57,6 +69,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let compiler = toolchain::ensure()?.compiler_version()?;
     setup::qemu::ensure()?;
     ::tests::artefacts::provide(system::environment()?);
+    if options.scale {
+        print!("{}", scale::table());
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut findings = say::step("the bench guest under Bullpen", || {
         Ok(guest::measure(options.samples))
     })?;
@@ -84,6 +100,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         Vec::new()
     };
     let peers = peers::measure(&options.against, options.samples);
+    if let Some(path) = &options.html {
+        html::write(path, &findings, &peers)?;
+    }
+    if let Some(path) = &options.svg {
+        std::fs::write(path, html::picture(&findings, &peers)?)?;
+    }
     if options.json {
         let mut value = findings.json();
         value["peers"] = peers::json(&peers);

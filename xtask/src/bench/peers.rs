@@ -98,7 +98,13 @@ fn cell(ours: &Row, theirs: &Row) -> String {
 }
 
 impl Measured {
-    fn row(&self, name: &str) -> Option<&Row> {
+    /// The peer's name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.peer.name()
+    }
+
+    /// A row of the peer's, if it gave that one.
+    pub(crate) fn row(&self, name: &str) -> Option<&Row> {
         self.findings.as_ref().ok()?.row(name)
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct Row {
     pub(crate) p99: u64,
     pub(crate) max: u64,
     pub(crate) samples: u64,
+    /// How often each value occurred, where that was told.
+    pub(crate) histogram: Vec<(u64, u64)>,
 }
 
 /// What is said of a row.
@@ -50,6 +52,7 @@ impl Row {
             p99: value,
             max: value,
             samples: 1,
+            histogram: Vec::new(),
         }
     }
 
@@ -64,6 +67,7 @@ impl Row {
             p99: at(99)?,
             max: *samples.last()?,
             samples: samples.len() as u64,
+            histogram: Vec::new(),
         })
     }
 
@@ -83,7 +87,17 @@ impl Row {
             p99,
             max,
             samples,
+            histogram: Vec::new(),
         })
+    }
+
+    /// Takes in the words after `BENCH-HISTOGRAM row`: value:count.
+    pub(crate) fn set_histogram(&mut self, words: &[String]) {
+        let pair = |word: &String| {
+            let (value, count) = word.split_once(':')?;
+            Some((value.parse().ok()?, count.parse().ok()?))
+        };
+        self.histogram = words.iter().filter_map(pair).collect();
     }
 
     /// Judges the row by its bar.

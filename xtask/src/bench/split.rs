@@ -70,7 +70,7 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Split>> {
 }
 
 /// Where the plugin will write, and its argument to QEMU.
-fn plugin(name: &str) -> anyhow::Result<(PathBuf, String)> {
+pub(crate) fn plugin(name: &str) -> anyhow::Result<(PathBuf, String)> {
     let library = build::tcg_plugin()?;
     let output = artefacts::log_directory(name).join("plugin.txt");
     drop(std::fs::remove_file(&output));
@@ -81,7 +81,8 @@ fn argument(library: &Path, output: &Path) -> String {
     format!("{},out={}", library.display(), output.display())
 }
 
-fn boot(text: &str) -> Option<u64> {
+/// Reads how many instructions ran at EL2 before the first one of a guest.
+pub(crate) fn boot(text: &str) -> Option<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix("boot "))
         .and_then(|number| number.parse().ok())

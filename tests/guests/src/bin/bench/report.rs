@@ -1,6 +1,6 @@
 //! Samples and what is said of them.
 
-use guest_rt::{println, timer};
+use guest_rt::{print, println, timer};
 
 /// Most samples of a row.
 pub const SAMPLES_MAX: usize = 4096;
@@ -56,6 +56,13 @@ impl Samples {
             max - min,
             values.len()
         );
+        print!("BENCH-HISTOGRAM {row}{suffix}");
+        for group in values.chunk_by(|one, next| one == next) {
+            if let Some(value) = group.first() {
+                print!(" {value}:{}", group.len());
+            }
+        }
+        println!();
         true
     }
 }
