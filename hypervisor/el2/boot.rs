@@ -332,7 +332,7 @@ fn read_bundle(host: &'static HostDescription) -> (vmm::config::Options, Vec<Des
 }
 
 /// Reads the CPU's feature registers, as `vmm::features` indexes them.
-fn host_id_registers() -> [u64; 64] {
+pub(crate) fn host_id_registers() -> [u64; 64] {
     let mut ids = [0; 64];
     macro_rules! read {
         ($($index:literal $name:literal),*) => { $(ids[$index] = read_register!($name);)* };

@@ -30,6 +30,7 @@ mod mmio;
 mod mmu;
 mod panic;
 mod percpu;
+mod pmu;
 mod run;
 mod seeds;
 mod smc;

@@ -16,6 +16,7 @@ use vmm::ids::PcpuId;
 use vmm::sched::{RunQueue, Slot};
 use vmm::stats::ExitReason;
 use vmm::vm::kicks::MAX_PCPUS;
+use vmm::vm::pmu::PmuRegisters;
 use vmm::vm::vcpu::request;
 use vmm::vm::{Cause, Kicks, Phase, VcpuContext};
 
@@ -372,6 +373,11 @@ impl Runner {
             Next::Inject(exception) => world::inject_exception(context, exception),
             Next::Block => self.block(slot),
             Next::UseFp => self.use_fp(slot),
+            Next::UsePmu => {
+                context.pmu = PmuRegisters::RESET;
+                context.pmu_used = true;
+                world::open_pmu(vm, context);
+            }
             Next::LoadDebug => {
                 write_register!("mdscr_el1", context.system.mdscr_el1);
                 context.frame.pc = context.frame.pc.wrapping_add(4);

@@ -5,14 +5,14 @@ use alloc::boxed::Box;
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
-use vmm::features::hcr;
+use vmm::features::{self, hcr};
 use vmm::host::{EnableMethod, HostCpu};
 use vmm::ids::PcpuId;
 
 use crate::mmu::{self, PAGE, Use};
 use crate::percpu::{self, Percpu};
 use crate::sysreg::{dsb_sy, read_register, write_register};
-use crate::{cache, gic, memory, run, smc, timer, vectors};
+use crate::{cache, gic, memory, pmu, run, smc, timer, vectors};
 
 /// Bytes of a CPU's stack.
 const STACK_BYTES: u64 = 16 * 1024;
@@ -136,6 +136,9 @@ pub(crate) fn prepare(id: PcpuId) -> &'static Percpu {
     write_register!("hcr_el2", hcr::RW | hcr::IMO | hcr::FMO | hcr::AMO);
     write_register!("hstr_el2", 0);
     write_register!("vpidr_el2", read_register!("midr_el1"));
+    if features::has_pmu(&crate::boot::host_id_registers()) {
+        pmu::stop();
+    }
     timer::start();
     let count = gic::count();
     gic::enable_interface();

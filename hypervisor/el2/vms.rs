@@ -33,8 +33,10 @@ pub(crate) use events::{vcpu_started, vcpu_stopped};
 pub(crate) use hotplug::{carry_out, hotplug_write, listening, strict, vendor_call};
 pub(crate) use lifecycle::{all_left, pause, resume, start, system_fail, system_off, system_reset};
 
-/// Guest-physical address bits offered where the host has as many.
-const IPA_BITS: u32 = 40;
+/// Most guest-physical address bits offered: as many as the host has, so that guests may read its PARange, but no 52-bit ones.
+const MAX_IPA_BITS: u32 = 48;
+/// Physical address bits by ID_AA64MMFR0_EL1.PARange (Arm ARM D19.2.64).
+const PA_BITS: [u32; 6] = [32, 36, 40, 42, 44, MAX_IPA_BITS];
 
 /// A VM with what only its starts and stops need.
 pub(crate) struct Slate {
@@ -81,21 +83,16 @@ pub(crate) struct HostLimits {
 
 /// Finds out how many address bits and VMIDs there are.
 pub(crate) fn measure_host(pa_range: u64, vmid_16: bool) -> Result<(), stage2::Error> {
-    let bits = [32, 36, 40, 42, 44, 48, 48]
-        .get(pa_range as usize)
+    let pa_code = pa_range.min(PA_BITS.len() as u64 - 1);
+    let ipa_bits = PA_BITS
+        .get(pa_code as usize)
         .copied()
-        .unwrap_or(48);
-    let ipa_bits = IPA_BITS.min(bits);
-    let space = AddressSpace::new(ipa_bits, pa_range.min(5) as u8)?;
+        .unwrap_or(MAX_IPA_BITS);
+    let space = AddressSpace::new(ipa_bits, pa_code as u8)?;
     let width = if vmid_16 {
         VmidWidth::Bits16
     } else {
         VmidWidth::Bits8
-    };
-    let pa_code = match ipa_bits {
-        ..36 => 0,
-        36..40 => 1,
-        _ => 2,
     };
     HOST.call_once(|| HostLimits {
         space,

@@ -1,8 +1,12 @@
 //! The one feature policy: what a guest's CPU shows, and what EL2 traps so that what is hidden is hidden everywhere.
 //!
 //! Works from the host's ID registers by an allow list: a field nobody thought about reads as "not there". Offered today:
-//! the v8 base, FP/SIMD, pointer authentication, and features that need nothing of EL2. Hidden: SVE, SME, MTE, PMU, trace, RAS,
-//! nested virtualization and whatever brings state that a world switch would have to carry.
+//! the v8 base, FP/SIMD, pointer authentication, the PMU (switched only for vCPUs that use it, see [`crate::vm::pmu`]), and
+//! features that need nothing of EL2. Hidden: SVE, SME, MTE, trace, RAS, nested virtualization and whatever else brings state
+//! that a world switch would have to carry.
+//!
+//! Where nothing is hidden (v8.0 CPUs) the guest reads the hardware's registers without a trap: a CPU that comes online reads
+//! well over a hundred. So what hides nothing is shown as it is, see [`guest_id_registers`].
 
 /// How many ID registers there are: op0 3, op1 0, CRn 0, CRm 0-7, op2 0-7 (Arm ARM D19.1).
 pub const ID_REGISTERS: usize = 64;
@@ -22,6 +26,8 @@ const ISAR2: usize = id_index(6, 2);
 const MMFR0: usize = id_index(7, 0);
 const MMFR1: usize = id_index(7, 1);
 const MMFR2: usize = id_index(7, 2);
+/// ID_DFR0_EL1: what AArch32 software at EL0 would see of debug.
+const AARCH32_DFR0: usize = id_index(1, 2);
 
 /// HCR_EL2 bits (Arm ARM D19.2.48).
 pub mod hcr {
@@ -43,7 +49,7 @@ pub mod hcr {
     pub const BSU_INNER: u64 = 1 << 10;
     /// Trap WFI.
     pub const TWI: u64 = 1 << 13;
-    /// Trap ID group 1: implementation-defined identification.
+    /// Trap ID group 1: SMIDR_EL1, and with it REVIDR_EL1 and AIDR_EL1, which belong to the MIDR_EL1 that guests see.
     pub const TID1: u64 = 1 << 16;
     /// Trap ID group 3: the feature registers.
     pub const TID3: u64 = 1 << 18;
@@ -86,7 +92,23 @@ mod mdcr {
     pub(super) const TDOSA: u64 = 1 << 10;
     pub(super) const TDRA: u64 = 1 << 11;
     pub(super) const TPMS: u64 = 1 << 14;
+    /// No counting of events at EL2 (FEAT_PMUv3p1).
+    pub(super) const HPMD: u64 = 1 << 17;
     pub(super) const TTRF: u64 = 1 << 19;
+    /// No counting of cycles at EL2 (FEAT_PMUv3p5).
+    pub(super) const HCCD: u64 = 1 << 23;
+}
+
+/// ID_AA64DFR0_EL1.PMUVer (Arm ARM D19.2.59).
+mod pmu_version {
+    /// PMUv3 of Armv8.0.
+    pub(super) const V3: u64 = 1;
+    /// PMUv3 of Armv8.1: 16-bit event numbers, MDCR_EL2.HPMD.
+    pub(super) const V3P1: u64 = 4;
+    /// PMUv3 of Armv8.5: 64-bit event counters, MDCR_EL2.HCCD. Later ones have more state than the world switch knows.
+    pub(super) const V3P5: u64 = 6;
+    /// Not the architecture's.
+    pub(super) const IMPLEMENTATION_DEFINED: u64 = 0xf;
 }
 
 /// What a guest sees of the CPU and what EL2 holds back.
@@ -100,8 +122,10 @@ pub struct FeaturePolicy {
     pub cptr: u64,
     /// CPTR_EL2 while somebody else's values are in the FP unit.
     pub cptr_fp_trapped: u64,
-    /// MDCR_EL2 while the guest runs.
+    /// MDCR_EL2 while a vCPU runs that does not use the PMU.
     pub mdcr: u64,
+    /// MDCR_EL2, but for HPMN, while a vCPU runs that uses the PMU; `None` where the PMU is hidden.
+    pub mdcr_pmu: Option<u64>,
     /// Whether pointer-authentication keys are part of the world switch.
     pub pointer_authentication: bool,
 }
@@ -135,7 +159,6 @@ impl FeaturePolicy {
             | hcr::AMO
             | hcr::FB
             | hcr::BSU_INNER
-            | hcr::TID1
             | hcr::TSC
             | hcr::TIDCP
             | hcr::TACR
@@ -143,6 +166,9 @@ impl FeaturePolicy {
             | hcr::RW;
         if id != *host {
             hcr |= hcr::TID3;
+        }
+        if field(host[PFR1], 24) != 0 {
+            hcr |= hcr::TID1;
         }
         if field(host[MMFR1], 16) != 0 {
             hcr |= hcr::TLOR;
@@ -159,14 +185,15 @@ impl FeaturePolicy {
             cptr |= cptr::TAM;
         }
         let mut mdcr = mdcr::TDA | mdcr::TDOSA | mdcr::TDRA;
-        if !matches!(field(host[DFR0], 8), 0 | 0xf) {
-            mdcr |= mdcr::TPM | mdcr::TPMCR;
-        }
         if field(host[DFR0], 32) != 0 {
             mdcr |= mdcr::TPMS;
         }
         if field(host[DFR0], 40) != 0 {
             mdcr |= mdcr::TTRF;
+        }
+        let mdcr_pmu = mdcr | pmu_bounds(field(host[DFR0], 8));
+        if has_pmu(host) {
+            mdcr |= mdcr::TPM | mdcr::TPMCR;
         }
         Self {
             id,
@@ -174,23 +201,63 @@ impl FeaturePolicy {
             cptr,
             cptr_fp_trapped: cptr | cptr::TFP,
             mdcr,
+            mdcr_pmu: offers_pmu(host).then_some(mdcr_pmu),
             pointer_authentication,
         }
     }
 }
 
+/// Returns whether a CPU has the architecture's PMU, from its ID registers.
+#[must_use]
+pub const fn has_pmu(host: &[u64; ID_REGISTERS]) -> bool {
+    let version = field(host[DFR0], 8);
+    version != 0 && version != pmu_version::IMPLEMENTATION_DEFINED
+}
+
+/// Returns whether a CPU's PMU is one whose whole state the world switch knows.
+const fn offers_pmu(host: &[u64; ID_REGISTERS]) -> bool {
+    let version = field(host[DFR0], 8);
+    pmu_version::V3 <= version && version <= pmu_version::V3P5
+}
+
+/// Returns what keeps a PMU of this version from counting at EL2 whatever its filters say.
+const fn pmu_bounds(version: u64) -> u64 {
+    let events = if version >= pmu_version::V3P1 {
+        mdcr::HPMD
+    } else {
+        0
+    };
+    let cycles = if version >= pmu_version::V3P5 {
+        mdcr::HCCD
+    } else {
+        0
+    };
+    events | cycles
+}
+
 /// Filters the host's ID registers; fields are named by their lowest bit (Arm ARM D19.2.61 to D19.2.77).
+///
+/// Some fields say what software at EL1 cannot use whether it sees them or not, and are shown as they are: AArch32 at EL1
+/// (PFR0; HCR_EL2.RW decides), EL2 and EL3 (PFR0), a separate secure memory (MMFR0.SNSMem), how many breakpoints there are
+/// (DFR0; those of a guest never fire) and the double lock (DFR0; it holds nothing while the CPU has power).
 fn guest_id_registers(host: &[u64; ID_REGISTERS], pa_range: u64) -> [u64; ID_REGISTERS] {
     let mut id = [0; ID_REGISTERS];
-    // The AArch32 view (CRm 1-3) is for EL0 only and holds nothing that EL2 would have to switch.
+    // The AArch32 view (CRm 1-3) is for EL0 only and holds nothing that EL2 would have to switch, but for the PMU.
     id[8..32].copy_from_slice(&host[8..32]);
+    if !offers_pmu(host) {
+        id[AARCH32_DFR0] = with(id[AARCH32_DFR0], 24, 0);
+    }
     let pfr0 = host[PFR0];
-    // EL0, FP, AdvSIMD, DIT, CSV3; AArch64 only at EL1; GIC system registers; CSV2 without its context register.
-    id[PFR0] = keep(pfr0, &[0, 16, 20, 48, 60]) | 1 << 4 | 1 << 24 | field(pfr0, 56).min(1) << 56;
+    // EL0 to EL3, FP, AdvSIMD, DIT, CSV3; GIC system registers; CSV2 without its context register.
+    id[PFR0] = keep(pfr0, &[0, 4, 8, 12, 16, 20, 48, 60]) | 1 << 24 | field(pfr0, 56).min(1) << 56;
     // BTI, SSBS.
     id[PFR1] = keep(host[PFR1], &[0, 4]);
-    // Armv8 debug with two breakpoints and two watchpoints that never fire, no PMU, no trace, no double lock.
-    id[DFR0] = 6 | 1 << 12 | 1 << 20 | 0xf << 36;
+    id[DFR0] = guest_debug_features(host[DFR0])
+        | if offers_pmu(host) {
+            keep(host[DFR0], &[8])
+        } else {
+            0
+        };
     // All but TME.
     id[ISAR0] = with(host[ISAR0], 24, 0);
     // All but LS64.
@@ -198,9 +265,9 @@ fn guest_id_registers(host: &[u64; ID_REGISTERS], pa_range: u64) -> [u64; ID_REG
     // RPRES, GPA3, APA3, BC, PAC_frac, CLRBHB.
     id[ISAR2] = keep(host[ISAR2], &[4, 8, 12, 20, 24, 28]);
     let mmfr0 = host[MMFR0];
-    // PARange as the VM has it; ASIDs, endianness, granules without 52-bit addresses, ExS.
+    // PARange as the VM has it; ASIDs, endianness, SNSMem, granules without 52-bit addresses, ExS.
     id[MMFR0] = field(mmfr0, 0).min(pa_range)
-        | keep(mmfr0, &[4, 8, 16, 24, 44])
+        | keep(mmfr0, &[4, 8, 12, 16, 24, 44])
         | field(mmfr0, 20).min(1) << 20
         | if field(mmfr0, 28) == 1 {
             0
@@ -211,7 +278,34 @@ fn guest_id_registers(host: &[u64; ID_REGISTERS], pa_range: u64) -> [u64; ID_REG
     id[MMFR1] = keep(host[MMFR1], &[0, 12, 20, 36, 48]);
     // CnP, UAO, LSM, CCIDX, ST, AT, IDS, TTL, BBM, E0PD.
     id[MMFR2] = keep(host[MMFR2], &[0, 4, 8, 20, 28, 32, 36, 48, 52, 60]);
+    if id != *host {
+        // Reading it traps anyhow: as few breakpoints as there can be, since Linux writes two registers for each of them on
+        // each CPU that comes online.
+        id[DFR0] = id[DFR0] & !debug::COUNTS | debug::TWO_EACH;
+    }
     id
+}
+
+/// Fields of ID_AA64DFR0_EL1 (Arm ARM D19.2.59).
+mod debug {
+    /// Armv8.0's debug architecture.
+    pub(super) const VERSION_8_0: u64 = 6;
+    /// BRPs, WRPs and CTX_CMPs.
+    pub(super) const COUNTS: u64 = 0xf << 12 | 0xf << 20 | 0xf << 28;
+    /// Two breakpoints, two watchpoints, one of the former aware of the context.
+    pub(super) const TWO_EACH: u64 = 1 << 12 | 1 << 20;
+    /// No double lock.
+    pub(super) const DOUBLE_LOCK_NONE: u64 = 0xf << 36;
+}
+
+/// Returns Armv8.0's debug architecture as this host has it, or where it has a later one, without what that added.
+fn guest_debug_features(host: u64) -> u64 {
+    let counts = host & debug::COUNTS;
+    if field(host, 0) <= debug::VERSION_8_0 {
+        field(host, 0) | counts | keep(host, &[36])
+    } else {
+        debug::VERSION_8_0 | counts | debug::DOUBLE_LOCK_NONE
+    }
 }
 
 #[cfg(test)]
@@ -230,8 +324,6 @@ mod tests {
         assert_ne!(policy.cptr & cptr::TZ, 0);
         assert_eq!(field(policy.id[PFR1], 24), 0, "SME");
         assert_ne!(policy.cptr & cptr::TSM, 0);
-        assert_eq!(field(policy.id[DFR0], 8), 0, "PMU");
-        assert_ne!(policy.mdcr & mdcr::TPM, 0);
         assert_eq!(field(policy.id[PFR0], 28), 0, "RAS");
         assert_ne!(policy.hcr & hcr::TERR, 0);
         assert_eq!(field(policy.id[MMFR1], 16), 0, "LOR");
@@ -275,5 +367,85 @@ mod tests {
         ] {
             assert_eq!(policy.id[id_index(crm, op2)], 0, "CRm {crm} op2 {op2}");
         }
+    }
+
+    /// What QEMU 10's CPUs show at EL2 of `virt,virtualization=on,gic-version=3`: PFR0, DFR0, ISAR0, MMFR0.
+    const V8_0: [(&str, [u64; 4]); 3] = [
+        (
+            "cortex-a53",
+            [0x0100_0222, 0x1030_5106, 0x0001_1120, 0x1122],
+        ),
+        (
+            "cortex-a57",
+            [0x0100_0222, 0x1030_5106, 0x0001_1120, 0x1124],
+        ),
+        (
+            "cortex-a72",
+            [0x0100_0222, 0x1030_5106, 0x0001_1120, 0x1124],
+        ),
+    ];
+
+    fn cpu([pfr0, dfr0, isar0, mmfr0]: [u64; 4]) -> [u64; ID_REGISTERS] {
+        let mut ids = [0; ID_REGISTERS];
+        (ids[PFR0], ids[DFR0], ids[ISAR0], ids[MMFR0]) = (pfr0, dfr0, isar0, mmfr0);
+        ids
+    }
+
+    #[test]
+    fn the_guest_reads_the_registers_of_an_armv8_0_cpu_without_a_trap() {
+        for (name, registers) in V8_0 {
+            let host = cpu(registers);
+            let policy = FeaturePolicy::new(&host, field(host[MMFR0], 0));
+            assert_eq!(policy.id, host, "{name}");
+            assert_eq!(policy.hcr & (hcr::TID3 | hcr::TID1), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_hidden_feature_traps_all_reads_and_takes_breakpoints_away() {
+        for (register, low) in [(PFR0, 28), (PFR0, 32), (MMFR1, 8), (MMFR1, 16), (DFR0, 32)] {
+            let mut host = cpu(V8_0[1].1);
+            host[register] |= 1 << low;
+            let policy = FeaturePolicy::new(&host, 4);
+            assert_ne!(policy.hcr & hcr::TID3, 0, "{register} {low}");
+            assert_eq!(field(policy.id[register], low), 0, "{register} {low}");
+            assert_eq!(policy.id[DFR0], 0x0010_1106, "{register} {low}");
+        }
+    }
+
+    #[test]
+    fn a_pmu_is_offered_if_the_world_switch_knows_its_state_and_trapped_until_it_is_used() {
+        let traps = mdcr::TPM | mdcr::TPMCR;
+        // PMUVer; whether there is one, whether it is offered, and what keeps it from counting at EL2.
+        for (version, there, offered, bounds) in [
+            (0, false, false, 0),
+            (1, true, true, 0),
+            (4, true, true, mdcr::HPMD),
+            (5, true, true, mdcr::HPMD),
+            (6, true, true, mdcr::HPMD | mdcr::HCCD),
+            (7, true, false, 0),
+            (9, true, false, 0),
+            (0xf, false, false, 0),
+        ] {
+            let mut host = cpu(V8_0[1].1);
+            host[DFR0] = with(host[DFR0], 8, version);
+            host[AARCH32_DFR0] = version << 24;
+            let policy = FeaturePolicy::new(&host, 4);
+            let shown = if offered { version } else { 0 };
+            assert_eq!(field(policy.id[DFR0], 8), shown, "{version}");
+            assert_eq!(field(policy.id[AARCH32_DFR0], 24), shown, "{version}");
+            assert_eq!(has_pmu(&host), there, "{version}");
+            let expected = if there { traps } else { 0 };
+            assert_eq!(policy.mdcr & traps, expected, "{version}");
+            let used = policy.mdcr & !traps | bounds;
+            assert_eq!(policy.mdcr_pmu, offered.then_some(used), "{version}");
+        }
+    }
+
+    #[test]
+    fn revidr_is_trapped_only_with_smidr() {
+        let mut host = cpu(V8_0[1].1);
+        host[PFR1] |= 1 << 24;
+        assert_ne!(FeaturePolicy::new(&host, 4).hcr & hcr::TID1, 0);
     }
 }

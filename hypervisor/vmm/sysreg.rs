@@ -24,6 +24,10 @@ enum Rule {
     SgiGroup0,
     /// Cache maintenance by set and way: the guest's memory is always coherent through stage 2; nothing to do.
     SetWay,
+    /// PMUSERENR_EL0 of a vCPU that does not use the PMU: reads as zero, and a CPU that comes online writes zero.
+    PmuUser,
+    /// Any other register of the PMU: from now on the vCPU uses it.
+    Pmu,
 }
 
 /// One register, or with a mask a group of them.
@@ -36,6 +40,11 @@ struct Row {
 const EXACT: u32 = SystemAccess::REGISTER;
 /// Mask that ignores CRm: numbered debug registers.
 const ANY_CRM: u32 = SystemAccess::REGISTER & !system_register(0, 0, 0, 15, 0);
+
+/// Mask that ignores op2.
+const ANY_OP2: u32 = SystemAccess::REGISTER & !system_register(0, 0, 0, 0, 7);
+/// Mask that ignores CRm's lower three bits and op2: the PMU's event counters.
+const ANY_COUNTER: u32 = ANY_OP2 & !system_register(0, 0, 0, 7, 0);
 
 const fn row(register: u32, rule: Rule) -> Row {
     Row {
@@ -87,6 +96,14 @@ const ROWS: &[Row] = &[
     // ICC_ASGI1R_EL1, ICC_SGI0R_EL1 (GIC IHI0069, 12.2).
     row(system_register(3, 0, 12, 11, 6), Rule::SgiGroup0),
     row(system_register(3, 0, 12, 11, 7), Rule::SgiGroup0),
+    // PMUSERENR_EL0; PMCR_EL0 to PMCEID1_EL0, PMCCNTR_EL0 to PMXEVCNTR_EL0, PMOVSSET_EL0; PMINTENSET_EL1, PMINTENCLR_EL1 and
+    // PMMIR_EL1; PMEVCNTR<n>_EL0, PMEVTYPER<n>_EL0 and PMCCFILTR_EL0 (Arm ARM D19.5).
+    row(system_register(3, 3, 9, 14, 0), Rule::PmuUser),
+    group(system_register(3, 3, 9, 12, 0), ANY_OP2, Rule::Pmu),
+    group(system_register(3, 3, 9, 13, 0), ANY_OP2, Rule::Pmu),
+    row(system_register(3, 3, 9, 14, 3), Rule::Pmu),
+    group(system_register(3, 0, 9, 14, 0), ANY_OP2, Rule::Pmu),
+    group(system_register(3, 3, 14, 8, 0), ANY_COUNTER, Rule::Pmu),
     // DC ISW, CSW, CISW.
     row(system_register(1, 0, 7, 6, 2), Rule::SetWay),
     row(system_register(1, 0, 7, 10, 2), Rule::SetWay),
@@ -107,6 +124,7 @@ pub fn access<L: ListRegisters>(
         return Next::Inject(Exception::undefined());
     };
     match (row.rule, access.is_read()) {
+        (Rule::PmuUser | Rule::Pmu, _) => pmu(trap, context, access, row.rule),
         (Rule::Zero, true) => read(context, access, 0),
         (Rule::Value(value), true) => read(context, access, value),
         (Rule::DebugControl, true) => {
@@ -123,6 +141,23 @@ pub fn access<L: ListRegisters>(
         }
         (Rule::Zero | Rule::Value(_) | Rule::SetWay, false) => Next::Advance,
         (Rule::SgiGroup0 | Rule::SetWay, true) => Next::Inject(Exception::undefined()),
+    }
+}
+
+/// Decides about a register of a PMU that its vCPU does not use yet, or that is hidden.
+fn pmu<L: ListRegisters>(
+    trap: &Trap<'_, L>,
+    context: &mut VcpuContext,
+    access: SystemAccess,
+    rule: Rule,
+) -> Next {
+    if trap.vm.policy.mdcr_pmu.is_none() || context.pmu_used {
+        return Next::Inject(Exception::undefined());
+    }
+    match (rule, access.is_read()) {
+        (Rule::PmuUser, true) => read(context, access, 0),
+        (Rule::PmuUser, false) if context.frame.register(access.rt()) == 0 => Next::Advance,
+        _ => Next::UsePmu,
     }
 }
 

@@ -4,13 +4,13 @@ use core::sync::atomic::Ordering;
 use vmm::dispatch::inject::{self, Exception};
 use vmm::features::hcr;
 use vmm::sched::Slot;
-use vmm::vm::{Kicks, VcpuContext};
+use vmm::vm::{Kicks, VcpuContext, Vm};
 
 use super::Runner;
 use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Loaded};
 use crate::sysreg::{isb, read_register, write_register};
-use crate::{fpsimd, switch, timer};
+use crate::{fpsimd, pmu, switch, timer};
 
 impl Runner {
     /// Loads a vCPU's registers.
@@ -30,6 +30,9 @@ impl Runner {
         );
         write_register!("vmpidr_el2", vcpu.mpidr());
         switch::load(&context.system, policy.pointer_authentication);
+        if context.pmu_used {
+            open_pmu(vm, context);
+        }
         gic::load_guest(&context.gic);
         let mut lists = HardwareListRegisters {
             count: self.cpu.list_registers,
@@ -66,6 +69,9 @@ impl Runner {
         let context = &mut *attached.context;
         timer::save(&mut context.timers);
         switch::save(&mut context.system, vm.policy.pointer_authentication);
+        if context.pmu_used {
+            pmu::save(&mut context.pmu);
+        }
         gic::save_guest(&mut context.gic);
         let mut lists = HardwareListRegisters {
             count: self.cpu.list_registers,
@@ -111,6 +117,16 @@ impl Runner {
             fpsimd::load(&attached.context.fp);
         }
     }
+}
+
+/// Gives the PMU to a vCPU that uses it and is being loaded, or is.
+#[cold]
+pub(super) fn open_pmu(vm: &Vm, context: &VcpuContext) {
+    let mdcr = vm.policy.mdcr_pmu;
+    pmu::load(
+        &context.pmu,
+        mdcr.expect("only a PMU that is offered is used"),
+    );
 }
 
 /// Makes the loaded vCPU take an exception at EL1.

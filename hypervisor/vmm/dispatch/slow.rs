@@ -24,6 +24,8 @@ pub enum Next {
     Block,
     /// Give the FP unit to this vCPU and go on.
     UseFp,
+    /// Give the PMU to this vCPU until it is turned off, and try again.
+    UsePmu,
     /// Load MDSCR_EL1 from the saved registers and go on behind the trapped instruction.
     LoadDebug,
     /// The vCPU is off.

@@ -4,7 +4,8 @@ use super::{MDSCR_ALLOWED, ROWS, Rule, access};
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Next;
 use crate::exit::{Syndrome, SystemAccess, class, system_register};
-use crate::vm::tests::fixture::Bench;
+use crate::features::ID_REGISTERS;
+use crate::vm::tests::fixture::{Bench, vm_on};
 use vgic::IntId;
 
 fn trapped(bench: &mut Bench, register: u32, rt: u32, read: bool) -> Next {
@@ -22,18 +23,20 @@ fn every_row_reads_and_writes_as_it_says() {
         let before = bench.registers(&[]);
         let next = trapped(&mut bench, row.register, 4, true);
         let expected = match row.rule {
-            Rule::Zero | Rule::DebugControl => Some(0),
+            Rule::Zero | Rule::DebugControl | Rule::PmuUser => Some(0),
             Rule::Value(value) => Some(value),
-            Rule::SgiGroup0 | Rule::SetWay => None,
+            Rule::SgiGroup0 | Rule::SetWay | Rule::Pmu => None,
         };
         match expected {
             Some(value) => assert_eq!((next, bench.context.frame.x[4]), (Next::Advance, value)),
+            None if row.rule == Rule::Pmu => assert_eq!(next, Next::UsePmu),
             None => assert_eq!((next, bench.context.frame.x), (UNDEFINED, before.x)),
         }
         bench.registers(&[]);
         let next = trapped(&mut bench, row.register, 4, false);
         let expected = match row.rule {
             Rule::DebugControl => Next::LoadDebug,
+            Rule::PmuUser | Rule::Pmu => Next::UsePmu,
             _ => Next::Advance,
         };
         assert_eq!(
@@ -106,4 +109,48 @@ fn a_group_0_sgi_reaches_only_who_has_it_in_group_0() {
     assert_eq!(trapped(&mut bench, SGI0R, 0, false), Next::Advance);
     assert_eq!(bench.kicked(), [1]);
     assert!(!bench.vm.vcpus[1].inbox.is_empty() && bench.vm.vcpus[2].inbox.is_empty());
+}
+
+#[test]
+fn a_pmu_is_used_by_whoever_means_it_and_only_once() {
+    let pmuserenr = system_register(3, 3, 9, 14, 0);
+    let registers = [
+        ("PMCR_EL0", system_register(3, 3, 9, 12, 0)),
+        ("PMCNTENCLR_EL0", system_register(3, 3, 9, 12, 2)),
+        ("PMCEID1_EL0", system_register(3, 3, 9, 12, 7)),
+        ("PMCCNTR_EL0", system_register(3, 3, 9, 13, 0)),
+        ("PMOVSSET_EL0", system_register(3, 3, 9, 14, 3)),
+        ("PMINTENSET_EL1", system_register(3, 0, 9, 14, 1)),
+        ("PMEVCNTR0_EL0", system_register(3, 3, 14, 8, 0)),
+        ("PMCCFILTR_EL0", system_register(3, 3, 14, 15, 7)),
+    ];
+    let mut bench = Bench::on(vm_on(&[0; ID_REGISTERS], 1), 0);
+    for (name, register) in registers {
+        for read in [true, false] {
+            let next = trapped(&mut bench, register, 4, read);
+            assert_eq!(next, UNDEFINED, "{name} where there is no PMU");
+        }
+    }
+    let mut bench = Bench::new();
+    for (name, register) in registers {
+        for read in [true, false] {
+            assert_eq!(
+                trapped(&mut bench, register, 4, read),
+                Next::UsePmu,
+                "{name}"
+            );
+        }
+    }
+    // What every Linux writes, a look at it, and a guest that opens the PMU to its processes.
+    bench.context.frame.x[4] = 0;
+    bench.context.frame.x[5] = 1;
+    assert_eq!(trapped(&mut bench, pmuserenr, 4, false), Next::Advance);
+    assert_eq!(trapped(&mut bench, pmuserenr, 5, false), Next::UsePmu);
+    assert_eq!(trapped(&mut bench, pmuserenr, 5, true), Next::Advance);
+    assert_eq!(bench.context.frame.x[5], 0);
+    // A trap after the vCPU was given the PMU would be taken for ever.
+    bench.context.pmu_used = true;
+    for (name, register) in registers {
+        assert_eq!(trapped(&mut bench, register, 4, true), UNDEFINED, "{name}");
+    }
 }

@@ -15,6 +15,7 @@
 pub mod context;
 pub mod kicks;
 pub mod life;
+pub mod pmu;
 pub mod resize;
 pub mod vcpu;
 

@@ -8,6 +8,7 @@ use vgic::{Inbox, SavedListRegisters};
 
 use super::context::{FpRegisters, Frame, PSTATE_EL1_MASKED, SystemRegisters, TimerRegisters};
 use super::kicks::Kicks;
+use super::pmu::PmuRegisters;
 use crate::ids::{PcpuId, VcpuId};
 use crate::sched::{Slot, WakeSet};
 use crate::stats::ExitCounters;
@@ -123,6 +124,10 @@ pub struct VcpuContext {
     pub gic: GicRegisters,
     /// FP and SIMD registers.
     pub fp: FpRegisters,
+    /// Whether the vCPU has used the PMU since it was turned on; only then `pmu` is part of the world switch.
+    pub pmu_used: bool,
+    /// PMU registers.
+    pub pmu: PmuRegisters,
     /// Whether the guest sleeps in CPU_SUSPEND power-down and where it begins after.
     pub suspended: Option<psci::EntryPoint>,
 }
@@ -142,6 +147,8 @@ impl VcpuContext {
                 list: SavedListRegisters::new(list_registers),
             },
             fp: FpRegisters::default(),
+            pmu_used: false,
+            pmu: PmuRegisters::RESET,
             suspended: None,
         }
     }
@@ -160,6 +167,7 @@ impl VcpuContext {
         self.gic.ap0r = 0;
         self.gic.ap1r = 0;
         self.fp = FpRegisters::default();
+        self.pmu_used = false;
         self.suspended = None;
     }
 }

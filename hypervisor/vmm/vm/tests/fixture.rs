@@ -5,7 +5,7 @@ use alloc::string::ToString;
 use vgic::SavedListRegisters;
 
 use crate::dispatch::Trap;
-use crate::features::FeaturePolicy;
+use crate::features::{FeaturePolicy, ID_REGISTERS};
 use crate::ids::{PcpuId, VcpuId, VmId};
 use crate::layout::{GuestLayout, Region};
 use crate::sched::{Slot, WakeSet};
@@ -21,8 +21,13 @@ pub(crate) const BOOT_VCPUS: u16 = 4;
 pub(crate) const PCPUS: u16 = 4;
 const LIST_REGISTERS: usize = 4;
 
-/// Makes a VM of `count` possible vCPUs. It is never freed, as in EL2.
+/// Makes a VM of `count` possible vCPUs on CPUs that have a little of everything. It is never freed, as in EL2.
 pub(crate) fn vm(count: u16) -> &'static Vm {
+    vm_on(&[0x1111_1111_1111_1111; ID_REGISTERS], count)
+}
+
+/// Makes a VM of `count` possible vCPUs on CPUs with these ID registers.
+pub(crate) fn vm_on(ids: &[u64; ID_REGISTERS], count: u16) -> &'static Vm {
     let wakes: &'static [WakeSet] = (0..PCPUS)
         .map(|_| WakeSet::new())
         .collect::<alloc::vec::Vec<_>>()
@@ -37,7 +42,7 @@ pub(crate) fn vm(count: u16) -> &'static Vm {
         name: "test".to_string(),
         layout: GuestLayout::default(),
         memory: Region::new(RAM, RAM_BYTES),
-        policy: FeaturePolicy::new(&[0x1111_1111_1111_1111; 64], 2),
+        policy: FeaturePolicy::new(ids, 2),
         boot_vcpus: BOOT_VCPUS.min(count),
         homes: homes.collect(),
         list_registers: LIST_REGISTERS,

@@ -1,0 +1,79 @@
+//! The performance monitors of a virtual CPU, for those that use them.
+//!
+//! Few guests do, but every Linux writes PMUSERENR_EL0 on each CPU that comes online. So `crate::features` shows the PMU and
+//! keeps it trapped; the first access that means something (`crate::sysreg`) makes it part of this vCPU's world switch until
+//! the vCPU is turned off. `el2` moves the registers. Counters stand still while their vCPU is not loaded. The overflow
+//! interrupt is not offered: no firmware table names one, and EL2 leaves the physical one disabled.
+
+/// How many event counters a PMU can have (PMCR_EL0.N, Arm ARM D19.5.13).
+pub const MAX_EVENT_COUNTERS: usize = 31;
+
+/// PMCR_EL0 (Arm ARM D19.5.13).
+pub mod pmcr {
+    /// All counters may count.
+    pub const ENABLE: u64 = 1;
+    /// Lowest bit of N.
+    const N_SHIFT: u32 = 11;
+
+    /// Returns how many event counters there are.
+    #[inline]
+    #[must_use]
+    pub const fn counters(value: u64) -> usize {
+        (value >> N_SHIFT & 0x1f) as usize
+    }
+}
+
+/// An event counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventCounter {
+    /// PMEVCNTR<n>_EL0.
+    pub count: u64,
+    /// PMEVTYPER<n>_EL0.
+    pub kind: u64,
+}
+
+/// The registers of a PMU.
+#[expect(
+    missing_docs,
+    reason = "each field is the register of that name, Arm ARM D19.5"
+)]
+#[derive(Clone, Debug)]
+pub struct PmuRegisters {
+    pub pmcr: u64,
+    pub pmcntenset: u64,
+    pub pmintenset: u64,
+    pub pmovsset: u64,
+    pub pmselr: u64,
+    pub pmuserenr: u64,
+    pub pmccntr: u64,
+    pub pmccfiltr: u64,
+    /// The event counters; those the CPU does not have stay zero.
+    pub events: [EventCounter; MAX_EVENT_COUNTERS],
+}
+
+impl PmuRegisters {
+    /// A PMU that counts nothing, not even at EL2; the architecturally unknown values are zero.
+    pub const RESET: Self = Self {
+        pmcr: 0,
+        pmcntenset: 0,
+        pmintenset: 0,
+        pmovsset: 0,
+        pmselr: 0,
+        pmuserenr: 0,
+        pmccntr: 0,
+        pmccfiltr: 0,
+        events: [EventCounter { count: 0, kind: 0 }; MAX_EVENT_COUNTERS],
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_counters_is_taken_from_a_real_pmcr() {
+        // Cortex-A57 r1p3: implementer 0x41, code 1, six counters, LC.
+        assert_eq!(pmcr::counters(0x4101_3040), 6);
+        assert_eq!(pmcr::counters(u64::MAX), MAX_EVENT_COUNTERS);
+    }
+}
