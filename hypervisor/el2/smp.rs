@@ -20,6 +20,10 @@ const STACK_BYTES: u64 = 16 * 1024;
 const STACK_STRIDE: u64 = 64 * 1024;
 /// How long a CPU may take to come up.
 const START_TIMEOUT_NS: u64 = 1_000_000_000;
+/// Field of ID_AA64MMFR1_EL1: HCRX_EL2 exists.
+const HCX: u32 = 40;
+/// Field of ID_AA64MMFR0_EL1: fine-grained traps exist.
+const FGT: u32 = 56;
 /// PPIs that EL2 takes: maintenance, its own timer and the guests' two; SGI 0 is the kick.
 const ENABLED_PRIVATE: u32 = 1 << gic::KICK_SGI
     | 1 << gic::MAINTENANCE_PPI
@@ -135,6 +139,7 @@ pub(crate) fn prepare(id: PcpuId) -> &'static Percpu {
     mmu::set_vectors(vectors::address());
     write_register!("hcr_el2", hcr::RW | hcr::IMO | hcr::FMO | hcr::AMO);
     write_register!("hstr_el2", 0);
+    hide_late_features();
     write_register!("vpidr_el2", read_register!("midr_el1"));
     if features::has_pmu(&crate::boot::host_id_registers()) {
         pmu::stop();
@@ -148,6 +153,23 @@ pub(crate) fn prepare(id: PcpuId) -> &'static Percpu {
         .expect("redistributor of this CPU");
     redistributor.start(ENABLED_PRIVATE);
     percpu::start(id, redistributor, count)
+}
+
+/// Makes the controls of features that came after Armv8.0 trap what no guest is offered (Arm ARM D19.2, HCRX_EL2, HFGRTR_EL2).
+///
+/// Zero enables nothing, and traps what the fine-grained controls name by "no trap"; their value at reset may be anything.
+fn hide_late_features() {
+    let has = |register: u64, low: u32| register >> low & 0xf != 0;
+    if has(read_register!("id_aa64mmfr1_el1"), HCX) {
+        write_register!("S3_4_C1_C2_2", 0);
+    }
+    if has(read_register!("id_aa64mmfr0_el1"), FGT) {
+        write_register!("S3_4_C1_C1_4", 0);
+        write_register!("S3_4_C1_C1_5", 0);
+        write_register!("S3_4_C1_C1_6", 0);
+        write_register!("S3_4_C3_C1_4", 0);
+        write_register!("S3_4_C3_C1_5", 0);
+    }
 }
 
 /// Moves the boot CPU to a guarded stack and goes on there.
