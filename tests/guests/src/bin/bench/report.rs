@@ -62,7 +62,7 @@ impl Samples {
                 print!(" {value}:{}", group.len());
             }
         }
-        println!();
+        print!("\n");
         true
     }
 }
