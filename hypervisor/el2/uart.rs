@@ -21,7 +21,6 @@ mod spec {
     pub(super) const CR: u64 = 0x30;
     pub(super) const CR_ENABLE: u32 = 0x301;
     pub(super) const IMSC: u64 = 0x38;
-    pub(super) const ICR: u64 = 0x44;
     pub(super) const RX_AND_TIMEOUT: u32 = 1 << 4 | 1 << 6;
 }
 
@@ -42,9 +41,9 @@ impl Uart {
         Self(registers)
     }
 
-    /// Asks for an interrupt when a byte has come.
+    /// Asks for an interrupt when a byte has come, also if it has come already: taking all bytes is what ends the
+    /// interrupt (DDI0183 2.8), and clearing it here would lose one that came since.
     pub(crate) fn enable_receive_interrupt(self) {
-        self.0.write32(spec::ICR, spec::RX_AND_TIMEOUT);
         self.0.write32(spec::IMSC, spec::RX_AND_TIMEOUT);
     }
 
