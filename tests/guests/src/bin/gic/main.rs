@@ -53,6 +53,8 @@ fn main() {
             others::sgi_between_all_pairs,
             others::anothers_redistributor,
             others::sgi_flood,
+            others::edge_from_another_cpu_while_masked,
+            others::edge_from_another_cpu_at_any_time,
             timers::timer_conditions,
             timers::timer_masking,
             timers::timer_held_back,

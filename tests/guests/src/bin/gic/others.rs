@@ -230,3 +230,72 @@ pub(crate) fn sgi_flood() -> Outcome {
         Ok(())
     })
 }
+
+static PEND: AtomicU32 = AtomicU32::new(0);
+const PENDS: u32 = 200;
+
+/// Pends an SPI each time it is asked to.
+fn pend_when_asked(_: u64) {
+    let mut pended = 0;
+    while pended < PENDS && STOP.load(Ordering::Acquire) == 0 {
+        if PEND.load(Ordering::Acquire) > pended {
+            gic::write_bit(gic::ISPENDR, FIRST_SPARE);
+            pended += 1;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// An edge that another CPU raises while this one has interrupts masked and looks whether it is pending.
+pub(crate) fn edge_from_another_cpu_while_masked() -> Outcome {
+    edges_from_another_cpu(|round| {
+        exception::mask();
+        PEND.store(round, Ordering::Release);
+        let pending = timer::within_ms(5000, || gic::read_bit(gic::ISPENDR, FIRST_SPARE));
+        check!(pending, "round {round}: it does not become pending");
+        exception::unmask();
+        Ok(())
+    })
+}
+
+/// An edge that another CPU raises while this one runs, traps and waits.
+pub(crate) fn edge_from_another_cpu_at_any_time() -> Outcome {
+    edges_from_another_cpu(|round| {
+        exception::unmask();
+        PEND.store(round, Ordering::Release);
+        for _ in 0..round % 64 {
+            let _ = mmio::read32(machine().distributor() + gic::GICD_TYPER);
+        }
+        Ok(())
+    })
+}
+
+fn edges_from_another_cpu(one_edge: fn(u32) -> Outcome) -> Outcome {
+    if machine().cpus().len() < 2 {
+        ignore!("one CPU");
+    }
+    fresh();
+    STOP.store(0, Ordering::Release);
+    PEND.store(0, Ordering::Release);
+    gic::enable(FIRST_SPARE);
+    check_eq!(cpu::start(1, pend_when_asked, 0), psci::SUCCESS, "CPU_ON");
+    let mut outcome = Ok(());
+    for round in 1..=PENDS {
+        outcome = one_edge(round).and_then(|()| taken_once(round));
+        if outcome.is_err() {
+            break;
+        }
+    }
+    STOP.store(1, Ordering::Release);
+    check!(cpu::wait_off(1), "CPU 1 does not turn off");
+    outcome
+}
+
+fn taken_once(round: u32) -> Outcome {
+    let taken = timer::within_ms(5000, || gic::count(FIRST_SPARE) >= round);
+    check!(taken, "round {round}: it is not taken");
+    // Rounds follow each other at once, but for a few that wait for a second one of the same edge.
+    check!(round % 16 != 0 || quiet(), "round {round}: it comes again");
+    check_eq!(gic::count(FIRST_SPARE), round, "how often it was taken");
+    Ok(())
+}
