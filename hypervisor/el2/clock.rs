@@ -27,9 +27,14 @@ pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
     ((u128::from(ticks) * u128::from(SCALE.load(Ordering::Relaxed))) >> SHIFT) as u64
 }
 
+/// Converts a value of the counter to nanoseconds since EL2 started.
+pub(crate) fn ticks_to_time_ns(counter: u64) -> u64 {
+    ticks_to_ns(counter.wrapping_sub(START.load(Ordering::Relaxed)))
+}
+
 /// Returns nanoseconds since EL2 started.
 pub(crate) fn now_ns() -> u64 {
-    ticks_to_ns(timer::now().wrapping_sub(START.load(Ordering::Relaxed)))
+    ticks_to_time_ns(timer::now())
 }
 
 /// Converts nanoseconds since EL2 started to a value of the counter; what it will never reach becomes its last.

@@ -1,16 +1,16 @@
 //! What the vectors call first: hands a trap to `vmm`'s hot handlers and carries out what they say.
 use vmm::dispatch::Trap;
-use vmm::dispatch::hot::{self, DataAbort, Hot};
+use vmm::dispatch::hot::{self, DataAbort, Hot, QuickCall};
 use vmm::exit::{Abort, Syndrome, class, fault_address};
 use vmm::stats::ExitReason;
-use vmm::vm::context::Frame;
+use vmm::vm::context::{Frame, Owner};
 
 use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Loaded, Percpu};
 use crate::sysreg::{read_register, write_register};
 use crate::vectors::cause;
 use crate::{clock, console, timer};
-use vmm::vm::Kicks;
+use vmm::vm::{Kicks, Vcpu, Vm};
 
 /// What a hot handler returns to the vectors: the frame it was given, and a cause to leave the guest or 0.
 #[repr(C)]
@@ -21,26 +21,53 @@ pub(crate) struct Return<'a> {
 
 /// Handles an HVC.
 pub(crate) extern "C" fn hypercall(frame: &mut Frame, esr: u64) -> Return<'_> {
-    let cpu = percpu::this();
-    let Some(Loaded { vm, vcpu }) = cpu.loaded.get() else {
-        return Return {
-            frame,
-            cause: cause::SYNC,
-        };
-    };
+    if let Some(Owner { vm, vcpu }) = frame.owner {
+        match hot::quick_hypercall(vm, frame, Syndrome::new(esr)) {
+            QuickCall::Answer(x0) => {
+                frame.x[0] = x0;
+                vcpu.exits.count(ExitReason::Psci);
+                return Return { frame, cause: 0 };
+            }
+            QuickCall::CpuOn => return cpu_on(frame, vm, vcpu),
+            QuickCall::CpuOff => {
+                return Return {
+                    frame,
+                    cause: cause::OFF,
+                };
+            }
+            QuickCall::Other => {}
+        }
+    }
+    other_hypercall(frame, esr)
+}
+
+/// Carries out CPU_ON.
+#[inline(never)]
+fn cpu_on<'f>(frame: &'f mut Frame, vm: &'static Vm, vcpu: &'static Vcpu) -> Return<'f> {
     let mut kicks = Kicks::NONE;
-    let hot = hot::hypercall(vm, frame, Syndrome::new(esr), &mut kicks);
-    if hot == Hot::Leave {
-        return Return {
-            frame,
-            cause: cause::SYNC,
-        };
-    }
+    frame.x[0] = hot::cpu_on(vm, frame, &mut kicks);
     vcpu.exits.count(ExitReason::Psci);
-    if !kicks.is_empty() {
-        percpu::kick(kicks);
-    }
+    percpu::kick(kicks);
     Return { frame, cause: 0 }
+}
+
+/// Handles an HVC that does more than ask.
+#[inline(never)]
+extern "C" fn other_hypercall(frame: &mut Frame, esr: u64) -> Return<'_> {
+    settle(frame, |trap, frame| {
+        let hot = hot::hypercall(trap.vm, frame, Syndrome::new(esr), &mut trap.kicks);
+        (hot, ExitReason::Psci)
+    })
+}
+
+/// Handles a read of a feature register into x0 to x15.
+pub(crate) extern "C" fn feature_register(frame: &mut Frame, esr: u64) -> &mut Frame {
+    if let Some(Owner { vm, vcpu }) = frame.owner {
+        hot::feature_register(vm, frame, Syndrome::new(esr));
+        vcpu.exits.count(ExitReason::IdRegister);
+    }
+    advance();
+    frame
 }
 
 /// Handles a trapped system-register access.
@@ -86,16 +113,13 @@ fn settle<'f>(
     frame: &'f mut Frame,
     handler: impl FnOnce(&mut Trap<'_, HardwareListRegisters>, &mut Frame) -> (Hot, ExitReason),
 ) -> Return<'f> {
-    let cpu = percpu::this();
-    let Some(Loaded { vm, vcpu }) = cpu.loaded.get() else {
+    let Some(Owner { vm, vcpu }) = frame.owner else {
         return Return {
             frame,
             cause: cause::SYNC,
         };
     };
-    let mut lists = HardwareListRegisters {
-        count: cpu.list_registers,
-    };
+    let mut lists = HardwareListRegisters;
     let mut trap = Trap::new(vm, vcpu, &mut lists);
     let (hot, reason) = handler(&mut trap, frame);
     let (kicks, owed) = (trap.kicks, trap.owed);
@@ -106,6 +130,12 @@ fn settle<'f>(
                 cause: cause::SYNC,
             };
         }
+        Hot::Off => {
+            return Return {
+                frame,
+                cause: cause::OFF,
+            };
+        }
         Hot::Resume => {}
         Hot::Advance => advance(),
         Hot::Output => {
@@ -114,9 +144,7 @@ fn settle<'f>(
         }
     }
     vcpu.exits.count(reason);
-    if !kicks.is_empty() {
-        percpu::kick(kicks);
-    }
+    percpu::kick(kicks);
     if owed != 0 {
         deactivate(owed);
     }
@@ -156,9 +184,7 @@ pub(crate) fn take(cpu: &Percpu, intid: u32) -> bool {
     match (intid, loaded) {
         (timer::VIRTUAL_PPI | timer::PHYSICAL_PPI, Some(Loaded { vm, vcpu })) => {
             gic::drop_priority(intid);
-            let mut lists = HardwareListRegisters {
-                count: cpu.list_registers,
-            };
+            let mut lists = HardwareListRegisters;
             let mut trap = Trap::new(vm, vcpu, &mut lists);
             hot::raise_timer(&mut trap, intid);
             percpu::kick(trap.kicks);
@@ -185,12 +211,10 @@ pub(crate) fn take(cpu: &Percpu, intid: u32) -> bool {
 #[inline(always)]
 fn kicked(cpu: &Percpu, Loaded { vm, vcpu }: Loaded) -> bool {
     vcpu.exits.count(ExitReason::Kick);
-    if !cpu.wakes.take_alone(vcpu.home.slot) || vcpu.requested() != 0 {
+    if !cpu.wakes.is_empty() || vcpu.requested() != 0 {
         return false;
     }
-    let mut lists = HardwareListRegisters {
-        count: cpu.list_registers,
-    };
+    let mut lists = HardwareListRegisters;
     let mut trap = Trap::new(vm, vcpu, &mut lists);
     trap.deliver();
     percpu::kick(trap.kicks);

@@ -53,7 +53,7 @@ pub(crate) extern "C" fn el2_exception(slot: u64, saved: &[u64; 34]) -> ! {
                 let _ = writeln!(uart);
             }
         }
-        let _ = writeln!(uart, "  x30 {:016x}", saved[30]);
+        let _ = writeln!(uart, "  x30 {:016x}", saved[19]);
     }
     stop()
 }

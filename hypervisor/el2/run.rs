@@ -15,19 +15,22 @@ use vmm::features::hcr;
 use vmm::ids::PcpuId;
 use vmm::sched::{RunQueue, Slot};
 use vmm::stats::ExitReason;
+use vmm::vm::context::Owner;
 use vmm::vm::kicks::MAX_PCPUS;
 use vmm::vm::pmu::PmuRegisters;
 use vmm::vm::vcpu::request;
-use vmm::vm::{Cause, Kicks, Phase, VcpuContext};
+use vmm::vm::{Cause, Kicks, Phase, VcpuContext, Vm};
 
 use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Loaded, Percpu};
 use crate::sysreg::{read_register, wfi, write_register};
 use crate::vectors::{self, cause};
-use crate::{clock, hot, switch, timer, vms};
+use crate::{clock, fpsimd, hot, pmu, switch, timer, vms};
 
 /// How long a vCPU runs while another one waits.
 const SLICE_NS: u64 = 10_000_000;
+/// How long a vCPU's coming or going may wait to be told: longer than it takes to start.
+const NEWS_NS: u64 = 100_000;
 /// Deadline of a timer that will not fire.
 const NEVER: u64 = u64::MAX;
 
@@ -78,12 +81,18 @@ struct Runner {
     attached: Vec<Option<Attached>>,
     /// Whose registers are in the hardware.
     loaded: Option<Slot>,
+    /// Who turned itself off here last, while nobody else was loaded: the registers its VM sets still hold.
+    resident: Option<Slot>,
     /// Whose values are in the FP unit.
     fp_owner: Option<Slot>,
     /// When EL2's timer is set to fire.
     armed: u64,
     /// HCR_EL2 as last written.
     hcr: u64,
+    /// vCPUs that came (or went) and when, for the operator.
+    news: heapless::Vec<(Slot, bool, u64), 8>,
+    /// How long news may wait.
+    news_ticks: u64,
 }
 
 /// Runs guests on this CPU for good.
@@ -94,9 +103,12 @@ pub(crate) fn run(cpu: &'static Percpu) -> ! {
         queue: RunQueue::new(slice),
         attached: Vec::new(),
         loaded: None,
+        resident: None,
         fp_owner: None,
         armed: NEVER,
         hcr: 0,
+        news: heapless::Vec::new(),
+        news_ticks: clock::duration_ticks(NEWS_NS),
     };
     loop {
         runner.turn();
@@ -134,7 +146,7 @@ impl Runner {
         }
     }
 
-    /// Wakes, attaches or stops the vCPUs that others pointed at.
+    /// Wakes, starts or stops the vCPUs that others pointed at.
     fn open_mail(&mut self) {
         let now = timer::now();
         let wakes = self.cpu.wakes;
@@ -142,38 +154,45 @@ impl Runner {
             if self.queue.is_attached(slot) {
                 self.queue.wake(slot, now);
             } else {
-                self.attach(slot, now);
+                self.start(slot, now);
             }
         });
     }
 
-    /// Takes over a vCPU that was turned on, if it was.
-    fn attach(&mut self, slot: Slot, now: u64) {
-        let Some(place) = PLACES[self.cpu.id.index()]
-            .lock()
-            .get(slot.index())
-            .copied()
-        else {
-            return;
-        };
-        let Loaded { vm, vcpu } = place;
-        if !vm.life.attach() {
-            if vm.life.detach() {
-                vms::all_left(vm);
-            }
+    /// Starts a vCPU that was turned on, or lets go of one that is off.
+    fn start(&mut self, slot: Slot, now: u64) {
+        if !matches!(self.attached.get(slot.index()), Some(Some(_))) && !self.attach(slot) {
             return;
         }
-        let Some(entry) = vcpu.power.start() else {
-            if vm.life.detach() {
-                vms::all_left(vm);
-            }
+        let Some(Some(attached)) = self.attached.get_mut(slot.index()) else {
             return;
         };
-        let mut context = vcpu
-            .context
-            .try_lock()
-            .expect("a vCPU that starts is nobody's");
-        context.power_on(entry);
+        let Loaded { vm, vcpu } = attached.place;
+        if vm.is_leaving() {
+            return self.let_go(slot);
+        }
+        let Some(entry) = vcpu.power.start() else {
+            return;
+        };
+        attached.context.power_on(entry);
+        self.begin(Loaded { vm, vcpu }, slot, now);
+    }
+
+    /// Takes over a vCPU's registers; returns whether its VM wants that.
+    fn attach(&mut self, slot: Slot) -> bool {
+        let places = PLACES[self.cpu.id.index()].lock();
+        let Some(place) = places.get(slot.index()).copied() else {
+            return false;
+        };
+        drop(places);
+        let Loaded { vm, vcpu } = place;
+        if !vm.own() {
+            self.disown(vm);
+            return false;
+        }
+        let context = vcpu.context.try_lock();
+        let mut context = context.expect("registers have one owner");
+        context.frame.owner = Some(Owner { vm, vcpu });
         if self.attached.len() <= slot.index() {
             self.attached.resize_with(slot.index() + 1, || None);
         }
@@ -182,21 +201,71 @@ impl Runner {
             context,
             halted: false,
         });
+        true
+    }
+
+    /// Gives the registers of a vCPU that is off its queue back to its VM.
+    fn let_go(&mut self, slot: Slot) {
+        let Some(attached) = self.attached[slot.index()].take() else {
+            return;
+        };
+        self.resident = None;
+        let vm = attached.place.vm;
+        drop(attached);
+        self.disown(vm);
+    }
+
+    fn disown(&self, vm: &'static Vm) {
+        if vm.disown() {
+            vms::all_left(vm);
+        }
+    }
+
+    /// Lets a vCPU whose registers are ready run when its turn comes, unless its VM has been stopped meanwhile.
+    #[inline]
+    fn begin(&mut self, place: Loaded, slot: Slot, now: u64) -> bool {
+        let Loaded { vm, vcpu } = place;
+        if !vm.life.attach() {
+            if vm.life.detach() {
+                vms::all_left(vm);
+            }
+            return false;
+        }
         let mut kicks = Kicks::NONE;
         vm.gic.join(vcpu.id.get(), &mut |target, notice| {
             vm.post(target, notice, &mut kicks)
         });
         percpu::kick(kicks);
-        self.queue.attach(slot, now);
-        self.queue.wake(slot, now);
-        vms::vcpu_started(vm, vcpu);
+        self.queue.begin(slot, now);
+        self.announce(slot, true, now);
+        true
+    }
+
+    /// Notes that a vCPU came or went; told a little later, so that nobody waits for it.
+    #[inline]
+    fn announce(&mut self, slot: Slot, on: bool, now: u64) {
+        if self.news.is_full() {
+            self.tell_news();
+        }
+        let _ = self.news.push((slot, on, now));
+    }
+
+    /// Tells which vCPUs came or went.
+    #[cold]
+    fn tell_news(&mut self) {
+        for (slot, on, ticks) in core::mem::take(&mut self.news) {
+            if let Some(Some(attached)) = self.attached.get(slot.index()) {
+                let Loaded { vm, vcpu } = attached.place;
+                vms::vcpu_changed(vm, vcpu, on, ticks);
+            }
+        }
     }
 
     fn run_slot(&mut self, slot: Slot) {
         let Some(attached) = &mut self.attached[slot.index()] else {
             return;
         };
-        let Loaded { vm, vcpu } = attached.place;
+        let Loaded { vcpu, .. } = attached.place;
         if vcpu.requested() != 0 {
             return self.obey(slot);
         }
@@ -211,17 +280,30 @@ impl Runner {
             self.deliver(slot);
         }
         self.arm();
+        self.enter(slot);
+    }
+
+    /// Runs the loaded vCPU and does what its exit asks for.
+    #[inline]
+    fn enter(&mut self, slot: Slot) {
+        let Some(Some(attached)) = self.attached.get_mut(slot.index()) else {
+            return;
+        };
+        let Loaded { vm, vcpu } = attached.place;
         let wanted = vm.policy.hcr | if self.queue.alone() { 0 } else { hcr::TWI };
         if self.hcr != wanted {
             self.hcr = wanted;
             switch::set_hcr(wanted);
         }
-        let Some(attached) = &mut self.attached[slot.index()] else {
-            return;
+        let context = &mut *attached.context;
+        let cause = if core::mem::take(&mut context.fresh_frame) {
+            vectors::enter_fresh(&mut context.frame)
+        } else {
+            vectors::enter(&mut context.frame)
         };
-        let cause = vectors::enter(&mut attached.context.frame);
         match cause {
             cause::SYNC => self.synchronous(slot),
+            cause::OFF => self.power_off(slot),
             cause::IRQ => self.interrupt(),
             _ => {
                 vcpu.exits.count(ExitReason::SError);
@@ -246,10 +328,15 @@ impl Runner {
         vcpu.requests.swap(0, Ordering::SeqCst);
         match vm.phase() {
             Phase::Stopping | Phase::Resetting => {
-                self.drop_vcpu(slot);
-                if vm.life.detach() {
-                    vms::all_left(vm);
+                if core::mem::take(&mut attached.halted) {
+                    vm.life.unhalt();
                 }
+                if self.loaded == Some(slot) {
+                    self.unload();
+                }
+                self.drop_vcpu(slot);
+                let _last = vm.life.detach();
+                self.let_go(slot);
             }
             Phase::Paused => {
                 // Stays asked, so that an interrupt that wakes it does not let it into the guest.
@@ -272,20 +359,12 @@ impl Runner {
         }
     }
 
-    /// Takes a vCPU off this CPU; its registers are in memory afterwards and nobody's.
+    /// Takes a vCPU that is not loaded off the queue.
     fn drop_vcpu(&mut self, slot: Slot) {
-        if self.loaded == Some(slot) {
-            self.unload();
-        }
         if self.fp_owner == Some(slot) {
             self.fp_owner = None;
         }
         self.queue.detach(slot, timer::now());
-        if let Some(attached) = self.attached[slot.index()].take()
-            && attached.halted
-        {
-            attached.place.vm.life.unhalt();
-        }
     }
 
     /// Sets EL2's timer for whichever comes first: the end of a slice, a soft timer, a chore.
@@ -293,6 +372,9 @@ impl Runner {
         let mut deadline = self.queue.next_wake_ticks().unwrap_or(NEVER);
         if self.cpu.id.index() == 0 {
             deadline = deadline.min(CHORE_DEADLINE.load(Ordering::Acquire));
+        }
+        if !self.news.is_empty() {
+            deadline = deadline.min(timer::now() + self.news_ticks);
         }
         if CHORES[self.cpu.id.index()].load(Ordering::Acquire) {
             deadline = deadline.min(timer::now() + clock::duration_ticks(SLICE_NS / 4));
@@ -308,6 +390,44 @@ impl Runner {
         }
     }
 
+    /// Starts the vCPU that turned itself off here last and now is wanted again, if that is all there is to do.
+    ///
+    /// The shortest way from CPU_ON to the first instruction: nobody was here meanwhile, so only what a reset changes is loaded.
+    #[inline]
+    fn restart(&mut self) {
+        let Some(slot) = self.resident else { return };
+        if self.queue.live() != 0 || !self.cpu.wakes.take_alone(slot) {
+            return;
+        }
+        let Some(Some(attached)) = self.attached.get_mut(slot.index()) else {
+            return;
+        };
+        let Loaded { vm, vcpu } = attached.place;
+        if vcpu.requested() != 0 {
+            return self.start(slot, timer::now());
+        }
+        let Some(entry) = vcpu.power.start() else {
+            return;
+        };
+        let now = timer::now();
+        attached.context.power_on_again(entry);
+        switch::load_known_reset();
+        gic::reset_guest();
+        fpsimd::set_trap(vm.policy.cptr_fp_trapped);
+        self.cpu.loaded.set(Some(attached.place));
+        self.loaded = Some(slot);
+        vcpu.loaded.store(true, Ordering::SeqCst);
+        if !self.begin(Loaded { vm, vcpu }, slot, now) {
+            return;
+        }
+        let deadline = now + self.news_ticks;
+        if deadline < self.armed {
+            self.armed = deadline;
+            timer::arm(deadline);
+        }
+        self.enter(slot);
+    }
+
     /// Runs a handler on the loaded vCPU's interrupts.
     fn with_trap<R>(
         &mut self,
@@ -316,9 +436,7 @@ impl Runner {
     ) -> Option<R> {
         let attached = self.attached[slot.index()].as_mut()?;
         let Loaded { vm, vcpu } = attached.place;
-        let mut lists = HardwareListRegisters {
-            count: self.cpu.list_registers,
-        };
+        let mut lists = HardwareListRegisters;
         let mut trap = Trap::new(vm, vcpu, &mut lists);
         let result = work(&mut trap, &mut attached.context);
         let (kicks, owed) = (trap.kicks, trap.owed);
@@ -337,9 +455,7 @@ impl Runner {
             return false;
         };
         let Loaded { vm, vcpu } = attached.place;
-        let lists = HardwareListRegisters {
-            count: self.cpu.list_registers,
-        };
+        let lists = HardwareListRegisters;
         vcpu.gic
             .lock()
             .has_deliverable(&vm.gic, &lists, gic::control())
@@ -419,34 +535,49 @@ impl Runner {
     }
 
     /// Takes a vCPU that has turned itself off away; somebody may turn it on again at once.
+    ///
+    /// Its registers die with it and are not saved; its interrupts are.
     fn power_off(&mut self, slot: Slot) {
-        let Some(place) = self.attached[slot.index()]
-            .as_ref()
-            .map(|attached| attached.place)
-        else {
+        let Some(attached) = &mut self.attached[slot.index()] else {
             return;
         };
-        let Loaded { vm, vcpu } = place;
-        self.with_trap(slot, |trap, _| {
-            let Trap {
-                vm,
-                vcpu,
-                lists,
-                kicks,
-                owed,
-            } = trap;
-            let mut post = |target, notice| vm.post(target, notice, kicks);
-            *owed |= vcpu
-                .gic
-                .lock()
-                .power_off(&vcpu.inbox, &vm.gic, *lists, &mut post)
-                .0;
-        });
-        vm.gic.leave(vcpu.id.get());
-        self.drop_vcpu(slot);
+        let Loaded { vm, vcpu } = attached.place;
+        timer::silence();
+        let counted = attached.context.pmu_used;
+        if counted {
+            pmu::stop();
+        }
+        let quiet = vcpu
+            .gic
+            .lock()
+            .power_off_quiet(&vcpu.inbox, &vm.gic, &HardwareListRegisters);
+        if !quiet {
+            self.with_trap(slot, |trap, _| {
+                let Trap {
+                    vm,
+                    vcpu,
+                    lists,
+                    kicks,
+                    owed,
+                } = trap;
+                let mut post = |target, notice| vm.post(target, notice, kicks);
+                *owed |= vcpu
+                    .gic
+                    .lock()
+                    .power_off(&vcpu.inbox, &vm.gic, *lists, &mut post)
+                    .0;
+            });
+            self.save_interrupts(slot);
+        }
+        vcpu.loaded.store(false, Ordering::Release);
+        // Only this CPU can start it again, so what is left to do here may come after.
         let off = vcpu.power.apply(Event::CpuOff);
         assert!(off.is_ok(), "a running vCPU can turn itself off");
-        vms::vcpu_stopped(vm, vcpu);
+        self.cpu.loaded.set(None);
+        self.loaded = None;
+        self.resident = (quiet && !counted).then_some(slot);
+        self.drop_vcpu(slot);
+        self.announce(slot, false, timer::now());
         if vm.life.detach() {
             vms::all_left(vm);
         }
@@ -472,6 +603,9 @@ impl Runner {
             timer::HYPERVISOR_PPI => {
                 timer::disarm();
                 self.armed = NEVER;
+                if !self.news.is_empty() {
+                    self.tell_news();
+                }
             }
             gic::MAINTENANCE_PPI => {
                 if let Some(slot) = self.loaded {
@@ -494,9 +628,6 @@ impl Runner {
     }
 
     /// Sleeps until something happens, with the last vCPU's registers still loaded.
-    ///
-    /// Interrupts are masked here: a kick that comes between the look at the mailbox and the WFI stays pending and ends the WFI at
-    /// once (Arm ARM D1.6, WFI wake-up events are not masked by PSTATE.I), and is acknowledged below.
     fn idle(&mut self) {
         self.arm();
         if self.cpu.wakes.is_empty() && !CHORES[self.cpu.id.index()].load(Ordering::Acquire) {
@@ -519,6 +650,7 @@ impl Runner {
         {
             self.queue.wake(slot, timer::now());
         }
+        self.restart();
     }
 }
 

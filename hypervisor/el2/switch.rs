@@ -53,6 +53,30 @@ pub(crate) fn load(registers: &SystemRegisters, pointer_authentication: bool) {
     }
 }
 
+macro_rules! write_reset {
+    ($registers:expr, $($field:ident $name:literal),*) => {{ $(write_register!($name, $registers.$field);)* }};
+}
+
+/// Loads the EL1 registers of a CPU that was just turned on; the compiler knows every value.
+#[inline]
+pub(crate) fn load_reset(pointer_authentication: bool) {
+    const RESET: SystemRegisters = SystemRegisters::RESET;
+    each_register!(write_reset, RESET);
+    if pointer_authentication {
+        each_key!(write_keys, RESET.pauth);
+    }
+}
+
+/// Sets those EL1 registers that a reset gives a value; the others keep what they have, which a reset leaves unknown.
+#[inline]
+pub(crate) fn load_known_reset() {
+    const RESET: SystemRegisters = SystemRegisters::RESET;
+    write_register!("sctlr_el1", RESET.sctlr_el1);
+    write_register!("cpacr_el1", RESET.cpacr_el1);
+    write_register!("cntkctl_el1", RESET.cntkctl_el1);
+    write_register!("mdscr_el1", RESET.mdscr_el1);
+}
+
 /// Saves the EL1 registers.
 #[inline]
 pub(crate) fn save(registers: &mut SystemRegisters, pointer_authentication: bool) {

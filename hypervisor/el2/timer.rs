@@ -58,6 +58,13 @@ pub(crate) fn load(timers: &TimerRegisters, offset: u64) {
     write_register!("cntp_ctl_el0", timers.cntp_ctl);
 }
 
+/// Silences a vCPU's timers without saving them.
+#[inline]
+pub(crate) fn silence() {
+    write_register!("cntv_ctl_el0", 0);
+    write_register!("cntp_ctl_el0", 0);
+}
+
 /// Saves a vCPU's timers and silences them.
 #[inline]
 pub(crate) fn save(timers: &mut TimerRegisters) {

@@ -6,9 +6,10 @@
 #![expect(unsafe_code, reason = "exception entry")]
 
 use core::arch::global_asm;
+use core::ffi::c_void;
 use core::mem::offset_of;
 
-use vmm::exit::class;
+use vmm::exit::{class, system_register};
 use vmm::vm::context::Frame;
 
 /// Causes that leave the guest, as `enter` returns them.
@@ -17,6 +18,8 @@ pub(crate) mod cause {
     pub(crate) const SYNC: u64 = 1;
     /// An interrupt that needs more than the hot path does.
     pub(crate) const IRQ: u64 = 2;
+    /// The vCPU turns itself off.
+    pub(crate) const OFF: u64 = 4;
     /// A system error.
     pub(crate) const SERROR: u64 = 3;
 }
@@ -28,7 +31,7 @@ const _: () = assert!(X == 0 && size_of::<Frame>().is_multiple_of(16));
 const _: () = assert!(offset_of!(Frame, pstate) == PC + 8);
 
 global_asm!(
-    // The registers a Rust function may clobber: x0-x18 and x30.
+    // The registers a Rust function may clobber: x0-x18 and x30, which lies in x19's place until the rest is saved.
     ".macro SAVE_VOLATILE",
     "    stp  x0, x1, [sp, #0]",
     "    stp  x2, x3, [sp, #16]",
@@ -39,10 +42,16 @@ global_asm!(
     "    stp  x12, x13, [sp, #96]",
     "    stp  x14, x15, [sp, #112]",
     "    stp  x16, x17, [sp, #128]",
-    "    str  x18, [sp, #144]",
-    "    str  x30, [sp, #240]",
+    "    stp  x18, x30, [sp, #144]",
     ".endm",
-    ".macro RESTORE_VOLATILE",
+    // Back to the guest with x18 and x30 as SAVE_VOLATILE left them.
+    ".macro RESUME",
+    "    mov  sp, x0",
+    "    ldp  x18, x30, [sp, #144]",
+    "    RESTORE_X0_TO_X17",
+    "    eret",
+    ".endm",
+    ".macro RESTORE_X0_TO_X17",
     "    ldp  x0, x1, [sp, #0]",
     "    ldp  x2, x3, [sp, #16]",
     "    ldp  x4, x5, [sp, #32]",
@@ -52,8 +61,30 @@ global_asm!(
     "    ldp  x12, x13, [sp, #96]",
     "    ldp  x14, x15, [sp, #112]",
     "    ldp  x16, x17, [sp, #128]",
-    "    ldr  x18, [sp, #144]",
+    ".endm",
+    // Puts everything a function keeps into the frame in x0, and x30 in its own place.
+    ".macro SAVE_REST",
+    "    ldr  x2, [x0, #152]",
+    "    str  x2, [x0, #240]",
+    "    stp  x19, x20, [x0, #152]",
+    "    stp  x21, x22, [x0, #168]",
+    "    stp  x23, x24, [x0, #184]",
+    "    stp  x25, x26, [x0, #200]",
+    "    stp  x27, x28, [x0, #216]",
+    "    str  x29, [x0, #232]",
+    ".endm",
+    // Back to the guest with every register from the frame in x0.
+    ".macro RESUME_ALL",
+    "    mov  sp, x0",
+    "    ldp  x18, x19, [sp, #144]",
+    "    ldp  x20, x21, [sp, #160]",
+    "    ldp  x22, x23, [sp, #176]",
+    "    ldp  x24, x25, [sp, #192]",
+    "    ldp  x26, x27, [sp, #208]",
+    "    ldp  x28, x29, [sp, #224]",
     "    ldr  x30, [sp, #240]",
+    "    RESTORE_X0_TO_X17",
+    "    eret",
     ".endm",
     // One slot: 0x80 bytes. The handlers are `handler(frame, esr) -> (frame, cause or 0)`.
     ".macro SYNC_FROM_GUEST",
@@ -63,7 +94,11 @@ global_asm!(
     "    ldr  x2, [sp, {host_stack}]",
     "    mrs  x1, esr_el2",
     "    mov  sp, x2",
-    "    b    sync_from_guest",
+    "    lsr  x2, x1, #26",
+    "    cmp  x2, {class_hvc}",
+    "    b.ne not_a_hypercall",
+    "    bl   {hypercall}",
+    "    b    after_hot",
     ".endm",
     ".macro FROM_GUEST handler",
     ".balign 0x80",
@@ -72,11 +107,8 @@ global_asm!(
     "    ldr  x1, [sp, {host_stack}]",
     "    mov  sp, x1",
     "    bl   \\handler",
-    "    cbnz x1, 8f",
-    "    mov  sp, x0",
-    "    RESTORE_VOLATILE",
-    "    eret",
-    "8:  b    leave_guest",
+    "    cbnz x1, leave_guest",
+    "    RESUME",
     ".endm",
     ".macro FROM_EL2 kind",
     ".balign 0x80",
@@ -109,52 +141,38 @@ global_asm!(
     "    FROM_GUEST {irq}",
     "    FROM_GUEST {serror}",
     ".balign 0x80",
-    // Calls get the shortest way. An instruction that names x16 or above (bit 4 of its register field) needs all registers in
-    // the frame; so does whatever is rare.
-    "sync_from_guest:",
-    "    lsr  x2, x1, #26",
-    "    cmp  x2, {class_hvc}",
+    "after_hot:",
+    "    cbnz x1, leave_guest",
+    "    RESUME",
+    // An instruction that names x16 or above (bit 4 of its register field) needs all registers in the frame; so does
+    // whatever is rare.
+    "not_a_hypercall:",
+    "    cmp  x2, {class_system}",
     "    b.ne 2f",
-    "    bl   {hypercall}",
-    "1:  cbnz x1, leave_guest",
-    "    mov  sp, x0",
-    "    RESTORE_VOLATILE",
-    "    eret",
+    "    tbnz x1, #9, 3f",
+    // CRn and op1 zero, op0 3: only the feature registers trap there.
+    "    tst  x1, {not_feature}",
+    "    b.ne 1f",
+    "    tbz  x1, #20, 1f",
+    "    bl   {feature_register}",
+    "    RESUME",
+    "1:  bl   {system}",
+    "    cbnz x1, leave_guest",
+    "    RESUME",
     "2:  cmp  x2, {class_data_abort}",
     "    b.ne 3f",
-    "    tbnz x1, #20, 4f",
+    "    tbnz x1, #20, 3f",
     "    bl   {data_abort}",
-    "    b    1b",
-    "3:  cmp  x2, {class_system}",
-    "    b.ne 4f",
-    "    tbnz x1, #9, 4f",
-    "    bl   {system}",
-    "    b    1b",
-    "4:  stp  x19, x20, [x0, #152]",
-    "    stp  x21, x22, [x0, #168]",
-    "    stp  x23, x24, [x0, #184]",
-    "    stp  x25, x26, [x0, #200]",
-    "    stp  x27, x28, [x0, #216]",
-    "    str  x29, [x0, #232]",
-    "    bl   {sync}",
     "    cbnz x1, leave_guest",
-    "    ldp  x19, x20, [x0, #152]",
-    "    ldp  x21, x22, [x0, #168]",
-    "    ldp  x23, x24, [x0, #184]",
-    "    ldp  x25, x26, [x0, #200]",
-    "    ldp  x27, x28, [x0, #216]",
-    "    ldr  x29, [x0, #232]",
-    "    mov  sp, x0",
-    "    RESTORE_VOLATILE",
-    "    eret",
+    "    RESUME",
+    "3:  SAVE_REST",
+    "    bl   {sync}",
+    "    cbnz x1, leave_guest_saved",
+    "    RESUME_ALL",
     // x0 = frame, x1 = cause. Saves the rest and returns from `enter` to its caller.
     "leave_guest:",
-    "    stp  x19, x20, [x0, #152]",
-    "    stp  x21, x22, [x0, #168]",
-    "    stp  x23, x24, [x0, #184]",
-    "    stp  x25, x26, [x0, #200]",
-    "    stp  x27, x28, [x0, #216]",
-    "    str  x29, [x0, #232]",
+    "    SAVE_REST",
+    "leave_guest_saved:",
     "    mrs  x2, elr_el2",
     "    mrs  x3, spsr_el2",
     "    stp  x2, x3, [x0, {pc}]",
@@ -180,14 +198,26 @@ global_asm!(
     "    ldp  x2, x3, [x0, {pc}]",
     "    msr  elr_el2, x2",
     "    msr  spsr_el2, x3",
-    "    ldp  x19, x20, [x0, #152]",
-    "    ldp  x21, x22, [x0, #168]",
-    "    ldp  x23, x24, [x0, #184]",
-    "    ldp  x25, x26, [x0, #200]",
-    "    ldp  x27, x28, [x0, #216]",
-    "    ldr  x29, [x0, #232]",
+    "    RESUME_ALL",
+    // enter_fresh_guest(frame: *mut Frame) -> cause: as enter_guest, with every register but x0 zero.
+    ".global enter_fresh_guest",
+    "enter_fresh_guest:",
+    "    stp  x29, x30, [sp, #-16]!",
+    "    stp  x27, x28, [sp, #-16]!",
+    "    stp  x25, x26, [sp, #-16]!",
+    "    stp  x23, x24, [sp, #-16]!",
+    "    stp  x21, x22, [sp, #-16]!",
+    "    stp  x19, x20, [sp, #-16]!",
+    "    mov  x1, sp",
+    "    str  x1, [x0, {host_stack}]",
+    "    ldp  x2, x3, [x0, {pc}]",
+    "    msr  elr_el2, x2",
+    "    msr  spsr_el2, x3",
     "    mov  sp, x0",
-    "    RESTORE_VOLATILE",
+    "    ldr  x0, [x0]",
+    ".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30",
+    "    mov  x\\n, xzr",
+    ".endr",
     "    eret",
     ".popsection",
     host_stack = const HOST_STACK,
@@ -200,6 +230,8 @@ global_asm!(
     hypercall = sym crate::hot::hypercall,
     data_abort = sym crate::hot::data_abort,
     system = sym crate::hot::system,
+    feature_register = sym crate::hot::feature_register,
+    not_feature = const system_register(0, 7, 15, 0, 0),
     sync = sym crate::hot::sync,
     irq = sym crate::hot::irq,
     serror = sym crate::hot::serror,
@@ -207,7 +239,8 @@ global_asm!(
 
 unsafe extern "C" {
     static exception_vectors: u8;
-    fn enter_guest(frame: *mut Frame) -> u64;
+    fn enter_guest(frame: *mut c_void) -> u64;
+    fn enter_fresh_guest(frame: *mut c_void) -> u64;
 }
 
 /// Returns the address of the vector table.
@@ -222,5 +255,12 @@ pub(crate) fn address() -> u64 {
 pub(crate) fn enter(frame: &mut Frame) -> u64 {
     // SAFETY: the caller has loaded the rest of this vCPU's state and its stage-2 root; the frame is exclusively borrowed
     // until the function returns, and the vectors give the stack back as they found it.
-    unsafe { enter_guest(frame) }
+    unsafe { enter_guest((&raw mut *frame).cast()) }
+}
+
+/// As [`enter`], for a vCPU that was just turned on: every general register but x0 is zero, whatever the frame holds.
+#[inline]
+pub(crate) fn enter_fresh(frame: &mut Frame) -> u64 {
+    // SAFETY: as for `enter`.
+    unsafe { enter_fresh_guest((&raw mut *frame).cast()) }
 }

@@ -29,7 +29,7 @@ mod start;
 
 pub(crate) use commands::execute;
 pub(crate) use create::{Description, create};
-pub(crate) use events::{vcpu_started, vcpu_stopped};
+pub(crate) use events::vcpu_changed;
 pub(crate) use hotplug::{carry_out, hotplug_write, listening, strict, vendor_call};
 pub(crate) use lifecycle::{all_left, pause, resume, start, system_fail, system_off, system_reset};
 

@@ -102,6 +102,15 @@ impl SystemAccess {
         self.0 & Self::REGISTER
     }
 
+    /// Returns whether it reads a feature register: op0 3, op1 0, CRn 0, CRm 0 to 7.
+    #[inline]
+    #[must_use]
+    pub const fn is_id_register_read(self) -> bool {
+        const CRM_8: u32 = 8 << 1;
+        const READ: u32 = 1;
+        self.0 & (Self::GROUP | CRM_8 | READ) == system_register(3, 0, 0, 0, 0) | READ
+    }
+
     /// Returns whether it is a read.
     #[inline]
     #[must_use]

@@ -205,7 +205,7 @@ impl Redistributors {
 
     /// Returns the vCPU whose redistributor `address` is in, and the offset from its RD_base.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub const fn find(self, address: GuestPhys) -> Option<(VcpuId, u64)> {
         let (region, before) = if self.first.contains(address) {
             (self.first, 0)

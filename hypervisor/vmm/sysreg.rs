@@ -183,7 +183,7 @@ fn send_group0<L: ListRegisters>(trap: &mut Trap<'_, L>, value: u64) {
             SgiTargets::AllButSelf => index != own,
         };
         if wanted && vcpu.gic.lock().is_group0(intid) && vcpu.inbox.post_private(intid) {
-            vcpu.wake(&mut trap.kicks);
+            vcpu.notify(&mut trap.kicks);
         }
     }
     trap.deliver();

@@ -164,6 +164,54 @@ const SUSPEND_FEATURES: u64 = 0;
 const POWER_STATE_STANDBY: u32 = 0;
 const POWER_STATE_POWER_DOWN: u32 = 1 << 16;
 
+/// What the shortest path makes of a function, by its id alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Quick {
+    /// The answer is this, whatever the arguments.
+    Answer(u64),
+    /// AFFINITY_INFO in its 64-bit form.
+    AffinityInfo,
+    /// CPU_ON in its 64-bit form.
+    CpuOn,
+    /// CPU_OFF.
+    CpuOff,
+    /// [`decode`] knows.
+    Ask,
+}
+
+/// Sorts out the functions that are called often, and those that no owner has.
+#[inline(always)]
+pub const fn quick(x0: u64) -> Quick {
+    /// Function numbers of PSCI that are, or may one day be, offered end before this one (DEN0022F).
+    const PSCI_END: u32 = 0x20;
+    /// The owner's number and the call's kind: everything but the width and the function number.
+    const OWNER: u32 = 0xbfff_0000;
+    const PSCI_OWNER: u32 = id::PSCI_VERSION & OWNER;
+    const AFFINITY_INFO_64: u32 = id::AFFINITY_INFO | id::SMC64;
+    const CPU_ON_64: u32 = id::CPU_ON | id::SMC64;
+
+    let function = x0 as u32;
+    // The order is that of how much each one's caller waits for it.
+    if function == id::PSCI_VERSION {
+        return Quick::Answer(PSCI_VERSION_1_3 as u64);
+    }
+    if function == AFFINITY_INFO_64 {
+        return Quick::AffinityInfo;
+    }
+    match function & OWNER {
+        PSCI_OWNER => match function {
+            CPU_ON_64 => Quick::CpuOn,
+            id::CPU_OFF => Quick::CpuOff,
+            _ if function & !OWNER & !id::SMC64 >= PSCI_END => Quick::Answer(NOT_SUPPORTED),
+            _ => Quick::Ask,
+        },
+        // Arm architecture, standard services (stolen time), vendor-specific hypervisor services.
+        0x8000_0000 | 0x8500_0000 | 0x8600_0000 => Quick::Ask,
+        _ => Quick::Answer(NOT_SUPPORTED),
+    }
+}
+
 /// Decodes a call from x0 to x3.
 #[inline]
 pub const fn decode(x0: u64, x1: u64, x2: u64, x3: u64) -> Call {

@@ -19,7 +19,8 @@ pub mod power;
 pub mod smccc;
 
 pub use call::{
-    Answer, Call, EntryPoint, Offered, Reset, Suspend, Workaround, WorkaroundState, decode,
+    Answer, Call, EntryPoint, Offered, Quick, Reset, Suspend, Workaround, WorkaroundState, decode,
+    quick,
 };
 pub use cell::PowerCell;
 pub use power::{Action, Event, Refusal, Role, State, Transition, transition};

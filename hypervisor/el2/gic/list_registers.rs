@@ -11,10 +11,7 @@ const EOI_COUNT_SHIFT: u64 = 27;
 
 /// The list registers of this CPU, which hold the loaded vCPU's interrupts.
 #[derive(Debug)]
-pub(crate) struct HardwareListRegisters {
-    /// How many there are.
-    pub(crate) count: usize,
-}
+pub(crate) struct HardwareListRegisters;
 
 macro_rules! each_list_register {
     ($n:expr, $apply:ident $(, $value:expr)?) => {
@@ -42,7 +39,7 @@ macro_rules! each_list_register {
 impl ListRegisters for HardwareListRegisters {
     #[inline]
     fn count(&self) -> usize {
-        self.count
+        count()
     }
 
     #[inline]
@@ -84,7 +81,7 @@ pub(crate) fn count() -> usize {
 
 /// Clears the hypervisor interface of this CPU.
 pub(crate) fn start(count: usize) {
-    let mut lists = HardwareListRegisters { count };
+    let mut lists = HardwareListRegisters;
     for n in 0..count {
         lists.write(n, ListRegister::EMPTY);
     }
@@ -97,6 +94,14 @@ pub(crate) fn load_guest(registers: &GicRegisters) {
     write_register!("ICH_VMCR_EL2", registers.vmcr);
     write_register!("ICH_AP0R0_EL2", registers.ap0r);
     write_register!("ICH_AP1R0_EL2", registers.ap1r);
+}
+
+/// Resets the interface's registers but for the list registers.
+#[inline]
+pub(crate) fn reset_guest() {
+    write_register!("ICH_VMCR_EL2", 0);
+    write_register!("ICH_AP0R0_EL2", 0);
+    write_register!("ICH_AP1R0_EL2", 0);
 }
 
 /// Saves the interface's registers but for the list registers.

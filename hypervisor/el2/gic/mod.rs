@@ -12,7 +12,7 @@ pub(crate) use cpu_interface::{
 };
 pub(crate) use distributor::{Gic, Redistributor};
 pub(crate) use list_registers::{
-    HardwareListRegisters, control, count, load_guest, save_guest, start,
+    HardwareListRegisters, control, count, load_guest, reset_guest, save_guest, start,
 };
 
 /// The SGI by which one CPU asks another to look at its mailboxes.

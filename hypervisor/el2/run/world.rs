@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering;
 use vmm::dispatch::inject::{self, Exception};
 use vmm::features::hcr;
 use vmm::sched::Slot;
+use vmm::vm::context::FpRegisters;
 use vmm::vm::{Kicks, VcpuContext, Vm};
 
 use super::Runner;
@@ -15,6 +16,7 @@ use crate::{fpsimd, pmu, switch, timer};
 impl Runner {
     /// Loads a vCPU's registers.
     pub(super) fn load(&mut self, slot: Slot) {
+        self.resident = None;
         let Some(attached) = &mut self.attached[slot.index()] else {
             return;
         };
@@ -29,14 +31,16 @@ impl Runner {
             vm.vtcr.load(Ordering::Acquire),
         );
         write_register!("vmpidr_el2", vcpu.mpidr());
-        switch::load(&context.system, policy.pointer_authentication);
+        if core::mem::take(&mut context.fresh) {
+            switch::load_reset(policy.pointer_authentication);
+        } else {
+            switch::load(&context.system, policy.pointer_authentication);
+        }
         if context.pmu_used {
             open_pmu(vm, context);
         }
         gic::load_guest(&context.gic);
-        let mut lists = HardwareListRegisters {
-            count: self.cpu.list_registers,
-        };
+        let mut lists = HardwareListRegisters;
         let redistributor = vcpu.gic.lock();
         redistributor.restore(&mut lists, &context.gic.list);
         let mut linked = redistributor.linked(&lists);
@@ -53,6 +57,7 @@ impl Runner {
         });
         self.cpu.loaded.set(Some(attached.place));
         self.loaded = Some(slot);
+        vcpu.loaded.store(true, Ordering::SeqCst);
         isb();
     }
 
@@ -73,28 +78,41 @@ impl Runner {
             pmu::save(&mut context.pmu);
         }
         gic::save_guest(&mut context.gic);
-        let mut lists = HardwareListRegisters {
-            count: self.cpu.list_registers,
+        let timers = context.timers;
+        self.save_interrupts(slot);
+        vcpu.loaded.store(false, Ordering::SeqCst);
+        if let Some(account) = self.queue.account(slot, timer::now()) {
+            vcpu.ran_ticks.store(account.run_ticks, Ordering::Relaxed);
+            vcpu.stolen_ticks
+                .store(account.steal_ticks, Ordering::Relaxed);
+        }
+        let deadline = timer::next_deadline(&timers, vm.counter_offset.load(Ordering::Acquire));
+        self.queue.set_deadline(slot, deadline);
+        // Whoever posted before `loaded` was cleared only sent an interrupt.
+        if !vcpu.inbox.is_empty() {
+            self.queue.wake(slot, timer::now());
+        }
+    }
+
+    /// Saves the loaded vCPU's list registers and lets go of the physical interrupts behind them.
+    pub(super) fn save_interrupts(&mut self, slot: Slot) {
+        let Some(attached) = &mut self.attached[slot.index()] else {
+            return;
         };
+        let Loaded { vm, vcpu } = attached.place;
+        let mut lists = HardwareListRegisters;
         let mut kicks = Kicks::NONE;
         let mut redistributor = vcpu.gic.lock();
         let mut linked = redistributor.linked(&lists);
         let mut post = |target, notice| vm.post(target, notice, &mut kicks);
-        let owed = redistributor.save(&vm.gic, &mut lists, &mut context.gic.list, &mut post);
+        let saved = &mut attached.context.gic.list;
+        let owed = redistributor.save(&vm.gic, &mut lists, saved, &mut post);
         drop(redistributor);
         linked |= owed.0;
         while linked != 0 {
             self.cpu.redistributor.clear_active(linked.trailing_zeros());
             linked &= linked - 1;
         }
-        if let Some(account) = self.queue.account(slot, timer::now()) {
-            vcpu.ran_ticks.store(account.run_ticks, Ordering::Relaxed);
-            vcpu.stolen_ticks
-                .store(account.steal_ticks, Ordering::Relaxed);
-        }
-        let deadline =
-            timer::next_deadline(&context.timers, vm.counter_offset.load(Ordering::Acquire));
-        self.queue.set_deadline(slot, deadline);
         percpu::kick(kicks);
     }
 
@@ -113,8 +131,12 @@ impl Runner {
         {
             fpsimd::save(&mut owner.context.fp);
         }
-        if let Some(attached) = &self.attached[slot.index()] {
-            fpsimd::load(&attached.context.fp);
+        if let Some(attached) = &mut self.attached[slot.index()] {
+            let context = &mut *attached.context;
+            if core::mem::take(&mut context.fresh_fp) {
+                context.fp = FpRegisters::default();
+            }
+            fpsimd::load(&context.fp);
         }
     }
 }

@@ -29,8 +29,13 @@ static DIRTY: AtomicBool = AtomicBool::new(false);
 
 /// Notes an event.
 pub(super) fn push(vm: &Vm, what: What) {
+    push_at(clock::now_ns(), vm, what);
+}
+
+/// Notes an event that happened at a time.
+fn push_at(time_ns: u64, vm: &Vm, what: What) {
     let event = Event {
-        time_ns: clock::now_ns(),
+        time_ns,
         vm: vm.id,
         what,
     };
@@ -54,24 +59,20 @@ fn is_watched() -> bool {
     *CONTROL.call_once(console::has_control)
 }
 
-/// Hears that a vCPU is about to run its first instruction since it was turned on.
-#[inline]
-pub(crate) fn vcpu_started(vm: &'static Vm, vcpu: &'static Vcpu) {
+/// Hears that a vCPU was turned on or turned itself off, at this value of the counter.
+pub(crate) fn vcpu_changed(vm: &'static Vm, vcpu: &'static Vcpu, on: bool, ticks: u64) {
     let slate = slate(vm);
-    if slate.resizing.load(Ordering::Acquire) {
+    if on && slate.resizing.load(Ordering::Acquire) {
         let progress = slate.resizer.lock().on_cpu_started(vm, vcpu.id);
         carry_out(slate, progress);
     }
     if is_watched() {
-        push(vm, What::VcpuOnline(vcpu.id));
-    }
-}
-
-/// Hears that a vCPU has turned itself off.
-#[inline]
-pub(crate) fn vcpu_stopped(vm: &'static Vm, vcpu: &'static Vcpu) {
-    if is_watched() {
-        push(vm, What::VcpuOffline(vcpu.id));
+        let what = if on {
+            What::VcpuOnline(vcpu.id)
+        } else {
+            What::VcpuOffline(vcpu.id)
+        };
+        push_at(clock::ticks_to_time_ns(ticks), vm, what);
     }
 }
 

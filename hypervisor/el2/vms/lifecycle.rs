@@ -17,6 +17,9 @@ use super::start::{release, release_tables, step};
 use super::{Slate, State, carry_out, events, manager, slate};
 use crate::{clock, percpu, run, timer};
 
+/// What AFFINITY_INFO says of a vCPU that is off and not on its way (PSCI DEN0022, AFFINITY_INFO).
+const AFFINITY_OFF: u64 = 1;
+
 /// Begins a VM's start; returns whether it was off.
 pub(crate) fn start(slate: &'static Slate) -> bool {
     let begun = slate.vm.life.start();
@@ -59,7 +62,7 @@ fn leave(vm: &'static Vm, what: &str, cause: Cause, note: Option<String>) {
     log::info!("{}: {what} ({})", vm.name, cause.word());
     *slate(vm).note.lock() = note;
     tell(vm, request::STOP);
-    if vm.life.attached() == 0 {
+    if vm.is_left() {
         run::ask_chores(manager(vm));
     }
 }
@@ -75,7 +78,13 @@ fn tell(vm: &'static Vm, request: u32) {
 pub(crate) fn all_left(vm: &'static Vm) {
     match vm.phase() {
         Phase::Stopping | Phase::Resetting => run::ask_chores(manager(vm)),
-        Phase::Running if vm.vcpus.iter().all(|vcpu| !vcpu.power.state().is_on()) => {
+        // A vCPU that is about to be started counts as on.
+        Phase::Running
+            if vm
+                .vcpus
+                .iter()
+                .all(|vcpu| vcpu.power.affinity_info() == AFFINITY_OFF) =>
+        {
             system_off(vm, Cause::AllVcpusOff);
         }
         _ => {}
@@ -128,11 +137,11 @@ pub(super) fn go_on(slate: &'static Slate) -> bool {
     match vm.phase() {
         Phase::Starting => step(slate),
         Phase::Paused => end_pause(vm),
-        Phase::Stopping if vm.life.attached() == 0 => {
+        Phase::Stopping if vm.is_left() => {
             turn_off(slate);
             false
         }
-        Phase::Resetting if vm.life.attached() == 0 => {
+        Phase::Resetting if vm.is_left() => {
             begin_again(slate);
             true
         }

@@ -4,7 +4,7 @@
 //! another VM's CPU can hold. What it can't settle it leaves untouched, and `slow` starts over.
 
 use core::sync::atomic::Ordering;
-use psci::{Answer, Call, ReturnCode, decode};
+use psci::{Answer, Call, EntryPoint, Quick, ReturnCode, decode, quick};
 use vgic::v3::After;
 use vgic::v3::sgi::{self, SgiTargets};
 use vgic::{IntId, ListRegisters, Notice, Width};
@@ -15,10 +15,12 @@ use crate::devices::cpu_hotplug::spec::Register;
 use crate::devices::pl011;
 use crate::devices::{AccessWidth, Device};
 use crate::exit::{Abort, Syndrome, SystemAccess, system_register};
+use crate::features::id_index;
+use crate::hypercall;
 use crate::ids::VcpuId;
 use crate::stats::ExitReason;
 use crate::vm::context::Frame;
-use crate::vm::{Kicks, Vcpu, Vm};
+use crate::vm::{Kicks, Vm};
 use stage2::GuestPhys;
 
 /// How a trap goes on.
@@ -31,22 +33,62 @@ pub enum Hot {
     Advance,
     /// As [`Hot::Advance`], and bytes wait in the VM's UART to be shown.
     Output,
+    /// The vCPU turns itself off.
+    Off,
     /// Nothing was done; the slow path decides.
     Leave,
 }
 
+/// What the shortest path does with an HVC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuickCall {
+    /// x0 is this.
+    Answer(u64),
+    /// [`cpu_on`] carries it out.
+    CpuOn,
+    /// The vCPU turns itself off.
+    CpuOff,
+    /// [`hypercall`] decides.
+    Other,
+}
+
+/// Answers an HVC if the function alone, or a look at one vCPU, tells the answer.
+#[inline(always)]
+#[must_use]
+pub fn quick_hypercall(vm: &'static Vm, frame: &Frame, syndrome: Syndrome) -> QuickCall {
+    if syndrome.immediate() != 0 {
+        return QuickCall::Answer(psci::smccc::NOT_SUPPORTED);
+    }
+    match quick(frame.x[0]) {
+        Quick::Answer(x0) => QuickCall::Answer(x0),
+        Quick::AffinityInfo if frame.x[2] as u32 == 0 => {
+            QuickCall::Answer(match vm.vcpu_by_affinity(frame.x[1]) {
+                Some(vcpu) => vcpu.power.affinity_info(),
+                None => ReturnCode::InvalidParameters.as_x0(),
+            })
+        }
+        Quick::CpuOn => QuickCall::CpuOn,
+        Quick::CpuOff => QuickCall::CpuOff,
+        _ => QuickCall::Other,
+    }
+}
+
 /// Answers an HVC.
-#[inline]
 pub fn hypercall(vm: &'static Vm, frame: &mut Frame, syndrome: Syndrome, kicks: &mut Kicks) -> Hot {
     if syndrome.immediate() != 0 {
         frame.x[0] = psci::smccc::NOT_SUPPORTED;
         return Hot::Resume;
     }
-    call(vm, frame, kicks)
+    frame.x[0] = match quick(frame.x[0]) {
+        Quick::Answer(x0) => x0,
+        Quick::CpuOn => cpu_on(vm, frame, kicks),
+        Quick::CpuOff => return Hot::Off,
+        _ => return ask(vm, frame, kicks),
+    };
+    Hot::Resume
 }
 
 /// Answers an SMC, which unlike an HVC is not stepped over by the hardware.
-#[inline]
 pub fn secure_call(
     vm: &'static Vm,
     frame: &mut Frame,
@@ -59,18 +101,17 @@ pub fn secure_call(
     }
 }
 
-#[inline]
-fn call(vm: &'static Vm, frame: &mut Frame, kicks: &mut Kicks) -> Hot {
+/// Answers the calls that are seldom made and need no more than the caller's VM.
+#[inline(never)]
+fn ask(vm: &'static Vm, frame: &mut Frame, kicks: &mut Kicks) -> Hot {
     let call = decode(frame.x[0], frame.x[1], frame.x[2], frame.x[3]);
     frame.x[0] = match call {
+        Call::Unknown if hypercall::is_ours(frame.x[0]) => return Hot::Leave,
         Call::AffinityInfo { target } => match vm.vcpu_by_affinity(target) {
             Some(vcpu) => vcpu.power.affinity_info(),
             None => ReturnCode::InvalidParameters.as_x0(),
         },
-        Call::CpuOn { target, entry } => match vm.vcpu_by_affinity(target) {
-            Some(vcpu) => cpu_on(vm, vcpu, entry, kicks).as_x0(),
-            None => ReturnCode::InvalidParameters.as_x0(),
-        },
+        Call::CpuOn { target, entry } => turn_on(vm, target, entry, kicks),
         _ => match call.immediate(&vm.offered) {
             Some(Answer::One(x0)) => x0,
             _ => return Hot::Leave,
@@ -79,36 +120,53 @@ fn call(vm: &'static Vm, frame: &mut Frame, kicks: &mut Kicks) -> Hot {
     Hot::Resume
 }
 
-/// Turns a vCPU on, if its power state lets it, and wakes the CPU it belongs to.
+/// Carries out CPU_ON in its 64-bit form and returns the guest's x0.
 #[inline]
-fn cpu_on(vm: &Vm, vcpu: &Vcpu, entry: psci::EntryPoint, kicks: &mut Kicks) -> ReturnCode {
+pub fn cpu_on(vm: &Vm, frame: &Frame, kicks: &mut Kicks) -> u64 {
+    let entry = EntryPoint {
+        address: frame.x[2],
+        context_id: frame.x[3],
+    };
+    turn_on(vm, frame.x[1], entry, kicks)
+}
+
+/// Turns a vCPU on, if there is one and its power state lets it, and wakes the CPU it belongs to.
+#[inline]
+fn turn_on(vm: &Vm, target: u64, entry: EntryPoint, kicks: &mut Kicks) -> u64 {
+    let Some(vcpu) = vm.vcpu_by_affinity(target) else {
+        return ReturnCode::InvalidParameters.as_x0();
+    };
     if entry.address & 3 != 0 || !vm.is_ram(GuestPhys::new(entry.address)) {
-        return ReturnCode::InvalidAddress;
+        return ReturnCode::InvalidAddress.as_x0();
     }
     let code = vcpu.power.cpu_on(entry);
     if code == ReturnCode::Success {
         vcpu.wake(kicks);
     }
-    code
+    code.as_x0()
 }
 
-const ID_GROUP: u32 = system_register(3, 0, 0, 0, 0);
 const ICC_SGI1R: u32 = system_register(3, 0, 12, 11, 5);
 
+/// Reads a feature register into a general register below x16, as the vectors have found out.
+#[inline(always)]
+pub fn feature_register(vm: &'static Vm, frame: &mut Frame, syndrome: Syndrome) {
+    let access = SystemAccess::new(syndrome);
+    let index = id_index(access.crm(), access.op2());
+    frame.x[access.rt() as usize & 0xf] = vm.policy.id[index];
+}
+
 /// Answers a trapped system-register access.
-#[inline]
+#[inline(always)]
 pub fn system<L: ListRegisters>(
     trap: &mut Trap<'_, L>,
     frame: &mut Frame,
     syndrome: Syndrome,
 ) -> (Hot, ExitReason) {
     let access = SystemAccess::new(syndrome);
-    if access.register() & SystemAccess::GROUP == ID_GROUP && access.is_read() && access.crm() < 8 {
-        let index = (access.crm() * 8 + access.op2()) as usize;
-        frame.set_register(
-            access.rt(),
-            trap.vm.policy.id.get(index).copied().unwrap_or(0),
-        );
+    if access.is_id_register_read() {
+        let value = trap.vm.policy.id[id_index(access.crm(), access.op2())];
+        frame.set_register(access.rt(), value);
         return (Hot::Advance, ExitReason::IdRegister);
     }
     if access.register() == ICC_SGI1R && !access.is_read() {
@@ -152,7 +210,7 @@ fn post_sgi<L: ListRegisters>(trap: &mut Trap<'_, L>, target: u16, intid: IntId)
     if let Some(vcpu) = trap.vm.vcpus.get(usize::from(target))
         && vcpu.inbox.post_private(intid)
     {
-        vcpu.wake(&mut trap.kicks);
+        vcpu.notify(&mut trap.kicks);
     }
 }
 
@@ -351,7 +409,7 @@ fn write_remote<L: ListRegisters>(
     let Some(vcpu) = trap.vm.vcpu(id) else { return };
     let effect = vcpu.gic.lock().write_remote(offset, width, value);
     if effect.after == After::Settle && vcpu.inbox.post(Notice::Resync) {
-        vcpu.wake(&mut trap.kicks);
+        vcpu.notify(&mut trap.kicks);
     }
 }
 

@@ -122,20 +122,43 @@ impl RunQueue {
         }
     }
 
+    /// Gives a slot to a virtual CPU that wants to run at once: it does if nobody else runs or waits, else it gets its turn.
+    #[inline]
+    pub fn begin(&mut self, slot: Slot, now_ticks: u64) {
+        let idle = self.current.is_none() && self.runnable.is_empty();
+        match self.entries.get_mut(slot.index()) {
+            Some(entry) if idle && entry.run == Run::Vacant => {
+                entry.run = Run::Running;
+                entry.since_ticks = now_ticks;
+                self.live += 1;
+                self.turn = slot;
+                self.current = Some(slot);
+                self.slice_end_ticks = now_ticks.saturating_add(self.slice_ticks);
+            }
+            _ => {
+                self.attach(slot, now_ticks);
+                self.wake(slot, now_ticks);
+            }
+        }
+    }
+
     /// Takes the virtual CPU in a slot off, whatever it is doing; returns its account, or `None` if the slot had none.
     pub fn detach(&mut self, slot: Slot, now_ticks: u64) -> Option<Account> {
         let entry = self.entries.get_mut(slot.index())?;
         if entry.run == Run::Vacant {
             return None;
         }
+        let was = entry.run;
         entry.change(Run::Vacant, now_ticks);
-        let account = entry.account;
+        let account = core::mem::take(&mut entry.account);
         self.live -= 1;
+        if was == Run::Running {
+            // Nothing else knows of the one that runs.
+            self.current = None;
+            return Some(account);
+        }
         self.runnable.remove(slot);
         self.forget_deadline(slot);
-        if self.current == Some(slot) {
-            self.current = None;
-        }
         Some(account)
     }
 

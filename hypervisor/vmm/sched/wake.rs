@@ -48,15 +48,18 @@ impl WakeSet {
     #[must_use]
     pub fn take_alone(&self, slot: Slot) -> bool {
         let summary = self.summary.swap(0, Ordering::Acquire);
-        if summary == 1 << slot.word() {
-            let word = &self.words[slot.word()];
-            let bits = word.swap(0, Ordering::AcqRel);
-            if bits == slot.mask() {
-                return true;
-            }
-            word.fetch_or(bits, Ordering::AcqRel);
+        if summary != 1 << slot.word() {
+            self.summary.fetch_or(summary, Ordering::Release);
+            return false;
         }
-        self.summary.fetch_or(summary, Ordering::Release);
+        let word = &self.words[slot.word()];
+        // What is set from here on sets the summary again, after its word.
+        let bits = word.swap(0, Ordering::AcqRel);
+        if bits == slot.mask() {
+            return true;
+        }
+        word.fetch_or(bits, Ordering::AcqRel);
+        self.summary.fetch_or(1 << slot.word(), Ordering::Release);
         false
     }
 

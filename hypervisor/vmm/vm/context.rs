@@ -2,6 +2,8 @@
 //!
 //! Only plain data; `el2` moves it into and out of the hardware.
 
+use super::{Vcpu, Vm};
+
 /// The general registers of a guest, laid out for the exception vectors of `el2`.
 #[derive(Clone, Debug, Default)]
 #[repr(C, align(16))]
@@ -14,6 +16,17 @@ pub struct Frame {
     pub pstate: u64,
     /// `el2`'s stack pointer while the guest runs.
     pub host_stack: u64,
+    /// Whose registers these are, for the hot path; set while the vCPU is attached to a CPU.
+    pub owner: Option<Owner>,
+}
+
+/// A vCPU and its VM.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    /// The VM.
+    pub vm: &'static Vm,
+    /// The vCPU.
+    pub vcpu: &'static Vcpu,
 }
 
 /// PSTATE of a CPU that PSCI turns on: EL1h with D, A, I and F masked (PSCI DEN0022, 6.4).
@@ -44,7 +57,7 @@ impl Frame {
     missing_docs,
     reason = "each field is the register of that name, Arm ARM D19"
 )]
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[repr(C)]
 pub struct SystemRegisters {
     pub sp_el0: u64,
@@ -76,14 +89,34 @@ pub struct SystemRegisters {
 }
 
 impl SystemRegisters {
-    /// Returns the values after a reset; the architecturally unknown ones are zero.
-    #[must_use]
-    pub fn at_reset() -> Self {
-        Self {
-            sctlr_el1: SCTLR_EL1_RESET,
-            ..Self::default()
-        }
-    }
+    /// The values after a reset; the architecturally unknown ones are zero.
+    pub const RESET: Self = Self {
+        sp_el0: 0,
+        sp_el1: 0,
+        elr_el1: 0,
+        spsr_el1: 0,
+        sctlr_el1: SCTLR_EL1_RESET,
+        cpacr_el1: 0,
+        ttbr0_el1: 0,
+        ttbr1_el1: 0,
+        tcr_el1: 0,
+        mair_el1: 0,
+        amair_el1: 0,
+        vbar_el1: 0,
+        contextidr_el1: 0,
+        esr_el1: 0,
+        far_el1: 0,
+        afsr0_el1: 0,
+        afsr1_el1: 0,
+        par_el1: 0,
+        tpidr_el0: 0,
+        tpidr_el1: 0,
+        tpidrro_el0: 0,
+        cntkctl_el1: 0,
+        mdscr_el1: 0,
+        csselr_el1: 0,
+        pauth: [0; 10],
+    };
 }
 
 /// The guest's two generic timers (Arm ARM D12).

@@ -136,7 +136,7 @@ pub struct Life {
 
 impl Life {
     /// Returns the phase.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn phase(&self) -> Phase {
         Phase::from_word(self.word.load(Ordering::SeqCst))

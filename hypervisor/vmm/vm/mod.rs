@@ -21,7 +21,7 @@ pub mod vcpu;
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use psci::{Offered, Role};
 use spin::mutex::SpinMutex;
 use stage2::GuestPhys;
@@ -76,6 +76,8 @@ pub struct Vm {
     pub listening: AtomicBool,
     /// What it is doing.
     pub life: Life,
+    /// vCPUs whose registers some CPU owns, on or off.
+    owned: AtomicU32,
 }
 
 /// What a new VM is made of.
@@ -145,6 +147,7 @@ impl Vm {
             counter_offset: AtomicU64::new(0),
             listening: AtomicBool::new(false),
             life: Life::default(),
+            owned: AtomicU32::new(0),
         }
     }
 
@@ -153,6 +156,34 @@ impl Vm {
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.life.phase()
+    }
+
+    /// Returns whether the VM is on its way to be off or to start anew.
+    #[inline]
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.phase(), Phase::Stopping | Phase::Resetting)
+    }
+
+    /// Counts a vCPU whose registers a CPU takes over; returns whether the VM wants that. Otherwise call [`Vm::disown`] at once.
+    ///
+    /// Counted first and asked after, so that whoever ends the VM either is seen here or sees the count.
+    #[must_use]
+    pub fn own(&self) -> bool {
+        self.owned.fetch_add(1, Ordering::SeqCst);
+        matches!(self.phase(), Phase::Running | Phase::Paused)
+    }
+
+    /// Counts a vCPU whose registers are given back; returns whether no CPU owns any now.
+    #[must_use]
+    pub fn disown(&self) -> bool {
+        self.owned.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    /// Returns whether no CPU runs one of its vCPUs or owns the registers of one.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.life.attached() == 0 && self.owned.load(Ordering::SeqCst) == 0
     }
 
     /// Finds a vCPU by its id.
@@ -182,7 +213,7 @@ impl Vm {
         if let Some(vcpu) = self.vcpus.get(usize::from(vcpu))
             && vcpu.inbox.post(notice)
         {
-            vcpu.wake(kicks);
+            vcpu.notify(kicks);
         }
     }
 

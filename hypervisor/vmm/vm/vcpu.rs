@@ -1,6 +1,6 @@
 //! A virtual CPU: what everybody may touch (atomics and its redistributor) and what only the CPU that runs it does.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use psci::{PowerCell, Role};
 use spin::mutex::SpinMutex;
 use vgic::v3::Redistributor;
@@ -45,6 +45,8 @@ pub struct Vcpu {
     pub inbox: Inbox,
     /// What others ask of the CPU that runs it: bits of [`request`].
     pub requests: AtomicU32,
+    /// Whether its registers are in its CPU, so that an interrupt there is enough for it to look at its inbox.
+    pub loaded: AtomicBool,
     /// Its private interrupts and what it knows of the shared ones.
     pub gic: SpinMutex<Redistributor>,
     /// How often it left the guest, by reason.
@@ -67,6 +69,7 @@ impl Vcpu {
             power: PowerCell::new(role),
             inbox: Inbox::new(),
             requests: AtomicU32::new(0),
+            loaded: AtomicBool::new(false),
             gic: SpinMutex::new(Redistributor::new(id.get(), last, list_registers)),
             exits: ExitCounters::new(),
             ran_ticks: AtomicU64::new(0),
@@ -80,6 +83,18 @@ impl Vcpu {
     pub fn wake(&self, kicks: &mut Kicks) {
         if self.home.wakes.set(self.home.slot) {
             kicks.add(self.home.pcpu);
+        }
+    }
+
+    /// Makes the CPU it belongs to look at its inbox, after something was put into it.
+    ///
+    /// Whoever unloads it clears `loaded` first and looks at the inbox after, so one of the two sees the other.
+    #[inline]
+    pub fn notify(&self, kicks: &mut Kicks) {
+        if self.loaded.load(Ordering::SeqCst) {
+            kicks.add(self.home.pcpu);
+        } else {
+            self.wake(kicks);
         }
     }
 
@@ -128,6 +143,12 @@ pub struct VcpuContext {
     pub pmu_used: bool,
     /// PMU registers.
     pub pmu: PmuRegisters,
+    /// Whether the general registers but x0 are still zero, whatever `frame` holds.
+    pub fresh_frame: bool,
+    /// Whether the system registers are still those of a reset, whatever `system` holds.
+    pub fresh: bool,
+    /// Whether the FP registers are still those of a reset, whatever `fp` holds.
+    pub fresh_fp: bool,
     /// Whether the guest sleeps in CPU_SUSPEND power-down and where it begins after.
     pub suspended: Option<psci::EntryPoint>,
 }
@@ -138,7 +159,7 @@ impl VcpuContext {
     pub fn new(list_registers: usize) -> Self {
         Self {
             frame: Frame::default(),
-            system: SystemRegisters::at_reset(),
+            system: SystemRegisters::RESET,
             timers: TimerRegisters::default(),
             gic: GicRegisters {
                 vmcr: 0,
@@ -149,25 +170,41 @@ impl VcpuContext {
             fp: FpRegisters::default(),
             pmu_used: false,
             pmu: PmuRegisters::RESET,
+            fresh_frame: true,
+            fresh: true,
+            fresh_fp: true,
             suspended: None,
         }
+    }
+
+    /// Sets the registers of a vCPU that turned itself off and whose system registers nobody has touched since.
+    ///
+    /// What a reset leaves unknown keeps its value, which was this vCPU's own; `el2` sets the rest.
+    #[inline]
+    pub fn power_on_again(&mut self, at: psci::EntryPoint) {
+        self.frame.x[0] = at.context_id;
+        self.frame.pc = at.address;
+        self.frame.pstate = PSTATE_EL1_MASKED;
+        self.fresh_frame = true;
+        self.fresh_fp = true;
+        self.pmu_used = false;
     }
 
     /// Sets the registers as PSCI promises them to a CPU that is turned on (PSCI DEN0022, 6.4).
     ///
     /// The interrupt interface is part of the CPU and starts afresh; list registers are the redistributor's business.
     pub fn power_on(&mut self, at: psci::EntryPoint) {
-        self.frame.x = [0; 31];
         self.frame.x[0] = at.context_id;
         self.frame.pc = at.address;
         self.frame.pstate = PSTATE_EL1_MASKED;
-        self.system = SystemRegisters::at_reset();
         self.timers = TimerRegisters::default();
         self.gic.vmcr = 0;
         self.gic.ap0r = 0;
         self.gic.ap1r = 0;
-        self.fp = FpRegisters::default();
         self.pmu_used = false;
+        self.fresh_frame = true;
+        self.fresh = true;
+        self.fresh_fp = true;
         self.suspended = None;
     }
 }

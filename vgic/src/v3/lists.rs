@@ -141,6 +141,36 @@ impl Redistributor {
         }
     }
 
+    /// Turns the vCPU off (CPU_OFF) if nothing at all is going on here; returns whether that was so.
+    ///
+    /// The list registers may then be left as they are: what they hold is inactive. Otherwise call [`Self::power_off`] and
+    /// [`Self::save`].
+    #[inline]
+    #[must_use]
+    pub fn power_off_quiet(
+        &mut self,
+        inbox: &Inbox,
+        distributor: &Distributor,
+        lrs: &impl ListRegisters,
+    ) -> bool {
+        let used = self.used();
+        let quiet = inbox.is_empty()
+            && self.backlog() == 0
+            && self.armed == Maintenance::NONE
+            && (self.linked | self.parked_linked | self.active) == 0
+            && self.candidates.is_empty()
+            && self.parked.is_empty()
+            && used.count_ones() == self.in_lr.count_ones()
+            && lrs.empty() & used == used;
+        if quiet {
+            self.in_lr = 0;
+            self.soft = 0;
+            self.free |= used;
+            distributor.leave(self.index);
+        }
+        quiet
+    }
+
     /// Turns the vCPU off (CPU_OFF): SPIs that any vCPU may take go to another one, all else is kept.
     pub fn power_off(
         &mut self,

@@ -153,7 +153,7 @@ impl Toolchain {
             Self::Rustup => &[],
             Self::Debian { .. } => &[
                 "-Zbuild-std=core,alloc,compiler_builtins",
-                "-Zbuild-std-features=compiler-builtins-mem",
+                "-Zbuild-std-features=compiler-builtins-mem,optimize_for_size",
             ],
         }
     }
