@@ -9,7 +9,7 @@ use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Loaded, Percpu};
 use crate::sysreg::{read_register, write_register};
 use crate::vectors::cause;
-use crate::{clock, console, timer};
+use crate::{clock, console, run, timer};
 use vmm::vm::{Kicks, Vcpu, Vm};
 
 /// What a hot handler returns to the vectors: the frame it was given, and a cause to leave the guest or 0.
@@ -211,7 +211,7 @@ pub(crate) fn take(cpu: &Percpu, intid: u32) -> bool {
 #[inline(always)]
 fn kicked(cpu: &Percpu, Loaded { vm, vcpu }: Loaded) -> bool {
     vcpu.exits.count(ExitReason::Kick);
-    if !cpu.wakes.is_empty() || vcpu.requested() != 0 {
+    if !cpu.wakes.is_empty() || vcpu.requested() != 0 || run::has_chores(cpu.id) {
         return false;
     }
     let mut lists = HardwareListRegisters;

@@ -53,6 +53,12 @@ pub(crate) fn add_place(place: Loaded) {
     places.push(place);
 }
 
+/// Returns whether this CPU has something to do besides running guests.
+#[inline(always)]
+pub(crate) fn has_chores(id: PcpuId) -> bool {
+    CHORES[id.index()].load(Ordering::Acquire)
+}
+
 /// Asks a CPU to look at its chores.
 pub(crate) fn ask_chores(id: PcpuId) {
     CHORES[id.index()].store(true, Ordering::Release);
@@ -237,13 +243,16 @@ impl Runner {
         });
         percpu::kick(kicks);
         self.queue.begin(slot, now);
-        self.announce(slot, true, now);
+        self.announce(vm, slot, true, now);
         true
     }
 
     /// Notes that a vCPU came or went; told a little later, so that nobody waits for it.
     #[inline]
-    fn announce(&mut self, slot: Slot, on: bool, now: u64) {
+    fn announce(&mut self, vm: &Vm, slot: Slot, on: bool, now: u64) {
+        if !vm.watched.load(Ordering::Relaxed) {
+            return;
+        }
         if self.news.is_full() {
             self.tell_news();
         }
@@ -421,7 +430,7 @@ impl Runner {
             return;
         }
         let deadline = now + self.news_ticks;
-        if deadline < self.armed {
+        if !self.news.is_empty() && deadline < self.armed {
             self.armed = deadline;
             timer::arm(deadline);
         }
@@ -577,7 +586,7 @@ impl Runner {
         self.loaded = None;
         self.resident = (quiet && !counted).then_some(slot);
         self.drop_vcpu(slot);
-        self.announce(slot, false, timer::now());
+        self.announce(vm, slot, false, timer::now());
         if vm.life.detach() {
             vms::all_left(vm);
         }

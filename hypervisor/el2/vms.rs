@@ -7,7 +7,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU16};
+use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use spin::Once;
 use spin::mutex::SpinMutex;
 use stage2::{AddressSpace, Tables, Vmid, VmidAllocator, VmidWidth};
@@ -122,6 +122,14 @@ fn manager(vm: &Vm) -> PcpuId {
     vm.vcpus
         .first()
         .map_or(PcpuId::new(0), |vcpu| vcpu.home.pcpu)
+}
+
+/// Finds out who wants to know of single vCPUs, once the console has its ports.
+pub(crate) fn watch() {
+    let watched = events::is_watched();
+    for slate in all() {
+        slate.vm.watched.store(watched, Ordering::Release);
+    }
 }
 
 /// Does what a CPU has to do besides running guests; returns whether there is more at once.

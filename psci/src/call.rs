@@ -199,9 +199,11 @@ pub const fn quick(x0: u64) -> Quick {
     if function == AFFINITY_INFO_64 {
         return Quick::AffinityInfo;
     }
+    if function == CPU_ON_64 {
+        return Quick::CpuOn;
+    }
     match function & OWNER {
         PSCI_OWNER => match function {
-            CPU_ON_64 => Quick::CpuOn,
             id::CPU_OFF => Quick::CpuOff,
             _ if function & !OWNER & !id::SMC64 >= PSCI_END => Quick::Answer(NOT_SUPPORTED),
             _ => Quick::Ask,

@@ -55,7 +55,8 @@ pub(super) fn look_again() {
     }
 }
 
-fn is_watched() -> bool {
+/// Returns whether somebody listens on a control channel.
+pub(crate) fn is_watched() -> bool {
     *CONTROL.call_once(console::has_control)
 }
 

@@ -56,6 +56,11 @@ pub(crate) fn listening(vm: &'static Vm) {
 /// Does what a step of a resize asks for.
 pub(crate) fn carry_out(slate: &'static Slate, progress: Progress) {
     let vm = slate.vm;
+    // Before the guest hears of anything: what it turns on because of it counts.
+    let active = slate.resizer.lock().is_active();
+    slate.resizing.store(active, Ordering::Release);
+    vm.watched
+        .store(active || events::is_watched(), Ordering::Release);
     let mut pulse = false;
     for effect in progress.effects {
         match effect {
@@ -70,9 +75,6 @@ pub(crate) fn carry_out(slate: &'static Slate, progress: Progress) {
         vm.pulse(vm.layout.hotplug.intid, &mut kicks);
         percpu::kick(kicks);
     }
-    slate
-        .resizing
-        .store(slate.resizer.lock().is_active(), Ordering::Release);
     if let Some(report) = progress.report {
         events::resized(slate, report);
     }

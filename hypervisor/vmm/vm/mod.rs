@@ -76,6 +76,8 @@ pub struct Vm {
     pub listening: AtomicBool,
     /// What it is doing.
     pub life: Life,
+    /// Whether somebody wants to know of single vCPUs coming and going: a control channel, or a resize.
+    pub watched: AtomicBool,
     /// vCPUs whose registers some CPU owns, on or off.
     owned: AtomicU32,
 }
@@ -147,6 +149,7 @@ impl Vm {
             counter_offset: AtomicU64::new(0),
             listening: AtomicBool::new(false),
             life: Life::default(),
+            watched: AtomicBool::new(false),
             owned: AtomicU32::new(0),
         }
     }
