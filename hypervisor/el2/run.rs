@@ -343,7 +343,7 @@ impl Runner {
                 if self.loaded == Some(slot) {
                     self.unload();
                 }
-                self.drop_vcpu(slot);
+                self.drop_vcpu(slot, timer::now());
                 let _last = vm.life.detach();
                 self.let_go(slot);
             }
@@ -369,11 +369,11 @@ impl Runner {
     }
 
     /// Takes a vCPU that is not loaded off the queue.
-    fn drop_vcpu(&mut self, slot: Slot) {
+    fn drop_vcpu(&mut self, slot: Slot, now: u64) {
         if self.fp_owner == Some(slot) {
             self.fp_owner = None;
         }
-        self.queue.detach(slot, timer::now());
+        self.queue.detach(slot, now);
     }
 
     /// Sets EL2's timer for whichever comes first: the end of a slice, a soft timer, a chore.
@@ -585,8 +585,9 @@ impl Runner {
         self.cpu.loaded.set(None);
         self.loaded = None;
         self.resident = (quiet && !counted).then_some(slot);
-        self.drop_vcpu(slot);
-        self.announce(vm, slot, false, timer::now());
+        let now = timer::now();
+        self.drop_vcpu(slot, now);
+        self.announce(vm, slot, false, now);
         if vm.life.detach() {
             vms::all_left(vm);
         }
