@@ -20,6 +20,10 @@ const STACK_BYTES: u64 = 16 * 1024;
 const STACK_STRIDE: u64 = 64 * 1024;
 /// How long a CPU may take to come up.
 const START_TIMEOUT_NS: u64 = 1_000_000_000;
+/// Field of ID_AA64PFR1_EL1: FEAT_NMI.
+const NMI: u32 = 36;
+/// HCRX_EL2.TALLINT: writes of ALLINT trap.
+const TRAP_ALLINT: u64 = 1 << 6;
 /// Field of ID_AA64MMFR1_EL1: HCRX_EL2 exists.
 const HCX: u32 = 40;
 /// Field of ID_AA64MMFR0_EL1: fine-grained traps exist.
@@ -161,7 +165,13 @@ pub(crate) fn prepare(id: PcpuId) -> &'static Percpu {
 fn hide_late_features() {
     let has = |register: u64, low: u32| register >> low & 0xf != 0;
     if has(read_register!("id_aa64mmfr1_el1"), HCX) {
-        write_register!("S3_4_C1_C2_2", 0);
+        // Where it exists, PSTATE.ALLINT can be written without the feature being offered: that traps.
+        let traps = if has(read_register!("id_aa64pfr1_el1"), NMI) {
+            TRAP_ALLINT
+        } else {
+            0
+        };
+        write_register!("S3_4_C1_C2_2", traps);
     }
     if has(read_register!("id_aa64mmfr0_el1"), FGT) {
         write_register!("S3_4_C1_C1_4", 0);

@@ -56,9 +56,10 @@ pub fn run(console: &mut Console, line: &str) -> String {
 /// Returns the number of CPUs that are online in the guest.
 pub fn online(console: &mut Console) -> u32 {
     let text = run(console, "nproc");
-    text.trim()
-        .parse()
-        .unwrap_or_else(|_| panic!("nproc says {text:?}"))
+    // The first process and the kernel may print in between.
+    text.lines()
+        .find_map(|line| line.trim().parse().ok())
+        .unwrap_or_else(|| panic!("nproc says {text:?}"))
 }
 
 /// Returns the lines of the kernel's log that complain of something.
