@@ -103,6 +103,36 @@ impl File {
     }
 }
 
+/// Returns the paths of the files that are modules of tests only: `#[cfg(test)] mod fake;` and its like.
+#[must_use]
+pub fn test_only(files: &[File]) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in files.iter().filter(|file| file.is_rust()) {
+        let directory = module_directory(&file.path);
+        let mut attribute = false;
+        for line in file.code().lines().map(str::trim) {
+            if let Some(name) = line
+                .strip_prefix("mod ")
+                .and_then(|rest| rest.strip_suffix(';'))
+                && attribute
+            {
+                found.push(format!("{directory}/{name}.rs"));
+            }
+            attribute = line.starts_with("#[cfg(") && has_word(line, "test");
+        }
+    }
+    found
+}
+
+/// Returns the directory in which a file's modules are.
+fn module_directory(path: &str) -> &str {
+    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+    match path.rsplit('/').next() {
+        Some("mod.rs" | "lib.rs" | "main.rs") => parent,
+        _ => path.strip_suffix(".rs").unwrap_or(path),
+    }
+}
+
 /// Finds a word in code: not part of a longer identifier.
 #[must_use]
 pub fn has_word(line: &str, word: &str) -> bool {
@@ -314,6 +344,15 @@ mod tests {
         assert!(!uses_path("let vgic = 1;", "vgic"));
         assert!(uses_path("use crate::vm::Vm;", "crate::vm"));
         assert!(!uses_path("use crate::vmx::Vm;", "crate::vm"));
+    }
+
+    #[test]
+    fn modules_of_tests_are_found_where_they_are() {
+        let files = [
+            file("a/src/lib.rs", "mod x;\n#[cfg(test)]\nmod fake;\nmod y;\n"),
+            file("a/src/cell.rs", "#[cfg(all(loom, test))]\nmod model;\n"),
+        ];
+        assert_eq!(test_only(&files), ["a/src/fake.rs", "a/src/cell/model.rs"]);
     }
 
     #[test]
