@@ -295,7 +295,10 @@ fn taken_once(round: u32) -> Outcome {
     let taken = timer::within_ms(5000, || gic::count(FIRST_SPARE) >= round);
     check!(taken, "round {round}: it is not taken");
     // Rounds follow each other at once, but for a few that wait for a second one of the same edge.
-    check!(!round.is_multiple_of(16) || quiet(), "round {round}: it comes again");
+    check!(
+        !round.is_multiple_of(16) || quiet(),
+        "round {round}: it comes again"
+    );
     check_eq!(gic::count(FIRST_SPARE), round, "how often it was taken");
     Ok(())
 }
