@@ -48,7 +48,7 @@ pub enum QuickCall {
     CpuOn,
     /// The vCPU turns itself off.
     CpuOff,
-    /// [`hypercall`] decides.
+    /// [`hypercall()`] decides.
     Other,
 }
 

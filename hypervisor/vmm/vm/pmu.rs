@@ -26,9 +26,9 @@ pub mod pmcr {
 /// An event counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventCounter {
-    /// PMEVCNTR<n>_EL0.
+    /// `PMEVCNTR<n>_EL0`.
     pub count: u64,
-    /// PMEVTYPER<n>_EL0.
+    /// `PMEVTYPER<n>_EL0`.
     pub kind: u64,
 }
 

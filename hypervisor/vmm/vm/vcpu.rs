@@ -121,7 +121,7 @@ pub struct GicRegisters {
     pub ap0r: u64,
     /// ICH_AP1R0_EL2.
     pub ap1r: u64,
-    /// ICH_LR<n>_EL2 and the maintenance control.
+    /// `ICH_LR<n>_EL2` and the maintenance control.
     pub list: SavedListRegisters,
 }
 

@@ -416,8 +416,9 @@ fn interrupt_while_masked_is_kept() -> Outcome {
     // An interrupt of an event that an earlier test found by looking may be on its way still.
     exception::unmask();
     timer::delay(timer::frequency() / 50);
-    let asked = resize(boot() + 1);
+    // Masked before it is asked for: the answer may be quicker than the next instruction.
     exception::mask();
+    let asked = resize(boot() + 1);
     let came = timer::within_ms(PATIENCE_MS, || gic::read_bit(gic::ISPENDR, INTID));
     check!(came, "INTID 41 does not become pending");
     exception::unmask();
