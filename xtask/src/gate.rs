@@ -237,6 +237,8 @@ fn loom() -> Command {
     let mut command = cargo(&["test", "--package", "psci", "--release", "--lib", "model"]);
     command
         .env("RUSTFLAGS", "--cfg loom")
+        // Three preemptions find every race that was ever planted in the models; without a bound some take many minutes.
+        .env("LOOM_MAX_PREEMPTIONS", "3")
         .env("CARGO_TARGET_DIR", paths::bare_target("loom"));
     command
 }
