@@ -28,7 +28,7 @@ use crate::vectors::{self, cause};
 use crate::{clock, fpsimd, hot, pmu, switch, timer, vms};
 
 /// How long a vCPU runs while another one waits.
-const SLICE_NS: u64 = 10_000_000;
+const SLICE_NS: u64 = vmm::sched::SLICE_MS * 1_000_000;
 /// How long a vCPU's coming or going may wait to be told: longer than it takes to start.
 const NEWS_NS: u64 = 100_000;
 /// Deadline of a timer that will not fire.
