@@ -87,8 +87,29 @@ pub(crate) fn start(
         acknowledged: Cell::new(None),
     }));
     KICK_TARGETS[id.index()].store(sgi_target(affinity), Ordering::Release);
-    write_register!("tpidr_el2", (&raw const *data).addr() as u64);
+    attach(data);
     data
+}
+
+/// Points TPIDR_EL2 at this CPU's data.
+fn attach(data: &'static Percpu) {
+    write_register!("tpidr_el2", (&raw const *data).addr() as u64);
+}
+
+/// Before this CPU is turned off: nobody can kick it; returns what [`allow_kicks`] wants.
+pub(crate) fn forbid_kicks(id: PcpuId) -> u64 {
+    KICK_TARGETS[id.index()].swap(0, Ordering::AcqRel)
+}
+
+/// This CPU is up again: it can be kicked.
+pub(crate) fn allow_kicks(cpu: &'static Percpu, target: u64) {
+    attach(cpu);
+    KICK_TARGETS[cpu.id.index()].store(target, Ordering::Release);
+}
+
+/// Returns whether a CPU can be kicked.
+pub(crate) fn takes_kicks(id: PcpuId) -> bool {
+    KICK_TARGETS[id.index()].load(Ordering::Acquire) != 0
 }
 
 /// Returns this CPU's data.
@@ -99,7 +120,7 @@ pub(crate) fn this() -> &'static Percpu {
     unsafe { &*pointer }
 }
 
-/// Interrupts every CPU in a set; one that is not up is skipped.
+/// Interrupts every CPU in a set; one that is not up is skipped: it looks at its mail when it comes.
 #[inline(always)]
 pub(crate) fn kick(mut kicks: Kicks) {
     while let Some(id) = kicks.pop() {

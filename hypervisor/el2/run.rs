@@ -2,7 +2,10 @@
 //!
 //! Everything here belongs to one CPU; what others want of it comes through its mailbox. `vmm::sched` decides who runs.
 
+mod reserve;
 mod world;
+
+pub(crate) use reserve::park;
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -149,6 +152,7 @@ impl Runner {
             if vms::chores(self.cpu.id) {
                 flag.store(true, Ordering::Release);
             }
+            self.power_down();
         }
     }
 

@@ -9,6 +9,10 @@ const SMC: u8 = 1;
 
 /// PSCI function ids (PSCI DEN0022, 5.1).
 const CPU_ON_64: u64 = 0xc400_0003;
+/// CPU_OFF, which does not return.
+pub(crate) const CPU_OFF: u64 = 0x8400_0002;
+/// PSCI's code for a CPU that is on (PSCI DEN0022, 5.2.2).
+pub(crate) const ALREADY_ON: i64 = -4;
 
 static CONDUIT: AtomicU8 = AtomicU8::new(NONE);
 /// Serialises CPU_ON: some firmware (QEMU's) loses calls that race.

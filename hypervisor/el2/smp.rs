@@ -1,6 +1,10 @@
 //! The other CPUs: their guarded stacks, and the few instructions each runs before Rust.
 #![expect(unsafe_code, reason = "secondary entry, boot-time memory")]
 
+mod off;
+
+pub(crate) use off::{bring_up, is_off, power_down};
+
 use alloc::boxed::Box;
 use core::arch::naked_asm;
 use core::mem::offset_of;
@@ -9,6 +13,7 @@ use vmm::features::{self, hcr};
 use vmm::host::{EnableMethod, HostCpu};
 use vmm::ids::PcpuId;
 
+use crate::gic::Redistributor;
 use crate::mmu::{self, PAGE, Use};
 use crate::percpu::{self, Percpu};
 use crate::sysreg::{dsb_sy, read_register, write_register};
@@ -42,6 +47,9 @@ struct Handover {
     stack: u64,
     vectors: u64,
     id: u64,
+    mpidr: u64,
+    /// Stack pointer at which to go on; zero before the CPU was first turned off.
+    resume: u64,
 }
 
 static ONLINE: AtomicU32 = AtomicU32::new(1);
@@ -62,8 +70,11 @@ pub(crate) fn start(id: PcpuId, cpu: &HostCpu) -> Result<(), &'static str> {
         stack,
         vectors: vectors::address(),
         id: u64::from(id.get()),
+        mpidr: cpu.mpidr,
+        resume: 0,
     }));
     let address = (&raw const *handover).addr() as u64;
+    off::register(id, address);
     cache::clean_invalidate(address..address + size_of::<Handover>() as u64);
     let before = ONLINE.load(Ordering::Acquire);
     let entry = secondary_entry as *const () as u64;
@@ -111,21 +122,34 @@ extern "C" fn secondary_entry() -> ! {
         "isb",
         "msr  sctlr_el2, x2",
         "isb",
-        "ldr  x1, [x0, {stack}]",
-        "mov  sp, x1",
         "ldr  x1, [x0, {vectors}]",
         "msr  vbar_el2, x1",
         "msr  tpidr_el2, xzr",
         "isb",
+        "ldr  x1, [x0, {resume}]",
+        "cbnz x1, 2f",
+        "ldr  x1, [x0, {stack}]",
+        "mov  sp, x1",
         "ldr  x0, [x0, {id}]",
         "mov  x29, xzr",
         "mov  x30, xzr",
         "b    {main}",
+        // Back in the middle of `off::leave`.
+        "2: mov sp, x1",
+        "mov  x0, xzr",
+        "ldp  x19, x20, [sp, #16]",
+        "ldp  x21, x22, [sp, #32]",
+        "ldp  x23, x24, [sp, #48]",
+        "ldp  x25, x26, [sp, #64]",
+        "ldp  x27, x28, [sp, #80]",
+        "ldp  x29, x30, [sp], #96",
+        "ret",
         mair = const offset_of!(Handover, mmu.mair),
         ttbr = const offset_of!(Handover, mmu.ttbr),
         stack = const offset_of!(Handover, stack),
         vectors = const offset_of!(Handover, vectors),
         id = const offset_of!(Handover, id),
+        resume = const offset_of!(Handover, resume),
         main = sym secondary_main,
     )
 }
@@ -138,8 +162,14 @@ extern "C" fn secondary_main(id: u64) -> ! {
     run::run(cpu)
 }
 
-/// Prepares this CPU's registers and interrupt controller; its stack and MMU are set up.
+/// Prepares this CPU and makes its own data; its stack and MMU are set up.
 pub(crate) fn prepare(id: PcpuId) -> &'static Percpu {
+    let redistributor = prepare_registers();
+    percpu::start(id, redistributor, gic::count())
+}
+
+/// Prepares this CPU's registers and interrupt controller.
+fn prepare_registers() -> Redistributor {
     mmu::set_vectors(vectors::address());
     write_register!("hcr_el2", hcr::RW | hcr::IMO | hcr::FMO | hcr::AMO);
     write_register!("hstr_el2", 0);
@@ -149,14 +179,13 @@ pub(crate) fn prepare(id: PcpuId) -> &'static Percpu {
         pmu::stop();
     }
     timer::start();
-    let count = gic::count();
     gic::enable_interface();
-    gic::start(count);
+    gic::start(gic::count());
     let affinity = percpu::own_affinity();
     let redistributor = crate::boot::redistributor(percpu::packed_affinity(affinity))
         .expect("redistributor of this CPU");
     redistributor.start(ENABLED_PRIVATE);
-    percpu::start(id, redistributor, count)
+    redistributor
 }
 
 /// Makes the controls of features that came after Armv8.0 trap what no guest is offered (Arm ARM D19.2, HCRX_EL2, HFGRTR_EL2).

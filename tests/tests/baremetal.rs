@@ -1,6 +1,7 @@
 //! The bare-metal guests under Bullpen: the architecture as a guest sees it, on few and many CPUs, owned and shared.
 #![forbid(unsafe_code)]
 
+use std::time::{Duration, Instant};
 use tests::guest::{Report, follow};
 use tests::machine::{Machine, PATIENCE};
 use tests::{Manifest, Running, Vm, artefacts};
@@ -130,6 +131,41 @@ fn hotplug_on_one_cpu() {
         .vcpus(2, 8)
         .command_line("asked cpus=2 boot=2 max=8 cycles=1");
     run_vm("baremetal-hotplug-1", vm, shape(1, 8));
+}
+
+#[test]
+fn cpus_of_a_reserve_are_off_until_they_are_wanted() {
+    let vm = Vm::guest("guest", "hotplug")
+        .text("firmware", "acpi")
+        .text("reserve-idle", "psci-off")
+        .vcpus(2, 8)
+        .command_line("asked cpus=2 boot=2 max=8 cycles=5");
+    let machine = Machine::new("baremetal-reserve-off").cpus(8);
+    let mut running = machine.boot(&Manifest::new([vm]));
+    for life in 0..2 {
+        let (console, control) = running.channels();
+        let report = follow(console, control, "guest", PATIENCE);
+        report.assert_green(&running.console);
+        running.control().event("vm-off", "guest", PATIENCE);
+        wait_for_cpus(&mut running, 2);
+        running.control().forget_events();
+        if life == 0 {
+            running.command("vm start guest");
+        }
+    }
+}
+
+/// Waits until this many CPUs are on.
+fn wait_for_cpus(running: &mut Running, wanted: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let host = running.command("host");
+        if host["cpus_online"] == wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{wanted} CPUs: {host}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]

@@ -19,6 +19,12 @@ pub(crate) fn enable_interface() {
     isb();
 }
 
+/// Keeps interrupts from this CPU, which is about to be turned off.
+pub(crate) fn disable_interface() {
+    write_register!("ICC_IGRPEN1_EL1", 0);
+    isb();
+}
+
 /// Takes the highest-priority pending interrupt; 1020 and above mean there is none.
 #[inline(always)]
 pub(crate) fn acknowledge() -> u32 {

@@ -8,7 +8,7 @@ mod distributor;
 mod list_registers;
 
 pub(crate) use cpu_interface::{
-    acknowledge, deactivate, drop_priority, enable_interface, send_kick,
+    acknowledge, deactivate, disable_interface, drop_priority, enable_interface, send_kick,
 };
 pub(crate) use distributor::{Gic, Redistributor};
 pub(crate) use list_registers::{

@@ -8,7 +8,7 @@ use vmm::vm::resize::{Effect, Limits, Progress};
 use vmm::vm::{Kicks, Vm};
 
 use super::{Slate, events, slate};
-use crate::{clock, percpu};
+use crate::{clock, percpu, run, smp};
 
 /// Answers a call of Bullpen's own.
 pub(crate) fn vendor_call(vm: &'static Vm, frame: &mut Frame) {
@@ -29,6 +29,7 @@ pub(crate) fn hotplug_write(vm: &'static Vm, offset: u64, value: u32) {
             if vcpu.power.apply(psci::Event::Eject).is_err() {
                 return;
             }
+            run::park(slate);
             slate.resizer.lock().on_eject(vm, id)
         }
         HotplugWrite::Ost {
@@ -65,7 +66,13 @@ pub(crate) fn carry_out(slate: &'static Slate, progress: Progress) {
     for effect in progress.effects {
         match effect {
             Effect::Pulse => pulse = true,
-            Effect::Insert(vcpu) => pulse |= vm.hotplug.lock().request_insert(vcpu),
+            Effect::Insert(id) => {
+                // Its CPU comes up while the guest finds out.
+                if let Some(vcpu) = vm.vcpu(id) {
+                    smp::bring_up(vcpu.home.pcpu);
+                }
+                pulse |= vm.hotplug.lock().request_insert(id);
+            }
             Effect::Eject(vcpu) => pulse |= vm.hotplug.lock().request_eject(vcpu),
             Effect::Retract(vcpu) => vm.hotplug.lock().cancel(vcpu),
         }

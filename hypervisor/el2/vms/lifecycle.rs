@@ -158,6 +158,7 @@ fn turn_off(slate: &'static Slate) {
     vm.life.left();
     events::push(vm, What::VmOff(cause.word()));
     carry_out(slate, progress);
+    run::park(slate);
 }
 
 /// Ends a start that has gone wrong.

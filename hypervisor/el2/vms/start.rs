@@ -21,7 +21,7 @@ use vmm::vm::Kicks;
 use super::lifecycle::start_failed;
 use super::{HOST, Slate, State, VMIDS, carry_out, events};
 use crate::guest_memory::{GuestRam, TablePages};
-use crate::{cache, memory, percpu, seeds, timer, tlb};
+use crate::{cache, memory, percpu, run, seeds, timer, tlb};
 
 /// Bytes copied in one step of a start, between which guests get their turn.
 const STEP_BYTES: usize = 256 * 1024;
@@ -208,6 +208,7 @@ fn finish(slate: &'static Slate, state: &mut State, plan: &LoadPlan) -> Result<T
         let mut kicks = Kicks::NONE;
         first.wake(&mut kicks);
         percpu::kick(kicks);
+        run::park(slate);
     }
     Ok(Then::Done)
 }

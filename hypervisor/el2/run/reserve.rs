@@ -1,0 +1,54 @@
+//! A CPU whose vCPUs are all in reserve may be turned off, if their manifests say so.
+
+use psci::State;
+use vmm::config::ReserveIdle;
+use vmm::ids::PcpuId;
+use vmm::sched::Slot;
+
+use super::{NEVER, PLACES, Runner, ask_chores, has_chores};
+use crate::smp;
+use crate::vms::{self, Slate};
+
+/// Makes the CPUs of a VM's vCPUs in reserve find out whether they are needed at all.
+pub(crate) fn park(slate: &'static Slate) {
+    if slate.config.reserve_idle != ReserveIdle::PsciOff {
+        return;
+    }
+    for vcpu in &*slate.vm.vcpus {
+        if vcpu.power.state() == State::Reserve && !smp::is_off(vcpu.home.pcpu) {
+            ask_chores(vcpu.home.pcpu);
+        }
+    }
+}
+
+/// Returns whether every vCPU that has its place on a CPU is in reserve, and its manifest lets the CPU be turned off.
+fn is_all_reserve(cpu: PcpuId) -> bool {
+    let places = PLACES[cpu.index()].lock();
+    !places.is_empty()
+        && places.iter().all(|place| {
+            place.vcpu.power.state() == State::Reserve
+                && vms::slate(place.vm).config.reserve_idle == ReserveIdle::PsciOff
+        })
+}
+
+impl Runner {
+    /// Turns this CPU off for as long as it has nothing but vCPUs in reserve.
+    ///
+    /// Called when there was a chore, so that nobody pays for the question who has none.
+    #[cold]
+    pub(super) fn power_down(&mut self) {
+        let cpu = self.cpu;
+        if self.queue.live() != 0 || !self.news.is_empty() || !is_all_reserve(cpu.id) {
+            return;
+        }
+        self.unload();
+        for slot in (0..self.attached.len()).filter_map(Slot::new) {
+            self.let_go(slot);
+        }
+        let is_wanted = || !cpu.wakes.is_empty() || has_chores(cpu.id) || !is_all_reserve(cpu.id);
+        if smp::power_down(cpu, is_wanted) {
+            self.hcr = 0;
+            self.armed = NEVER;
+        }
+    }
+}
