@@ -190,6 +190,23 @@ fn bench_gives_every_row() {
 }
 
 #[test]
+fn bench_counts_cycles_where_there_is_a_pmu() {
+    let vm = Vm::guest("guest", "bench").command_line("cycles samples=20");
+    let machine = Machine::new("baremetal-bench-cycles")
+        .model("cortex-a57")
+        .deterministic();
+    let mut running = machine.boot(&Manifest::new([vm]));
+    let (console, control) = running.channels();
+    let report = follow(console, control, "guest", PATIENCE);
+    report.assert_green(&running.console);
+    assert_eq!(report.bench.len(), 9, "{:?}", report.bench);
+    // QEMU's cycle is a nanosecond, and so an instruction.
+    let version = report.bench.iter().find(|row| row[0] == "hvc-psci-version");
+    let median: u64 = version.expect("the row")[2].parse().expect("a number");
+    assert!((40..80).contains(&median), "{version:?}");
+}
+
+#[test]
 fn two_guests_side_by_side() {
     let noisy = Vm::guest("noisy", "memory").vcpus(2, 2).cpus(&[0, 1]);
     let quiet = Vm::guest("quiet", "gic").vcpus(2, 2).cpus(&[1, 0]);

@@ -6,12 +6,14 @@
 //!
 //! Words on the command line: `rows=a,b` picks rows; `shared` says that vCPUs 0 and 2, and 1 and 3, share a CPU, so that
 //! the rows that depend on it are measured so and end in `-shared`; `samples=n` (at most 4096; 1000 by default);
-//! `elastic asked` measures the phases of adding a vCPU and giving it back instead, which takes a harness that answers.
+//! `elastic asked` measures the phases of adding a vCPU and giving it back instead, which takes a harness that answers;
+//! `cycles` counts cycles of the PMU in place of nanoseconds, for the rows that begin and end on one CPU.
 //!
-//! Neighbours: `elastic` (a vCPU that comes and goes), `paths` (the measured code), `report` (statistics), `rows` (what is measured).
+//! Neighbours: `cycles` (the PMU), `elastic` (a vCPU that comes and goes), `paths` (the measured code), `report` (statistics), `rows` (what is measured).
 #![no_std]
 #![no_main]
 
+mod cycles;
 mod elastic;
 mod paths;
 mod report;
@@ -26,12 +28,22 @@ fn main() {
     gic::init_cpu();
     paths::install_vectors();
     println!(
-        "BENCH-INFO cntfrq={} cpus={} conduit={:?} unit=ns shared={}",
+        "BENCH-INFO cntfrq={} cpus={} conduit={:?} unit={} shared={}",
         timer::frequency(),
         machine().cpus().len(),
         machine().conduit(),
+        if machine().word("cycles") {
+            "cycles"
+        } else {
+            "ns"
+        },
         machine().word("shared")
     );
+    if machine().word("cycles") && !cycles::start() {
+        println!("BENCH-FAILED cycles: this CPU shows no PMU");
+        println!("DONE 0 passed, 1 failed, 0 ignored");
+        return;
+    }
     let (count, failed) = rows::with_samples(|samples| {
         if machine().word("elastic") {
             elastic::run(samples)

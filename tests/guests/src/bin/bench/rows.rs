@@ -1,5 +1,6 @@
 //! The rows of the table: each takes one sample, or says why it cannot.
 
+use crate::cycles;
 use crate::paths::{self, MAILBOX};
 use crate::report::{SAMPLES_MAX, Samples, nanoseconds, ticks};
 use core::cell::UnsafeCell;
@@ -26,7 +27,7 @@ const SPARE_WORD: u64 = 4;
 /// The vCPU that shares vCPU 0's CPU, where CPUs are shared: four vCPUs run on two CPUs in turn.
 const PARTNER: usize = 2;
 
-/// One sample in nanoseconds, or `None` when the operation did not happen.
+/// One sample in nanoseconds or cycles, or `None` when the operation did not happen.
 type Sample = fn() -> Option<u64>;
 
 /// What a row needs of the other CPUs.
@@ -47,6 +48,8 @@ struct Row {
     peer: Peer,
     /// Whether sharing a CPU changes what it measures.
     shares: bool,
+    /// Whether it can be counted in cycles.
+    cycles: bool,
     sample: Sample,
 }
 
@@ -55,38 +58,43 @@ const fn row(name: &'static str, peer: Peer, shares: bool, sample: Sample) -> Ro
         name,
         peer,
         shares,
+        cycles: false,
         sample,
     }
 }
 
+/// A row of one operation that the measured code repeats: begun and ended on this CPU.
+const fn repeated(name: &'static str, sample: Sample) -> Row {
+    Row {
+        cycles: true,
+        ..row(name, Peer::None, false, sample)
+    }
+}
+
 static ROWS: [Row; 19] = [
-    row("hvc-psci-version", Peer::None, false, || {
+    repeated("hvc-psci-version", || {
         batch(|n| paths::call1(psci::VERSION, n))
     }),
-    row("hvc-affinity-info", Peer::None, false, || {
+    repeated("hvc-affinity-info", || {
         batch(|n| paths::call3(psci::AFFINITY_INFO, cpu::affinity(), 0, n))
     }),
-    row("hvc-unknown", Peer::None, false, || {
+    repeated("hvc-unknown", || {
         batch(|n| paths::call1(UNKNOWN_FUNCTION, n))
     }),
-    row("gicd-typer-read", Peer::None, false, || {
+    repeated("gicd-typer-read", || {
         batch(|n| paths::load32(machine().distributor() + GICD_TYPER, n))
     }),
-    row("gicd-isenabler-write", Peer::None, false, || {
+    repeated("gicd-isenabler-write", || {
         batch(|n| paths::store32(machine().distributor() + ISENABLER + SPARE_WORD, 0x100, n))
     }),
-    row("gicr-typer-read", Peer::None, false, || {
+    repeated("gicr-typer-read", || {
         batch(|n| paths::load32(cpu::current().redistributor() + gic::GICR_TYPER, n))
     }),
-    row("pl011-fr-read", Peer::None, false, || {
+    repeated("pl011-fr-read", || {
         batch(|n| paths::load32(uart::base() + FR, n))
     }),
-    row("id-register-read", Peer::None, false, || {
-        batch(paths::id_register)
-    }),
-    row("physical-timer-write", Peer::None, false, || {
-        batch(paths::physical_timer)
-    }),
+    repeated("id-register-read", || batch(paths::id_register)),
+    repeated("physical-timer-write", || batch(paths::physical_timer)),
     row("sgi-self", Peer::None, false, sgi_self),
     row("vtimer-spinning", Peer::None, false, || {
         from_deadline(paths::timer_spinning)
@@ -126,7 +134,8 @@ fn wanted(row: &Row) -> bool {
     let switch = row.name.starts_with("sgi-switch");
     let cpus = machine().cpus().len();
     let enough = row.peer == Peer::None || peer(row) < cpus;
-    chosen && enough && (row.shares || !shared) && (!switch || shared)
+    let countable = row.cycles || !machine().word("cycles");
+    chosen && enough && countable && (row.shares || !shared) && (!switch || shared)
 }
 
 /// Returns the index of the other CPU: the one that shares this CPU, or one on another.
@@ -224,6 +233,9 @@ fn rest(nanoseconds: u64) {
 }
 
 fn batch(operation: impl Fn(u64) -> u64) -> Option<u64> {
+    if machine().word("cycles") {
+        return Some(cycles::of(|| operation(COARSE_BATCH)) / COARSE_BATCH);
+    }
     let count = if timer::frequency() >= 1_000_000_000 {
         1
     } else {
