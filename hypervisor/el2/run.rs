@@ -32,6 +32,8 @@ use crate::{clock, fpsimd, hot, pmu, switch, timer, vms};
 
 /// How long a vCPU runs while another one waits.
 const SLICE_NS: u64 = vmm::sched::SLICE_MS * 1_000_000;
+/// How long a CPU does its chores, and then runs guests, while it has both to do.
+const CHORES_NS: u64 = SLICE_NS / 4;
 /// How long a vCPU's coming or going may wait to be told: longer than it takes to start.
 const NEWS_NS: u64 = 100_000;
 /// Deadline of a timer that will not fire.
@@ -98,6 +100,8 @@ struct Runner {
     armed: u64,
     /// HCR_EL2 as last written.
     hcr: u64,
+    /// What is added to it while a vCPU is alone here: TWI while there are chores to do.
+    alone_hcr: u64,
     /// vCPUs that came (or went) and when, for the operator.
     news: heapless::Vec<(Slot, bool, u64), 8>,
     /// How long news may wait.
@@ -116,6 +120,7 @@ pub(crate) fn run(cpu: &'static Percpu) -> ! {
         fp_owner: None,
         armed: NEVER,
         hcr: 0,
+        alone_hcr: 0,
         news: heapless::Vec::new(),
         news_ticks: clock::duration_ticks(NEWS_NS),
     };
@@ -149,9 +154,21 @@ impl Runner {
             self.cpu.id.index() == 0 && timer::now() >= CHORE_DEADLINE.load(Ordering::Acquire);
         if flag.load(Ordering::Acquire) || due {
             flag.store(false, Ordering::Release);
-            if vms::chores(self.cpu.id) {
+            let end = timer::now() + clock::duration_ticks(CHORES_NS);
+            let (mut more, mut now) = (vms::chores(self.cpu.id), timer::now());
+            // A step is short: whatever happens meanwhile, and whoever wants to run, waits for one at most.
+            while more
+                && now < end
+                && !self.queue.wants_switch(now)
+                && read_register!("isr_el1") == 0
+            {
+                (more, now) = (vms::chores(self.cpu.id), timer::now());
+            }
+            if more {
                 flag.store(true, Ordering::Release);
             }
+            // Whoever waits in WFI gives the CPU to what is left to do.
+            self.alone_hcr = if more { hcr::TWI } else { 0 };
             self.power_down();
         }
     }
@@ -303,7 +320,8 @@ impl Runner {
             return;
         };
         let Loaded { vm, vcpu } = attached.place;
-        let wanted = vm.policy.hcr | if self.queue.alone() { 0 } else { hcr::TWI };
+        let alone = self.queue.alone();
+        let wanted = vm.policy.hcr | if alone { self.alone_hcr } else { hcr::TWI };
         if self.hcr != wanted {
             self.hcr = wanted;
             switch::set_hcr(wanted);
@@ -390,7 +408,7 @@ impl Runner {
             deadline = deadline.min(timer::now() + self.news_ticks);
         }
         if CHORES[self.cpu.id.index()].load(Ordering::Acquire) {
-            deadline = deadline.min(timer::now() + clock::duration_ticks(SLICE_NS / 4));
+            deadline = deadline.min(timer::now() + clock::duration_ticks(CHORES_NS));
         }
         if deadline == self.armed {
             return;

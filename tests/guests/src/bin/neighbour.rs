@@ -1,0 +1,95 @@
+//! A guest that wants nothing but its peace: it keeps a beat, guards a pattern in its memory, and says so when asked.
+//!
+//! Each byte typed on its console is a question: `?` prints `BEATS n late_us=m damaged=k` (beats so far, the longest delay
+//! of one since the last question, words of the pattern that have changed), `q` turns it off. Words: `spin`: never waits, so
+//! that its CPU is always busy. `flood`: prints without end between beats. `reset`: resets itself at every beat.
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "guards memory that no Rust object owns")]
+
+use guest_rt::machine::Region;
+use guest_rt::{gic, guest, insn, machine, print, println, psci, timer, uart};
+
+guest!(main);
+
+/// Beats a second.
+const RATE: u64 = 100;
+const PAGE: u64 = 4096;
+/// The device tree and the firmware's tables lie below this offset, and may be looked at until the end.
+const FIRMWARE: u64 = 2 << 20;
+
+fn main() {
+    gic::init_distributor();
+    gic::init_cpu();
+    // Interrupts stay masked: this one ends a WFI, and is acknowledged by hand.
+    gic::enable(timer::VIRTUAL_INTID);
+    println!("SUITE neighbour cpus={}", machine().cpus().len());
+    let ram = machine().ram();
+    if let Some(ram) = ram {
+        each_word(ram, |word, pattern| {
+            // SAFETY: RAM outside the image, which nothing else uses.
+            unsafe { word.write_volatile(pattern) };
+        });
+    }
+    println!("READY");
+    let period = timer::frequency() / RATE;
+    let (mut beats, mut late) = (0_u64, 0);
+    let mut next = timer::now() + period;
+    loop {
+        rest_until(next);
+        late = late.max(timer::now().saturating_sub(next));
+        beats += 1;
+        next += period;
+        match uart::get() {
+            Some(b'?') => {
+                let microseconds = late * 1_000_000 / timer::frequency();
+                let damaged = ram.map_or(0, damaged);
+                println!("BEATS {beats} late_us={microseconds} damaged={damaged}");
+                // The answer takes its time, which is nobody's delay.
+                (late, next) = (0, timer::now() + period);
+            }
+            Some(b'q') => return,
+            _ if machine().word("reset") => psci::system_reset(),
+            _ => {}
+        }
+    }
+}
+
+/// Waits for a point in time in the way that the command line says.
+fn rest_until(deadline: u64) {
+    timer::arm_virtual(deadline);
+    while timer::now() < deadline {
+        if machine().word("flood") {
+            print!("0123456789abcdef");
+        } else if !machine().word("spin") {
+            insn!("wfi");
+        }
+    }
+    timer::stop_virtual();
+    let intid = gic::acknowledge();
+    if intid == timer::VIRTUAL_INTID {
+        gic::end(intid);
+    }
+}
+
+/// Calls a function for one word of every page of RAM that is nobody's, with what belongs there.
+fn each_word(ram: Region, mut each: impl FnMut(*mut u64, u64)) {
+    let image = machine().image();
+    let mut page = ram.base + FIRMWARE;
+    while page < ram.base + ram.size {
+        if !(image.base..image.base + image.size).contains(&page) {
+            let place = page + page / PAGE % 512 * 8;
+            each(place as *mut u64, place ^ 0x5a5a_a5a5_c3c3_3c3c);
+        }
+        page += PAGE;
+    }
+}
+
+fn damaged(ram: Region) -> u64 {
+    let mut count = 0;
+    each_word(ram, |word, pattern| {
+        // SAFETY: as where it was written.
+        count += u64::from(unsafe { word.read_volatile() } != pattern);
+    });
+    count
+}

@@ -1,0 +1,295 @@
+//! What a VM notices of another one's end: nothing. Stops, resets and panics, also in the middle of a resize.
+#![forbid(unsafe_code)]
+
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use tests::machine::{Machine, PATIENCE, Running};
+use tests::{Manifest, Vm, artefacts, linux};
+
+/// What a neighbour guest says of itself.
+struct Beats {
+    beats: u64,
+    late_us: u64,
+    damaged: u64,
+}
+
+/// Attaches the console to a neighbour guest and asks how it is.
+fn ask(running: &mut Running, name: &str) -> Beats {
+    running.command(&format!("console {name}"));
+    running.console.send("?");
+    running.console.expect("BEATS ", PATIENCE);
+    let line = running
+        .console
+        .next_line(PATIENCE)
+        .expect("the rest of the line follows");
+    let mut numbers = line.split([' ', '=']).filter_map(|word| word.parse().ok());
+    let mut next = || numbers.next().unwrap_or_else(|| panic!("{line}"));
+    Beats {
+        beats: next(),
+        late_us: next(),
+        damaged: next(),
+    }
+}
+
+/// Returns an initrd of this many MiB of nothing.
+fn empty_initrd(name: &str, mib: usize) -> String {
+    let path = artefacts::log_directory(name).join("initrd");
+    std::fs::write(&path, vec![0; mib << 20]).expect("the log directory can be written");
+    path.to_string_lossy().into_owned()
+}
+
+/// Boots a guest with much to copy and a neighbour that never sleeps on one CPU, and resets the first.
+///
+/// Returns the nanoseconds from the end of its old life to the beginning of the new one, and how its neighbour fared.
+fn reset_beside(name: &str, words: &str) -> (u64, Beats) {
+    let big = Vm::guest("big", "neighbour")
+        .memory_mib(512)
+        .text("initrd", &empty_initrd(name, 32))
+        .cpus(&[0]);
+    let small = Vm::guest("small", "neighbour")
+        .command_line(words)
+        .cpus(&[0]);
+    let machine = Machine::new(name).cpus(2).deterministic();
+    let mut running = machine.boot(&Manifest::new([big, small]));
+    for vm in ["small", "big"] {
+        running.command(&format!("console {vm}"));
+        running.console.expect("READY", PATIENCE);
+    }
+    ask(&mut running, "small");
+    running.control().forget_events();
+    running.command("vm reset big");
+    let mut when =
+        |event: &str| running.control().event(event, "big", PATIENCE)["time_ns"].as_u64();
+    let (from, to) = (when("vm-reset"), when("vm-start"));
+    let beats = ask(&mut running, "small");
+    assert_eq!(
+        beats.damaged, 0,
+        "words of the neighbour's memory have changed"
+    );
+    (to.expect("a time") - from.expect("a time"), beats)
+}
+
+#[test]
+fn a_reset_is_quick_beside_a_busy_guest() {
+    let (ns, beats) = reset_beside("reset-busy", "spin");
+    println!(
+        "reset: {ns} ns, beats {}, late {} us",
+        beats.beats, beats.late_us
+    );
+    assert!(ns < 100_000_000, "{ns} ns from reset to start");
+    assert!(
+        beats.late_us < 15_000,
+        "a beat was late by {} us",
+        beats.late_us
+    );
+}
+
+#[test]
+fn a_reset_is_quick_beside_a_sleeping_guest() {
+    let (ns, beats) = reset_beside("reset-asleep", "");
+    println!(
+        "reset: {ns} ns, beats {}, late {} us",
+        beats.beats, beats.late_us
+    );
+    assert!(ns < 60_000_000, "{ns} ns from reset to start");
+    assert!(
+        beats.late_us < 5_000,
+        "a beat was late by {} us",
+        beats.late_us
+    );
+}
+
+/// Resets a guest again and again by the operator's command; calls a function after each new start.
+fn reset_often(
+    running: &mut Running,
+    vm: &str,
+    times: u32,
+    mut settled: impl FnMut(&mut Running, u32),
+) {
+    for number in 0..times {
+        running.control().forget_events();
+        running.command(&format!("vm reset {vm}"));
+        running.control().event("vm-start", vm, PATIENCE);
+        settled(running, number);
+    }
+}
+
+#[test]
+fn a_hundred_resets_leave_memory_and_the_neighbour_as_they_were() {
+    let vms = ["resets", "beats"].map(|vm| Vm::guest(vm, "neighbour").cpus(&[0]));
+    let mut running = Machine::new("reset-100").cpus(2).boot(&Manifest::new(vms));
+    for vm in ["beats", "resets"] {
+        running.command(&format!("console {vm}"));
+        running.console.expect("READY", PATIENCE);
+    }
+    let before = running.command("host")["free_pages"].clone();
+    reset_often(&mut running, "resets", 100, |_, _| {});
+    running.console.expect("READY", PATIENCE);
+    assert_eq!(running.command("host")["free_pages"], before, "free pages");
+    let beats = ask(&mut running, "beats");
+    assert_eq!(
+        beats.damaged, 0,
+        "words of the neighbour's memory have changed"
+    );
+    assert!(
+        beats.late_us < 1_000_000,
+        "a beat was late by {} us",
+        beats.late_us
+    );
+}
+
+/// A Linux guest's record of its own time, ten lines a second: seconds since its boot, and the wall clock's.
+const KEEP_TIME: &str = "{ while :; do read up idle < /proc/uptime; echo $up $(date +%s); sleep 0.1; done > /tmp/beats & }";
+/// Says how many lines there are, from when to when, the longest gap, and how far the two clocks drifted apart, in ms.
+const TIME_KEPT: &str = "awk 'NR == 1 { first = $1; skew = $2 - $1 } \
+NR > 1 && $1 - last > gap { gap = $1 - last } \
+{ last = $1; drift = $2 - $1 - skew; if (drift < 0) drift = -drift; if (drift > most) most = drift } \
+END { printf \"%d %d %d %d\\n\", NR, (last - first) * 1000, gap * 1000, most * 1000 }' /tmp/beats";
+/// How far apart a guest may find two of its lines, and its two clocks, on a machine that is busy with other tests.
+const GAP_MS: u64 = 4000;
+const DRIFT_MS: u64 = 2000;
+
+/// Two Linux guests, of which the second keeps time from now on.
+struct Two {
+    running: Running,
+    since: Instant,
+}
+
+impl Two {
+    fn boot(name: &str) -> Self {
+        let vms =
+            ["first", "second"].map(|vm| Vm::linux(vm, "linux-6.12").vcpus(2, 4).memory_mib(256));
+        let mut running = Machine::new(name).cpus(2).boot(&Manifest::new(vms));
+        running.command("console second");
+        linux::wait_for_shell(&mut running.console);
+        linux::run(&mut running.console, KEEP_TIME);
+        let since = Instant::now();
+        running.command("console first");
+        linux::wait_for_shell(&mut running.console);
+        Self { running, since }
+    }
+
+    /// Begins to grow the first guest, which has nobody left to turn vCPUs on, and comes back in the middle; returns the request.
+    fn grow_half_way(&mut self, timeout_s: u32) -> u64 {
+        linux::run(&mut self.running.console, "killall uevent");
+        let id = self
+            .running
+            .control()
+            .send(&format!("vcpu set first 4 --timeout {timeout_s}"));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let list = self.running.command("vcpu list first");
+            let offered = |vcpu: &Value| vcpu["state"] == "enabled-off";
+            if list["vcpus"]
+                .as_array()
+                .is_some_and(|vcpus| vcpus.iter().filter(|vcpu| offered(vcpu)).count() == 2)
+            {
+                return id;
+            }
+            assert!(Instant::now() < deadline, "nothing is offered: {list}");
+        }
+    }
+
+    /// Resets the first guest again and again: every tenth time when its shell is there, else at some moment of its boot.
+    fn reset_first_often(&mut self, times: u32) {
+        reset_often(&mut self.running, "first", times, |running, number| {
+            if number % 10 == 9 {
+                linux::wait_for_shell(&mut running.console);
+            } else {
+                std::thread::sleep(Duration::from_millis(u64::from(number * 97 % 1500)));
+            }
+        });
+    }
+
+    fn outcome(&mut self, id: u64) -> Value {
+        self.running
+            .control()
+            .reply(id, PATIENCE)
+            .expect("a resize ends with a report")
+    }
+
+    /// Checks that the second guest has noticed nothing.
+    fn check_second(&mut self) {
+        self.running.command("console second");
+        let text = linux::run(&mut self.running.console, TIME_KEPT);
+        let elapsed = self.since.elapsed().as_millis() as u64;
+        let numbers: Vec<u64> = text
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        let [lines, span, gap, drift] = numbers[..] else {
+            panic!("{text}")
+        };
+        println!(
+            "second guest: {lines} lines in {span} ms of {elapsed}, longest gap {gap} ms, drift {drift} ms"
+        );
+        assert!(gap < GAP_MS, "the second guest stood still for {gap} ms");
+        assert!(drift < DRIFT_MS, "its clocks are {drift} ms apart");
+        assert!(
+            span + 2 * GAP_MS > elapsed,
+            "{span} ms have passed for it of {elapsed}"
+        );
+        let complaints = linux::complaints(&mut self.running.console);
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    }
+}
+
+/// Returns the reason of each vCPU that a resize did not bring.
+fn reasons(report: &Value) -> Vec<&str> {
+    let list = report["reasons"].as_array().map_or(&[][..], Vec::as_slice);
+    list.iter()
+        .filter_map(|entry| entry["reason"].as_str())
+        .collect()
+}
+
+#[test]
+fn a_guest_that_ends_in_the_middle_of_a_resize_is_nobody_elses_business() {
+    let mut two = Two::boot("linux-mid-resize");
+    let before = two.running.command("host")["free_pages"].clone();
+    // A panic: the guest is there and says nothing more.
+    let id = two.grow_half_way(5);
+    two.running.console.line("echo c > /proc/sysrq-trigger");
+    two.running.console.expect("Kernel panic", PATIENCE);
+    let report = two.outcome(id);
+    assert_eq!(report["outcome"], "timed-out", "{report}");
+    assert!(
+        reasons(&report)
+            .iter()
+            .all(|reason| ["not-turned-on", "only-acknowledged"].contains(reason)),
+        "{report}"
+    );
+    assert_eq!(reasons(&report).len(), 2, "{report}");
+    two.running.command("vm reset first");
+    linux::wait_for_shell(&mut two.running.console);
+    let report = two.running.command("vcpu set first 2 --timeout 60");
+    assert_eq!(report["outcome"], "done", "{report}");
+    // A reset: what was asked for is asked again, of the guest's next life, which takes it.
+    let id = two.grow_half_way(100);
+    two.running.command("vm reset first");
+    linux::wait_for_shell(&mut two.running.console);
+    let report = two.outcome(id);
+    assert_eq!(
+        (&report["outcome"], &report["reached"]),
+        (&"done".into(), &4.into()),
+        "{report}"
+    );
+    let report = two.running.command("vcpu set first 2 --timeout 60");
+    assert_eq!(report["outcome"], "done", "{report}");
+    assert_eq!(
+        two.running.command("host")["free_pages"],
+        before,
+        "free pages"
+    );
+    two.reset_first_often(if artefacts::full() { 100 } else { 0 });
+    assert_eq!(
+        two.running.command("host")["free_pages"],
+        before,
+        "free pages"
+    );
+    // A stop: there is nobody left to wait for.
+    let id = two.grow_half_way(100);
+    two.running.command("vm stop first");
+    let report = two.outcome(id);
+    assert_eq!(reasons(&report), ["vm-off"; 2], "{report}");
+    two.check_second();
+}
