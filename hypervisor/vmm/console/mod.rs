@@ -290,12 +290,15 @@ impl Console {
     }
 
     /// Counts an event against its VM's limit: `None` if it is not to be told, else how many before it were not.
+    ///
+    /// Only single vCPUs coming and going are limited: a guest makes thousands a second of them. A VM's life and the end of a
+    /// resize are always told.
     fn admit(&mut self, event: &Event) -> Option<u32> {
         let Some(of_vm) = self.limits.get_mut(event.vm.index()) else {
             return Some(0);
         };
-        let asked_for = matches!(event.what, What::ResizeDone(_));
-        if asked_for || of_vm.limit.allow(event.time_ns) {
+        let limited = matches!(event.what, What::VcpuOnline(_) | What::VcpuOffline(_));
+        if !limited || of_vm.limit.allow(event.time_ns) {
             return Some(core::mem::take(&mut of_vm.dropped));
         }
         of_vm.dropped = of_vm.dropped.saturating_add(1);

@@ -471,6 +471,11 @@ fn events_a_guest_floods_are_counted_instead_of_told() {
         976,
         "what the operator asked for is always told"
     );
+    for what in [What::VmReset("guest"), What::VmStart, What::VmOff("guest")] {
+        bench.event(1_000_000_000, What::VcpuOnline(VcpuId::new(1)));
+        bench.event(1_000_000_000, what);
+        assert_eq!(bench.told()[0]["dropped"], 1, "a VM's life is always told");
+    }
     bench.event(2_000_000_000, What::VcpuOffline(VcpuId::new(1)));
     assert_eq!(bench.told()[0].get("dropped"), None);
 }
