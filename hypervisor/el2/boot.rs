@@ -288,6 +288,7 @@ const fn heap_for(vcpus: usize) -> u64 {
 }
 
 /// Reads the manifest and finds the images; what is wrong is logged and left out.
+#[inline(never)]
 fn read_bundle(host: &'static HostDescription) -> (vmm::config::Options, Vec<Description>) {
     let initrd: &'static [u8] = match &host.chosen.initrd {
         // SAFETY: the boot loader's initrd, mapped with the RAM it lies in and kept out of the pool.

@@ -3,6 +3,7 @@
 //! Whoever has something to show tries the console's lock; if another CPU holds it, that one shows it after it has let go. The
 //! console's lock is taken before any device's and held while none of a VM's is.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +26,7 @@ const BYTES_A_ROUND: usize = 64;
 
 /// The console and its ports.
 struct State {
-    console: Console,
+    console: Box<Console>,
     terminal: Option<Uart>,
     control: Option<Uart>,
 }
@@ -60,6 +61,7 @@ impl State {
 }
 
 /// Makes the console for the VMs with these names.
+#[inline(never)]
 pub(crate) fn start(
     names: Vec<String>,
     ports: [Option<(Uart, Option<u32>)>; 2],
@@ -74,7 +76,7 @@ pub(crate) fn start(
     });
     let state = STATE.call_once(|| {
         SpinMutex::new(State {
-            console: Console::new(names, EscapeKey::DEFAULT),
+            console: make(names),
             terminal: terminal.map(|port| port.0),
             control: control.map(|port| port.0),
         })
@@ -85,6 +87,12 @@ pub(crate) fn start(
     for (uart, _) in [terminal, control].into_iter().flatten() {
         uart.enable_receive_interrupt();
     }
+}
+
+/// Makes the console on the heap; its lines would fill a good part of a stack, so they pass over it here only.
+#[inline(never)]
+fn make(names: Vec<String>) -> Box<Console> {
+    Box::new(Console::new(names, EscapeKey::DEFAULT))
 }
 
 /// Returns whether somebody listens for events.

@@ -37,6 +37,7 @@ pub(crate) unsafe fn add(range: Range<u64>) {
 }
 
 impl LockedHeap {
+    #[inline(never)]
     fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
         self.0.lock().alloc(layout).ok()
     }
@@ -54,6 +55,8 @@ pub(crate) fn refill() {
 
 // SAFETY: the buddy allocator hands out disjoint blocks of what `add` gave it; the lock makes it one at a time.
 unsafe impl GlobalAlloc for LockedHeap {
+    // A call costs less than a copy of this wherever something is allocated.
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = self.take(layout).or_else(|| {
             // A buddy is as large as the next power of two, and aligned to its size.
@@ -63,6 +66,7 @@ unsafe impl GlobalAlloc for LockedHeap {
         block.map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 
+    #[inline(never)]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         if let Some(pointer) = NonNull::new(pointer) {
             // SAFETY: the caller's promise: `pointer` came from `alloc` with this layout.

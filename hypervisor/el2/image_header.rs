@@ -12,8 +12,8 @@ const SCTLR_EL2_OFF: u64 = 0x30c5_0830;
 const HCR_EL2_PLAIN: u64 = 1 << 31;
 /// `CurrentEL` when at EL2.
 const CURRENT_EL2: u64 = 2 << 2;
-/// `R_AARCH64_RELATIVE`, the one relocation type a static PIE has (ELF for the Arm 64-bit Architecture).
-const R_AARCH64_RELATIVE: u64 = 1027;
+/// Bytes that one bitmap of packed relative relocations covers: 63 words (System V gABI, section type SHT_RELR).
+const RELR_BITMAP_BYTES: u64 = 63 * 8;
 
 global_asm!(
     ".pushsection .image_header, \"ax\"",
@@ -53,41 +53,51 @@ global_asm!(
     "    cmp  x4, x1",
     "    b.lo 3b",
     "    dsb  sy",
-    // Relocate.
-    "    adrp x1, __rela_start",
-    "    add  x1, x1, :lo12:__rela_start",
-    "    adrp x2, __rela_end",
-    "    add  x2, x2, :lo12:__rela_end",
+    // Relocate: an even word is the address of a place, an odd one a bitmap of the 63 places that follow.
+    "    adrp x1, __relr_start",
+    "    add  x1, x1, :lo12:__relr_start",
+    "    adrp x2, __relr_end",
+    "    add  x2, x2, :lo12:__relr_end",
     "4:  cmp  x1, x2",
-    "    b.hs 5f",
-    "    ldp  x3, x4, [x1], #16",
-    "    ldr  x5, [x1], #8",
-    "    cmp  w4, {relative}",
-    "    b.ne 4b",
+    "    b.hs 20f",
+    "    ldr  x3, [x1], #8",
+    "    tbnz x3, #0, 5f",
+    "    add  x4, x21, x3",
+    "    ldr  x5, [x4]",
     "    add  x5, x5, x21",
-    "    str  x5, [x21, x3]",
+    "    str  x5, [x4], #8",
     "    b    4b",
-    // Clear .bss.
-    "5:  adrp x1, __bss_start",
-    "    adrp x2, __bss_end",
-    "6:  cmp  x1, x2",
-    "    b.hs 7f",
-    "    stp  xzr, xzr, [x1], #16",
+    "5:  mov  x6, x4",
+    "    add  x4, x4, {bitmap_bytes}",
+    "6:  lsr  x3, x3, #1",
+    "    cbz  x3, 4b",
+    "    tbz  x3, #0, 7f",
+    "    ldr  x5, [x6]",
+    "    add  x5, x5, x21",
+    "    str  x5, [x6]",
+    "7:  add  x6, x6, #8",
     "    b    6b",
-    "7:  adrp x1, __boot_stack_end",
+    // Clear .bss.
+    "20: adrp x1, __bss_start",
+    "    adrp x2, __bss_end",
+    "21: cmp  x1, x2",
+    "    b.hs 22f",
+    "    stp  xzr, xzr, [x1], #16",
+    "    b    21b",
+    "22: adrp x1, __boot_stack_end",
     "    add  x1, x1, :lo12:__boot_stack_end",
     "    mov  sp, x1",
     "    mov  x29, xzr",
     "    mov  x0, x19",
     "    lsr  x1, x20, #2",
     "    bl   {start}",
-    "8:  wfi",
-    "    b    8b",
+    "23: wfi",
+    "    b    23b",
     ".ltorg",
     ".popsection",
     current_el2 = const CURRENT_EL2,
     sctlr = const SCTLR_EL2_OFF,
     hcr = const HCR_EL2_PLAIN,
-    relative = const R_AARCH64_RELATIVE,
+    bitmap_bytes = const RELR_BITMAP_BYTES,
     start = sym crate::boot::start,
 );

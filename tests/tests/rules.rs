@@ -34,6 +34,8 @@ const OURS: [&str; 7] = [
     "tests",
     "xtask",
 ];
+/// The crates inside of one of them.
+const NESTED: [&str; 1] = ["hypervisor/office"];
 /// Where unsafe code and assembly may stand.
 const UNSAFE_ROOMS: [&str; 3] = ["hypervisor/el2/", "tests/guests/", "tests/plugin/"];
 /// What a hypervisor runs at EL2.
@@ -97,8 +99,8 @@ fn the_top_level_is_the_one_agreed_on() {
 /// A room, and the crates and modules it must not name.
 type Door = (&'static str, &'static [&'static str]);
 
-/// The door table of ARCHITECTURE.md: `el2 -> vmm -> {stage2, vgic, psci, boards} -> core`.
-const DOORS: [Door; 18] = [
+/// The door table of ARCHITECTURE.md: `el2 -> vmm -> {office, stage2, vgic, psci, boards} -> core`.
+const DOORS: [Door; 19] = [
     (
         "stage2/",
         &[
@@ -106,6 +108,7 @@ const DOORS: [Door; 18] = [
             "psci",
             "boards",
             "vmm",
+            "office",
             "spin",
             "aarch64_cpu",
             "log",
@@ -119,6 +122,7 @@ const DOORS: [Door; 18] = [
             "psci",
             "boards",
             "vmm",
+            "office",
             "spin",
             "aarch64_cpu",
             "log",
@@ -132,6 +136,7 @@ const DOORS: [Door; 18] = [
             "vgic",
             "boards",
             "vmm",
+            "office",
             "spin",
             "aarch64_cpu",
             "log",
@@ -145,6 +150,7 @@ const DOORS: [Door; 18] = [
             "vgic",
             "psci",
             "vmm",
+            "office",
             "spin",
             "aarch64_cpu",
             "log",
@@ -164,25 +170,11 @@ const DOORS: [Door; 18] = [
         ],
     ),
     (
-        "hypervisor/vmm/firmware/",
-        &[
-            "crate::sched",
-            "crate::vm",
-            "crate::console",
-            "vgic",
-            "spin",
-        ],
+        "hypervisor/office/",
+        &["vmm", "vgic", "boards", "spin", "aarch64_cpu", "std::time"],
     ),
-    (
-        "hypervisor/vmm/loader/",
-        &[
-            "crate::sched",
-            "crate::vm",
-            "crate::console",
-            "vgic",
-            "spin",
-        ],
-    ),
+    ("hypervisor/office/firmware/", &["crate::console"]),
+    ("hypervisor/office/loader/", &["crate::console"]),
     (
         "hypervisor/vmm/sched/",
         &[
@@ -218,15 +210,34 @@ const DOORS: [Door; 18] = [
         "hypervisor/vmm/bus.rs",
         &["crate::firmware", "crate::loader", "crate::console"],
     ),
-    ("hypervisor/vmm/console/", &["crate::devices", "spin"]),
+    (
+        "hypervisor/office/console/",
+        &["crate::config", "crate::firmware", "crate::loader"],
+    ),
     ("hypervisor/vmm/", &["aarch64_cpu", "std::time"]),
     (
         "tests/src/",
-        &["vmm", "stage2", "vgic", "psci", "boards", "hypervisor"],
+        &[
+            "vmm",
+            "office",
+            "stage2",
+            "vgic",
+            "psci",
+            "boards",
+            "hypervisor",
+        ],
     ),
     (
         "tests/tests/",
-        &["vmm", "stage2", "vgic", "psci", "boards", "hypervisor"],
+        &[
+            "vmm",
+            "office",
+            "stage2",
+            "vgic",
+            "psci",
+            "boards",
+            "hypervisor",
+        ],
     ),
 ];
 
@@ -340,7 +351,7 @@ fn dependencies_are_pinned_in_one_place() {
     {
         broken.push("Cargo.toml: [workspace.dependencies] is not in alphabetical order".into());
     }
-    for member in OURS {
+    for member in OURS.into_iter().chain(NESTED) {
         let path = format!("{member}/Cargo.toml");
         let text = manifest(&path);
         for section in [
@@ -388,6 +399,7 @@ fn safe_crates_forbid_unsafe_code() {
     let mut broken = Vec::new();
     for path in [
         "boards/src/lib.rs",
+        "hypervisor/office/lib.rs",
         "hypervisor/vmm/lib.rs",
         "psci/src/lib.rs",
         "stage2/src/lib.rs",
@@ -482,7 +494,7 @@ fn files_hold_one_concept_each() {
 /// Most lines of a function; the habit is ten.
 const FUNCTION_LINES_MAX: usize = 60;
 /// Files with a longer function for now, and its length.
-const LONG_FUNCTIONS: [(&str, usize); 1] = [("hypervisor/vmm/loader/elf.rs", 69)];
+const LONG_FUNCTIONS: [(&str, usize); 1] = [("hypervisor/office/loader/elf.rs", 69)];
 
 #[test]
 fn functions_stay_short() {

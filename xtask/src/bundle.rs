@@ -1,6 +1,6 @@
 //! Packs a manifest and its images into a bundle: one cpio archive that any boot loader passes as initrd.
 //!
-//! The TOML becomes the device tree that `vmm::config` reads; kernels in gzip, zstd or EFI zboot form are unpacked,
+//! The TOML becomes the device tree that `office::config` reads; kernels in gzip, zstd or EFI zboot form are unpacked,
 //! since EL2 carries no unpacker. What is packed is then opened and planned with the hypervisor's own code, so a bundle
 //! that this command writes is one that the hypervisor accepts.
 
@@ -9,9 +9,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
+use office::config::{self, ConfigError, VmName};
+use office::loader;
 use vm_fdt::FdtWriter;
-use vmm::config::{self, ConfigError, VmName};
-use vmm::loader;
 
 use crate::cpio::Archive;
 use crate::manifest_toml::{ManifestToml, VmToml};

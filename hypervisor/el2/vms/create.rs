@@ -25,6 +25,7 @@ pub(crate) struct Description {
 }
 
 /// Makes the VMs; none runs yet.
+#[inline(never)]
 pub(crate) fn create(
     descriptions: Vec<Description>,
     cpus: usize,
@@ -81,6 +82,7 @@ fn give_homes(descriptions: &[Description], cpus: usize) -> Vec<Vec<Home>> {
 }
 
 /// Makes one VM.
+#[inline(never)]
 fn slate(
     id: VmId,
     description: Description,

@@ -13,8 +13,6 @@
 //!
 //! Neighbours: `psci::power` (the states), `devices::cpu_hotplug` (the events that effects become), `vm` (calls, and holds the lock).
 
-mod ost;
-mod report;
 mod want;
 
 use alloc::vec::Vec;
@@ -22,8 +20,8 @@ use alloc::vec::Vec;
 use psci::{Event, PowerCell, Refusal, Role, State};
 
 use crate::ids::VcpuId;
-use ost::Ost;
-pub use report::{BeginError, Origin, Outcome, Report, Shortfall, Why};
+use office::resize::ost::Ost;
+pub use office::resize::{BeginError, Origin, Outcome, Report, Shortfall, Why};
 use want::{EjectWord, Phase, Want};
 
 /// A VM's vCPUs by number.

@@ -154,6 +154,8 @@ impl Toolchain {
             Self::Debian { .. } => &[
                 "-Zbuild-std=core,alloc,compiler_builtins",
                 "-Zbuild-std-features=compiler-builtins-mem,optimize_for_size",
+                // The library is built for size, as every dependency, but for what copies memory.
+                "--config=profile.release.package.compiler_builtins.opt-level=3",
             ],
         }
     }

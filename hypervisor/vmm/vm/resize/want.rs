@@ -4,10 +4,10 @@ use alloc::vec::Vec;
 
 use psci::{Event, Refusal};
 
-use super::ost::Ost;
-use super::report::Why;
 use super::{Cells, Effect, apply};
 use crate::ids::VcpuId;
+use office::resize::Why;
+use office::resize::ost::Ost;
 
 /// How far one vCPU of a resize is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

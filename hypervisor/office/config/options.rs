@@ -1,0 +1,112 @@
+//! What the hypervisor itself can be told: by the manifest's `hypervisor` node, then by `bullpen.` words of the boot
+//! loader's command line (`/chosen/bootargs`), which win.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use log::LevelFilter;
+
+use super::error::{ConfigError, Problem};
+
+/// What a word of the command line begins with to be ours.
+const PREFIX: &str = "bullpen.";
+
+/// When memory is cleared that no guest has held since the machine was started. What a guest has held is always
+/// cleared before another can see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scrub {
+    /// Never: boot time does not grow with memory.
+    #[default]
+    Release,
+    /// Before the first VM is started.
+    Boot,
+}
+
+/// Options of the hypervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `scrub`: when free memory is cleared.
+    pub scrub: Scrub,
+    /// `log`: the least severe messages shown.
+    pub log: LevelFilter,
+    /// `autostart`: whether VMs are started that their manifest says are; `no` leaves it to the operator.
+    pub autostart: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            scrub: Scrub::default(),
+            log: LevelFilter::Info,
+            autostart: true,
+        }
+    }
+}
+
+/// The words that stand for yes and no.
+pub(super) const YES_NO: &[&str] = &["no", "yes"];
+
+impl Options {
+    /// Sets the option `name` to what `value` says.
+    ///
+    /// # Errors
+    /// The [`Problem`] of the name or the value; the option then keeps its value.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
+        match name {
+            "scrub" => {
+                self.scrub = pick(value, &["release", "boot"], &[Scrub::Release, Scrub::Boot])?
+            }
+            "log" => self.log = pick(value, LEVEL_WORDS, LEVELS)?,
+            "autostart" => self.autostart = pick(value, YES_NO, &[false, true])?,
+            _ => return Err(Problem::Unknown),
+        }
+        Ok(())
+    }
+
+    /// Applies the `bullpen.` words of a command line and returns what is wrong with any of them; other words are not
+    /// ours and pass.
+    #[must_use]
+    #[inline(never)]
+    pub fn apply_bootargs(&mut self, bootargs: &str) -> Vec<ConfigError> {
+        let words = bootargs
+            .split_ascii_whitespace()
+            .filter_map(|word| word.strip_prefix(PREFIX));
+        words
+            .filter_map(|word| {
+                let (name, value) = word.split_once('=').unwrap_or((word, ""));
+                let problem = self.set(name, value).err()?;
+                Some(ConfigError {
+                    file: "bootargs",
+                    node: String::new(),
+                    property: alloc::format!("{PREFIX}{name}"),
+                    value: value.to_string(),
+                    problem,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The levels of `log`, quietest first.
+const LEVEL_WORDS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+const LEVELS: &[LevelFilter] = &[
+    LevelFilter::Off,
+    LevelFilter::Error,
+    LevelFilter::Warn,
+    LevelFilter::Info,
+    LevelFilter::Debug,
+    LevelFilter::Trace,
+];
+
+/// Returns the value at the place that `word` has among `words`.
+pub(super) fn pick<T: Copy>(
+    word: &str,
+    words: &'static [&'static str],
+    values: &[T],
+) -> Result<T, Problem> {
+    let place = words.iter().position(|known| *known == word);
+    place
+        .and_then(|place| values.get(place))
+        .copied()
+        .ok_or(Problem::NotOneOf(words))
+}

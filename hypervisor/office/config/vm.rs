@@ -1,0 +1,174 @@
+//! One VM as its manifest describes it: values that have been checked, so that nobody checks them again.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use stage2::GuestPhys;
+
+use super::error::{ConfigError, Problem};
+use crate::host::{Gic, HostDescription};
+use crate::ids::{PcpuId, VcpuId};
+
+/// Longest VM name in bytes.
+pub const MAX_NAME: usize = 31;
+/// Most virtual CPUs of one VM.
+pub const MAX_VCPUS: u16 = 512;
+/// Most virtual CPUs of one VM with a GICv2, which names CPUs by a bit of a byte (GIC IHI0048, 4.3.12).
+pub const MAX_VCPUS_GICV2: u16 = 8;
+/// Guest memory comes in units of the largest block of a level-2 table (Arm ARM DDI0487, D8.2, 4 KiB granule).
+pub const MEMORY_UNIT: u64 = 2 << 20;
+/// Smallest guest memory in bytes.
+pub const MIN_MEMORY: u64 = 4 << 20;
+/// Where guest memory starts unless the manifest says otherwise: as on QEMU's `virt`.
+pub const DEFAULT_MEMORY_BASE: GuestPhys = GuestPhys::new(0x4000_0000);
+/// Where guest memory ends at the latest: the second redistributor region follows.
+pub const MEMORY_LIMIT: GuestPhys = GuestPhys::new(0x40_0000_0000);
+/// Fewest and most shared peripheral interrupts: INTID 32 up to 991 (GIC IHI0069, 2.2: SPIs end at 1019).
+pub const MIN_SPIS: u16 = 32;
+/// See [`MIN_SPIS`].
+pub const MAX_SPIS: u16 = 960;
+/// Shared peripheral interrupts unless the manifest says otherwise.
+pub const DEFAULT_SPIS: u16 = 64;
+
+/// A VM's name: 1 to 31 of `a` to `z`, `0` to `9` and `-`, the first a letter (as device trees want it).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VmName(String);
+
+impl VmName {
+    /// Makes a name of `text` if it is one.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let allowed = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        let is_name = text.len() <= MAX_NAME && text.bytes().all(allowed);
+        (is_name && text.starts_with(|first: char| first.is_ascii_lowercase()))
+            .then(|| Self(text.into()))
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for VmName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How the guest learns what machine it is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// ACPI tables by way of an EFI system table: virtual CPUs can be added and removed.
+    Acpi,
+    /// A full device tree: the set of virtual CPUs is fixed.
+    Fdt,
+}
+
+/// Which physical CPUs run a VM's virtual CPUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// The scheduler chooses.
+    Auto,
+    /// Virtual CPU `n` runs on entry `n` modulo the list's length, and nowhere else. Never empty, no entry twice.
+    Pinned(Vec<PcpuId>),
+}
+
+impl Placement {
+    /// Returns the physical CPU that a virtual CPU is pinned to, if it is.
+    #[must_use]
+    pub fn pinned(&self, vcpu: VcpuId) -> Option<PcpuId> {
+        match self {
+            Self::Auto => None,
+            Self::Pinned(cpus) => cpus.get(vcpu.index().checked_rem(cpus.len())?).copied(),
+        }
+    }
+}
+
+/// How many virtual CPUs a VM has after a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnReset {
+    /// The boot set; then the operator's last target is asked for again.
+    KeepTarget,
+    /// The boot set.
+    BootSet,
+}
+
+/// What the physical CPU of a virtual CPU in reserve does when it has nothing else to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReserveIdle {
+    /// It waits in WFI, ready at once.
+    Wfi,
+    /// The host's PSCI turns it off: slower to come back.
+    PsciOff,
+}
+
+/// A VM that can be built, as far as the manifest alone can tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmConfig {
+    /// Its name; no other VM has it.
+    pub name: VmName,
+    /// Name of the kernel's file in the bundle.
+    pub kernel: String,
+    /// Name of the initrd's file in the bundle.
+    pub initrd: Option<String>,
+    /// The guest's command line.
+    pub command_line: String,
+    /// Size of the guest's memory in bytes; a multiple of [`MEMORY_UNIT`].
+    pub memory_bytes: u64,
+    /// Where the guest's memory starts; a multiple of [`MEMORY_UNIT`].
+    pub memory_base: GuestPhys,
+    /// How many virtual CPUs the guest boots with; at least 1.
+    pub boot_vcpus: u16,
+    /// How many virtual CPUs it may ever have; at least `boot_vcpus`.
+    pub max_vcpus: u16,
+    /// Where they run.
+    pub placement: Placement,
+    /// How the guest learns what machine it is on.
+    pub firmware: Firmware,
+    /// Whether it is started when the hypervisor starts.
+    pub autostart: bool,
+    /// What a reset does with virtual CPUs added since boot.
+    pub on_reset: OnReset,
+    /// How many shared peripheral interrupts its GIC has; a multiple of 32.
+    pub spis: u16,
+    /// What happens to the CPU of a virtual CPU in reserve.
+    pub reserve_idle: ReserveIdle,
+}
+
+impl VmConfig {
+    /// Checks what depends on the machine: that the CPUs of the placement exist, and that its GIC has room for the
+    /// virtual CPUs.
+    ///
+    /// # Errors
+    /// The property of the manifest that does not suit this machine.
+    #[inline(never)]
+    pub fn check_host(&self, host: &HostDescription) -> Result<(), ConfigError> {
+        let error = |property: &str, value: u64, max: u64, min: u64| {
+            Err(ConfigError {
+                file: super::MANIFEST_FILE,
+                node: alloc::format!("/vms/{}", self.name),
+                property: property.into(),
+                value: alloc::format!("{value}"),
+                problem: Problem::OutOfRange { min, max },
+            })
+        };
+        if let Placement::Pinned(cpus) = &self.placement {
+            let last = host.cpus.len().saturating_sub(1);
+            if let Some(missing) = cpus.iter().find(|cpu| cpu.index() > last) {
+                return error("cpus", u64::from(missing.get()), last as u64, 0);
+            }
+        }
+        if matches!(host.gic, Gic::V2(_)) && self.max_vcpus > MAX_VCPUS_GICV2 {
+            return error(
+                "max-vcpus",
+                u64::from(self.max_vcpus),
+                u64::from(MAX_VCPUS_GICV2),
+                1,
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! What can be wrong with a command, with a word for programs and a sentence for people.
+
+use crate::resize::BeginError;
+use alloc::{
+    format,
+    string::{String, ToString},
+};
+
+/// The kind of an error: the word a program compares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The line on the control channel is not a JSON request.
+    BadJson,
+    /// The line is longer than the console keeps.
+    TooLong,
+    /// There is no such command.
+    UnknownCommand,
+    /// The command's arguments are not what it takes.
+    Usage,
+    /// A number is malformed or out of range.
+    BadNumber,
+    /// No VM has this name.
+    NoSuchVm,
+    /// The VM's state does not allow the command.
+    WrongState,
+    /// Something of the kind is already under way.
+    Busy,
+    /// The request cannot be fulfilled.
+    Refused,
+    /// The time allowed is over.
+    Timeout,
+    /// Memory or another resource is used up.
+    NoResources,
+    /// The host or the guest's configuration cannot do it.
+    Unsupported,
+}
+
+impl ErrorKind {
+    /// Every kind, for tests and documentation.
+    pub const ALL: [Self; 12] = [
+        Self::BadJson,
+        Self::TooLong,
+        Self::UnknownCommand,
+        Self::Usage,
+        Self::BadNumber,
+        Self::NoSuchVm,
+        Self::WrongState,
+        Self::Busy,
+        Self::Refused,
+        Self::Timeout,
+        Self::NoResources,
+        Self::Unsupported,
+    ];
+
+    /// Returns the word that stands for the kind.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadJson => "bad-json",
+            Self::TooLong => "too-long",
+            Self::UnknownCommand => "unknown-command",
+            Self::Usage => "usage",
+            Self::BadNumber => "bad-number",
+            Self::NoSuchVm => "no-such-vm",
+            Self::WrongState => "wrong-state",
+            Self::Busy => "busy",
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::NoResources => "no-resources",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// An error as the operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandError {
+    /// What a program compares.
+    pub kind: ErrorKind,
+    /// What a person reads.
+    pub message: String,
+}
+
+impl CommandError {
+    /// Makes an error.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    /// No VM is called `name`.
+    #[must_use]
+    #[inline(never)]
+    pub fn no_such_vm(name: &str) -> Self {
+        Self::new(
+            ErrorKind::NoSuchVm,
+            format!("there is no VM named \"{name}\"; `vm list` shows the names"),
+        )
+    }
+}
+
+impl From<BeginError> for CommandError {
+    fn from(error: BeginError) -> Self {
+        let kind = match error {
+            BeginError::Busy { .. } => ErrorKind::Busy,
+            BeginError::Zero | BeginError::TooMany { .. } => ErrorKind::BadNumber,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::{BeginError, CommandError, ErrorKind};
+    use std::{collections::BTreeSet, string::ToString};
+
+    #[test]
+    fn every_kind_has_its_own_word() {
+        let words: BTreeSet<_> = ErrorKind::ALL.iter().map(|kind| kind.name()).collect();
+        assert_eq!(words.len(), ErrorKind::ALL.len());
+        assert!(words.iter().all(|word| {
+            word.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+        }));
+    }
+
+    #[test]
+    fn resizes_that_cannot_begin_say_why() {
+        let cases = [
+            (BeginError::Busy { target: 4 }, ErrorKind::Busy),
+            (BeginError::Zero, ErrorKind::BadNumber),
+            (BeginError::TooMany { possible: 8 }, ErrorKind::BadNumber),
+        ];
+        for (error, kind) in cases {
+            let command_error = CommandError::from(error);
+            assert_eq!(
+                (command_error.kind, command_error.message),
+                (kind, error.to_string())
+            );
+        }
+    }
+}

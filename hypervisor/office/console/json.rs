@@ -1,0 +1,258 @@
+//! JSON lines out: a small writer, and the shapes of replies, errors and events on the control channel.
+//!
+//! `docs/console.md` documents every field. Neighbours: `request` (JSON in), `reply` (the values), `text` (the same for people).
+
+use super::{
+    command::USAGE,
+    error::CommandError,
+    names::Names,
+    reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What},
+    request::RequestId,
+    sink::{ByteSink, put},
+};
+use crate::{ids::VmId, resize::Shortfall};
+use alloc::string::ToString;
+
+/// Writes one JSON text; commas are its business, the nesting is the caller's.
+pub(super) struct JsonWriter<'a> {
+    out: &'a mut dyn ByteSink,
+    comma: bool,
+}
+
+impl<'a> JsonWriter<'a> {
+    pub(super) fn new(out: &'a mut dyn ByteSink) -> Self {
+        Self { out, comma: false }
+    }
+
+    fn open(&mut self, bracket: &str) {
+        self.separate();
+        self.out.put(bracket.as_bytes());
+        self.comma = false;
+    }
+
+    fn close(&mut self, bracket: &str) {
+        self.out.put(bracket.as_bytes());
+        self.comma = true;
+    }
+
+    fn object(&mut self, fields: impl FnOnce(&mut Self)) {
+        self.open("{");
+        fields(self);
+        self.close("}");
+    }
+
+    fn array<T>(&mut self, items: impl IntoIterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {
+        self.open("[");
+        for item in items {
+            each(self, item);
+        }
+        self.close("]");
+    }
+
+    /// Writes a key; the next value belongs to it.
+    fn key(&mut self, key: &str) -> &mut Self {
+        self.string(key);
+        self.out.put(b": ");
+        self.comma = false;
+        self
+    }
+
+    fn string(&mut self, text: &str) {
+        self.separate();
+        self.out.put(b"\"");
+        self.escaped(text);
+        self.out.put(b"\"");
+        self.comma = true;
+    }
+
+    fn number(&mut self, value: impl Into<u64>) {
+        self.separate();
+        put!(self.out, "{}", value.into());
+        self.comma = true;
+    }
+
+    /// Writes a value that is JSON already, or a literal.
+    fn raw(&mut self, json: &str) {
+        self.separate();
+        self.out.put(json.as_bytes());
+        self.comma = true;
+    }
+
+    fn separate(&mut self) {
+        if self.comma {
+            self.out.put(b", ");
+        }
+    }
+
+    /// Writes text with what JSON forbids in a string escaped (RFC 8259, section 7), and whatever else a terminal might act on.
+    fn escaped(&mut self, text: &str) {
+        let special = |c: char| c.is_control() || matches!(c, '"' | '\\');
+        let mut rest = text;
+        while let Some(at) = rest.find(special) {
+            let (plain, tail) = rest.split_at(at);
+            self.out.put(plain.as_bytes());
+            let mut characters = tail.chars();
+            match characters.next() {
+                Some('"') => self.out.put(b"\\\""),
+                Some('\\') => self.out.put(b"\\\\"),
+                Some('\n') => self.out.put(b"\\n"),
+                Some(other) => put!(self.out, "\\u{:04x}", u32::from(other)),
+                None => {}
+            }
+            rest = characters.as_str();
+        }
+        self.out.put(rest.as_bytes());
+    }
+}
+
+/// Writes the reply line for a request.
+pub(super) fn reply_line(
+    id: &RequestId,
+    result: &Result<Reply, CommandError>,
+    names: &Names,
+    out: &mut dyn ByteSink,
+) {
+    let mut json = JsonWriter::new(&mut *out);
+    json.object(|json| {
+        json.key("id").raw(id.as_json());
+        json.key("ok")
+            .raw(if result.is_ok() { "true" } else { "false" });
+        match result {
+            Ok(reply) => json
+                .key("result")
+                .object(|json| reply_fields(json, reply, names)),
+            Err(error) => json.key("error").object(|json| {
+                json.key("kind").string(error.kind.name());
+                json.key("message").string(&error.message);
+            }),
+        }
+    });
+    out.put(b"\n");
+}
+
+/// Writes the line for an event; `dropped` events of the VM before it were not told.
+pub(super) fn event_line(event: &Event, dropped: u32, names: &Names, out: &mut dyn ByteSink) {
+    let mut json = JsonWriter::new(&mut *out);
+    json.object(|json| {
+        json.key("event").string(event.what.name());
+        match &event.what {
+            What::VmStart | What::VmPaused | What::VmResumed => vm_field(json, event.vm, names),
+            What::VmOff(reason) | What::VmReset(reason) => {
+                vm_field(json, event.vm, names);
+                json.key("reason").string(reason);
+            }
+            What::VcpuOnline(vcpu) | What::VcpuOffline(vcpu) => {
+                vm_field(json, event.vm, names);
+                json.key("vcpu").number(vcpu.get());
+            }
+            What::ResizeDone(report) => resize_fields(json, report, names),
+        }
+        json.key("time_ns").number(event.time_ns);
+        if dropped != 0 {
+            json.key("dropped").number(dropped);
+        }
+    });
+    out.put(b"\n");
+}
+
+fn reply_fields(json: &mut JsonWriter<'_>, reply: &Reply, names: &Names) {
+    match reply {
+        Reply::Done => {}
+        Reply::Help => json.key("commands").array(USAGE, |json, usage| {
+            json.object(|json| {
+                json.key("form").string(usage.form);
+                json.key("text").string(usage.text);
+            });
+        }),
+        Reply::Attached(vm) => vm_field(json, *vm, names),
+        Reply::VmList(rows) => {
+            json.key("vms").array(rows, |json, row| {
+                json.object(|json| vm_fields(json, row, names))
+            });
+        }
+        Reply::VcpuList { vm, vcpus } => {
+            vm_field(json, *vm, names);
+            json.key("vcpus").array(vcpus, |json, row| {
+                json.object(|json| vcpu_fields(json, row))
+            });
+        }
+        Reply::Resize(report) => resize_fields(json, report, names),
+        Reply::Stats(rows) => {
+            json.key("vms").array(rows, |json, row| {
+                json.object(|json| stats_fields(json, row, names))
+            });
+        }
+        Reply::Log(lines) => json
+            .key("lines")
+            .array(lines.lines(), |json, line| json.string(line)),
+        Reply::Host(host) => host_fields(json, host),
+    }
+}
+
+fn vm_field(json: &mut JsonWriter<'_>, vm: VmId, names: &Names) {
+    json.key("vm").string(names.of(vm));
+}
+
+fn vm_fields(json: &mut JsonWriter<'_>, row: &VmRow, names: &Names) {
+    vm_field(json, row.vm, names);
+    json.key("state").string(row.state);
+    json.key("on").number(row.on);
+    json.key("target").number(row.target);
+    json.key("possible").number(row.possible);
+    json.key("memory_bytes").number(row.memory_bytes);
+    if let Some(note) = &row.note {
+        json.key("note").string(note);
+    }
+}
+
+fn vcpu_fields(json: &mut JsonWriter<'_>, row: &VcpuRow) {
+    json.key("vcpu").number(row.vcpu.get());
+    json.key("state").string(row.state);
+    match row.cpu {
+        Some(cpu) => json.key("cpu").number(cpu.get()),
+        None => json.key("cpu").raw("null"),
+    }
+    json.key("exits").number(row.exits);
+    json.key("ran_ns").number(row.ran_ns);
+    json.key("stolen_ns").number(row.stolen_ns);
+}
+
+fn resize_fields(
+    json: &mut JsonWriter<'_>,
+    ResizeReport { vm, report }: &ResizeReport,
+    names: &Names,
+) {
+    vm_field(json, *vm, names);
+    json.key("requested").number(report.requested);
+    json.key("reached").number(report.reached);
+    json.key("outcome").string(report.outcome.word());
+    json.key("reasons")
+        .array(&report.shortfalls, |json, Shortfall { vcpu, why }| {
+            json.object(|json| {
+                json.key("vcpu").number(vcpu.get());
+                json.key("reason").string(why.word());
+                json.key("message").string(&why.to_string());
+            });
+        });
+}
+
+fn stats_fields(json: &mut JsonWriter<'_>, row: &StatsRow, names: &Names) {
+    vm_field(json, row.vm, names);
+    json.key("total").number(row.exits.total());
+    json.key("exits").object(|json| {
+        for (reason, count) in row.exits.occurred() {
+            json.key(reason.name()).number(count);
+        }
+    });
+}
+
+fn host_fields(json: &mut JsonWriter<'_>, host: &HostReport) {
+    json.key("version").string(host.version);
+    json.key("machine").string(&host.machine);
+    json.key("cpus_online").number(host.cpus_online);
+    json.key("cpus").number(host.cpus);
+    json.key("memory_bytes").number(host.memory_bytes);
+    json.key("free_pages").number(host.free_pages);
+    json.key("page_bytes").number(host.page_bytes);
+    json.key("uptime_ns").number(host.uptime_ns);
+}

@@ -1,0 +1,543 @@
+//! The operator's console: bytes in, [`Command`] values out; values in, text or JSON lines out.
+//!
+//! Two ports. On the terminal the escape key switches between a guest's console and the prompt; on the control channel, which
+//! is the second UART where there is one, programs write JSON lines. Both give the same commands, and a command is answered by
+//! its [`Token`] when its answer is known, so several can be under way. Guests, cables and people send anything: every buffer
+//! here is bounded, and a line that cannot be understood costs one error.
+//!
+//! Neighbours: `mux` (guests on the terminal), `editor` and `command` (the prompt), `lines`, `request` and `json` (the control
+//! channel), `reply` and `text` (answers). Commands are carried out elsewhere. `docs/console.md` is the operator's view.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
+mod command;
+mod editor;
+mod error;
+mod json;
+mod keys;
+mod lines;
+mod mux;
+mod names;
+mod pending;
+mod reply;
+mod request;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use command::{Command, MAX_TIMEOUT_S, USAGE, Usage, VmAction};
+pub use editor::LINE_BYTES;
+pub use error::{CommandError, ErrorKind};
+pub use lines::JSON_LINE_BYTES;
+pub use pending::{MAX_PENDING, Token};
+pub use reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What};
+pub use sink::{ByteSink, Silent, Sinks};
+
+use crate::{ids::VmId, resize::Origin, trace::RateLimit};
+use alloc::{format, string::String, vec::Vec};
+use editor::{Editor, Fed};
+use lines::{Fetched, LineReader};
+use mux::Mux;
+use names::Names;
+use pending::{Asker, Pending};
+use request::RequestId;
+use sink::put;
+
+const PROMPT: &str = "bullpen> ";
+const BELL: &[u8] = b"\x07";
+/// Ends whatever colours a guest has left on the terminal (ECMA-48, SGR).
+const PLAIN: &[u8] = b"\x1b[0m";
+/// How many events of one VM are told at once: enough for every vCPU of the largest guest to come and go.
+const EVENT_BURST: u32 = 1024;
+/// How often events of one VM are told after that.
+const EVENT_INTERVAL_NS: u64 = 10_000_000;
+
+/// Where bytes come from and go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The operator's terminal.
+    Terminal,
+    /// The control channel.
+    Control,
+}
+
+/// The key that switches the terminal between a guest and the prompt: Ctrl with a character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EscapeKey(u8);
+
+impl EscapeKey {
+    /// Ctrl-].
+    pub const DEFAULT: Self = Self(0x1d);
+
+    /// Makes the key of Ctrl and a character from `@` to `_` or a letter; `None` for what no control character stands for,
+    /// and for those that no line can do without (NUL, line ends, escape sequences).
+    #[must_use]
+    pub const fn ctrl(character: u8) -> Option<Self> {
+        let code = character & 0x1f;
+        let taken = matches!(code, 0 | b'\r' | b'\n' | 0x1b);
+        if taken || !matches!(character, b'@'..=b'_' | b'a'..=b'z') {
+            None
+        } else {
+            Some(Self(code))
+        }
+    }
+
+    const fn name(self) -> char {
+        (self.0 | 0x40) as char
+    }
+}
+
+/// A command to carry out; answer it with [`Console::reply`].
+#[must_use = "somebody waits for the reply"]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Names the request in the reply.
+    pub token: Token,
+    /// What to do; never [`Command::Help`], [`Command::Console`] or the JSON switches, which end here.
+    pub command: Command,
+}
+
+/// What the terminal is for at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// It is the console of the multiplexer's current VM.
+    Guest,
+    /// It shows the prompt.
+    Prompt,
+    /// It carries JSON lines, like the control channel.
+    Json,
+}
+
+/// Events of one VM: how many may be told, and how many were not.
+#[derive(Debug)]
+struct EventLimit {
+    limit: RateLimit,
+    dropped: u32,
+}
+
+/// The console with both its ports.
+#[derive(Debug)]
+pub struct Console {
+    names: Names,
+    escape: EscapeKey,
+    mode: Mode,
+    mux: Mux,
+    editor: Editor,
+    terminal_lines: LineReader,
+    control_lines: LineReader,
+    pending: Pending,
+    limits: Vec<EventLimit>,
+}
+
+impl Console {
+    /// Makes a console at its prompt for the VMs with these names, in the order of their ids.
+    #[must_use]
+    #[inline(never)]
+    pub fn new(names: Vec<String>, escape: EscapeKey) -> Self {
+        let limit = || EventLimit {
+            limit: RateLimit::new(EVENT_BURST, EVENT_INTERVAL_NS),
+            dropped: 0,
+        };
+        let limits = names.iter().map(|_| limit()).collect();
+        let names = Names::new(names);
+        Self {
+            mux: Mux::new(names.count()),
+            names,
+            escape,
+            mode: Mode::Prompt,
+            editor: Editor::new(PROMPT),
+            terminal_lines: LineReader::new(),
+            control_lines: LineReader::new(),
+            pending: Pending::new(),
+            limits,
+        }
+    }
+
+    /// Greets the operator and attaches the terminal to a VM, or shows the prompt.
+    #[inline(never)]
+    pub fn start(&mut self, attach: Option<VmId>, sinks: &mut Sinks<'_>) {
+        let out = &mut *sinks.terminal;
+        put!(
+            out,
+            "Bullpen {}: Ctrl-{} switches between",
+            env!("CARGO_PKG_VERSION"),
+            self.escape.name()
+        );
+        out.put(b" guest and Bullpen console, `help` lists its commands\r\n");
+        match attach {
+            Some(vm) => self.attach(vm, out),
+            None => self.editor.redraw(out),
+        }
+    }
+
+    /// Returns whether to take a byte from a port now; otherwise it waits in the UART, because a guest does not read.
+    #[must_use]
+    #[inline(never)]
+    pub fn accepts_input(&mut self, port: Port, now_ns: u64) -> bool {
+        port == Port::Control || self.mode != Mode::Guest || self.mux.accepts_input(now_ns)
+    }
+
+    /// Takes a byte from a port.
+    #[inline(never)]
+    pub fn input(&mut self, port: Port, byte: u8, sinks: &mut Sinks<'_>) -> Option<Request> {
+        match (port, self.mode) {
+            (Port::Control, _) => self.json_byte(port, byte, sinks),
+            (Port::Terminal, _) if byte == self.escape.0 => {
+                self.switch(sinks);
+                None
+            }
+            (Port::Terminal, Mode::Json) => self.json_byte(port, byte, sinks),
+            (Port::Terminal, Mode::Guest) => {
+                self.mux.type_byte(byte);
+                None
+            }
+            (Port::Terminal, Mode::Prompt) => match self.editor.feed(byte, sinks.terminal) {
+                Fed::Nothing => None,
+                Fed::Line(line) => self.prompt_line(&line, sinks),
+                Fed::TooLong => {
+                    let message =
+                        format!("a line has at most {LINE_BYTES} bytes; nothing was done");
+                    self.prompt_answer(&Err(CommandError::new(ErrorKind::TooLong, message)), sinks);
+                    None
+                }
+                Fed::Abandoned => {
+                    self.editor.redraw(sinks.terminal);
+                    None
+                }
+            },
+        }
+    }
+
+    /// Returns the VM for which typed bytes wait, if any do.
+    #[must_use]
+    pub fn guest_input_waits(&self) -> Option<VmId> {
+        self.mux.waits()
+    }
+
+    /// Takes the next typed byte for a VM; asked for when its UART has room.
+    #[must_use]
+    #[inline(never)]
+    pub fn pop_guest_input(&mut self, vm: VmId) -> Option<u8> {
+        self.mux.pop_typed(vm)
+    }
+
+    /// Shows what a guest has sent, or keeps the end of it until the terminal is attached to that guest.
+    #[inline(never)]
+    pub fn guest_output(&mut self, vm: VmId, bytes: &[u8], sinks: &mut Sinks<'_>) {
+        if self.mode == Mode::Guest && self.mux.current() == Some(vm) {
+            sinks.terminal.put(bytes);
+        } else {
+            self.mux.keep(vm, bytes);
+        }
+    }
+
+    /// Answers a request where it was asked; a token that was answered before is ignored.
+    #[inline(never)]
+    pub fn reply(
+        &mut self,
+        token: Token,
+        result: &Result<Reply, CommandError>,
+        sinks: &mut Sinks<'_>,
+    ) {
+        match self.pending.take(token) {
+            None => {}
+            Some(Asker::Json(port, id)) => self.json_answer(port, &id, result, sinks),
+            Some(Asker::Prompt) => match self.mode {
+                Mode::Prompt => {
+                    self.editor.make_way(sinks.terminal);
+                    self.prompt_answer(result, sinks);
+                }
+                Mode::Guest => {
+                    sinks.terminal.put(b"\r\n[bullpen] ");
+                    self.answer_text(result, sinks.terminal);
+                }
+                Mode::Json => {
+                    self.json_answer(Port::Terminal, &RequestId::default(), result, sinks)
+                }
+            },
+        }
+    }
+
+    /// Tells an event: a line on the control channel, and a notice at the prompt.
+    #[inline(never)]
+    pub fn event(&mut self, event: &Event, sinks: &mut Sinks<'_>) {
+        let gone = matches!(event.what, What::VmOff(_) | What::VmReset(_));
+        if (gone || event.what == What::VmStart) && self.mux.current() == Some(event.vm) {
+            self.mux.forget_typed();
+        }
+        let Some(dropped) = self.admit(event) else {
+            return;
+        };
+        json::event_line(event, dropped, &self.names, sinks.control);
+        match self.mode {
+            Mode::Json => json::event_line(event, dropped, &self.names, sinks.terminal),
+            Mode::Prompt if is_answered(&event.what) => {}
+            Mode::Prompt => {
+                self.editor.make_way(sinks.terminal);
+                text::event(event, &self.names, sinks.terminal);
+                self.editor.redraw(sinks.terminal);
+            }
+            Mode::Guest if gone && self.mux.current() == Some(event.vm) => {
+                sinks.terminal.put(b"\r\n[bullpen] ");
+                text::event(event, &self.names, sinks.terminal);
+            }
+            Mode::Guest => {}
+        }
+    }
+
+    /// Shows a line of the log, at the prompt only.
+    #[inline(never)]
+    pub fn notice(&mut self, line: &str, sinks: &mut Sinks<'_>) {
+        if self.mode == Mode::Prompt {
+            self.editor.make_way(sinks.terminal);
+            text::line(line, sinks.terminal);
+            self.editor.redraw(sinks.terminal);
+        }
+    }
+
+    /// Counts an event against its VM's limit: `None` if it is not to be told, else how many before it were not.
+    ///
+    /// Only single vCPUs coming and going are limited: a guest makes thousands a second of them. A VM's life and the end of a
+    /// resize are always told.
+    fn admit(&mut self, event: &Event) -> Option<u32> {
+        let Some(of_vm) = self.limits.get_mut(event.vm.index()) else {
+            return Some(0);
+        };
+        let limited = matches!(event.what, What::VcpuOnline(_) | What::VcpuOffline(_));
+        if !limited || of_vm.limit.allow(event.time_ns) {
+            return Some(core::mem::take(&mut of_vm.dropped));
+        }
+        of_vm.dropped = of_vm.dropped.saturating_add(1);
+        None
+    }
+
+    /// Acts on the escape key.
+    fn switch(&mut self, sinks: &mut Sinks<'_>) {
+        let out = &mut *sinks.terminal;
+        match (self.mode, self.mux.current()) {
+            (Mode::Prompt, Some(vm)) => {
+                self.editor.make_way(out);
+                self.attach(vm, out);
+            }
+            (Mode::Prompt, None) => out.put(BELL),
+            (Mode::Guest | Mode::Json, _) => {
+                self.mode = Mode::Prompt;
+                self.terminal_lines.forget();
+                out.put(PLAIN);
+                out.put(b"\r\n");
+                self.editor.redraw(out);
+            }
+        }
+    }
+
+    fn attach(&mut self, vm: VmId, out: &mut dyn ByteSink) {
+        self.mode = Mode::Guest;
+        self.editor.forget_line();
+        put!(
+            out,
+            "[{}: Ctrl-{} for the Bullpen console]\r\n",
+            self.names.of(vm),
+            self.escape.name()
+        );
+        self.mux.show(vm, out);
+    }
+
+    /// Acts on a line of the prompt.
+    fn prompt_line(&mut self, line: &str, sinks: &mut Sinks<'_>) -> Option<Request> {
+        if line.trim_start().starts_with('{') {
+            let request = self.json_line(Port::Terminal, line.as_bytes(), sinks);
+            self.editor.redraw(sinks.terminal);
+            return request;
+        }
+        let parsed = command::parse(line, |name| self.names.find(name));
+        let command = match parsed {
+            Ok(Some(command)) => command,
+            Ok(None) => {
+                self.editor.redraw(sinks.terminal);
+                return None;
+            }
+            Err(error) => {
+                self.prompt_answer(&Err(error), sinks);
+                return None;
+            }
+        };
+        match command {
+            Command::Help => self.prompt_answer(&Ok(Reply::Help), sinks),
+            Command::Console { vm } => self.attach(vm, sinks.terminal),
+            Command::JsonOff => self.prompt_answer(&Ok(Reply::Done), sinks),
+            Command::JsonOn => {
+                self.mode = Mode::Json;
+                self.json_answer(
+                    Port::Terminal,
+                    &RequestId::default(),
+                    &Ok(Reply::Done),
+                    sinks,
+                );
+            }
+            command => match self.pending.insert(Asker::Prompt) {
+                Ok(token) => return Some(Request { token, command }),
+                Err(_) => self.prompt_answer(&Err(too_many()), sinks),
+            },
+        }
+        None
+    }
+
+    /// Shows an answer at the start of an empty line, then the prompt.
+    fn prompt_answer(&self, result: &Result<Reply, CommandError>, sinks: &mut Sinks<'_>) {
+        self.answer_text(result, sinks.terminal);
+        self.editor.redraw(sinks.terminal);
+    }
+
+    fn answer_text(&self, result: &Result<Reply, CommandError>, out: &mut dyn ByteSink) {
+        match result {
+            Ok(reply) => text::reply(reply, &self.names, out),
+            Err(error) => text::error(error, out),
+        }
+    }
+
+    fn json_byte(&mut self, port: Port, byte: u8, sinks: &mut Sinks<'_>) -> Option<Request> {
+        let reader = match port {
+            Port::Terminal => &mut self.terminal_lines,
+            Port::Control => &mut self.control_lines,
+        };
+        match reader.feed(byte) {
+            Fetched::Nothing => None,
+            Fetched::Line(line) => {
+                let parsed = request::parse(line);
+                self.json_request(port, parsed, sinks)
+            }
+            Fetched::TooLong => {
+                let message =
+                    format!("a line has at most {JSON_LINE_BYTES} bytes; nothing was done");
+                let error = CommandError::new(ErrorKind::TooLong, message);
+                self.json_answer(port, &RequestId::default(), &Err(error), sinks);
+                None
+            }
+        }
+    }
+
+    fn json_line(&mut self, port: Port, line: &[u8], sinks: &mut Sinks<'_>) -> Option<Request> {
+        self.json_request(port, request::parse(line), sinks)
+    }
+
+    /// Acts on a line of JSON: answers it, or returns the request that it holds.
+    fn json_request(
+        &mut self,
+        port: Port,
+        parsed: Result<request::JsonRequest, request::Mistake>,
+        sinks: &mut Sinks<'_>,
+    ) -> Option<Request> {
+        let (id, command) = match parsed {
+            Ok(request) => (request.id, self.json_command(request.command)),
+            Err(mistake) => (
+                RequestId::default(),
+                Err(CommandError::new(ErrorKind::BadJson, mistake)),
+            ),
+        };
+        let answer = match command {
+            Err(error) => Err(error),
+            Ok(Command::Help) => Ok(Reply::Help),
+            Ok(Command::Console { vm }) => self.attach_by_json(vm, sinks),
+            Ok(command @ (Command::JsonOn | Command::JsonOff)) => {
+                return self.json_switch(port, &id, command, sinks);
+            }
+            Ok(command) => match self.pending.insert(Asker::Json(port, id.clone())) {
+                Ok(token) => return Some(Request { token, command }),
+                Err(_) => Err(too_many()),
+            },
+        };
+        self.json_answer(port, &id, &answer, sinks);
+        None
+    }
+
+    fn json_command(
+        &self,
+        command: Result<heapless::String<LINE_BYTES>, (ErrorKind, request::Mistake)>,
+    ) -> Result<Command, CommandError> {
+        let line = command.map_err(|(kind, mistake)| CommandError::new(kind, mistake))?;
+        let parsed = command::parse(&line, |name| self.names.find(name))?;
+        parsed.ok_or_else(|| {
+            CommandError::new(
+                ErrorKind::UnknownCommand,
+                "the command is empty; `help` lists them",
+            )
+        })
+    }
+
+    /// Turns the terminal to a VM for a program; a terminal that carries JSON itself stays as it is.
+    fn attach_by_json(&mut self, vm: VmId, sinks: &mut Sinks<'_>) -> Result<Reply, CommandError> {
+        match self.mode {
+            Mode::Json => Err(CommandError::new(
+                ErrorKind::WrongState,
+                "the terminal carries JSON; `json off` first",
+            )),
+            Mode::Prompt | Mode::Guest => {
+                sinks.terminal.put(b"\r\n");
+                self.attach(vm, sinks.terminal);
+                Ok(Reply::Attached(vm))
+            }
+        }
+    }
+
+    /// Switches the terminal between prompt and JSON; the answer comes in JSON, since JSON asked.
+    fn json_switch(
+        &mut self,
+        port: Port,
+        id: &RequestId,
+        command: Command,
+        sinks: &mut Sinks<'_>,
+    ) -> Option<Request> {
+        if port == Port::Control {
+            let error = CommandError::new(
+                ErrorKind::Unsupported,
+                "the control channel always carries JSON",
+            );
+            self.json_answer(port, id, &Err(error), sinks);
+            return None;
+        }
+        self.json_answer(port, id, &Ok(Reply::Done), sinks);
+        let before = self.mode;
+        self.mode = if command == Command::JsonOn {
+            Mode::Json
+        } else {
+            Mode::Prompt
+        };
+        if before == Mode::Json && self.mode == Mode::Prompt {
+            self.editor.redraw(sinks.terminal);
+        }
+        None
+    }
+
+    fn json_answer(
+        &self,
+        port: Port,
+        id: &RequestId,
+        result: &Result<Reply, CommandError>,
+        sinks: &mut Sinks<'_>,
+    ) {
+        match port {
+            Port::Control => json::reply_line(id, result, &self.names, sinks.control),
+            Port::Terminal => {
+                if self.mode == Mode::Prompt {
+                    self.editor.make_way(sinks.terminal);
+                }
+                json::reply_line(id, result, &self.names, sinks.terminal);
+            }
+        }
+    }
+}
+
+/// Returns whether the operator gets the same as a reply.
+fn is_answered(what: &What) -> bool {
+    matches!(what, What::ResizeDone(resize) if resize.report.origin == Origin::Operator)
+}
+
+fn too_many() -> CommandError {
+    CommandError::new(
+        ErrorKind::Busy,
+        format!("{MAX_PENDING} requests wait for their replies already"),
+    )
+}

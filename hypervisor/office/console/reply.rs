@@ -1,0 +1,160 @@
+//! What the hypervisor answers and tells: plain values, written as text by `text` and as JSON by `json`.
+
+use crate::{
+    ids::{PcpuId, VcpuId, VmId},
+    resize::Report,
+    stats::ExitCounts,
+};
+use alloc::{string::String, vec::Vec};
+
+/// The answer to a command that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// It is done, and there is nothing to tell.
+    Done,
+    /// What the commands are.
+    Help,
+    /// The terminal now shows this VM's console.
+    Attached(VmId),
+    /// The VMs.
+    VmList(Vec<VmRow>),
+    /// The vCPUs of a VM.
+    VcpuList {
+        /// The VM.
+        vm: VmId,
+        /// Its vCPUs by id.
+        vcpus: Vec<VcpuRow>,
+    },
+    /// How a resize ended.
+    Resize(ResizeReport),
+    /// Exits by reason.
+    Stats(Vec<StatsRow>),
+    /// The hypervisor's log: lines that end in a line feed.
+    Log(String),
+    /// The host.
+    Host(HostReport),
+}
+
+/// One VM in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmRow {
+    /// The VM.
+    pub vm: VmId,
+    /// The state's word: "running", "paused", "off" or "failed".
+    pub state: &'static str,
+    /// vCPUs that are on.
+    pub on: u16,
+    /// vCPUs that the operator wants the guest to have.
+    pub target: u16,
+    /// The most vCPUs that the guest can have.
+    pub possible: u16,
+    /// The guest's memory in bytes.
+    pub memory_bytes: u64,
+    /// Why the VM is in this state, if there is something to say.
+    pub note: Option<String>,
+}
+
+/// One vCPU in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VcpuRow {
+    /// The vCPU.
+    pub vcpu: VcpuId,
+    /// The state's word, as `psci::State::word` gives it.
+    pub state: &'static str,
+    /// The physical CPU that it runs on.
+    pub cpu: Option<PcpuId>,
+    /// Exits since the VM's start.
+    pub exits: u64,
+    /// Time it has run, in nanoseconds.
+    pub ran_ns: u64,
+    /// Time it could have run but had to wait, in nanoseconds.
+    pub stolen_ns: u64,
+}
+
+/// A resize that has ended, and of which VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResizeReport {
+    /// The VM.
+    pub vm: VmId,
+    /// How it ended.
+    pub report: Report,
+}
+
+/// The exits of one VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatsRow {
+    /// The VM.
+    pub vm: VmId,
+    /// Exits by reason, summed over its vCPUs.
+    pub exits: ExitCounts,
+}
+
+/// The host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostReport {
+    /// The hypervisor's version.
+    pub version: &'static str,
+    /// The machine's name, from its device tree.
+    pub machine: String,
+    /// CPUs that the hypervisor runs on.
+    pub cpus_online: u16,
+    /// CPUs that the host describes.
+    pub cpus: u16,
+    /// The host's memory in bytes.
+    pub memory_bytes: u64,
+    /// Pages that belong to nobody.
+    pub free_pages: u64,
+    /// Size of a page in bytes.
+    pub page_bytes: u64,
+    /// Time since the hypervisor's start, in nanoseconds.
+    pub uptime_ns: u64,
+}
+
+/// Something that happened and that nobody asked for just now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When, in nanoseconds since the hypervisor's start.
+    pub time_ns: u64,
+    /// To which VM.
+    pub vm: VmId,
+    /// What.
+    pub what: What,
+}
+
+/// What happened to a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// It was started.
+    VmStart,
+    /// It is off; the word says why: "guest", "operator", "all-vcpus-off", "failed"…
+    VmOff(&'static str),
+    /// It was reset; the word says by whom: "guest" or "operator".
+    VmReset(&'static str),
+    /// It was paused.
+    VmPaused,
+    /// It runs on.
+    VmResumed,
+    /// The guest turned a vCPU on.
+    VcpuOnline(VcpuId),
+    /// The guest turned a vCPU off.
+    VcpuOffline(VcpuId),
+    /// A resize ended.
+    ResizeDone(ResizeReport),
+}
+
+impl What {
+    /// Returns the word that stands for the event.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::VmStart => "vm-start",
+            Self::VmOff(_) => "vm-off",
+            Self::VmReset(_) => "vm-reset",
+            Self::VmPaused => "vm-paused",
+            Self::VmResumed => "vm-resumed",
+            Self::VcpuOnline(_) => "vcpu-online",
+            Self::VcpuOffline(_) => "vcpu-offline",
+            Self::ResizeDone(_) => "resize-done",
+        }
+    }
+}

@@ -1,0 +1,904 @@
+//! The whole console from outside: keys and lines in, what the two ports show out.
+
+extern crate std;
+
+use super::{
+    ByteSink, Command, CommandError, Console, ErrorKind, EscapeKey, Event, HostReport,
+    JSON_LINE_BYTES, MAX_PENDING, Port, Reply, Request, ResizeReport, Silent, Sinks, StatsRow,
+    USAGE, VcpuRow, VmAction, VmRow, What,
+};
+use crate::{
+    ids::{PcpuId, VcpuId, VmId},
+    resize::{Origin, Outcome, Report, Shortfall, Why},
+    stats::{ExitCounters, ExitReason},
+};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::{format, string::String, vec, vec::Vec};
+
+const LINUX: VmId = VmId::new(0);
+const RTOS: VmId = VmId::new(1);
+const ESCAPE: u8 = 0x1d;
+
+/// A console and everything its ports have shown since the last look.
+struct Bench {
+    console: Console,
+    terminal: Vec<u8>,
+    control: Vec<u8>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let names = ["linux", "rtos"].map(String::from).to_vec();
+        Self {
+            console: Console::new(names, EscapeKey::DEFAULT),
+            terminal: Vec::new(),
+            control: Vec::new(),
+        }
+    }
+
+    fn run<T>(&mut self, act: impl FnOnce(&mut Console, &mut Sinks<'_>) -> T) -> T {
+        act(
+            &mut self.console,
+            &mut Sinks {
+                terminal: &mut self.terminal,
+                control: &mut self.control,
+            },
+        )
+    }
+
+    fn feed(&mut self, port: Port, bytes: &[u8]) -> Vec<Request> {
+        self.run(|console, sinks| {
+            bytes
+                .iter()
+                .filter_map(|&byte| console.input(port, byte, sinks))
+                .collect()
+        })
+    }
+
+    fn key_in(&mut self, bytes: &[u8]) -> Vec<Request> {
+        self.feed(Port::Terminal, bytes)
+    }
+
+    fn ask(&mut self, line: &str) -> Vec<Request> {
+        self.feed(Port::Control, format!("{line}\n").as_bytes())
+    }
+
+    fn reply(&mut self, request: &Request, result: Result<Reply, CommandError>) {
+        self.run(|console, sinks| console.reply(request.token, &result, sinks));
+    }
+
+    fn event(&mut self, time_ns: u64, what: What) {
+        self.run(|console, sinks| {
+            console.event(
+                &Event {
+                    time_ns,
+                    vm: LINUX,
+                    what,
+                },
+                sinks,
+            )
+        });
+    }
+
+    fn shown(&mut self) -> String {
+        String::from_utf8(core::mem::take(&mut self.terminal)).expect("text")
+    }
+
+    /// Takes what the control channel wrote: every line has to be JSON.
+    fn told(&mut self) -> Vec<Value> {
+        let text = String::from_utf8(core::mem::take(&mut self.control)).expect("text");
+        assert!(text.is_empty() || text.ends_with('\n'));
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect(line))
+            .collect()
+    }
+}
+
+fn resize(outcome: Outcome) -> ResizeReport {
+    let shortfalls = vec![Shortfall {
+        vcpu: VcpuId::new(1),
+        why: Why::BootVcpu,
+    }];
+    let report = Report {
+        origin: Origin::Operator,
+        outcome,
+        requested: 1,
+        reached: 2,
+        shortfalls,
+    };
+    ResizeReport { vm: LINUX, report }
+}
+
+fn boot_vcpu() -> Value {
+    json!([{"vcpu": 1, "reason": "boot-vcpu", "message": "boot vCPU, cannot be taken back"}])
+}
+
+#[test]
+fn escape_key_goes_between_guest_and_prompt() {
+    let mut bench = Bench::new();
+    bench.run(|console, sinks| console.start(Some(LINUX), sinks));
+    assert!(
+        bench
+            .shown()
+            .ends_with("[linux: Ctrl-] for the Bullpen console]\r\n")
+    );
+    bench.run(|console, sinks| console.guest_output(LINUX, b"login: ", sinks));
+    assert_eq!(bench.shown(), "login: ");
+    assert!(bench.key_in(b"root\r").is_empty());
+    assert_eq!(bench.console.guest_input_waits(), Some(LINUX));
+    assert_eq!(bench.console.pop_guest_input(RTOS), None);
+    let typed: Vec<u8> = core::iter::from_fn(|| bench.console.pop_guest_input(LINUX)).collect();
+    assert_eq!(typed, b"root\r");
+    assert_eq!(bench.shown(), "", "a guest echoes for itself");
+
+    assert!(bench.key_in(&[ESCAPE]).is_empty());
+    assert_eq!(bench.shown(), "\x1b[0m\r\n\rbullpen> \x1b[K");
+    bench.run(|console, sinks| console.guest_output(LINUX, b"while away", sinks));
+    assert_eq!(bench.shown(), "");
+    assert!(bench.key_in(&[ESCAPE]).is_empty());
+    assert!(bench.shown().ends_with("console]\r\nwhile away"));
+    assert_eq!(bench.console.guest_input_waits(), None);
+}
+
+#[test]
+fn escape_without_a_guest_rings() {
+    let mut bench = Bench::new();
+    assert!(bench.key_in(&[ESCAPE]).is_empty());
+    assert_eq!(bench.shown(), "\x07");
+    assert_eq!(EscapeKey::ctrl(b'a').map(EscapeKey::name), Some('A'));
+    for character in [b'[', b'm', b'J', b'@', b'1', 0x1d, 0xff] {
+        assert_eq!(EscapeKey::ctrl(character), None, "{character:#x}");
+    }
+}
+
+#[test]
+fn only_the_attached_guest_is_shown_and_the_end_of_the_rest_is_kept() {
+    let mut bench = Bench::new();
+    bench.run(|console, sinks| console.start(Some(LINUX), sinks));
+    let _ = bench.shown();
+    bench.run(|console, sinks| console.guest_output(RTOS, &[b'x'; 5000], sinks));
+    bench.run(|console, sinks| console.guest_output(RTOS, b"END", sinks));
+    assert_eq!(bench.shown(), "");
+    assert!(bench.key_in(b"\x1dconsole rtos\r").is_empty());
+    let shown = bench.shown();
+    let kept = shown.rsplit("kept ...]\r\n").next().expect("a part");
+    assert!(shown.contains("[... 907 bytes not"), "{}", &shown[..300]);
+    assert_eq!((kept.len(), kept.ends_with("xEND")), (4096, true));
+    bench.run(|console, sinks| console.guest_output(RTOS, b"live", sinks));
+    assert_eq!(bench.shown(), "live");
+}
+
+#[test]
+fn typed_bytes_of_one_guest_never_reach_another() {
+    let mut bench = Bench::new();
+    bench.run(|console, sinks| console.start(Some(LINUX), sinks));
+    assert!(bench.key_in(b"secret\x1dconsole rtos\r").is_empty());
+    assert_eq!(bench.console.pop_guest_input(RTOS), None);
+    assert_eq!(bench.console.pop_guest_input(LINUX), None);
+    assert!(bench.key_in(b"x\x1d\x1dy").is_empty());
+    let typed: Vec<u8> = core::iter::from_fn(|| bench.console.pop_guest_input(RTOS)).collect();
+    assert_eq!(typed, b"xy", "going to the prompt and back loses nothing");
+    bench.key_in(b"\x1dconsole linux\rrm");
+    bench.event(1, What::VmReset("guest"));
+    assert_eq!(
+        bench.console.guest_input_waits(),
+        None,
+        "keys for a guest that is gone are not for its successor"
+    );
+}
+
+#[test]
+fn a_paste_waits_for_the_guest_but_never_locks_the_operator_out() {
+    let mut bench = Bench::new();
+    bench.run(|console, sinks| console.start(Some(LINUX), sinks));
+    let (mut sent, mut now_ns) = (0u32, 1_000_000_000);
+    while bench.console.accepts_input(Port::Terminal, now_ns) {
+        bench.key_in(&[sent as u8 | 0x80]);
+        sent += 1;
+    }
+    assert_eq!(sent, 512);
+    assert_eq!(bench.console.pop_guest_input(LINUX), Some(0x80));
+    assert!(
+        bench.console.accepts_input(Port::Terminal, now_ns),
+        "room again"
+    );
+    bench.key_in(b"x");
+    now_ns += 1;
+    assert!(!bench.console.accepts_input(Port::Terminal, now_ns));
+    assert!(
+        bench.console.accepts_input(Port::Control, now_ns),
+        "the other port does not wait"
+    );
+    now_ns += 250_000_000;
+    assert!(
+        bench.console.accepts_input(Port::Terminal, now_ns),
+        "a guest that does not read"
+    );
+    bench.key_in(b"lost\x1d");
+    assert!(bench.shown().ends_with("bullpen> \x1b[K"));
+    assert!(
+        bench.console.accepts_input(Port::Terminal, now_ns),
+        "the prompt always reads"
+    );
+    assert_eq!(bench.key_in(b"vm list\r").len(), 1);
+}
+
+#[test]
+fn prompt_commands_are_answered_in_words() {
+    let mut bench = Bench::new();
+    let requests = bench.key_in(b"vm stop linux\r");
+    let [request] = requests.as_slice() else {
+        panic!("{requests:?}")
+    };
+    assert_eq!(
+        request.command,
+        Command::Vm {
+            vm: LINUX,
+            action: VmAction::Stop
+        }
+    );
+    let _ = bench.shown();
+    bench.reply(request, Ok(Reply::Done));
+    assert_eq!(bench.shown(), "\r\x1b[Kok\r\n\rbullpen> \x1b[K");
+    bench.reply(request, Ok(Reply::Done));
+    assert_eq!(bench.shown(), "", "answered once");
+    assert!(bench.told().is_empty(), "the control channel did not ask");
+}
+
+#[test]
+fn a_late_answer_makes_way_for_what_is_being_typed() {
+    let mut bench = Bench::new();
+    let request = bench.key_in(b"vcpu set linux 1\r").remove(0);
+    bench.key_in(b"vm li");
+    let _ = bench.shown();
+    bench.reply(&request, Ok(Reply::Resize(resize(Outcome::Partly))));
+    assert_eq!(
+        bench.shown(),
+        "\r\x1b[Klinux: 2 of 1 vCPUs, partly\r\n  vcpu1: boot vCPU, cannot be taken back\r\n\rbullpen> vm li\x1b[K"
+    );
+    let request = bench.key_in(b"st\r").remove(0);
+    bench.key_in(b"\x1d");
+    bench.run(|console, sinks| console.start(Some(LINUX), sinks));
+    let _ = bench.shown();
+    bench.reply(&request, Err(CommandError::new(ErrorKind::Busy, "later")));
+    assert_eq!(
+        bench.shown(),
+        "\r\n[bullpen] error: later (busy)\r\n",
+        "asked at the prompt, answered in the guest"
+    );
+}
+
+#[test]
+fn mistakes_at_the_prompt_are_answered_at_once() {
+    let mut bench = Bench::new();
+    for (line, expected) in [
+        (
+            "vm stop nobody",
+            "error: there is no VM named \"nobody\"; `vm list` shows the names (no-such-vm)\r\n",
+        ),
+        (
+            "vm",
+            "error: usage: vm list | vm start|stop|reset|pause|resume|powerbutton NAME (usage)\r\n",
+        ),
+        (
+            "x y",
+            "error: there is no command \"x\"; `help` lists them (unknown-command)\r\n",
+        ),
+    ] {
+        assert!(bench.key_in(format!("{line}\r").as_bytes()).is_empty());
+        assert!(bench.shown().contains(expected), "{line}");
+    }
+    assert!(bench.key_in(&[b'x'; 1000]).is_empty());
+    assert!(bench.key_in(b"\r").is_empty());
+    assert!(bench.shown().contains("(too-long)"));
+    assert!(bench.key_in(b"help\r").is_empty());
+    let help = bench.shown();
+    assert!(
+        help.contains("vcpu set NAME N [--timeout S]  give the guest N vCPUs\r\n"),
+        "{help}"
+    );
+}
+
+#[test]
+fn control_channel_replies_carry_the_id() {
+    let mut bench = Bench::new();
+    let request = bench
+        .ask(r#"{"id": 7, "command": "vcpu set linux 8 --timeout 5"}"#)
+        .remove(0);
+    assert_eq!(
+        request.command,
+        Command::VcpuSet {
+            vm: LINUX,
+            count: 8,
+            timeout_s: Some(5)
+        }
+    );
+    assert!(
+        bench.told().is_empty(),
+        "the reply comes when the resize has ended"
+    );
+    let other = bench.ask(r#"{"id": "b", "command": "vm list"}"#).remove(0);
+    bench.reply(&other, Ok(Reply::VmList(vec![])));
+    bench.reply(&request, Ok(Reply::Resize(resize(Outcome::Partly))));
+    assert_eq!(
+        bench.told(),
+        [
+            json!({"id": "b", "ok": true, "result": {"vms": []}}),
+            json!({"id": 7, "ok": true, "result": {
+                "vm": "linux", "requested": 1, "reached": 2, "outcome": "partly",
+                "reasons": boot_vcpu(),
+            }}),
+        ]
+    );
+    assert_eq!(bench.shown(), "");
+}
+
+#[test]
+fn control_channel_errors_by_table() {
+    let long = format!(
+        r#"{{"id": 1, "command": "{}"}}"#,
+        "x".repeat(JSON_LINE_BYTES)
+    );
+    let cases = [
+        ("vm list", json!(null), "bad-json"),
+        (r#"{"id": 1, "command": "vm list""#, json!(null), "bad-json"),
+        (r#"{"id": 1}"#, json!(1), "bad-json"),
+        (&long, json!(null), "too-long"),
+        (r#"{"id": 1, "command": "  "}"#, json!(1), "unknown-command"),
+        (
+            r#"{"id": 1, "command": "reboot"}"#,
+            json!(1),
+            "unknown-command",
+        ),
+        (r#"{"id": 1, "command": "vm stop"}"#, json!(1), "usage"),
+        (
+            r#"{"id": 1, "command": "vcpu set linux 0"}"#,
+            json!(1),
+            "bad-number",
+        ),
+        (
+            r#"{"id": 1, "command": "vm stop \"\u001b[31m\u007f\n"}"#,
+            json!(1),
+            "no-such-vm",
+        ),
+        (
+            r#"{"id": 1, "command": "json off"}"#,
+            json!(1),
+            "unsupported",
+        ),
+    ];
+    let mut bench = Bench::new();
+    for (line, id, kind) in cases {
+        assert!(bench.ask(line).is_empty(), "{line}");
+        assert!(
+            bench
+                .control
+                .iter()
+                .all(|&byte| byte == b'\n' || (b' '..0x7f).contains(&byte)),
+            "{line}"
+        );
+        let told = bench.told();
+        let [reply] = told.as_slice() else {
+            panic!("{told:?}")
+        };
+        assert_eq!((&reply["id"], &reply["ok"]), (&id, &json!(false)), "{line}");
+        assert_eq!(reply["error"]["kind"], kind, "{line}");
+        assert!(
+            reply["error"]["message"]
+                .as_str()
+                .is_some_and(|message| !message.is_empty()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn too_many_outstanding_requests_are_busy() {
+    let mut bench = Bench::new();
+    let line = r#"{"id": 1, "command": "vm list"}"#;
+    let requests: Vec<Request> = (0..MAX_PENDING).flat_map(|_| bench.ask(line)).collect();
+    assert_eq!(requests.len(), MAX_PENDING);
+    assert!(bench.ask(line).is_empty());
+    assert_eq!(bench.told()[0]["error"]["kind"], "busy");
+    assert!(bench.key_in(b"vm list\r").is_empty());
+    assert!(bench.shown().contains("(busy)"));
+    bench.reply(&requests[3], Ok(Reply::Done));
+    assert_eq!(bench.ask(line).len(), 1);
+    bench.reply(&requests[3], Ok(Reply::Done));
+    assert_eq!(
+        bench.told().len(),
+        1,
+        "an old token does not answer the new request in its slot"
+    );
+}
+
+#[test]
+fn every_event_is_one_line_of_json() {
+    let vcpu = VcpuId::new(3);
+    let cases = [
+        (
+            What::VmStart,
+            json!({"event": "vm-start", "vm": "linux", "time_ns": 9}),
+        ),
+        (
+            What::VmOff("guest"),
+            json!({"event": "vm-off", "vm": "linux", "reason": "guest", "time_ns": 9}),
+        ),
+        (
+            What::VmReset("operator"),
+            json!({"event": "vm-reset", "vm": "linux", "reason": "operator", "time_ns": 9}),
+        ),
+        (
+            What::VmPaused,
+            json!({"event": "vm-paused", "vm": "linux", "time_ns": 9}),
+        ),
+        (
+            What::VmResumed,
+            json!({"event": "vm-resumed", "vm": "linux", "time_ns": 9}),
+        ),
+        (
+            What::VcpuOnline(vcpu),
+            json!({"event": "vcpu-online", "vm": "linux", "vcpu": 3, "time_ns": 9}),
+        ),
+        (
+            What::VcpuOffline(vcpu),
+            json!({"event": "vcpu-offline", "vm": "linux", "vcpu": 3, "time_ns": 9}),
+        ),
+        (
+            What::ResizeDone(resize(Outcome::TimedOut)),
+            json!({"event": "resize-done", "vm": "linux", "requested": 1, "reached": 2, "outcome": "timed-out",
+                "reasons": boot_vcpu(), "time_ns": 9}),
+        ),
+    ];
+    for (what, expected) in cases {
+        let mut bench = Bench::new();
+        bench.event(9, what);
+        assert_eq!(bench.told(), [expected]);
+    }
+}
+
+#[test]
+fn events_a_guest_floods_are_counted_instead_of_told() {
+    let mut bench = Bench::new();
+    for _ in 0..2000 {
+        bench.event(1_000_000_000, What::VcpuOnline(VcpuId::new(1)));
+    }
+    assert_eq!(bench.told().len(), 1024);
+    bench.event(1_000_000_000, What::ResizeDone(resize(Outcome::Done)));
+    assert_eq!(
+        bench.told()[0]["dropped"],
+        976,
+        "what the operator asked for is always told"
+    );
+    for what in [What::VmReset("guest"), What::VmStart, What::VmOff("guest")] {
+        bench.event(1_000_000_000, What::VcpuOnline(VcpuId::new(1)));
+        bench.event(1_000_000_000, what);
+        assert_eq!(bench.told()[0]["dropped"], 1, "a VM's life is always told");
+    }
+    bench.event(2_000_000_000, What::VcpuOffline(VcpuId::new(1)));
+    assert_eq!(bench.told()[0].get("dropped"), None);
+}
+
+#[test]
+fn events_are_notices_at_the_prompt_and_silent_in_a_guest() {
+    let mut bench = Bench::new();
+    bench.key_in(b"vm");
+    let _ = bench.shown();
+    bench.event(1, What::VcpuOnline(VcpuId::new(3)));
+    assert_eq!(
+        bench.shown(),
+        "\r\x1b[Klinux: vcpu3 online\r\n\rbullpen> vm\x1b[K"
+    );
+    bench.event(1, What::ResizeDone(resize(Outcome::Done)));
+    assert_eq!(bench.shown(), "", "who asked gets a reply");
+    let mut offered_again = resize(Outcome::Done);
+    offered_again.report.origin = Origin::Reset;
+    bench.event(1, What::ResizeDone(offered_again));
+    assert!(
+        bench.shown().contains("linux: 2 of 1 vCPUs, done"),
+        "nobody asked, so the notice is all there is"
+    );
+    bench.run(|console, sinks| console.notice("a \x1b[31mred line", sinks));
+    assert_eq!(
+        bench.shown(),
+        "\r\x1b[Ka .[31mred line\r\n\rbullpen> vm\x1b[K"
+    );
+    bench.run(|console, sinks| console.start(Some(LINUX), sinks));
+    let _ = bench.shown();
+    bench.event(2, What::VcpuOnline(VcpuId::new(3)));
+    bench.run(|console, sinks| console.notice("a line", sinks));
+    assert_eq!(bench.shown(), "");
+    bench.event(3, What::VmOff("guest"));
+    assert_eq!(
+        bench.shown(),
+        "\r\n[bullpen] linux: off (guest)\r\n",
+        "it is why the terminal is silent"
+    );
+}
+
+#[test]
+fn one_uart_carries_json_too() {
+    let mut bench = Bench::new();
+    let request = bench
+        .key_in(b"{\"id\": 7, \"command\": \"host\"}\r")
+        .remove(0);
+    let _ = bench.shown();
+    bench.reply(&request, Err(CommandError::new(ErrorKind::Refused, "no")));
+    let shown = bench.shown();
+    let line = shown
+        .lines()
+        .find(|line| line.contains('{'))
+        .expect("a JSON line");
+    let line = line.trim_start_matches("\r\x1b[K");
+    assert_eq!(serde_json::from_str::<Value>(line).expect(line)["id"], 7);
+
+    assert!(bench.key_in(b"json on\r").is_empty());
+    let shown = bench.shown();
+    assert!(
+        shown.ends_with("{\"id\": null, \"ok\": true, \"result\": {}}\n"),
+        "{shown}"
+    );
+    let request = bench
+        .key_in(b"{\"id\": 8, \"command\": \"vm list\"}\n")
+        .remove(0);
+    assert_eq!(bench.shown(), "", "no echo");
+    bench.event(1, What::VmStart);
+    bench.run(|console, sinks| console.notice("a line", sinks));
+    bench.run(|console, sinks| console.guest_output(LINUX, b"noise", sinks));
+    bench.reply(&request, Ok(Reply::Done));
+    assert!(
+        bench
+            .key_in(b"{\"id\": 9, \"command\": \"console linux\"}\n")
+            .is_empty()
+    );
+    let lines: Vec<Value> = bench
+        .shown()
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    assert_eq!(lines.len(), 3, "nothing but JSON lines");
+    assert_eq!(lines[2]["error"]["kind"], "wrong-state");
+    assert!(
+        bench
+            .key_in(b"{\"id\": 10, \"command\": \"json off\"}\n")
+            .is_empty()
+    );
+    assert_eq!(
+        bench.shown(),
+        "{\"id\": 10, \"ok\": true, \"result\": {}}\n\rbullpen> \x1b[K"
+    );
+    bench.key_in(b"json on\r{\"id\": 11, \"comm\x1d");
+    assert!(
+        bench.shown().ends_with("\rbullpen> \x1b[K"),
+        "the escape key leaves the mode"
+    );
+    assert_eq!(bench.key_in(b"log\r").len(), 1);
+}
+
+#[test]
+fn a_program_can_turn_the_terminal() {
+    let mut bench = Bench::new();
+    assert!(
+        bench
+            .ask(r#"{"id": 1, "command": "console rtos"}"#)
+            .is_empty()
+    );
+    assert_eq!(
+        bench.told(),
+        [json!({"id": 1, "ok": true, "result": {"vm": "rtos"}})]
+    );
+    bench.run(|console, sinks| console.guest_output(RTOS, b"hello", sinks));
+    assert!(bench.shown().ends_with("console]\r\nhello"));
+}
+
+fn every_reply() -> Vec<Reply> {
+    let counters = ExitCounters::new();
+    counters.count(ExitReason::Wfi);
+    let row = VmRow {
+        vm: LINUX,
+        state: "running",
+        on: 2,
+        target: 8,
+        possible: 8,
+        memory_bytes: 512 << 20,
+        note: Some("a \"quoted\" note\n\x1b[31m\u{7f}\u{9b}ä".into()),
+    };
+    let off = VmRow {
+        vm: RTOS,
+        state: "off",
+        note: None,
+        ..row.clone()
+    };
+    let vcpu = VcpuRow {
+        vcpu: VcpuId::new(0),
+        state: "on",
+        cpu: Some(PcpuId::new(3)),
+        exits: u64::MAX,
+        ran_ns: 12_345_678_901,
+        stolen_ns: 5_000_000,
+    };
+    let spare = VcpuRow {
+        vcpu: VcpuId::new(7),
+        state: "reserve",
+        cpu: None,
+        exits: 0,
+        ran_ns: 0,
+        stolen_ns: 0,
+    };
+    let host = HostReport {
+        version: "0.1.0",
+        machine: "linux,dummy-virt".into(),
+        cpus_online: 4,
+        cpus: 4,
+        memory_bytes: 1 << 30,
+        free_pages: 1000,
+        page_bytes: 4096,
+        uptime_ns: 61_002_000_000,
+    };
+    vec![
+        Reply::Done,
+        Reply::Help,
+        Reply::Attached(LINUX),
+        Reply::VmList(vec![row, off]),
+        Reply::VcpuList {
+            vm: LINUX,
+            vcpus: vec![vcpu, spare],
+        },
+        Reply::Resize(resize(Outcome::Refused)),
+        Reply::Stats(vec![StatsRow {
+            vm: LINUX,
+            exits: counters.snapshot(),
+        }]),
+        Reply::Log("one\ntwo \x1b\n".into()),
+        Reply::Host(host),
+    ]
+}
+
+#[test]
+fn every_reply_as_json() {
+    let expected = [
+        json!({}),
+        json!(null),
+        json!({"vm": "linux"}),
+        json!({"vms": [
+            {"vm": "linux", "state": "running", "on": 2, "target": 8, "possible": 8, "memory_bytes": 536_870_912,
+             "note": "a \"quoted\" note\n\x1b[31m\u{7f}\u{9b}ä"},
+            {"vm": "rtos", "state": "off", "on": 2, "target": 8, "possible": 8, "memory_bytes": 536_870_912},
+        ]}),
+        json!({"vm": "linux", "vcpus": [
+            {"vcpu": 0, "state": "on", "cpu": 3, "exits": u64::MAX, "ran_ns": 12_345_678_901_u64, "stolen_ns": 5_000_000},
+            {"vcpu": 7, "state": "reserve", "cpu": null, "exits": 0, "ran_ns": 0, "stolen_ns": 0},
+        ]}),
+        json!({"vm": "linux", "requested": 1, "reached": 2, "outcome": "refused",
+            "reasons": boot_vcpu()}),
+        json!({"vms": [{"vm": "linux", "total": 1, "exits": {"wfi": 1}}]}),
+        json!({"lines": ["one", "two \x1b"]}),
+        json!({"version": "0.1.0", "machine": "linux,dummy-virt", "cpus_online": 4, "cpus": 4,
+            "memory_bytes": 1_073_741_824, "free_pages": 1000, "page_bytes": 4096, "uptime_ns": 61_002_000_000_u64}),
+    ];
+    let mut bench = Bench::new();
+    for (reply, expected) in every_reply().into_iter().zip(expected) {
+        let request = bench.ask(r#"{"id": 5, "command": "host"}"#).remove(0);
+        let help = reply == Reply::Help;
+        bench.reply(&request, Ok(reply));
+        let told = bench.told();
+        assert_eq!(
+            (told.len(), &told[0]["id"], &told[0]["ok"]),
+            (1, &json!(5), &json!(true))
+        );
+        if help {
+            assert_eq!(
+                told[0]["result"]["commands"][1],
+                json!({"form": "vm list", "text": "list the VMs"})
+            );
+        } else {
+            assert_eq!(told[0]["result"], expected);
+        }
+    }
+}
+
+#[test]
+fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
+    let mut bench = Bench::new();
+    let mut texts = every_reply().into_iter().map(|reply| {
+        let request = bench.key_in(b"host\r").remove(0);
+        let _ = bench.shown();
+        bench.reply(&request, Ok(reply));
+        let shown = bench.shown();
+        let text = shown
+            .trim_start_matches("\r\x1b[K")
+            .trim_end_matches("\rbullpen> \x1b[K");
+        assert!(!text.contains('\x1b') && text.ends_with("\r\n"), "{text:?}");
+        String::from(text)
+    });
+    assert_eq!(
+        texts.nth(3).expect("the list of VMs"),
+        "NAME   STATE    VCPUS  TARGET  MAX   MEMORY  NOTE\r\n\
+         linux  running      2       8    8  512 MiB  a \"quoted\" note..[31m..ä\r\n\
+         rtos   off          2       8    8  512 MiB\r\n"
+    );
+    assert_eq!(
+        texts.next().expect("the list of vCPUs"),
+        "VCPU  STATE    CPU                 EXITS       RAN   STOLEN\r\n\
+         \x20  0  on         3  18446744073709551615  12.345 s  0.005 s\r\n\
+         \x20  7  reserve    -                     0   0.000 s  0.000 s\r\n"
+    );
+    assert_eq!(
+        texts.nth(1).expect("statistics"),
+        "linux: 1 exits\r\n  wfi  1\r\n"
+    );
+}
+
+/// Returns whether the operator's manual has `word` in a table or a list of words.
+fn is_documented(word: &str) -> bool {
+    include_str!("../../../docs/console.md").contains(&format!("`{word}`"))
+}
+
+#[test]
+fn the_manual_has_every_word_that_programs_compare() {
+    for kind in ErrorKind::ALL {
+        assert!(is_documented(kind.name()), "error kind {}", kind.name());
+    }
+    let vcpu = VcpuId::new(0);
+    let ended = What::ResizeDone(resize(Outcome::Done));
+    let events = [
+        What::VmStart,
+        What::VmOff(""),
+        What::VmReset(""),
+        What::VmPaused,
+        What::VmResumed,
+        ended,
+    ];
+    for what in events
+        .into_iter()
+        .chain([What::VcpuOnline(vcpu), What::VcpuOffline(vcpu)])
+    {
+        assert!(is_documented(what.name()), "event {}", what.name());
+    }
+    for outcome in [
+        Outcome::Done,
+        Outcome::Partly,
+        Outcome::Refused,
+        Outcome::TimedOut,
+    ] {
+        assert!(is_documented(outcome.word()), "outcome {}", outcome.word());
+    }
+    for why in [
+        Why::BootVcpu,
+        Why::NotListening,
+        Why::NotTurnedOn,
+        Why::OnlyAcknowledged,
+        Why::AddRefused(1),
+        Why::GivenBack,
+        Why::EjectRefused(0x82),
+        Why::EjectUnanswered,
+        Why::EjectUnfinished,
+        Why::EjectNotCarriedOut,
+        Why::VmOff,
+    ] {
+        assert!(is_documented(why.word()), "reason {}", why.word());
+    }
+    for state in (1..=11).map(psci::State::from_bits) {
+        assert!(is_documented(state.word()), "state {}", state.word());
+    }
+    for usage in USAGE {
+        let pair = usage.form.starts_with("vm resume") || usage.form == "json off";
+        assert!(pair || is_documented(usage.form), "command {}", usage.form);
+    }
+}
+
+#[test]
+fn a_flood_of_anything_leaves_the_console_working() {
+    let mut bench = Bench::new();
+    bench.run(|console, _| {
+        let (mut terminal, mut control) = (Silent, Silent);
+        let sinks = &mut Sinks {
+            terminal: &mut terminal,
+            control: &mut control,
+        };
+        for seed in 0..200_000u32 {
+            let byte = (seed.wrapping_mul(2_654_435_761) >> 24) as u8;
+            for port in [Port::Terminal, Port::Control] {
+                if let Some(request) = console.input(port, byte, sinks) {
+                    console.reply(request.token, &Ok(Reply::Done), sinks);
+                }
+            }
+        }
+    });
+    bench.key_in(b"\x03\r");
+    assert_eq!(bench.key_in(b"\rlog\r").len(), 1);
+    assert_eq!(
+        bench.ask("").len() + bench.ask(r#"{"command": "log"}"#).len(),
+        1
+    );
+}
+
+/// Counts instead of keeping.
+struct Meter(usize);
+
+impl ByteSink for Meter {
+    fn put(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len();
+    }
+}
+
+#[test]
+fn garbage_on_the_control_channel_is_not_amplified() {
+    let mut bench = Bench::new();
+    let (mut terminal, mut control) = (Silent, Meter(0));
+    let sinks = &mut Sinks {
+        terminal: &mut terminal,
+        control: &mut control,
+    };
+    for _ in 0..1_000_000 {
+        assert_eq!(bench.console.input(Port::Control, 0xff, sinks), None);
+    }
+    assert_eq!(bench.console.input(Port::Control, b'\n', sinks), None);
+    assert!(
+        control.0 < 200,
+        "one error for one line, not {} bytes",
+        control.0
+    );
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Input(bool, Vec<u8>),
+    Line(usize),
+    Output(u16, Vec<u8>),
+    Reply(usize),
+    Event(u16),
+}
+
+const LINES: [&str; 9] = [
+    "vm list\r",
+    "vcpu set linux 8\r",
+    "console rtos\r",
+    "json on\r",
+    "{\"command\": \"json off\"}\r",
+    "{\"id\": 1, \"command\": \"host\"}\r",
+    "help\r",
+    "\x1d",
+    "\x1b[A\r",
+];
+
+fn step() -> impl Strategy<Value = Step> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
+    prop_oneof![
+        (any::<bool>(), bytes()).prop_map(|(control, bytes)| Step::Input(control, bytes)),
+        (0..LINES.len()).prop_map(Step::Line),
+        (0u16..4, bytes()).prop_map(|(vm, bytes)| Step::Output(vm, bytes)),
+        any::<prop::sample::Index>().prop_map(|index| Step::Reply(index.index(9))),
+        (0u16..4).prop_map(Step::Event),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Any mixture of keys, lines, guest output, replies and events: no panic, and the control channel shows JSON lines only.
+    #[test]
+    fn the_control_channel_is_always_json(steps in proptest::collection::vec(step(), 0..60)) {
+        let mut bench = Bench::new();
+        let mut outstanding = Vec::new();
+        let replies = every_reply();
+        for step in steps {
+            match step {
+                Step::Input(true, bytes) => outstanding.extend(bench.feed(Port::Control, &bytes)),
+                Step::Input(false, bytes) => outstanding.extend(bench.key_in(&bytes)),
+                Step::Line(index) => outstanding.extend(bench.key_in(LINES[index].as_bytes())),
+                Step::Output(vm, bytes) => bench.run(|console, sinks| console.guest_output(VmId::new(vm), &bytes, sinks)),
+                Step::Reply(index) => if let Some(request) = outstanding.pop() {
+                    bench.reply(&request, Ok(replies[index].clone()));
+                },
+                Step::Event(vm) => bench.run(|console, sinks| {
+                    console.event(&Event { time_ns: 1, vm: VmId::new(vm), what: What::VmOff("guest") }, sinks);
+                }),
+            }
+            let _ = bench.told();
+            prop_assert!(outstanding.len() <= MAX_PENDING);
+            bench.terminal.clear();
+        }
+    }
+}

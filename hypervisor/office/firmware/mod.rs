@@ -1,0 +1,275 @@
+//! What a guest finds in its memory at reset: ACPI and EFI tables, or a device tree.
+//!
+//! A [`Machine`] goes in, [`Blob`]s come out, to be copied into guest memory before the first instruction and again at every
+//! reset. Everything lies in [`GuestLayout::firmware`], the bottom 512 KiB of RAM; nothing here knows how a device behaves.
+
+pub mod efi;
+
+mod acpi;
+mod fdt;
+mod writer;
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use stage2::GuestPhys;
+
+use self::writer::Writer;
+use crate::layout::{GRANULE, GuestLayout, MAX_VCPUS, Region};
+
+/// How a device tree lies in memory (Devicetree Specification 0.4, 5.6), and what it is called in the log.
+const DTB_ALIGNMENT: u64 = 8;
+const DTB: &str = "device tree";
+
+/// How a guest is told what it runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// ACPI tables behind an EFI system table; a device tree says where that is, nothing else.
+    Acpi,
+    /// A device tree of the boot vCPUs and the devices.
+    Fdt,
+}
+
+/// Randomness for a guest's first moments.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Seeds {
+    /// For the random number generator (`rng-seed`).
+    pub rng: [u8; 32],
+    /// For the placement of the kernel (`kaslr-seed`).
+    pub kaslr: u64,
+}
+
+/// One guest machine, as far as firmware describes it.
+#[derive(Clone, Copy)]
+pub struct Machine<'a> {
+    /// The address map.
+    pub layout: &'a GuestLayout,
+    /// RAM banks in ascending order; the first begins at the layout's RAM base.
+    pub memory: &'a [Region],
+    /// vCPUs that run from reset.
+    pub boot_vcpus: u16,
+    /// vCPUs that can ever exist.
+    pub max_vcpus: u16,
+    /// Kernel command line.
+    pub bootargs: &'a str,
+    /// Where the initial RAM disk is, if there is one.
+    pub initrd: Option<Region>,
+    /// Fresh randomness, new at every reset.
+    pub seeds: Seeds,
+    /// How the guest is told.
+    pub firmware: Firmware,
+    /// Who we say we are, in the FADT (ACPI 6.5, 5.2.9, Hypervisor Vendor Identity).
+    pub hypervisor_id: [u8; 8],
+}
+
+/// Bytes to be copied into guest memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// Where they go.
+    pub address: GuestPhys,
+    /// What goes there.
+    pub bytes: Vec<u8>,
+    /// What it is, for the log.
+    pub what: &'static str,
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} at {} ({} bytes)",
+            self.what,
+            self.address,
+            self.bytes.len()
+        )
+    }
+}
+
+impl Blob {
+    /// Returns the range the bytes will fill.
+    #[must_use]
+    pub fn region(&self) -> Region {
+        Region {
+            base: self.address,
+            size: self.bytes.len() as u64,
+        }
+    }
+}
+
+/// Why a machine cannot be described; all but [`Error::Internal`] are the fault of the manifest or the layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Not `1 <= boot_vcpus <= max_vcpus <= 512`.
+    VcpuCount {
+        /// vCPUs that run from reset.
+        boot: u16,
+        /// vCPUs that can ever exist.
+        max: u16,
+    },
+    /// A RAM bank is not 64 KiB aligned, out of order, or (the first) not at the RAM base or too small for the tables.
+    Memory(Region),
+    /// A RAM bank covers a device.
+    MemoryCoversDevice(Region),
+    /// A device is where the tables cannot say it is: ACPI's console must be below 4 GiB.
+    Layout(Region),
+    /// The initial RAM disk is not inside one RAM bank, or covers the tables.
+    Initrd(Region),
+    /// The command line holds a NUL byte.
+    Bootargs,
+    /// What was built does not fit in [`GuestLayout::firmware`].
+    TooBig {
+        /// Bytes wanted.
+        size: u64,
+    },
+    /// A table writer refused what we wrote: our own fault.
+    Internal(&'static str),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let range = |f: &mut fmt::Formatter<'_>, region: &Region| {
+            write!(f, "{:#x} bytes at {}", region.size, region.base)
+        };
+        match self {
+            Self::VcpuCount { boot, max } => {
+                write!(
+                    f,
+                    "{boot} of {max} vCPUs: need 1 <= boot <= max <= {MAX_VCPUS}"
+                )
+            }
+            Self::Memory(region) => {
+                range(f, region)?;
+                write!(
+                    f,
+                    " cannot be RAM: misaligned, out of order, too small, or not at the RAM base"
+                )
+            }
+            Self::MemoryCoversDevice(region) => {
+                range(f, region)?;
+                write!(f, " cannot be RAM: a device is there")
+            }
+            Self::Layout(region) => {
+                range(f, region)?;
+                write!(f, " cannot be the console: not below 4 GiB")
+            }
+            Self::Initrd(region) => {
+                range(f, region)?;
+                write!(
+                    f,
+                    " cannot hold the initrd: not RAM, or the tables are there"
+                )
+            }
+            Self::Bootargs => write!(f, "the command line holds a NUL byte"),
+            Self::TooBig { size } => write!(
+                f,
+                "the tables need {size:#x} bytes, more than there is room for"
+            ),
+            Self::Internal(what) => write!(f, "cannot write {what} (a bug of the hypervisor)"),
+        }
+    }
+}
+
+/// What a guest starts with.
+#[derive(Debug)]
+pub struct Image {
+    /// To be copied into guest memory; none overlap, all lie in [`GuestLayout::firmware`].
+    pub blobs: Vec<Blob>,
+    /// The device tree's address: the guest's x0 (Linux, Documentation/arch/arm64/booting.rst).
+    pub dtb: GuestPhys,
+}
+
+/// Describes `machine` to its guest.
+///
+/// # Errors
+/// An [`Error`] that names what in the description is impossible.
+#[inline(never)]
+pub fn build(machine: &Machine<'_>) -> Result<Image, Error> {
+    let mut blobs = Vec::new();
+    let dtb = build_into(machine, |blob| {
+        blobs.push(blob);
+        Ok::<(), Error>(())
+    })?;
+    Ok(Image { blobs, dtb })
+}
+
+/// Describes `machine` to its guest blob by blob, so that only one is ever held; returns the device tree's address.
+///
+/// # Errors
+/// An [`Error`] that names what in the description is impossible, or what `emit` returned; then some blobs may have been emitted.
+pub fn build_into<E: From<Error>>(
+    machine: &Machine<'_>,
+    mut emit: impl FnMut(Blob) -> Result<(), E>,
+) -> Result<GuestPhys, E> {
+    check(machine)?;
+    let mut writer = Writer::new(machine.layout.firmware(), &mut emit);
+    let dtb = match machine.firmware {
+        Firmware::Fdt => writer.add(fdt::full(machine)?, DTB_ALIGNMENT, DTB)?,
+        Firmware::Acpi => {
+            let rsdp = acpi::write(machine, &mut writer)?;
+            let location = efi::reserve(machine, &mut writer)?;
+            let dtb = writer.add(fdt::stub(machine, location)?, DTB_ALIGNMENT, DTB)?;
+            efi::write(machine, location, rsdp, &mut writer)?;
+            dtb
+        }
+    };
+    Ok(GuestPhys::new(dtb))
+}
+
+/// Refuses what cannot be described.
+fn check(machine: &Machine<'_>) -> Result<(), Error> {
+    let (boot, max) = (machine.boot_vcpus, machine.max_vcpus);
+    if boot == 0 || boot > max || max > MAX_VCPUS {
+        return Err(Error::VcpuCount { boot, max });
+    }
+    if machine.bootargs.as_bytes().contains(&0) {
+        return Err(Error::Bootargs);
+    }
+    check_memory(machine)?;
+    match machine.initrd {
+        Some(initrd)
+            if initrd.overlaps(machine.layout.firmware())
+                || !machine.memory.iter().any(|bank| bank.covers(initrd)) =>
+        {
+            Err(Error::Initrd(initrd))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Refuses RAM banks that are misplaced.
+fn check_memory(machine: &Machine<'_>) -> Result<(), Error> {
+    let layout = machine.layout;
+    let first = machine.memory.first().copied().unwrap_or(Region {
+        base: layout.ram_base,
+        size: 0,
+    });
+    if first.base != layout.ram_base || first.size <= layout.firmware().size {
+        return Err(Error::Memory(first));
+    }
+    let mut free_from = 0;
+    for bank in machine.memory {
+        let aligned = bank.base.is_aligned(GRANULE) && bank.size.is_multiple_of(GRANULE);
+        match bank.end() {
+            Some(end) if aligned && bank.base.get() >= free_from => free_from = end,
+            _ => return Err(Error::Memory(*bank)),
+        }
+        let devices = [
+            layout.distributor,
+            layout.uart.registers,
+            layout.rtc.registers,
+            layout.hotplug.registers,
+            layout.virtio.registers,
+        ];
+        let redistributors = layout.redistributors(machine.max_vcpus).regions();
+        if redistributors
+            .chain(devices)
+            .any(|device| bank.overlaps(device))
+        {
+            return Err(Error::MemoryCoversDevice(*bank));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! The host machine as its device tree describes it.
+//!
+//! [`describe`] turns the tree that the boot loader hands over into plain values which `el2` acts on; nothing here
+//! touches the machine. What the hypervisor cannot run without (memory, CPUs, an interrupt controller with
+//! virtualization, timers) is an error that names node, property and value; the rest is a warning and left out.
+//! The boards room adds what a tree cannot say.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
+mod chosen;
+mod cpus;
+mod gic;
+mod interrupts;
+mod memory;
+mod psci;
+#[cfg(test)]
+mod tests;
+mod uart;
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use stage2::HostPhys;
+
+use crate::devicetree::{Node, Tree, TreeError, show};
+
+pub use chosen::Chosen;
+pub use cpus::{EnableMethod, HostCpu};
+pub use gic::{Gic, GicV2, GicV3};
+pub use interrupts::TimerInterrupts;
+pub use psci::{Conduit, Psci};
+pub use uart::{Uart, UartKind};
+
+/// A range of the machine's physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostRange {
+    /// First address.
+    pub base: HostPhys,
+    /// Length in bytes; never 0, and `base + size` does not wrap.
+    pub size: u64,
+}
+
+impl HostRange {
+    /// Returns the address after the last one.
+    #[must_use]
+    pub const fn end(self) -> u64 {
+        self.base.get().saturating_add(self.size)
+    }
+
+    /// Returns whether the two ranges share an address.
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.base.get() < other.end() && other.base.get() < self.end()
+    }
+}
+
+/// Memory that is there but not free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// Where it is.
+    pub range: HostRange,
+    /// Whether even a cacheable mapping of it is forbidden (Devicetree Specification 3.5.4, `no-map`).
+    pub no_map: bool,
+}
+
+/// What the device tree says about the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostDescription {
+    /// The root node's `model`, or its first `compatible`, or "unknown".
+    pub model: String,
+    /// The root node's `compatible`, most specific first; picks the board.
+    pub compatible: Vec<String>,
+    /// RAM banks, ascending, not overlapping, neighbours joined; never empty.
+    pub memory: Vec<HostRange>,
+    /// Memory not to be used, in the tree's order; may overlap each other and lie outside RAM.
+    pub reserved: Vec<Reservation>,
+    /// CPUs that may be used, in the tree's order, which is the order of [`crate::ids::PcpuId`]; never empty.
+    pub cpus: Vec<HostCpu>,
+    /// The interrupt controller.
+    pub gic: Gic,
+    /// The per-CPU interrupts of the generic timer.
+    pub timer: TimerInterrupts,
+    /// UARTs the tree names: `stdout-path`, then the `serialN` aliases by number, then the tree's order.
+    pub uarts: Vec<Uart>,
+    /// Registers of the real-time clock (Arm PL031), if the tree names one.
+    pub rtc: Option<HostRange>,
+    /// PSCI firmware, if the tree names any. Without it no SMC or HVC may be issued: some machines hang.
+    pub psci: Option<Psci>,
+    /// What the boot loader adds for the program it starts.
+    pub chosen: Chosen,
+    /// What was left out of this description and why, one line each.
+    pub warnings: Vec<String>,
+}
+
+impl HostDescription {
+    /// Returns the UART for people: the one of `stdout-path`, else of `serial0`, else the first; but of those that
+    /// are programmed like a PL011.
+    #[must_use]
+    #[inline(never)]
+    pub fn console(&self) -> Option<&Uart> {
+        self.uarts.iter().find(|uart| uart.kind.is_pl011())
+    }
+
+    /// Returns the UART for programs: the next one after the console that is a full PL011.
+    #[must_use]
+    #[inline(never)]
+    pub fn control(&self) -> Option<&Uart> {
+        let like_pl011 = self.uarts.iter().filter(|uart| uart.kind.is_pl011());
+        like_pl011.skip(1).find(|uart| uart.kind == UartKind::Pl011)
+    }
+}
+
+/// Why the machine cannot be used as its tree describes it. The tree, or the firmware that made it, is to blame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostError {
+    /// The blob is no device tree.
+    Tree(TreeError),
+    /// No node describes something that must be there.
+    Missing {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A property is missing or cannot be what it says.
+    Property {
+        /// Full path of the node.
+        node: String,
+        /// Name of the property.
+        property: &'static str,
+        /// The value found, for people; empty when there is none.
+        value: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+impl HostError {
+    /// Names the property of `node` that is wrong, with its value as it stands in the tree.
+    fn property(node: &Node<'_, '_>, property: &'static str, problem: &'static str) -> Self {
+        let value = node.property(property).map_or(String::new(), show);
+        Self::Property {
+            node: node.path(),
+            property,
+            value,
+            problem,
+        }
+    }
+}
+
+impl From<TreeError> for HostError {
+    fn from(error: TreeError) -> Self {
+        Self::Tree(error)
+    }
+}
+
+impl fmt::Display for HostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tree(error) => error.fmt(f),
+            Self::Missing { what } => write!(f, "host device tree: no {what}"),
+            Self::Property {
+                node,
+                property,
+                value,
+                problem,
+            } if value.is_empty() => {
+                write!(f, "host device tree: {node}: `{property}` {problem}")
+            }
+            Self::Property {
+                node,
+                property,
+                value,
+                problem,
+            } => {
+                write!(
+                    f,
+                    "host device tree: {node}: `{property}` = {value}: {problem}"
+                )
+            }
+        }
+    }
+}
+
+/// Finds the real-time clock.
+fn rtc(tree: &Tree<'_>) -> Option<HostRange> {
+    let node = tree
+        .nodes()
+        .find(|node| node.is_compatible(&["arm,pl031"]) && node.is_enabled())?;
+    let range = node.reg().next()?.ok()?;
+    Some(HostRange {
+        base: HostPhys::new(range.base),
+        size: range.size,
+    })
+}
+
+/// Reads the machine out of the device tree at the start of `dtb`.
+///
+/// # Errors
+/// A [`HostError`] when the blob is no tree, or lacks what the hypervisor cannot run without.
+#[inline(never)]
+pub fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
+    let tree = Tree::parse(dtb)?;
+    let mut warnings = Vec::new();
+    let root = tree.root();
+    let compatible: Vec<String> = root
+        .strings("compatible")
+        .map(ToString::to_string)
+        .collect();
+    let model = root
+        .string("model")
+        .or(compatible.first().map(String::as_str))
+        .unwrap_or("unknown")
+        .to_string();
+    let psci = psci::find(&tree, &mut warnings);
+    let uarts = uart::find_all(&tree, &mut warnings);
+    Ok(HostDescription {
+        model,
+        memory: memory::banks(&tree)?,
+        reserved: memory::reservations(&tree, &mut warnings),
+        cpus: cpus::find_all(&tree, psci.is_some(), &mut warnings)?,
+        gic: gic::find(&tree)?,
+        timer: interrupts::timer(&tree)?,
+        uarts,
+        rtc: rtc(&tree),
+        psci,
+        chosen: chosen::read(&tree, &mut warnings),
+        compatible,
+        warnings,
+    })
+}
+
+/// Finds only the console's UART, for the message that says why [`describe`] failed.
+#[must_use]
+#[inline(never)]
+pub fn find_console(dtb: &[u8]) -> Option<Uart> {
+    let tree = Tree::parse(dtb).ok()?;
+    let uarts = uart::find_all(&tree, &mut Vec::new());
+    uarts.into_iter().find(|uart| uart.kind.is_pl011())
+}

@@ -1,0 +1,25 @@
+//! The rooms where nobody waits for a trap: what is read when EL2 starts, told to a guest before it starts, or said to the operator.
+//!
+//! Built for size, while `vmm`, where traps are decided, is built for speed: a crate is the unit in which a compiler tells the
+//! two apart. It knows no VM that runs, no lock and no interrupt controller; `vmm` shows its rooms as its own.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod clock;
+pub mod config;
+pub mod console;
+pub mod devicetree;
+pub mod firmware;
+pub mod host;
+pub mod hotplug;
+pub mod ids;
+pub mod layout;
+pub mod loader;
+pub mod ram;
+pub mod resize;
+pub mod stats;
+pub mod trace;

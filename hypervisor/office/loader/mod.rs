@@ -1,0 +1,96 @@
+//! Kernel images and where they go in a guest's memory.
+//!
+//! [`recognise`] tells what a file is, [`plan`] decides where everything goes; nothing is copied here. The plan is a
+//! list of copies and ranges to clear, so that an image goes from the bundle to the guest in one copy.
+//! The formats are [`image`] (arm64 Linux) and [`elf`]; anything else without a known signature is a raw binary.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
+mod elf;
+mod error;
+mod image;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use elf::{Elf, Segment};
+pub use error::LoadError;
+pub use image::{Image, PageSize};
+pub use plan::{Copy, GuestRange, LoadPlan, Request, Source, plan};
+
+/// What a kernel file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// An uncompressed arm64 Linux Image, or another program with that header.
+    Image(Image),
+    /// A 64-bit Arm ELF executable.
+    Elf(Elf),
+    /// A binary without any header: runs from its first byte, [`RAW_OFFSET`] above the start of RAM.
+    Raw,
+}
+
+/// Where QEMU's `virt` puts a raw binary, counted from the start of RAM in bytes.
+pub const RAW_OFFSET: u64 = 0x8_0000;
+
+/// How a file begins (at an offset) that is certainly not a kernel for this machine, and what it is.
+const FOREIGN: &[(usize, &[u8], LoadError)] = &[
+    (4, b"zimg", LoadError::Packed("an EFI zboot kernel")),
+    (0, b"\x1f\x8b", LoadError::Packed("a gzip file")),
+    (0, b"\x28\xb5\x2f\xfd", LoadError::Packed("a zstd file")),
+    (0, b"\xfd7zXZ\0", LoadError::Packed("an xz file")),
+    (0, b"BZh", LoadError::Packed("a bzip2 file")),
+    (0, b"\x04\x22\x4d\x18", LoadError::Packed("an lz4 file")),
+    (0, b"\x02\x21\x4c\x18", LoadError::Packed("an lz4 file")),
+    (0, b"\x89LZO", LoadError::Packed("an lzop file")),
+    (
+        0x24,
+        b"\x18\x28\x6f\x01",
+        LoadError::Foreign("a 32-bit Arm zImage"),
+    ),
+    (0x202, b"HdrS", LoadError::Foreign("an x86 Linux kernel")),
+    (
+        0x30,
+        b"RISCV\0\0\0",
+        LoadError::Foreign("a RISC-V Linux kernel"),
+    ),
+    (0, b"070701", LoadError::Foreign("a cpio archive")),
+    (0, b"\xd0\x0d\xfe\xed", LoadError::Foreign("a device tree")),
+    (0, b"\x27\x05\x19\x56", LoadError::Foreign("a U-Boot image")),
+    (0, b"#!", LoadError::Foreign("a script")),
+    (0, b"!<arch>", LoadError::Foreign("an archive")),
+];
+
+/// Tells what a kernel file is.
+///
+/// # Errors
+/// A [`LoadError`] when it is empty, packed, made for another machine, or its header cannot be right.
+#[inline(never)]
+pub fn recognise(file: &[u8]) -> Result<Kernel, LoadError> {
+    if file.is_empty() {
+        return Err(LoadError::Empty);
+    }
+    let is_at = |offset: usize, bytes: &[u8]| {
+        file.get(offset..)
+            .is_some_and(|rest| rest.starts_with(bytes))
+    };
+    if let Some((.., error)) = FOREIGN
+        .iter()
+        .find(|(offset, bytes, _)| is_at(*offset, bytes))
+    {
+        return Err(error.clone());
+    }
+    if is_at(image::MAGIC_OFFSET, image::MAGIC) {
+        return Image::parse(file).map(Kernel::Image);
+    }
+    if is_at(0, elf::MAGIC) {
+        return Elf::parse(file).map(Kernel::Elf);
+    }
+    if is_at(0, b"MZ") {
+        return Err(LoadError::Foreign(
+            "an EFI application without an arm64 Image header",
+        ));
+    }
+    Ok(Kernel::Raw)
+}

@@ -1,0 +1,303 @@
+//! What happened lately, in bounded memory: events as numbers, log lines as text, and a limit on how often something is told.
+//!
+//! Neighbours: `stats` (sums instead of single events), `console` (shows the log).
+
+/// An event as the ring keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// When, in nanoseconds since the hypervisor's start.
+    pub time_ns: u64,
+    /// The VM's index.
+    pub vm: u16,
+    /// The vCPU's index.
+    pub vcpu: u16,
+    /// What happened, by the recorder's own numbers.
+    pub kind: u32,
+    /// Two numbers that belong to it.
+    pub arguments: [u64; 2],
+}
+
+/// The last `N` events.
+#[derive(Debug)]
+pub struct Trace<const N: usize> {
+    records: [Option<Record>; N],
+    /// Where the next record goes, which is where the oldest is once the ring is full.
+    next: usize,
+}
+
+impl<const N: usize> Default for Trace<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> Trace<N> {
+    /// Makes an empty ring.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            records: [None; N],
+            next: 0,
+        }
+    }
+
+    /// Keeps an event in place of the oldest.
+    pub fn push(&mut self, record: Record) {
+        if let Some(place) = self.records.get_mut(self.next) {
+            *place = Some(record);
+        }
+        let next = self.next.wrapping_add(1);
+        self.next = if next < N { next } else { 0 };
+    }
+
+    /// Returns the events from the oldest to the newest.
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        let (newer, older) = self.records.split_at_checked(self.next).unwrap_or_default();
+        older.iter().chain(newer).flatten()
+    }
+}
+
+/// The last lines of the log, `N` bytes of them with their line feeds.
+#[derive(Debug)]
+pub struct LogRing<const N: usize> {
+    bytes: [u8; N],
+    start: usize,
+    len: usize,
+}
+
+impl<const N: usize> Default for LogRing<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> LogRing<N> {
+    /// Makes an empty ring.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            bytes: [0; N],
+            start: 0,
+            len: 0,
+        }
+    }
+
+    /// Keeps a line in place of as many of the oldest as it takes. A line feed within it makes two lines of it; what of it
+    /// exceeds the ring is cut off, be it in the middle of a character.
+    #[inline(never)]
+    pub fn push_line(&mut self, line: &str) {
+        let line = line.as_bytes();
+        let line = line.get(..N.saturating_sub(1)).unwrap_or(line);
+        let needed = line.len().saturating_add(1);
+        while N.saturating_sub(self.len) < needed && self.len > 0 {
+            self.drop_oldest_line();
+        }
+        line.iter().chain(b"\n").for_each(|&byte| self.push(byte));
+    }
+
+    /// Hands out the text from the oldest line to the newest, each ending in a line feed, in at most two pieces.
+    #[must_use]
+    pub fn as_slices(&self) -> (&[u8], &[u8]) {
+        let (head, tail) = self.bytes.split_at_checked(self.start).unwrap_or_default();
+        let first = tail.get(..self.len).unwrap_or(tail);
+        let second = head
+            .get(..self.len.saturating_sub(first.len()))
+            .unwrap_or_default();
+        (first, second)
+    }
+
+    fn push(&mut self, byte: u8) {
+        if self.len >= N {
+            return;
+        }
+        let end = self.start.wrapping_add(self.len);
+        let end = if end < N { end } else { end.wrapping_sub(N) };
+        if let Some(place) = self.bytes.get_mut(end) {
+            *place = byte;
+            self.len = self.len.wrapping_add(1);
+        }
+    }
+
+    fn drop_oldest_line(&mut self) {
+        let (first, second) = self.as_slices();
+        let mut bytes = first.iter().chain(second);
+        let length = bytes
+            .position(|&byte| byte == b'\n')
+            .map_or(self.len, |at| at.saturating_add(1));
+        let start = self.start.wrapping_add(length);
+        self.start = if start < N {
+            start
+        } else {
+            start.wrapping_sub(N)
+        };
+        self.len = self.len.saturating_sub(length);
+    }
+}
+
+/// Lets something happen so many times at once, and so often on average.
+///
+/// What a guest can cause is logged and told through one of these.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    burst: u32,
+    interval_ns: u64,
+    left: u32,
+    /// The time up to which the permissions that time gives have been added.
+    credited_ns: u64,
+}
+
+impl RateLimit {
+    /// Allows `burst` times at once, and then once every `interval_ns`.
+    #[must_use]
+    pub const fn new(burst: u32, interval_ns: u64) -> Self {
+        Self {
+            burst,
+            interval_ns: if interval_ns == 0 { 1 } else { interval_ns },
+            left: burst,
+            credited_ns: 0,
+        }
+    }
+
+    /// Returns whether it may happen now, and counts it if so.
+    #[must_use]
+    pub fn allow(&mut self, now_ns: u64) -> bool {
+        if self.left < self.burst {
+            self.credit(now_ns);
+        } else {
+            self.credited_ns = now_ns;
+        }
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Adds what the time since the last credit gives; never more than the burst.
+    fn credit(&mut self, now_ns: u64) {
+        let earned = now_ns
+            .saturating_sub(self.credited_ns)
+            .checked_div(self.interval_ns)
+            .unwrap_or(0);
+        let room = u64::from(self.burst.saturating_sub(self.left));
+        if earned >= room {
+            self.left = self.burst;
+            self.credited_ns = now_ns;
+        } else {
+            self.left = self.left.saturating_add(earned as u32);
+            self.credited_ns = self
+                .credited_ns
+                .saturating_add(earned.saturating_mul(self.interval_ns));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::{LogRing, RateLimit, Record, Trace};
+    use proptest::prelude::*;
+    use std::{collections::VecDeque, format, string::String, vec::Vec};
+
+    fn record(kind: u32) -> Record {
+        Record {
+            time_ns: u64::from(kind),
+            vm: 0,
+            vcpu: 0,
+            kind,
+            arguments: [0; 2],
+        }
+    }
+
+    #[test]
+    fn trace_keeps_the_newest_in_order() {
+        let mut trace = Trace::<4>::new();
+        assert_eq!(trace.iter().count(), 0);
+        for kind in 0..4 {
+            trace.push(record(kind));
+            assert_eq!(trace.iter().count(), kind as usize + 1);
+        }
+        trace.push(record(4));
+        trace.push(record(5));
+        assert_eq!(
+            trace.iter().map(|record| record.kind).collect::<Vec<_>>(),
+            [2, 3, 4, 5]
+        );
+        Trace::<0>::new().push(record(0));
+    }
+
+    fn text<const N: usize>(ring: &LogRing<N>) -> String {
+        let (first, second) = ring.as_slices();
+        String::from_utf8([first, second].concat()).expect("whole lines of text")
+    }
+
+    #[test]
+    fn log_drops_whole_lines() {
+        let mut ring = LogRing::<16>::new();
+        ring.push_line("one");
+        ring.push_line("two");
+        ring.push_line("three");
+        assert_eq!(text(&ring), "one\ntwo\nthree\n");
+        ring.push_line("four");
+        assert_eq!(text(&ring), "two\nthree\nfour\n");
+        ring.push_line("");
+        assert_eq!(text(&ring), "two\nthree\nfour\n\n");
+        ring.push_line("a line that is too long");
+        assert_eq!(text(&ring), "a line that is \n");
+    }
+
+    proptest! {
+        /// The ring holds the newest whole lines that fit.
+        #[test]
+        fn log_agrees_with_a_simple_model(lines in proptest::collection::vec("[a-z]{0,20}", 0..20)) {
+            let mut ring = LogRing::<64>::new();
+            let mut model = VecDeque::new();
+            for line in lines {
+                ring.push_line(&line);
+                model.push_back(format!("{line}\n"));
+                while model.iter().map(String::len).sum::<usize>() > 64 {
+                    model.pop_front();
+                }
+                prop_assert_eq!(text(&ring), model.iter().cloned().collect::<String>());
+            }
+        }
+
+        /// Whatever the times: never more than the burst and one for every interval that passed.
+        #[test]
+        fn rate_is_never_exceeded(steps in proptest::collection::vec(0u64..50, 1..200)) {
+            let mut limit = RateLimit::new(5, 100);
+            let (mut now_ns, mut allowed) = (1000, 0);
+            for step in steps {
+                now_ns += step;
+                allowed += u64::from(limit.allow(now_ns));
+                prop_assert!(allowed <= 5 + (now_ns - 1000) / 100 + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn burst_then_steady_rate_then_burst_again() {
+        let mut limit = RateLimit::new(3, 100);
+        let allowed = |limit: &mut RateLimit, now_ns, tries: u32| {
+            (0..tries).filter(|_| limit.allow(now_ns)).count()
+        };
+        assert_eq!(allowed(&mut limit, 1000, 10), 3);
+        assert_eq!(allowed(&mut limit, 1099, 10), 0);
+        assert_eq!(allowed(&mut limit, 1100, 10), 1);
+        assert_eq!(allowed(&mut limit, 1350, 10), 2);
+        assert_eq!(
+            allowed(&mut limit, 1400, 10),
+            1,
+            "the half interval before was not lost"
+        );
+        assert_eq!(allowed(&mut limit, u64::MAX, 10), 3);
+        assert_eq!(
+            allowed(&mut limit, 0, 10),
+            0,
+            "time that runs backwards allows nothing"
+        );
+    }
+}
