@@ -1,61 +1,6 @@
-//! What happened lately, in bounded memory: events as numbers, log lines as text, and a limit on how often something is told.
+//! What happened lately, in bounded memory: the lines of the log, and a limit on how often something is told.
 //!
-//! Neighbours: `stats` (sums instead of single events), `console` (shows the log).
-
-/// An event as the ring keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// When, in nanoseconds since the hypervisor's start.
-    pub time_ns: u64,
-    /// The VM's index.
-    pub vm: u16,
-    /// The vCPU's index.
-    pub vcpu: u16,
-    /// What happened, by the recorder's own numbers.
-    pub kind: u32,
-    /// Two numbers that belong to it.
-    pub arguments: [u64; 2],
-}
-
-/// The last `N` events.
-#[derive(Debug)]
-pub struct Trace<const N: usize> {
-    records: [Option<Record>; N],
-    /// Where the next record goes, which is where the oldest is once the ring is full.
-    next: usize,
-}
-
-impl<const N: usize> Default for Trace<N> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<const N: usize> Trace<N> {
-    /// Makes an empty ring.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            records: [None; N],
-            next: 0,
-        }
-    }
-
-    /// Keeps an event in place of the oldest.
-    pub fn push(&mut self, record: Record) {
-        if let Some(place) = self.records.get_mut(self.next) {
-            *place = Some(record);
-        }
-        let next = self.next.wrapping_add(1);
-        self.next = if next < N { next } else { 0 };
-    }
-
-    /// Returns the events from the oldest to the newest.
-    pub fn iter(&self) -> impl Iterator<Item = &Record> {
-        let (newer, older) = self.records.split_at_checked(self.next).unwrap_or_default();
-        older.iter().chain(newer).flatten()
-    }
-}
+//! Neighbours: `stats` (sums), `console` (shows the log).
 
 /// The last lines of the log, `N` bytes of them with their line feeds.
 #[derive(Debug)]
@@ -198,36 +143,9 @@ impl RateLimit {
 mod tests {
     extern crate std;
 
-    use super::{LogRing, RateLimit, Record, Trace};
+    use super::{LogRing, RateLimit};
     use proptest::prelude::*;
-    use std::{collections::VecDeque, format, string::String, vec::Vec};
-
-    fn record(kind: u32) -> Record {
-        Record {
-            time_ns: u64::from(kind),
-            vm: 0,
-            vcpu: 0,
-            kind,
-            arguments: [0; 2],
-        }
-    }
-
-    #[test]
-    fn trace_keeps_the_newest_in_order() {
-        let mut trace = Trace::<4>::new();
-        assert_eq!(trace.iter().count(), 0);
-        for kind in 0..4 {
-            trace.push(record(kind));
-            assert_eq!(trace.iter().count(), kind as usize + 1);
-        }
-        trace.push(record(4));
-        trace.push(record(5));
-        assert_eq!(
-            trace.iter().map(|record| record.kind).collect::<Vec<_>>(),
-            [2, 3, 4, 5]
-        );
-        Trace::<0>::new().push(record(0));
-    }
+    use std::{collections::VecDeque, format, string::String};
 
     fn text<const N: usize>(ring: &LogRing<N>) -> String {
         let (first, second) = ring.as_slices();
