@@ -19,11 +19,16 @@ pub(crate) fn stop() {
     write_register!("pmuserenr_el0", 0);
 }
 
-/// Opens the PMU to the guest under the traps that `mdcr` sets, and starts it as the registers say; it must be stopped.
+/// Returns how many event counters this CPU has.
 #[cold]
-pub(crate) fn load(registers: &PmuRegisters, mdcr: u64) {
-    let counters = pmcr::counters(read_register!("pmcr_el0")).min(MAX_EVENT_COUNTERS);
-    for (index, event) in registers.events.iter().take(counters).enumerate() {
+pub(crate) fn counters() -> usize {
+    pmcr::counters(read_register!("pmcr_el0")).min(MAX_EVENT_COUNTERS)
+}
+
+/// Starts the PMU as the registers say; it must be stopped.
+#[cold]
+pub(crate) fn load(registers: &PmuRegisters) {
+    for (index, event) in registers.events.iter().take(counters()).enumerate() {
         select(index);
         write_register!("pmxevtyper_el0", event.kind);
         write_register!("pmxevcntr_el0", event.count);
@@ -35,8 +40,6 @@ pub(crate) fn load(registers: &PmuRegisters, mdcr: u64) {
     write_register!("pmintenset_el1", registers.pmintenset);
     write_register!("pmcntenset_el0", registers.pmcntenset);
     write_register!("pmuserenr_el0", registers.pmuserenr);
-    // HPMN: every event counter is the guest's (Arm ARM D19.3.15).
-    write_register!("mdcr_el2", mdcr | counters as u64);
     isb();
     write_register!("pmcr_el0", registers.pmcr);
 }

@@ -20,7 +20,6 @@ use vmm::sched::{RunQueue, Slot};
 use vmm::stats::ExitReason;
 use vmm::vm::context::Owner;
 use vmm::vm::kicks::MAX_PCPUS;
-use vmm::vm::pmu::PmuRegisters;
 use vmm::vm::vcpu::request;
 use vmm::vm::{Cause, Kicks, Phase, VcpuContext, Vm};
 
@@ -28,7 +27,7 @@ use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Loaded, Percpu};
 use crate::sysreg::{read_register, wfi, write_register};
 use crate::vectors::{self, cause};
-use crate::{clock, fpsimd, hot, pmu, switch, timer, vms};
+use crate::{clock, fpsimd, hot, lent, switch, timer, vms};
 
 /// How long a vCPU runs while another one waits.
 const SLICE_NS: u64 = vmm::sched::SLICE_MS * 1_000_000;
@@ -520,11 +519,7 @@ impl Runner {
             Next::Inject(exception) => world::inject_exception(context, exception),
             Next::Block => self.block(slot),
             Next::UseFp => self.use_fp(slot),
-            Next::UsePmu => {
-                context.pmu = PmuRegisters::RESET;
-                context.pmu_used = true;
-                world::open_pmu(vm, context);
-            }
+            Next::Lend(unit) => lent::lend(&vm.policy, context, unit),
             Next::LoadDebug => {
                 write_register!("mdscr_el1", context.system.mdscr_el1);
                 context.frame.pc = context.frame.pc.wrapping_add(4);
@@ -574,9 +569,9 @@ impl Runner {
         };
         let Loaded { vm, vcpu } = attached.place;
         timer::silence();
-        let counted = attached.context.pmu_used;
-        if counted {
-            pmu::stop();
+        let lent = attached.context.lent;
+        if !lent.is_none() {
+            lent::stop(&vm.policy, lent);
         }
         let quiet = vcpu
             .gic
@@ -606,7 +601,7 @@ impl Runner {
         assert!(off.is_ok(), "a running vCPU can turn itself off");
         self.cpu.loaded.set(None);
         self.loaded = None;
-        self.resident = (quiet && !counted).then_some(slot);
+        self.resident = quiet.then_some(slot);
         let now = timer::now();
         self.drop_vcpu(slot, now);
         self.announce(vm, slot, false, now);

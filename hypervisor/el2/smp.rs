@@ -17,7 +17,7 @@ use crate::gic::Redistributor;
 use crate::mmu::{self, PAGE, Use};
 use crate::percpu::{self, Percpu};
 use crate::sysreg::{dsb_sy, read_register, write_register};
-use crate::{cache, gic, memory, pmu, run, smc, timer, vectors};
+use crate::{cache, debug, gic, memory, pmu, run, smc, timer, vectors};
 
 /// Bytes of a CPU's stack.
 const STACK_BYTES: u64 = 16 * 1024;
@@ -178,6 +178,7 @@ fn prepare_registers() -> Redistributor {
     if features::has_pmu(&crate::boot::host_id_registers()) {
         pmu::stop();
     }
+    debug::start();
     timer::start();
     gic::enable_interface();
     gic::start(gic::count());

@@ -53,15 +53,11 @@ pub(crate) fn load(registers: &SystemRegisters, pointer_authentication: bool) {
     }
 }
 
-macro_rules! write_reset {
-    ($registers:expr, $($field:ident $name:literal),*) => {{ $(write_register!($name, $registers.$field);)* }};
-}
-
 /// Loads the EL1 registers of a CPU that was just turned on; the compiler knows every value.
 #[inline]
 pub(crate) fn load_reset(pointer_authentication: bool) {
     const RESET: SystemRegisters = SystemRegisters::RESET;
-    each_register!(write_reset, RESET);
+    each_register!(write_all, RESET);
     if pointer_authentication {
         each_key!(write_keys, RESET.pauth);
     }

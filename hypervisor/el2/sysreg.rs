@@ -6,7 +6,7 @@
 
 /// Reads a system register by the name the assembler knows it by.
 macro_rules! read_register {
-    ($name:literal) => {{
+    ($name:expr) => {{
         let value: u64;
         // SAFETY: reading the registers this is used for has no side effect on memory; each exists on every CPU this runs on
         // or is read only after the ID register that announces it.
@@ -22,7 +22,7 @@ macro_rules! read_register {
 ///
 /// Not marked `nomem`: the compiler must not move accesses to a guest's state across the write that changes it.
 macro_rules! write_register {
-    ($name:literal, $value:expr) => {{
+    ($name:expr, $value:expr) => {{
         let value: u64 = $value;
         // SAFETY: only EL2 modules use this, each for a register whose effect on EL2 itself it accounts for.
         #[expect(unsafe_code, reason = "system-register access")]

@@ -88,14 +88,8 @@ exit_reasons! {
 pub const REASONS: usize = ExitReason::ALL.len();
 
 /// The counters of one vCPU.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ExitCounters([AtomicU64; REASONS]);
-
-impl Default for ExitCounters {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 impl ExitCounters {
     /// Makes counters at zero.

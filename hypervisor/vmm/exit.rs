@@ -57,13 +57,6 @@ impl Syndrome {
         self.0 & 0xffff
     }
 
-    /// Returns whether the instruction is 32 bits long (IL).
-    #[inline]
-    #[must_use]
-    pub const fn is_32_bit(self) -> bool {
-        self.0 & 1 << 25 != 0
-    }
-
     /// Returns whether a trapped wait is WFI (and not WFE, WFIT or WFET).
     #[inline]
     #[must_use]

@@ -1,7 +1,7 @@
 //! The one feature policy: what a guest's CPU shows, and what EL2 traps so that what is hidden is hidden everywhere.
 //!
 //! Works from the host's ID registers by an allow list: a field nobody thought about reads as "not there". Offered today:
-//! the v8 base, FP/SIMD, pointer authentication, the PMU (switched only for vCPUs that use it, see [`crate::vm::pmu`]), and
+//! the v8 base, FP/SIMD, pointer authentication, the PMU and debug registers (lent to vCPUs that use them, see [`Lent`]), and
 //! features that need nothing of EL2. Hidden: SVE, SME, MTE, trace, RAS, nested virtualization and whatever else brings state
 //! that a world switch would have to carry.
 //!
@@ -71,6 +71,9 @@ pub mod hcr {
     pub const APK: u64 = 1 << 40;
     /// Do not trap pointer-authentication instructions.
     pub const API: u64 = 1 << 41;
+    /// Whatever the CPU is.
+    pub(super) const ALWAYS: u64 = VM | SWIO | FMO | IMO | AMO | FB | BSU_INNER | RW | TRAPS;
+    const TRAPS: u64 = TSC | TIDCP | TACR | TSW;
 }
 
 /// CPTR_EL2 with E2H clear (Arm ARM D19.2.36).
@@ -81,7 +84,6 @@ mod cptr {
     pub(super) const TSM: u64 = 1 << 12;
     pub(super) const TTA: u64 = 1 << 20;
     pub(super) const TAM: u64 = 1 << 30;
-    pub(super) const TCPAC: u64 = 0;
 }
 
 /// MDCR_EL2 (Arm ARM D19.3.15).
@@ -97,6 +99,8 @@ mod mdcr {
     pub(super) const TTRF: u64 = 1 << 19;
     /// No counting of cycles at EL2 (FEAT_PMUv3p5).
     pub(super) const HCCD: u64 = 1 << 23;
+    /// Trap the debugger's communication channel (FEAT_FGT).
+    pub(super) const TDCC: u64 = 1 << 27;
 }
 
 /// ID_AA64DFR0_EL1.PMUVer (Arm ARM D19.2.59).
@@ -111,6 +115,47 @@ mod pmu_version {
     pub(super) const IMPLEMENTATION_DEFINED: u64 = 0xf;
 }
 
+/// Units of a CPU that are part of a vCPU's world switch only while it uses them.
+///
+/// They are shown and trapped; the first access that means something lends one to the vCPU, until it is turned off or, for the
+/// debug registers, is unloaded with all of them zero, as every Linux leaves them on a CPU that comes online.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lent(u8);
+
+impl Lent {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// The performance monitors, [`crate::vm::pmu`].
+    pub const PMU: Self = Self(1);
+    /// Breakpoints and watchpoints, [`crate::vm::debug`].
+    pub const DEBUG: Self = Self(1 << 1);
+
+    /// Returns whether nothing is lent.
+    #[inline]
+    #[must_use]
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns whether all of `unit` is lent.
+    #[must_use]
+    pub const fn has(self, unit: Self) -> bool {
+        self.0 & unit.0 == unit.0
+    }
+
+    /// Returns this with `unit`.
+    #[must_use]
+    pub const fn with(self, unit: Self) -> Self {
+        Self(self.0 | unit.0)
+    }
+
+    /// Returns this without `unit`.
+    #[must_use]
+    pub const fn without(self, unit: Self) -> Self {
+        Self(self.0 & !unit.0)
+    }
+}
+
 /// What a guest sees of the CPU and what EL2 holds back.
 #[derive(Clone, Debug)]
 pub struct FeaturePolicy {
@@ -122,10 +167,14 @@ pub struct FeaturePolicy {
     pub cptr: u64,
     /// CPTR_EL2 while somebody else's values are in the FP unit.
     pub cptr_fp_trapped: u64,
-    /// MDCR_EL2 while a vCPU runs that does not use the PMU.
+    /// MDCR_EL2 while a vCPU runs to which nothing is lent.
     pub mdcr: u64,
-    /// MDCR_EL2, but for HPMN, while a vCPU runs that uses the PMU; `None` where the PMU is hidden.
-    pub mdcr_pmu: Option<u64>,
+    /// What may be lent: all but a PMU that is hidden.
+    pub lendable: Lent,
+    /// MDCR_EL2's bits that bound a lent PMU.
+    mdcr_pmu: u64,
+    /// MDCR_EL2's bits that bound lent debug registers.
+    mdcr_debug: u64,
     /// Whether pointer-authentication keys are part of the world switch.
     pub pointer_authentication: bool,
 }
@@ -152,59 +201,63 @@ impl FeaturePolicy {
         let id = guest_id_registers(host, pa_range);
         let pointer_authentication =
             keep(id[ISAR1], &[4, 8, 24, 28]) | keep(id[ISAR2], &[8, 12]) != 0;
-        let mut hcr = hcr::VM
-            | hcr::SWIO
-            | hcr::FMO
-            | hcr::IMO
-            | hcr::AMO
-            | hcr::FB
-            | hcr::BSU_INNER
-            | hcr::TSC
-            | hcr::TIDCP
-            | hcr::TACR
-            | hcr::TSW
-            | hcr::RW;
-        if id != *host {
-            hcr |= hcr::TID3;
-        }
-        if field(host[PFR1], 24) != 0 {
-            hcr |= hcr::TID1;
-        }
-        if field(host[MMFR1], 16) != 0 {
-            hcr |= hcr::TLOR;
-        }
-        if field(host[PFR0], 28) != 0 {
-            hcr |= hcr::TERR;
-        }
-        if pointer_authentication {
-            hcr |= hcr::APK | hcr::API;
-        }
-        let mut cptr = cptr::RES1 & !(cptr::TZ | cptr::TSM | cptr::TFP) | cptr::TTA | cptr::TCPAC;
-        cptr |= cptr::TZ | cptr::TSM;
-        if field(host[PFR0], 44) != 0 {
-            cptr |= cptr::TAM;
-        }
-        let mut mdcr = mdcr::TDA | mdcr::TDOSA | mdcr::TDRA;
-        if field(host[DFR0], 32) != 0 {
-            mdcr |= mdcr::TPMS;
-        }
-        if field(host[DFR0], 40) != 0 {
-            mdcr |= mdcr::TTRF;
-        }
-        let mdcr_pmu = mdcr | pmu_bounds(field(host[DFR0], 8));
-        if has_pmu(host) {
-            mdcr |= mdcr::TPM | mdcr::TPMCR;
-        }
+        let hcr = fixed_hcr(host)
+            | when(id != *host, hcr::TID3)
+            | when(pointer_authentication, hcr::APK | hcr::API);
+        let cptr = cptr::RES1 & !cptr::TFP
+            | cptr::TTA
+            | cptr::TZ
+            | cptr::TSM
+            | when(field(host[PFR0], 44) != 0, cptr::TAM);
+        let mdcr = mdcr::TDA
+            | mdcr::TDOSA
+            | mdcr::TDRA
+            | when(field(host[DFR0], 32) != 0, mdcr::TPMS)
+            | when(field(host[DFR0], 40) != 0, mdcr::TTRF)
+            | when(has_pmu(host), mdcr::TPM | mdcr::TPMCR);
+        let pmu = if offers_pmu(host) {
+            Lent::PMU
+        } else {
+            Lent::NONE
+        };
         Self {
             id,
             hcr,
             cptr,
             cptr_fp_trapped: cptr | cptr::TFP,
             mdcr,
-            mdcr_pmu: offers_pmu(host).then_some(mdcr_pmu),
+            lendable: pmu.with(Lent::DEBUG),
+            mdcr_pmu: pmu_bounds(field(host[DFR0], 8)),
+            mdcr_debug: when(field(host[MMFR0], 56) != 0, mdcr::TDCC),
             pointer_authentication,
         }
     }
+
+    /// Returns MDCR_EL2, but for HPMN, while a vCPU runs to which this is lent.
+    #[must_use]
+    pub const fn mdcr_with(&self, lent: Lent) -> u64 {
+        let mut mdcr = self.mdcr;
+        if lent.has(Lent::PMU) {
+            mdcr = mdcr & !(mdcr::TPM | mdcr::TPMCR) | self.mdcr_pmu;
+        }
+        if lent.has(Lent::DEBUG) {
+            mdcr = mdcr & !mdcr::TDA | self.mdcr_debug;
+        }
+        mdcr
+    }
+}
+
+/// Returns the part of HCR_EL2 that does not depend on what is shown.
+fn fixed_hcr(host: &[u64; ID_REGISTERS]) -> u64 {
+    hcr::ALWAYS
+        | when(field(host[PFR1], 24) != 0, hcr::TID1)
+        | when(field(host[MMFR1], 16) != 0, hcr::TLOR)
+        | when(field(host[PFR0], 28) != 0, hcr::TERR)
+}
+
+/// Returns the bits where a condition holds, and none otherwise.
+const fn when(condition: bool, bits: u64) -> u64 {
+    if condition { bits } else { 0 }
 }
 
 /// Returns whether a CPU has the architecture's PMU, from its ID registers.
@@ -222,24 +275,14 @@ const fn offers_pmu(host: &[u64; ID_REGISTERS]) -> bool {
 
 /// Returns what keeps a PMU of this version from counting at EL2 whatever its filters say.
 const fn pmu_bounds(version: u64) -> u64 {
-    let events = if version >= pmu_version::V3P1 {
-        mdcr::HPMD
-    } else {
-        0
-    };
-    let cycles = if version >= pmu_version::V3P5 {
-        mdcr::HCCD
-    } else {
-        0
-    };
-    events | cycles
+    when(version >= pmu_version::V3P1, mdcr::HPMD) | when(version >= pmu_version::V3P5, mdcr::HCCD)
 }
 
 /// Filters the host's ID registers; fields are named by their lowest bit (Arm ARM D19.2.61 to D19.2.77).
 ///
 /// Some fields say what software at EL1 cannot use whether it sees them or not, and are shown as they are: AArch32 at EL1
 /// (PFR0; HCR_EL2.RW decides), EL2 and EL3 (PFR0), a separate secure memory (MMFR0.SNSMem), how many breakpoints there are
-/// (DFR0; those of a guest never fire) and the double lock (DFR0; it holds nothing while the CPU has power).
+/// (DFR0) and the double lock (DFR0; it holds nothing while the CPU has power).
 fn guest_id_registers(host: &[u64; ID_REGISTERS], pa_range: u64) -> [u64; ID_REGISTERS] {
     let mut id = [0; ID_REGISTERS];
     // The AArch32 view (CRm 1-3) is for EL0 only and holds nothing that EL2 would have to switch, but for the PMU.
@@ -252,12 +295,7 @@ fn guest_id_registers(host: &[u64; ID_REGISTERS], pa_range: u64) -> [u64; ID_REG
     id[PFR0] = keep(pfr0, &[0, 4, 8, 12, 16, 20, 48, 60]) | 1 << 24 | field(pfr0, 56).min(1) << 56;
     // BTI, SSBS.
     id[PFR1] = keep(host[PFR1], &[0, 4]);
-    id[DFR0] = guest_debug_features(host[DFR0])
-        | if offers_pmu(host) {
-            keep(host[DFR0], &[8])
-        } else {
-            0
-        };
+    id[DFR0] = guest_debug_features(host[DFR0]) | when(offers_pmu(host), keep(host[DFR0], &[8]));
     // All but TME.
     id[ISAR0] = with(host[ISAR0], 24, 0);
     // All but LS64.
@@ -269,20 +307,11 @@ fn guest_id_registers(host: &[u64; ID_REGISTERS], pa_range: u64) -> [u64; ID_REG
     id[MMFR0] = field(mmfr0, 0).min(pa_range)
         | keep(mmfr0, &[4, 8, 12, 16, 24, 44])
         | field(mmfr0, 20).min(1) << 20
-        | if field(mmfr0, 28) == 1 {
-            0
-        } else {
-            mmfr0 & 0xf << 28
-        };
+        | when(field(mmfr0, 28) != 1, mmfr0 & 0xf << 28);
     // HAFDBS, HPDS, PAN, ETS, nTLBPA.
     id[MMFR1] = keep(host[MMFR1], &[0, 12, 20, 36, 48]);
     // CnP, UAO, LSM, CCIDX, ST, AT, IDS, TTL, BBM, E0PD.
     id[MMFR2] = keep(host[MMFR2], &[0, 4, 8, 20, 28, 32, 36, 48, 52, 60]);
-    if id != *host {
-        // Reading it traps anyhow: as few breakpoints as there can be, since Linux writes two registers for each of them on
-        // each CPU that comes online.
-        id[DFR0] = id[DFR0] & !debug::COUNTS | debug::TWO_EACH;
-    }
     id
 }
 
@@ -292,8 +321,6 @@ mod debug {
     pub(super) const VERSION_8_0: u64 = 6;
     /// BRPs, WRPs and CTX_CMPs.
     pub(super) const COUNTS: u64 = 0xf << 12 | 0xf << 20 | 0xf << 28;
-    /// Two breakpoints, two watchpoints, one of the former aware of the context.
-    pub(super) const TWO_EACH: u64 = 1 << 12 | 1 << 20;
     /// No double lock.
     pub(super) const DOUBLE_LOCK_NONE: u64 = 0xf << 36;
 }
@@ -402,14 +429,14 @@ mod tests {
     }
 
     #[test]
-    fn one_hidden_feature_traps_all_reads_and_takes_breakpoints_away() {
+    fn one_hidden_feature_traps_all_reads_and_leaves_the_breakpoints() {
         for (register, low) in [(PFR0, 28), (PFR0, 32), (MMFR1, 8), (MMFR1, 16), (DFR0, 32)] {
             let mut host = cpu(V8_0[1].1);
             host[register] |= 1 << low;
             let policy = FeaturePolicy::new(&host, 4);
             assert_ne!(policy.hcr & hcr::TID3, 0, "{register} {low}");
             assert_eq!(field(policy.id[register], low), 0, "{register} {low}");
-            assert_eq!(policy.id[DFR0], 0x0010_1106, "{register} {low}");
+            assert_eq!(policy.id[DFR0], 0x1030_5106, "{register} {low}");
         }
     }
 
@@ -437,9 +464,37 @@ mod tests {
             assert_eq!(has_pmu(&host), there, "{version}");
             let expected = if there { traps } else { 0 };
             assert_eq!(policy.mdcr & traps, expected, "{version}");
-            let used = policy.mdcr & !traps | bounds;
-            assert_eq!(policy.mdcr_pmu, offered.then_some(used), "{version}");
+            assert_eq!(policy.lendable.has(Lent::PMU), offered, "{version}");
+            if offered {
+                let used = policy.mdcr & !traps | bounds;
+                assert_eq!(policy.mdcr_with(Lent::PMU), used, "{version}");
+            }
         }
+    }
+
+    #[test]
+    fn debug_registers_are_trapped_until_they_are_used_and_the_locks_always() {
+        let mut host = cpu(V8_0[1].1);
+        let locks = mdcr::TDOSA | mdcr::TDRA;
+        for (fgt, channel) in [(0, 0), (1, mdcr::TDCC)] {
+            host[MMFR0] = with(host[MMFR0], 56, fgt);
+            let policy = FeaturePolicy::new(&host, 4);
+            assert!(policy.lendable.has(Lent::DEBUG));
+            assert_eq!(policy.mdcr & (mdcr::TDA | locks), mdcr::TDA | locks);
+            let used = policy.mdcr_with(Lent::DEBUG);
+            assert_eq!(used, policy.mdcr & !mdcr::TDA | channel);
+            let both = policy.mdcr_with(Lent::DEBUG.with(Lent::PMU));
+            assert_eq!(both & (mdcr::TDA | mdcr::TPM | locks), locks);
+            assert_eq!(policy.mdcr_with(Lent::NONE), policy.mdcr);
+        }
+    }
+
+    #[test]
+    fn what_is_lent_comes_and_goes_alone() {
+        let both = Lent::NONE.with(Lent::PMU).with(Lent::DEBUG);
+        assert_eq!(both.without(Lent::PMU), Lent::DEBUG);
+        assert!(both.has(Lent::PMU) && !Lent::DEBUG.has(Lent::PMU));
+        assert!(both.without(both).is_none() && !both.is_none());
     }
 
     #[test]

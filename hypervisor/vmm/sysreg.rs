@@ -9,6 +9,7 @@ use crate::dispatch::Trap;
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Next;
 use crate::exit::{Syndrome, SystemAccess, system_register};
+use crate::features::Lent;
 use crate::vm::VcpuContext;
 
 /// What a row does.
@@ -18,7 +19,7 @@ enum Rule {
     Zero,
     /// Reads as a constant, writes are ignored.
     Value(u64),
-    /// MDSCR_EL1: single-step and the debug-exception enables reach the hardware.
+    /// MDSCR_EL1 of a vCPU to which the debug registers are not lent: a CPU that comes online closes the channel to EL0.
     DebugControl,
     /// SGI generation for group 0.
     SgiGroup0,
@@ -26,8 +27,8 @@ enum Rule {
     SetWay,
     /// PMUSERENR_EL0 of a vCPU that does not use the PMU: reads as zero, and a CPU that comes online writes zero.
     PmuUser,
-    /// Any other register of the PMU: from now on the vCPU uses it.
-    Pmu,
+    /// A register of a unit that is lent to the vCPU from now on.
+    Lend(Lent),
 }
 
 /// One register, or with a mask a group of them.
@@ -37,9 +38,13 @@ struct Row {
     rule: Rule,
 }
 
+/// Rows of units that are lent.
+const DEBUG: Rule = Rule::Lend(Lent::DEBUG);
+const PMU: Rule = Rule::Lend(Lent::PMU);
+
 const EXACT: u32 = SystemAccess::REGISTER;
-/// Mask that ignores CRm: numbered debug registers.
-const ANY_CRM: u32 = SystemAccess::REGISTER & !system_register(0, 0, 0, 15, 0);
+/// Mask that ignores CRm and op2's lower two bits: breakpoints and watchpoints.
+const ANY_POINT: u32 = SystemAccess::REGISTER & !system_register(0, 0, 0, 15, 3);
 
 /// Mask that ignores op2.
 const ANY_OP2: u32 = SystemAccess::REGISTER & !system_register(0, 0, 0, 0, 7);
@@ -47,11 +52,7 @@ const ANY_OP2: u32 = SystemAccess::REGISTER & !system_register(0, 0, 0, 0, 7);
 const ANY_COUNTER: u32 = ANY_OP2 & !system_register(0, 0, 0, 7, 0);
 
 const fn row(register: u32, rule: Rule) -> Row {
-    Row {
-        register,
-        mask: EXACT,
-        rule,
-    }
+    group(register, EXACT, rule)
 }
 
 const fn group(register: u32, mask: u32, rule: Rule) -> Row {
@@ -64,16 +65,13 @@ const fn group(register: u32, mask: u32, rule: Rule) -> Row {
 
 /// OSLSR_EL1: OS lock implemented and unlocked (OSLM = 0b10).
 const OSLSR_UNLOCKED: u64 = 1 << 3;
-/// MDSCR_EL1 bits a guest may have: SS, TDCC, KDE, MDE.
-const MDSCR_ALLOWED: u64 = 1 | 1 << 12 | 1 << 13 | 1 << 15;
+/// MDSCR_EL1.TDCC, which enables nothing.
+const MDSCR_TDCC: u64 = 1 << 12;
 
 const ROWS: &[Row] = &[
-    // Debug: breakpoints and watchpoints that never fire.
+    // Debug: `DBGBVR<n>_EL1` to `DBGWCR<n>_EL1`, and what a debugger outside would use.
     row(system_register(2, 0, 0, 2, 2), Rule::DebugControl),
-    group(system_register(2, 0, 0, 0, 4), ANY_CRM, Rule::Zero),
-    group(system_register(2, 0, 0, 0, 5), ANY_CRM, Rule::Zero),
-    group(system_register(2, 0, 0, 0, 6), ANY_CRM, Rule::Zero),
-    group(system_register(2, 0, 0, 0, 7), ANY_CRM, Rule::Zero),
+    group(system_register(2, 0, 0, 0, 4), ANY_POINT, DEBUG),
     row(system_register(2, 0, 0, 2, 0), Rule::Zero),
     row(system_register(2, 0, 0, 0, 2), Rule::Zero),
     row(system_register(2, 0, 0, 3, 2), Rule::Zero),
@@ -99,11 +97,11 @@ const ROWS: &[Row] = &[
     // PMUSERENR_EL0; PMCR_EL0 to PMCEID1_EL0, PMCCNTR_EL0 to PMXEVCNTR_EL0, PMOVSSET_EL0; PMINTENSET_EL1, PMINTENCLR_EL1 and
     // PMMIR_EL1; PMEVCNTR<n>_EL0, PMEVTYPER<n>_EL0 and PMCCFILTR_EL0 (Arm ARM D19.5).
     row(system_register(3, 3, 9, 14, 0), Rule::PmuUser),
-    group(system_register(3, 3, 9, 12, 0), ANY_OP2, Rule::Pmu),
-    group(system_register(3, 3, 9, 13, 0), ANY_OP2, Rule::Pmu),
-    row(system_register(3, 3, 9, 14, 3), Rule::Pmu),
-    group(system_register(3, 0, 9, 14, 0), ANY_OP2, Rule::Pmu),
-    group(system_register(3, 3, 14, 8, 0), ANY_COUNTER, Rule::Pmu),
+    group(system_register(3, 3, 9, 12, 0), ANY_OP2, PMU),
+    group(system_register(3, 3, 9, 13, 0), ANY_OP2, PMU),
+    row(system_register(3, 3, 9, 14, 3), PMU),
+    group(system_register(3, 0, 9, 14, 0), ANY_OP2, PMU),
+    group(system_register(3, 3, 14, 8, 0), ANY_COUNTER, PMU),
     // DC ISW, CSW, CISW.
     row(system_register(1, 0, 7, 6, 2), Rule::SetWay),
     row(system_register(1, 0, 7, 10, 2), Rule::SetWay),
@@ -124,17 +122,11 @@ pub fn access<L: ListRegisters>(
         return Next::Inject(Exception::undefined());
     };
     match (row.rule, access.is_read()) {
-        (Rule::PmuUser | Rule::Pmu, _) => pmu(trap, context, access, row.rule),
+        (Rule::PmuUser, _) => pmu_user(trap, context, access),
+        (Rule::Lend(unit), _) => lend(trap, context, unit),
         (Rule::Zero, true) => read(context, access, 0),
         (Rule::Value(value), true) => read(context, access, value),
-        (Rule::DebugControl, true) => {
-            let value = context.system.mdscr_el1;
-            read(context, access, value)
-        }
-        (Rule::DebugControl, false) => {
-            context.system.mdscr_el1 = context.frame.register(access.rt()) & MDSCR_ALLOWED;
-            Next::LoadDebug
-        }
+        (Rule::DebugControl, _) => debug_control(trap, context, access),
         (Rule::SgiGroup0, false) => {
             send_group0(trap, context.frame.register(access.rt()));
             Next::Advance
@@ -144,21 +136,39 @@ pub fn access<L: ListRegisters>(
     }
 }
 
-/// Decides about a register of a PMU that its vCPU does not use yet, or that is hidden.
-fn pmu<L: ListRegisters>(
+/// Decides about MDSCR_EL1 of a vCPU to which the debug registers are not lent.
+fn debug_control<L: ListRegisters>(
     trap: &Trap<'_, L>,
     context: &mut VcpuContext,
     access: SystemAccess,
-    rule: Rule,
 ) -> Next {
-    if trap.vm.policy.mdcr_pmu.is_none() || context.pmu_used {
+    let value = context.frame.register(access.rt());
+    if access.is_read() || value & !MDSCR_TDCC != 0 {
+        return lend(trap, context, Lent::DEBUG);
+    }
+    context.system.mdscr_el1 = value;
+    Next::LoadDebug
+}
+
+/// Decides about PMUSERENR_EL0 of a vCPU to which the PMU is not lent.
+fn pmu_user<L: ListRegisters>(
+    trap: &Trap<'_, L>,
+    context: &mut VcpuContext,
+    access: SystemAccess,
+) -> Next {
+    match lend(trap, context, Lent::PMU) {
+        Next::Lend(_) if access.is_read() => read(context, access, 0),
+        Next::Lend(_) if context.frame.register(access.rt()) == 0 => Next::Advance,
+        next => next,
+    }
+}
+
+/// Decides about a register of a unit that its vCPU does not use yet, or that is hidden.
+fn lend<L: ListRegisters>(trap: &Trap<'_, L>, context: &VcpuContext, unit: Lent) -> Next {
+    if !trap.vm.policy.lendable.has(unit) || context.lent.has(unit) {
         return Next::Inject(Exception::undefined());
     }
-    match (rule, access.is_read()) {
-        (Rule::PmuUser, true) => read(context, access, 0),
-        (Rule::PmuUser, false) if context.frame.register(access.rt()) == 0 => Next::Advance,
-        _ => Next::UsePmu,
-    }
+    Next::Lend(unit)
 }
 
 fn read(context: &mut VcpuContext, access: SystemAccess, value: u64) -> Next {

@@ -134,8 +134,6 @@ pub mod id {
     pub const SMCCC_VERSION: u32 = 0x8000_0000;
     /// SMCCC_ARCH_FEATURES (DEN0028).
     pub const SMCCC_ARCH_FEATURES: u32 = 0x8000_0001;
-    /// SMCCC_ARCH_SOC_ID (DEN0028): not offered, a guest sees no SoC.
-    pub const SMCCC_ARCH_SOC_ID: u32 = 0x8000_0002;
     /// SMCCC_ARCH_WORKAROUND_1 (DEN0028): branch predictor, CVE-2017-5715.
     pub const SMCCC_ARCH_WORKAROUND_1: u32 = 0x8000_8000;
     /// SMCCC_ARCH_WORKAROUND_2 (DEN0028): speculative store bypass, CVE-2018-3639.
@@ -153,38 +151,22 @@ pub mod id {
     pub const CPU_ON: u32 = 0x8400_0003;
     /// AFFINITY_INFO.
     pub const AFFINITY_INFO: u32 = 0x8400_0004;
-    /// MIGRATE: not offered, no trusted OS is tied to a CPU.
-    pub const MIGRATE: u32 = 0x8400_0005;
     /// MIGRATE_INFO_TYPE.
     pub const MIGRATE_INFO_TYPE: u32 = 0x8400_0006;
-    /// MIGRATE_INFO_UP_CPU: not offered, as [`MIGRATE`].
-    pub const MIGRATE_INFO_UP_CPU: u32 = 0x8400_0007;
     /// SYSTEM_OFF.
     pub const SYSTEM_OFF: u32 = 0x8400_0008;
     /// SYSTEM_RESET.
     pub const SYSTEM_RESET: u32 = 0x8400_0009;
     /// PSCI_FEATURES.
     pub const PSCI_FEATURES: u32 = 0x8400_000a;
-    /// CPU_FREEZE: not offered.
-    pub const CPU_FREEZE: u32 = 0x8400_000b;
     /// CPU_DEFAULT_SUSPEND.
     pub const CPU_DEFAULT_SUSPEND: u32 = 0x8400_000c;
     /// NODE_HW_STATE.
     pub const NODE_HW_STATE: u32 = 0x8400_000d;
     /// SYSTEM_SUSPEND.
     pub const SYSTEM_SUSPEND: u32 = 0x8400_000e;
-    /// PSCI_SET_SUSPEND_MODE: not offered, there is only the platform-coordinated mode.
-    pub const PSCI_SET_SUSPEND_MODE: u32 = 0x8400_000f;
-    /// PSCI_STAT_RESIDENCY: not offered.
-    pub const PSCI_STAT_RESIDENCY: u32 = 0x8400_0010;
-    /// PSCI_STAT_COUNT: not offered.
-    pub const PSCI_STAT_COUNT: u32 = 0x8400_0011;
     /// SYSTEM_RESET2.
     pub const SYSTEM_RESET2: u32 = 0x8400_0012;
-    /// MEM_PROTECT: not offered.
-    pub const MEM_PROTECT: u32 = 0x8400_0013;
-    /// MEM_PROTECT_CHECK_RANGE: not offered.
-    pub const MEM_PROTECT_CHECK_RANGE: u32 = 0x8400_0014;
     /// SYSTEM_OFF2.
     pub const SYSTEM_OFF2: u32 = 0x8400_0015;
 

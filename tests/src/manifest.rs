@@ -40,6 +40,12 @@ impl Vm {
             .memory_mib(512)
     }
 
+    /// Returns its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Sets a key to a text.
     #[must_use]
     pub fn text(self, key: &str, value: &str) -> Self {

@@ -67,6 +67,7 @@ guest_tests! {
     psci_4_on_1: "psci", shape(1, 4), "rounds=10 cycles=10";
     sysreg_1_on_1: "sysreg", shape(1, 1), "";
     sysreg_4_on_4: "sysreg", shape(4, 4), "";
+    sysreg_4_on_1: "sysreg", shape(1, 4), "only=breakpoints_and_watchpoints_fire,breakpoints_stay_with_their_cpu,performance_monitors_count_and_start_afresh";
     sysreg_on_cortex_a57: "sysreg", Shape { cpus: 2, vcpus: 2, model: "cortex-a57" }, "";
     sysreg_on_neoverse_n1: "sysreg", Shape { cpus: 2, vcpus: 2, model: "neoverse-n1" }, "";
     memory_1_on_1: "memory", shape(1, 1), "";
@@ -207,15 +208,44 @@ fn bench_counts_cycles_where_there_is_a_pmu() {
 }
 
 #[test]
+fn a_neighbour_does_not_meet_breakpoints() {
+    let only = "only=breakpoints_stay_with_their_cpu";
+    let vm = |name: &str, words: &str| Vm::guest(name, "sysreg").cpus(&[0]).command_line(words);
+    let armed = vm("armed", only);
+    let bystander = vm("bystander", &format!("{only} bystander"));
+    both_green("baremetal-breakpoints", 1, [armed, bystander]);
+}
+
+#[test]
 fn two_guests_side_by_side() {
     let noisy = Vm::guest("noisy", "memory").vcpus(2, 2).cpus(&[0, 1]);
     let quiet = Vm::guest("quiet", "gic").vcpus(2, 2).cpus(&[1, 0]);
-    let machine = Machine::new("baremetal-two").cpus(2);
-    let mut running = machine.boot(&Manifest::new([noisy, quiet]));
-    for name in ["noisy", "quiet"] {
-        running.control().event("vm-off", name, PATIENCE);
+    both_green("baremetal-two", 2, [noisy, quiet]);
+}
+
+/// Runs two guests beside each other to their ends.
+fn both_green(name: &str, cpus: u32, vms: [Vm; 2]) {
+    let names = vms.each_ref().map(|vm| vm.name().to_owned());
+    let machine = Machine::new(name).cpus(cpus);
+    let mut running = machine.boot(&Manifest::new(vms));
+    let begin = Instant::now();
+    // In either order.
+    while running
+        .control()
+        .events()
+        .iter()
+        .filter(|event| event["event"] == "vm-off")
+        .count()
+        < names.len()
+    {
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "no end{}",
+            running.console.tail()
+        );
+        std::thread::sleep(Duration::from_millis(20));
     }
-    for name in ["noisy", "quiet"] {
+    for name in &names {
         running.command(&format!("console {name}"));
         let report = follow(&mut running.console, None, name, PATIENCE);
         report.assert_green(&running.console);

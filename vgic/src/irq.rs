@@ -87,19 +87,6 @@ impl Width {
     /// Every width.
     pub const ALL: [Self; 4] = [Self::Byte, Self::Half, Self::Word, Self::Double];
 
-    /// Returns the width of an access of `bytes` bytes.
-    #[must_use]
-    #[inline]
-    pub const fn from_bytes(bytes: u8) -> Option<Self> {
-        match bytes {
-            1 => Some(Self::Byte),
-            2 => Some(Self::Half),
-            4 => Some(Self::Word),
-            8 => Some(Self::Double),
-            _ => None,
-        }
-    }
-
     /// Returns the number of bytes.
     #[must_use]
     #[inline]
@@ -138,13 +125,5 @@ mod tests {
         assert_eq!(IntId::spi(0), IntId::new(32));
         assert_eq!(IntId::spi(988), None);
         assert_eq!(IntId::new(33).unwrap().bit(), 2);
-    }
-
-    #[test]
-    fn widths_round_trip() {
-        for width in Width::ALL {
-            assert_eq!(Width::from_bytes(width.bytes() as u8), Some(width));
-        }
-        assert_eq!(Width::from_bytes(3), None);
     }
 }

@@ -5,13 +5,13 @@ use vmm::dispatch::inject::{self, Exception};
 use vmm::features::hcr;
 use vmm::sched::Slot;
 use vmm::vm::context::FpRegisters;
-use vmm::vm::{Kicks, VcpuContext, Vm};
+use vmm::vm::{Kicks, VcpuContext};
 
 use super::Runner;
 use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Loaded};
 use crate::sysreg::{isb, read_register, write_register};
-use crate::{fpsimd, pmu, switch, timer};
+use crate::{fpsimd, lent, switch, timer};
 
 impl Runner {
     /// Loads a vCPU's registers.
@@ -36,8 +36,8 @@ impl Runner {
         } else {
             switch::load(&context.system, policy.pointer_authentication);
         }
-        if context.pmu_used {
-            open_pmu(vm, context);
+        if !context.lent.is_none() {
+            lent::load(policy, context, context.lent);
         }
         gic::load_guest(&context.gic);
         let mut lists = HardwareListRegisters;
@@ -74,8 +74,8 @@ impl Runner {
         let context = &mut *attached.context;
         timer::save(&mut context.timers);
         switch::save(&mut context.system, vm.policy.pointer_authentication);
-        if context.pmu_used {
-            pmu::save(&mut context.pmu);
+        if !context.lent.is_none() {
+            lent::save(&vm.policy, context);
         }
         gic::save_guest(&mut context.gic);
         let timers = context.timers;
@@ -139,16 +139,6 @@ impl Runner {
             fpsimd::load(&context.fp);
         }
     }
-}
-
-/// Gives the PMU to a vCPU that uses it and is being loaded, or is.
-#[cold]
-pub(super) fn open_pmu(vm: &Vm, context: &VcpuContext) {
-    let mdcr = vm.policy.mdcr_pmu;
-    pmu::load(
-        &context.pmu,
-        mdcr.expect("only a PMU that is offered is used"),
-    );
 }
 
 /// Makes the loaded vCPU take an exception at EL1.

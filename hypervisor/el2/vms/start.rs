@@ -225,7 +225,7 @@ fn write_tables(slate: &Slate, state: &mut State, plan: &LoadPlan) -> Result<u64
         rng: seeds::bytes(),
         kaslr: seeds::word(),
     };
-    let image = firmware::build(&Machine {
+    let machine = Machine {
         layout: &vm.layout,
         memory: &[vm.memory],
         boot_vcpus: slate.config.boot_vcpus,
@@ -241,13 +241,13 @@ fn write_tables(slate: &Slate, state: &mut State, plan: &LoadPlan) -> Result<u64
             config::Firmware::Fdt => firmware::Firmware::Fdt,
         },
         hypervisor_id: HYPERVISOR_ID,
-    })
-    .map_err(|error| format!("firmware: {error:?}"))?;
-    for blob in &image.blobs {
+    };
+    let dtb = firmware::build_into(&machine, |blob| {
         ram.write(blob.address, &blob.bytes)
-            .map_err(|fault| format!("{} goes outside RAM at {}", blob.what, fault.address))?;
-    }
-    Ok(image.dtb.get())
+            .map_err(|_| firmware::Error::Internal(blob.what))
+    });
+    dtb.map(|dtb| dtb.get())
+        .map_err(|error| format!("firmware: {error:?}"))
 }
 
 /// Takes a VM's stage-2 tables apart; no CPU has its vCPUs in its registers.

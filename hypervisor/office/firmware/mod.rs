@@ -169,33 +169,11 @@ impl fmt::Display for Error {
     }
 }
 
-/// What a guest starts with.
-#[derive(Debug)]
-pub struct Image {
-    /// To be copied into guest memory; none overlap, all lie in [`GuestLayout::firmware`].
-    pub blobs: Vec<Blob>,
-    /// The device tree's address: the guest's x0 (Linux, Documentation/arch/arm64/booting.rst).
-    pub dtb: GuestPhys,
-}
-
-/// Describes `machine` to its guest.
-///
-/// # Errors
-/// An [`Error`] that names what in the description is impossible.
-#[inline(never)]
-pub fn build(machine: &Machine<'_>) -> Result<Image, Error> {
-    let mut blobs = Vec::new();
-    let dtb = build_into(machine, |blob| {
-        blobs.push(blob);
-        Ok::<(), Error>(())
-    })?;
-    Ok(Image { blobs, dtb })
-}
-
 /// Describes `machine` to its guest blob by blob, so that only one is ever held; returns the device tree's address.
 ///
 /// # Errors
 /// An [`Error`] that names what in the description is impossible, or what `emit` returned; then some blobs may have been emitted.
+#[inline(never)]
 pub fn build_into<E: From<Error>>(
     machine: &Machine<'_>,
     mut emit: impl FnMut(Blob) -> Result<(), E>,

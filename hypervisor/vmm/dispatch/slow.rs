@@ -7,6 +7,7 @@ use vgic::ListRegisters;
 use super::Trap;
 use super::inject::{Exception, is_el0};
 use crate::exit::{Abort, Syndrome, class};
+use crate::features::Lent;
 use crate::sysreg;
 use crate::vm::VcpuContext;
 
@@ -24,8 +25,8 @@ pub enum Next {
     Block,
     /// Give the FP unit to this vCPU and go on.
     UseFp,
-    /// Give the PMU to this vCPU until it is turned off, and try again.
-    UsePmu,
+    /// Lend a unit of the CPU to this vCPU, and try again.
+    Lend(Lent),
     /// Load MDSCR_EL1 from the saved registers and go on behind the trapped instruction.
     LoadDebug,
     /// The vCPU is off.

@@ -1,10 +1,10 @@
 //! Every row of the table, and everything that is in none.
 
-use super::{MDSCR_ALLOWED, ROWS, Rule, access};
+use super::{MDSCR_TDCC, ROWS, Rule, access};
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Next;
 use crate::exit::{Syndrome, SystemAccess, class, system_register};
-use crate::features::ID_REGISTERS;
+use crate::features::{ID_REGISTERS, Lent};
 use crate::vm::tests::fixture::{Bench, vm_on};
 use vgic::IntId;
 
@@ -23,20 +23,27 @@ fn every_row_reads_and_writes_as_it_says() {
         let before = bench.registers(&[]);
         let next = trapped(&mut bench, row.register, 4, true);
         let expected = match row.rule {
-            Rule::Zero | Rule::DebugControl | Rule::PmuUser => Some(0),
+            Rule::Zero | Rule::PmuUser => Some(0),
             Rule::Value(value) => Some(value),
-            Rule::SgiGroup0 | Rule::SetWay | Rule::Pmu => None,
+            Rule::SgiGroup0 | Rule::SetWay | Rule::Lend(_) | Rule::DebugControl => None,
         };
         match expected {
             Some(value) => assert_eq!((next, bench.context.frame.x[4]), (Next::Advance, value)),
-            None if row.rule == Rule::Pmu => assert_eq!(next, Next::UsePmu),
-            None => assert_eq!((next, bench.context.frame.x), (UNDEFINED, before.x)),
+            None => {
+                let expected = match row.rule {
+                    Rule::Lend(unit) => Next::Lend(unit),
+                    Rule::DebugControl => Next::Lend(Lent::DEBUG),
+                    _ => UNDEFINED,
+                };
+                assert_eq!((next, bench.context.frame.x), (expected, before.x));
+            }
         }
         bench.registers(&[]);
         let next = trapped(&mut bench, row.register, 4, false);
         let expected = match row.rule {
-            Rule::DebugControl => Next::LoadDebug,
-            Rule::PmuUser | Rule::Pmu => Next::UsePmu,
+            Rule::DebugControl => Next::Lend(Lent::DEBUG),
+            Rule::PmuUser => Next::Lend(Lent::PMU),
+            Rule::Lend(unit) => Next::Lend(unit),
             _ => Next::Advance,
         };
         assert_eq!(
@@ -82,16 +89,24 @@ fn what_is_in_no_row_is_undefined() {
 }
 
 #[test]
-fn debug_control_keeps_what_cannot_reach_beyond_the_guest() {
+fn a_cpu_that_comes_online_writes_debug_control_without_using_debug() {
     const MDSCR: u32 = system_register(2, 0, 0, 2, 2);
     let mut bench = Bench::new();
-    bench.registers(&[u64::MAX]);
-    assert_eq!(trapped(&mut bench, MDSCR, 0, false), Next::LoadDebug);
-    assert_eq!(bench.context.system.mdscr_el1, MDSCR_ALLOWED);
-    assert_eq!(trapped(&mut bench, MDSCR, 3, true), Next::Advance);
-    assert_eq!(bench.context.frame.x[3], MDSCR_ALLOWED);
-    assert_eq!(trapped(&mut bench, MDSCR, 31, false), Next::LoadDebug);
-    assert_eq!(bench.context.system.mdscr_el1, 0, "xzr");
+    for (value, next) in [
+        (MDSCR_TDCC, Next::LoadDebug),
+        (0, Next::LoadDebug),
+        (1, Next::Lend(Lent::DEBUG)),
+        (1 << 15 | 1 << 13, Next::Lend(Lent::DEBUG)),
+    ] {
+        bench.registers(&[value]);
+        assert_eq!(trapped(&mut bench, MDSCR, 0, false), next, "{value:#x}");
+        if next == Next::LoadDebug {
+            assert_eq!(bench.context.system.mdscr_el1, value);
+        }
+    }
+    // What it holds is in the hardware, and read there.
+    let next = trapped(&mut bench, MDSCR, 3, true);
+    assert_eq!(next, Next::Lend(Lent::DEBUG));
 }
 
 #[test]
@@ -136,7 +151,7 @@ fn a_pmu_is_used_by_whoever_means_it_and_only_once() {
         for read in [true, false] {
             assert_eq!(
                 trapped(&mut bench, register, 4, read),
-                Next::UsePmu,
+                Next::Lend(Lent::PMU),
                 "{name}"
             );
         }
@@ -145,12 +160,42 @@ fn a_pmu_is_used_by_whoever_means_it_and_only_once() {
     bench.context.frame.x[4] = 0;
     bench.context.frame.x[5] = 1;
     assert_eq!(trapped(&mut bench, pmuserenr, 4, false), Next::Advance);
-    assert_eq!(trapped(&mut bench, pmuserenr, 5, false), Next::UsePmu);
+    assert_eq!(
+        trapped(&mut bench, pmuserenr, 5, false),
+        Next::Lend(Lent::PMU)
+    );
     assert_eq!(trapped(&mut bench, pmuserenr, 5, true), Next::Advance);
     assert_eq!(bench.context.frame.x[5], 0);
     // A trap after the vCPU was given the PMU would be taken for ever.
-    bench.context.pmu_used = true;
+    bench.context.lent = Lent::PMU;
     for (name, register) in registers {
         assert_eq!(trapped(&mut bench, register, 4, true), UNDEFINED, "{name}");
+    }
+}
+
+#[test]
+fn breakpoints_are_lent_whole_and_only_once() {
+    let mut bench = Bench::new();
+    bench.context.lent = Lent::PMU;
+    for number in [0, 5, 15] {
+        for op2 in 4..8 {
+            let register = system_register(2, 0, 0, number, op2);
+            bench.context.lent = Lent::PMU;
+            for read in [true, false] {
+                let next = trapped(&mut bench, register, 31, read);
+                assert_eq!(next, Next::Lend(Lent::DEBUG), "{number} {op2}");
+            }
+            bench.context.lent = Lent::DEBUG;
+            assert_eq!(trapped(&mut bench, register, 4, true), UNDEFINED);
+        }
+    }
+    // The locks, the channel and the claim tags of a debugger are lent to nobody.
+    for register in [
+        system_register(2, 0, 1, 0, 4),
+        system_register(2, 0, 1, 3, 4),
+        system_register(2, 3, 0, 5, 0),
+        system_register(2, 0, 7, 8, 6),
+    ] {
+        assert_eq!(trapped(&mut bench, register, 4, false), Next::Advance);
     }
 }

@@ -52,70 +52,34 @@ impl Frame {
     }
 }
 
-/// The EL1 and EL0 system registers of a guest that runs in AArch64 at EL1.
-#[expect(
-    missing_docs,
-    reason = "each field is the register of that name, Arm ARM D19"
-)]
-#[derive(Clone, Debug)]
-#[repr(C)]
-pub struct SystemRegisters {
-    pub sp_el0: u64,
-    pub sp_el1: u64,
-    pub elr_el1: u64,
-    pub spsr_el1: u64,
-    pub sctlr_el1: u64,
-    pub cpacr_el1: u64,
-    pub ttbr0_el1: u64,
-    pub ttbr1_el1: u64,
-    pub tcr_el1: u64,
-    pub mair_el1: u64,
-    pub amair_el1: u64,
-    pub vbar_el1: u64,
-    pub contextidr_el1: u64,
-    pub esr_el1: u64,
-    pub far_el1: u64,
-    pub afsr0_el1: u64,
-    pub afsr1_el1: u64,
-    pub par_el1: u64,
-    pub tpidr_el0: u64,
-    pub tpidr_el1: u64,
-    pub tpidrro_el0: u64,
-    pub cntkctl_el1: u64,
-    pub mdscr_el1: u64,
-    pub csselr_el1: u64,
-    /// Pointer authentication keys: IA, IB, DA, DB, GA, each low then high.
-    pub pauth: [u64; 10],
+macro_rules! system_registers {
+    ($($register:ident)*) => {
+        /// The EL1 and EL0 system registers of a guest that runs in AArch64 at EL1.
+        #[expect(missing_docs, reason = "each field is the register of that name, Arm ARM D19")]
+        #[derive(Clone, Debug)]
+        #[repr(C)]
+        pub struct SystemRegisters {
+            $(pub $register: u64,)*
+            /// Pointer authentication keys: IA, IB, DA, DB, GA, each low then high.
+            pub pauth: [u64; 10],
+        }
+
+        impl SystemRegisters {
+            const ZERO: Self = Self { $($register: 0,)* pauth: [0; 10] };
+        }
+    };
+}
+
+system_registers! {
+    sp_el0 sp_el1 elr_el1 spsr_el1 sctlr_el1 cpacr_el1 ttbr0_el1 ttbr1_el1 tcr_el1 mair_el1 amair_el1 vbar_el1
+    contextidr_el1 esr_el1 far_el1 afsr0_el1 afsr1_el1 par_el1 tpidr_el0 tpidr_el1 tpidrro_el0 cntkctl_el1 mdscr_el1 csselr_el1
 }
 
 impl SystemRegisters {
     /// The values after a reset; the architecturally unknown ones are zero.
     pub const RESET: Self = Self {
-        sp_el0: 0,
-        sp_el1: 0,
-        elr_el1: 0,
-        spsr_el1: 0,
         sctlr_el1: SCTLR_EL1_RESET,
-        cpacr_el1: 0,
-        ttbr0_el1: 0,
-        ttbr1_el1: 0,
-        tcr_el1: 0,
-        mair_el1: 0,
-        amair_el1: 0,
-        vbar_el1: 0,
-        contextidr_el1: 0,
-        esr_el1: 0,
-        far_el1: 0,
-        afsr0_el1: 0,
-        afsr1_el1: 0,
-        par_el1: 0,
-        tpidr_el0: 0,
-        tpidr_el1: 0,
-        tpidrro_el0: 0,
-        cntkctl_el1: 0,
-        mdscr_el1: 0,
-        csselr_el1: 0,
-        pauth: [0; 10],
+        ..Self::ZERO
     };
 }
 

@@ -13,6 +13,7 @@
 //! holding one of these but `Vcpu::context`.
 
 pub mod context;
+pub mod debug;
 pub mod kicks;
 pub mod life;
 pub mod pmu;

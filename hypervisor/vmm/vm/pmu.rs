@@ -1,8 +1,8 @@
 //! The performance monitors of a virtual CPU, for those that use them.
 //!
 //! Few guests do, but every Linux writes PMUSERENR_EL0 on each CPU that comes online. So `crate::features` shows the PMU and
-//! keeps it trapped; the first access that means something (`crate::sysreg`) makes it part of this vCPU's world switch until
-//! the vCPU is turned off. `el2` moves the registers. Counters stand still while their vCPU is not loaded. The overflow
+//! keeps it trapped; the first access that means something (`crate::sysreg`) lends it to this vCPU until the vCPU is turned
+//! off. `el2` moves the registers. Counters stand still while their vCPU is not loaded. The overflow
 //! interrupt is not offered: no firmware table names one, and EL2 leaves the physical one disabled.
 
 /// How many event counters a PMU can have (PMCR_EL0.N, Arm ARM D19.5.13).
@@ -24,7 +24,7 @@ pub mod pmcr {
 }
 
 /// An event counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventCounter {
     /// `PMEVCNTR<n>_EL0`.
     pub count: u64,
@@ -32,12 +32,12 @@ pub struct EventCounter {
     pub kind: u64,
 }
 
-/// The registers of a PMU.
+/// The registers of a PMU; by default it counts nothing, not even at EL2.
 #[expect(
     missing_docs,
     reason = "each field is the register of that name, Arm ARM D19.5"
 )]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PmuRegisters {
     pub pmcr: u64,
     pub pmcntenset: u64,
@@ -49,21 +49,6 @@ pub struct PmuRegisters {
     pub pmccfiltr: u64,
     /// The event counters; those the CPU does not have stay zero.
     pub events: [EventCounter; MAX_EVENT_COUNTERS],
-}
-
-impl PmuRegisters {
-    /// A PMU that counts nothing, not even at EL2; the architecturally unknown values are zero.
-    pub const RESET: Self = Self {
-        pmcr: 0,
-        pmcntenset: 0,
-        pmintenset: 0,
-        pmovsset: 0,
-        pmselr: 0,
-        pmuserenr: 0,
-        pmccntr: 0,
-        pmccfiltr: 0,
-        events: [EventCounter { count: 0, kind: 0 }; MAX_EVENT_COUNTERS],
-    };
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use vgic::v3::Redistributor;
 use vgic::{Inbox, SavedListRegisters};
 
 use super::context::{FpRegisters, Frame, PSTATE_EL1_MASKED, SystemRegisters, TimerRegisters};
+use super::debug::DebugRegisters;
 use super::kicks::Kicks;
 use super::pmu::PmuRegisters;
+use crate::features::Lent;
 use crate::ids::{PcpuId, VcpuId};
 use crate::sched::{Slot, WakeSet};
 use crate::stats::ExitCounters;
@@ -139,10 +141,12 @@ pub struct VcpuContext {
     pub gic: GicRegisters,
     /// FP and SIMD registers.
     pub fp: FpRegisters,
-    /// Whether the vCPU has used the PMU since it was turned on; only then `pmu` is part of the world switch.
-    pub pmu_used: bool,
+    /// What of the CPU this vCPU uses; the registers of these units are part of its world switch.
+    pub lent: Lent,
     /// PMU registers.
     pub pmu: PmuRegisters,
+    /// Breakpoints and watchpoints.
+    pub debug: DebugRegisters,
     /// Whether the general registers but x0 are still zero, whatever `frame` holds.
     pub fresh_frame: bool,
     /// Whether the system registers are still those of a reset, whatever `system` holds.
@@ -168,8 +172,9 @@ impl VcpuContext {
                 list: SavedListRegisters::new(list_registers),
             },
             fp: FpRegisters::default(),
-            pmu_used: false,
-            pmu: PmuRegisters::RESET,
+            lent: Lent::NONE,
+            pmu: PmuRegisters::default(),
+            debug: DebugRegisters::default(),
             fresh_frame: true,
             fresh: true,
             fresh_fp: true,
@@ -187,7 +192,7 @@ impl VcpuContext {
         self.frame.pstate = PSTATE_EL1_MASKED;
         self.fresh_frame = true;
         self.fresh_fp = true;
-        self.pmu_used = false;
+        self.lent = Lent::NONE;
     }
 
     /// Sets the registers as PSCI promises them to a CPU that is turned on (PSCI DEN0022, 6.4).
@@ -201,7 +206,7 @@ impl VcpuContext {
         self.gic.vmcr = 0;
         self.gic.ap0r = 0;
         self.gic.ap1r = 0;
-        self.pmu_used = false;
+        self.lent = Lent::NONE;
         self.fresh_frame = true;
         self.fresh = true;
         self.fresh_fp = true;

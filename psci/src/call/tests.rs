@@ -10,6 +10,17 @@ use crate::smccc::{FunctionId, NOT_SUPPORTED, Owner, ReturnCode, id};
 use proptest::prelude::*;
 use std::vec::Vec;
 
+// Functions that are not offered (PSCI DEN0022, SMCCC DEN0028).
+const MIGRATE: u32 = 0x8400_0005;
+const MIGRATE_INFO_UP_CPU: u32 = 0x8400_0007;
+const CPU_FREEZE: u32 = 0x8400_000b;
+const PSCI_SET_SUSPEND_MODE: u32 = 0x8400_000f;
+const PSCI_STAT_RESIDENCY: u32 = 0x8400_0010;
+const PSCI_STAT_COUNT: u32 = 0x8400_0011;
+const MEM_PROTECT: u32 = 0x8400_0013;
+const MEM_PROTECT_CHECK_RANGE: u32 = 0x8400_0014;
+const SMCCC_ARCH_SOC_ID: u32 = 0x8000_0002;
+
 const NOTHING: Offered = Offered {
     workarounds: [WorkaroundState::Unknown; 3],
     pv_time: false,
@@ -234,14 +245,14 @@ fn arguments_that_select_are_checked() {
 #[test]
 fn what_is_not_offered_is_unknown_and_said_to_be() {
     let functions = [
-        id::MIGRATE,
-        id::MIGRATE_INFO_UP_CPU,
-        id::CPU_FREEZE,
-        id::PSCI_SET_SUSPEND_MODE,
-        id::PSCI_STAT_RESIDENCY,
-        id::PSCI_STAT_COUNT,
-        id::MEM_PROTECT,
-        id::MEM_PROTECT_CHECK_RANGE,
+        MIGRATE,
+        MIGRATE_INFO_UP_CPU,
+        CPU_FREEZE,
+        PSCI_SET_SUSPEND_MODE,
+        PSCI_STAT_RESIDENCY,
+        PSCI_STAT_COUNT,
+        MEM_PROTECT,
+        MEM_PROTECT_CHECK_RANGE,
     ];
     let also_64 = functions.map(|function| function | id::SMC64);
     // These exist in a 32-bit form only.
@@ -420,10 +431,7 @@ fn workarounds_follow_what_is_known_of_the_cpu() {
         arch_features(id::SMCCC_ARCH_WORKAROUND_3, &only_two),
         NOT_SUPPORTED
     );
-    assert_eq!(
-        arch_features(id::SMCCC_ARCH_SOC_ID, &EVERYTHING),
-        NOT_SUPPORTED
-    );
+    assert_eq!(arch_features(SMCCC_ARCH_SOC_ID, &EVERYTHING), NOT_SUPPORTED);
     assert_eq!(arch_features(id::SMCCC_ARCH_FEATURES, &NOTHING), 0);
 }
 

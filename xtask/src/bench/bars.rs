@@ -47,7 +47,7 @@ const fn measured(row: &'static str, what: &'static str) -> Bar {
 }
 
 /// The rows in the order in which they are shown.
-pub(crate) const BARS: [Bar; 39] = [
+pub(crate) const BARS: [Bar; 40] = [
     bar(
         "hvc-psci-version",
         "HVC PSCI_VERSION, round trip",
@@ -196,6 +196,10 @@ pub(crate) const BARS: [Bar; 39] = [
         80,
         None,
         Some(297),
+    ),
+    measured(
+        "linux-off-on-traps-hidden",
+        "the same where features are hidden: ID registers trap",
     ),
     measured(
         "linux-off-on-exits",

@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::{GIB, blob, described, machine, u64_at};
+use super::{GIB, blob, build, described, machine, u64_at};
 use crate::devicetree::{Node, Tree};
-use crate::firmware::{Firmware, Machine, build};
+use crate::firmware::{Firmware, Machine};
 use crate::layout::{GuestLayout, Region};
 
 /// The cells of a property.

@@ -10,8 +10,27 @@ mod tables;
 
 use alloc::vec::Vec;
 
-use super::{Blob, Error, Firmware, Image, Machine, Seeds, build, build_into};
+use stage2::GuestPhys;
+
+use super::{Blob, Error, Firmware, Machine, Seeds, build_into};
 use crate::layout::{GuestLayout, Region};
+
+/// What a guest starts with.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) blobs: Vec<Blob>,
+    pub(super) dtb: GuestPhys,
+}
+
+/// Describes `machine`, all blobs at once.
+pub(super) fn build(machine: &Machine<'_>) -> Result<Image, Error> {
+    let mut blobs = Vec::new();
+    let dtb = build_into(machine, |blob| {
+        blobs.push(blob);
+        Ok::<(), Error>(())
+    })?;
+    Ok(Image { blobs, dtb })
+}
 
 const GIB: u64 = 1 << 30;
 

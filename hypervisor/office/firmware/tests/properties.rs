@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, proptest};
 use proptest::test_runner::Config;
 
-use super::machine;
 use super::tables::memory_map;
-use crate::firmware::{Firmware, Machine, build};
+use super::{build, machine};
+use crate::firmware::{Firmware, Machine};
 use crate::layout::{GRANULE, GuestLayout, MAX_VCPUS, Region};
 
 /// Some vCPUs that run from reset, and at least as many that can exist.

@@ -3,8 +3,8 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::{GIB, acpi_tables, blob, described, machine, u16_at, u32_at, u64_at};
-use crate::firmware::{Blob, Firmware, Image, Machine, build};
+use super::{GIB, Image, acpi_tables, blob, build, described, machine, u16_at, u32_at, u64_at};
+use crate::firmware::{Blob, Firmware, Machine};
 use crate::ids::VcpuId;
 use crate::layout::{GuestLayout, Region};
 

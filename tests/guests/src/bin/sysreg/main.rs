@@ -8,6 +8,7 @@
     reason = "floating-point registers and a stretch of big-endian code"
 )]
 
+mod debug;
 mod features;
 
 use core::arch::asm;
@@ -34,7 +35,9 @@ fn main() {
             every_encoding_can_be_written,
             features::hidden_features_stay_hidden,
             features::id_registers_are_alike_on_all_cpus,
-            debug_registers_do_nothing,
+            masked_debug_registers_do_nothing,
+            debug::breakpoints_and_watchpoints_fire,
+            debug::breakpoints_stay_with_their_cpu,
             performance_monitors_count_and_start_afresh,
             os_lock,
             set_and_way,
@@ -184,10 +187,10 @@ fn every_encoding_can_be_written() -> Outcome {
     Ok(())
 }
 
-fn debug_registers_do_nothing() -> Outcome {
+fn masked_debug_registers_do_nothing() -> Outcome {
     for number in 0..16 {
         // DBGBVR, DBGBCR, DBGWVR, DBGWCR: a breakpoint on this very function, a watchpoint on everything.
-        let here = debug_registers_do_nothing as *const () as u64;
+        let here = masked_debug_registers_do_nothing as *const () as u64;
         for (op2, value) in [(4, here), (5, 0x1e5), (6, here), (7, 0x1fff)] {
             let register = Encoding(2, 0, 0, number, op2);
             let seen = register.write(value);
