@@ -23,7 +23,8 @@ const DFR0: usize = id_index(5, 0);
 const ISAR0: usize = id_index(6, 0);
 const ISAR1: usize = id_index(6, 1);
 const ISAR2: usize = id_index(6, 2);
-const MMFR0: usize = id_index(7, 0);
+/// ID_AA64MMFR0_EL1's [`id_index`].
+pub const MMFR0: usize = id_index(7, 0);
 const MMFR1: usize = id_index(7, 1);
 const MMFR2: usize = id_index(7, 2);
 /// ID_DFR0_EL1: what AArch32 software at EL0 would see of debug.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use office::config::{self, ConfigError, VmName};
+use office::layout::{FIRMWARE_SIZE, Region};
 use office::loader;
 use vm_fdt::FdtWriter;
 
@@ -19,8 +20,8 @@ use crate::say;
 
 /// Largest kernel that is unpacked, in bytes: what a wrong or hostile file can grow to.
 const MAX_KERNEL_BYTES: u64 = 1 << 30;
-/// Room for firmware tables that a guest's memory must have beside its images.
-const FIRMWARE_BYTES: u64 = 64 << 10;
+/// ID_AA64MMFR0_EL1 of a CPU with every granule: what the real one has, only the host's start of the VM finds out.
+const EVERY_GRANULE: u64 = 1 << 20;
 
 /// What is in a bundle that was written.
 #[derive(Debug)]
@@ -315,7 +316,7 @@ fn check(bundle: &[u8]) -> anyhow::Result<()> {
         let vm = vm.as_ref().map_err(|error| anyhow!(in_toml(error)))?;
         let file = |name: &str| bundle.archive.file(name).unwrap_or_default();
         let request = loader::Request {
-            ram: loader::GuestRange {
+            ram: Region {
                 base: vm.memory_base,
                 size: vm.memory_bytes,
             },
@@ -324,7 +325,11 @@ fn check(bundle: &[u8]) -> anyhow::Result<()> {
                 .initrd
                 .as_deref()
                 .map_or(0, |name| file(name).len() as u64),
-            firmware_bytes: FIRMWARE_BYTES,
+            firmware: Region {
+                base: vm.memory_base,
+                size: FIRMWARE_SIZE,
+            },
+            mmfr0: EVERY_GRANULE,
         };
         loader::plan(&request)
             .map_err(|error| anyhow!("[[vm]] \"{}\": kernel \"{}\" {error}", vm.name, vm.kernel))?;

@@ -13,8 +13,7 @@ use stage2::{AddressSpace, Attributes, HostPhys, Mapping, Tables};
 use vmm::config;
 use vmm::console::What;
 use vmm::firmware::{self, Machine, Seeds};
-use vmm::layout::Region;
-use vmm::loader::{self, GuestRange, LoadPlan, Source};
+use vmm::loader::{self, LoadPlan, Source};
 use vmm::memory::GuestMemory;
 use vmm::vm::Kicks;
 
@@ -117,13 +116,11 @@ fn prepare(slate: &'static Slate, state: &mut State) -> Result<Then, String> {
     vm.vtcr
         .store(host.space.vtcr(host.width), Ordering::Release);
     let plan = loader::plan(&loader::Request {
-        ram: GuestRange {
-            base: vm.memory.base,
-            size,
-        },
+        ram: vm.memory,
         kernel: slate.kernel,
         initrd_bytes: slate.initrd.len() as u64,
-        firmware_bytes: 0,
+        firmware: vm.layout.firmware(),
+        mmfr0: vm.policy.id[vmm::features::MMFR0],
     })
     .map_err(|error| format!("kernel \"{}\" {error}", slate.config.kernel))?;
     Ok(Then::Step(Job {
@@ -231,10 +228,7 @@ fn write_tables(slate: &Slate, state: &mut State, plan: &LoadPlan) -> Result<u64
         boot_vcpus: slate.config.boot_vcpus,
         max_vcpus: slate.config.max_vcpus,
         bootargs: &slate.config.command_line,
-        initrd: plan.initrd.map(|range| Region {
-            base: range.base,
-            size: range.size,
-        }),
+        initrd: plan.initrd,
         seeds,
         firmware: match slate.config.firmware {
             config::Firmware::Acpi => firmware::Firmware::Acpi,

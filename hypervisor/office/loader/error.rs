@@ -35,6 +35,16 @@ pub enum LoadError {
         /// First address of the later one.
         address: u64,
     },
+    /// The kernel would lie where the firmware's tables are.
+    OnFirmware {
+        /// Its first address.
+        address: u64,
+    },
+    /// The guest's CPU does not have the pages that the kernel was built for.
+    PageSize {
+        /// The pages' size in KiB.
+        kib: u64,
+    },
     /// The guest's RAM is too small.
     NoRoom {
         /// What does not fit.
@@ -66,6 +76,12 @@ impl fmt::Display for LoadError {
                 )
             }
             Self::Overlap { address } => write!(f, "has two segments at {address:#x}"),
+            Self::OnFirmware { address } => {
+                write!(f, "lies at {address:#x}, where the firmware's tables are")
+            }
+            Self::PageSize { kib } => {
+                write!(f, "needs pages of {kib} KiB, which this CPU does not have")
+            }
             Self::NoRoom {
                 what,
                 needed,

@@ -32,6 +32,23 @@ pub enum PageSize {
     K64,
 }
 
+impl PageSize {
+    /// Refuses a granule that ID_AA64MMFR0_EL1 does not offer (Arm ARM D19.2.64, TGran4, TGran64 and TGran16).
+    pub(super) const fn check(self, mmfr0: u64) -> Result<(), LoadError> {
+        const NONE: u64 = 0xf;
+        let (kib, offered) = match self {
+            Self::Unspecified => return Ok(()),
+            Self::K4 => (4, mmfr0 >> 28 & 0xf != NONE),
+            Self::K16 => (16, mmfr0 >> 20 & 0xf != 0),
+            Self::K64 => (64, mmfr0 >> 24 & 0xf != NONE),
+        };
+        match offered {
+            true => Ok(()),
+            false => Err(LoadError::PageSize { kib }),
+        }
+    }
+}
+
 /// What an Image's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {

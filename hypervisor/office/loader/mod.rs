@@ -18,7 +18,7 @@ mod tests;
 pub use elf::{Elf, Segment};
 pub use error::LoadError;
 pub use image::{Image, PageSize};
-pub use plan::{Copy, GuestRange, LoadPlan, Request, Source, plan};
+pub use plan::{Copy, LoadPlan, Request, Source, plan};
 
 /// What a kernel file is.
 #[derive(Clone, Debug, PartialEq, Eq)]

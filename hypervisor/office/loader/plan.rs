@@ -1,8 +1,7 @@
 //! Where a guest's kernel, initrd and firmware tables go in its memory.
 //!
-//! From the start of RAM: the kernel where its format says, then the initrd, and the firmware tables at the top, where
-//! they are in nobody's way. An ELF program instead finds its tables at the very start of RAM if that is free, as under
-//! QEMU. Linux wants its initrd within 32 GiB of the kernel, so that follows the kernel and not the tables.
+//! The kernel where its format says, then the initrd. The firmware's tables have a place of their own, which is in the way of
+//! no kernel that runs on QEMU's `virt`; one that wants it all the same is refused.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -11,55 +10,27 @@ use stage2::GuestPhys;
 
 use super::elf::Elf;
 use super::error::LoadError;
-use super::image::{BASE_ALIGNMENT, PageSize};
+use super::image::BASE_ALIGNMENT;
 use super::{Kernel, RAW_OFFSET, recognise};
+use crate::layout::Region;
 
-/// The firmware tables start at a multiple of this: the largest page of a guest.
-pub(super) const FIRMWARE_ALIGNMENT: u64 = 64 << 10;
 /// A raw binary's own memory after its file is nobody's business to know: its initrd goes this far from the start of
 /// RAM, or half way, as under QEMU.
 const RAW_INITRD_OFFSET: u64 = 128 << 20;
-
-/// A range of a guest's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestRange {
-    /// First address.
-    pub base: GuestPhys,
-    /// Length in bytes.
-    pub size: u64,
-}
-
-impl GuestRange {
-    /// Returns the address after the last one.
-    #[must_use]
-    pub const fn end(self) -> u64 {
-        self.base.get().saturating_add(self.size)
-    }
-
-    /// Returns whether all of `other` is inside.
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.base.get() <= other.base.get() && other.end() <= self.end()
-    }
-
-    /// Returns whether the two ranges share an address.
-    #[must_use]
-    pub const fn overlaps(self, other: Self) -> bool {
-        self.base.get() < other.end() && other.base.get() < self.end()
-    }
-}
 
 /// What is to be placed where.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The guest's RAM; its base is a multiple of 2 MiB.
-    pub ram: GuestRange,
+    pub ram: Region,
     /// The kernel's file.
     pub kernel: &'a [u8],
     /// The initrd's size in bytes; 0 for none.
     pub initrd_bytes: u64,
-    /// Room for the firmware tables in bytes.
-    pub firmware_bytes: u64,
+    /// Where the firmware's tables will be.
+    pub firmware: Region,
+    /// ID_AA64MMFR0_EL1 as the guest reads it: the granules that there are.
+    pub mmfr0: u64,
 }
 
 /// Where bytes come from.
@@ -82,28 +53,24 @@ pub struct Copy {
     pub to: GuestPhys,
 }
 
-/// Where everything goes. No two of the ranges overlap, and all are in the guest's RAM.
+/// Where everything goes. No two of the ranges overlap, and all are in the guest's RAM and clear of the firmware's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadPlan {
     /// What to copy.
     pub copies: Vec<Copy>,
     /// What must be zero before the guest starts (an ELF file's BSS).
-    pub zeros: Vec<GuestRange>,
+    pub zeros: Vec<Region>,
     /// The first instruction.
     pub entry: GuestPhys,
     /// The kernel with the memory it needs for itself, as far as its file tells.
-    pub kernel: GuestRange,
+    pub kernel: Region,
     /// Memory that the guest may use before it turns its caches on: no cache may hold a dirty line of it when the guest starts.
     ///
     /// Of an `Image` the kernel with what it needs for itself (Linux, Documentation/arch/arm64/booting.rst); of others, which
     /// promise nothing, all RAM.
-    pub uncached: GuestRange,
+    pub uncached: Region,
     /// The initrd.
-    pub initrd: Option<GuestRange>,
-    /// Room for the firmware tables: what was asked for, rounded up to 64 KiB.
-    pub firmware: GuestRange,
-    /// The granule that the kernel needs.
-    pub page_size: PageSize,
+    pub initrd: Option<Region>,
 }
 
 /// Decides where a guest's images go.
@@ -122,18 +89,18 @@ pub fn plan(request: &Request<'_>) -> Result<LoadPlan, LoadError> {
     }
     let placed = match &kernel {
         Kernel::Image(image) => {
-            Placed::file(request, image.offset, image.memory_bytes, image.page_size)?
+            image.page_size.check(request.mmfr0)?;
+            Placed::file(request, image.offset, image.memory_bytes)?
         }
-        Kernel::Raw => Placed::file(
-            request,
-            RAW_OFFSET,
-            request.kernel.len() as u64,
-            PageSize::Unspecified,
-        )?,
+        Kernel::Raw => Placed::file(request, RAW_OFFSET, request.kernel.len() as u64)?,
         Kernel::Elf(elf) => Placed::elf(ram, elf)?,
     };
-    let firmware = place_firmware(request, &kernel, placed.range)?;
-    let initrd = place_initrd(request, &kernel, placed.range, firmware)?;
+    if placed.range.overlaps(request.firmware) {
+        return Err(LoadError::OnFirmware {
+            address: placed.range.base.get(),
+        });
+    }
+    let initrd = place_initrd(request, &kernel, placed.range)?;
     let mut copies = placed.copies;
     copies.extend(initrd.map(|range| Copy {
         source: Source::Initrd,
@@ -151,28 +118,20 @@ pub fn plan(request: &Request<'_>) -> Result<LoadPlan, LoadError> {
         entry: placed.entry,
         kernel: placed.range,
         initrd,
-        firmware,
-        page_size: placed.page_size,
     })
 }
 
 /// A kernel that has its place.
 struct Placed {
-    range: GuestRange,
+    range: Region,
     copies: Vec<Copy>,
-    zeros: Vec<GuestRange>,
+    zeros: Vec<Region>,
     entry: GuestPhys,
-    page_size: PageSize,
 }
 
 impl Placed {
     /// Places a file as a whole, entered at its first byte.
-    fn file(
-        request: &Request<'_>,
-        offset: u64,
-        bytes: u64,
-        page_size: PageSize,
-    ) -> Result<Self, LoadError> {
+    fn file(request: &Request<'_>, offset: u64, bytes: u64) -> Result<Self, LoadError> {
         let ram = request.ram;
         let available = ram.size.saturating_sub(offset);
         let base = ram.base.checked_add(offset).filter(|_| bytes <= available);
@@ -186,22 +145,21 @@ impl Placed {
             range: 0..request.kernel.len(),
             to: base,
         };
-        let range = GuestRange { base, size: bytes };
+        let range = Region { base, size: bytes };
         Ok(Self {
             range,
             copies: Vec::from([copy]),
             zeros: Vec::new(),
             entry: base,
-            page_size,
         })
     }
 
     /// Places segments where they say.
-    fn elf(ram: GuestRange, elf: &Elf) -> Result<Self, LoadError> {
+    fn elf(ram: Region, elf: &Elf) -> Result<Self, LoadError> {
         let (mut copies, mut zeros) = (Vec::new(), Vec::new());
         for segment in &elf.segments {
             let base = GuestPhys::new(segment.address);
-            if !ram.contains(GuestRange {
+            if !ram.covers(Region {
                 base,
                 size: segment.memory_bytes,
             }) {
@@ -222,7 +180,7 @@ impl Placed {
                 .checked_add(file_bytes)
                 .filter(|_| segment.memory_bytes > file_bytes)
             {
-                zeros.push(GuestRange {
+                zeros.push(Region {
                     base,
                     size: segment.memory_bytes.saturating_sub(file_bytes),
                 });
@@ -233,7 +191,7 @@ impl Placed {
             .segments
             .last()
             .map_or(0, |last| last.address.saturating_add(last.memory_bytes));
-        let range = GuestRange {
+        let range = Region {
             base: GuestPhys::new(first),
             size: end.saturating_sub(first),
         };
@@ -243,9 +201,13 @@ impl Placed {
             copies,
             zeros,
             entry,
-            page_size: PageSize::Unspecified,
         })
     }
+}
+
+/// Returns the address after the last byte of a region, which may be empty.
+const fn end(region: Region) -> u64 {
+    region.base.get().saturating_add(region.size)
 }
 
 /// Rounds up to a multiple of `alignment`; what cannot be is more than any memory.
@@ -256,50 +218,17 @@ const fn align_up(value: u64, alignment: u64) -> u64 {
     }
 }
 
-/// Places the firmware tables: for an ELF program at the start of RAM if they fit there, else at the top.
-fn place_firmware(
-    request: &Request<'_>,
-    kernel: &Kernel,
-    taken: GuestRange,
-) -> Result<GuestRange, LoadError> {
-    let ram = request.ram;
-    let size = align_up(request.firmware_bytes, FIRMWARE_ALIGNMENT);
-    let low = GuestRange {
-        base: ram.base,
-        size,
-    };
-    if matches!(kernel, Kernel::Elf(_)) && low.end() <= taken.base.get() {
-        return Ok(low);
-    }
-    let available = ram.end().saturating_sub(taken.end());
-    let no_room = LoadError::NoRoom {
-        what: "firmware",
-        needed: size,
-        available,
-    };
-    let base =
-        ram.end().checked_sub(size).ok_or(no_room.clone())? & !FIRMWARE_ALIGNMENT.wrapping_sub(1);
-    match base >= taken.end() {
-        true => Ok(GuestRange {
-            base: GuestPhys::new(base),
-            size,
-        }),
-        false => Err(no_room),
-    }
-}
-
 /// Places the initrd after the kernel.
 fn place_initrd(
     request: &Request<'_>,
     kernel: &Kernel,
-    taken: GuestRange,
-    firmware: GuestRange,
-) -> Result<Option<GuestRange>, LoadError> {
+    taken: Region,
+) -> Result<Option<Region>, LoadError> {
     let (ram, size) = (request.ram, request.initrd_bytes);
     if size == 0 {
         return Ok(None);
     }
-    let after = align_up(taken.end(), BASE_ALIGNMENT);
+    let after = align_up(end(taken), BASE_ALIGNMENT);
     let start = match kernel {
         Kernel::Raw => after.max(align_up(
             ram.base
@@ -309,15 +238,9 @@ fn place_initrd(
         )),
         Kernel::Image(_) | Kernel::Elf(_) => after,
     };
-    // The firmware tables are at the top, or below the kernel.
-    let limit = if firmware.base.get() >= taken.end() {
-        firmware.base.get()
-    } else {
-        ram.end()
-    };
-    let available = limit.saturating_sub(start);
+    let available = end(ram).saturating_sub(start);
     match size <= available {
-        true => Ok(Some(GuestRange {
+        true => Ok(Some(Region {
             base: GuestPhys::new(start),
             size,
         })),

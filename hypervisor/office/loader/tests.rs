@@ -7,15 +7,13 @@ use proptest::prelude::*;
 use stage2::GuestPhys;
 
 use super::*;
+use crate::layout::Region;
 
 const MIB: u64 = 1 << 20;
 const RAM: u64 = 0x4000_0000;
 
-fn range(base: u64, size: u64) -> GuestRange {
-    GuestRange {
-        base: GuestPhys::new(base),
-        size,
-    }
+fn range(base: u64, size: u64) -> Region {
+    Region::new(base, size)
 }
 
 /// An Image of `bytes` bytes with these header fields.
@@ -63,24 +61,24 @@ fn elf(entry: u64, offset: u64, segments: &[(u64, u64, u64)]) -> Vec<u8> {
     file
 }
 
-fn request(kernel: &[u8], ram_bytes: u64, initrd_bytes: u64, firmware_bytes: u64) -> Request<'_> {
+/// A machine whose firmware has the first 512 KiB of RAM, and whose CPU has every granule.
+fn request(kernel: &[u8], ram_bytes: u64, initrd_bytes: u64) -> Request<'_> {
     Request {
         ram: range(RAM, ram_bytes),
         kernel,
         initrd_bytes,
-        firmware_bytes,
+        firmware: range(RAM, 0x8_0000),
+        mmfr0: 1 << 20,
     }
 }
 
 #[test]
-fn a_linux_image_goes_two_mebibytes_up_and_its_tables_to_the_top() {
+fn a_linux_image_goes_two_mebibytes_up() {
     let kernel = image(4096, 0, 34 * MIB, 0xa);
-    let plan = plan(&request(&kernel, 512 * MIB, 5000, 70_000)).expect("a plan");
+    let plan = plan(&request(&kernel, 512 * MIB, 5000)).expect("a plan");
     assert_eq!(plan.entry, GuestPhys::new(0x4020_0000));
     assert_eq!(plan.kernel, range(0x4020_0000, 34 * MIB));
-    assert_eq!(plan.page_size, PageSize::K4);
     assert_eq!(plan.initrd, Some(range(RAM + 36 * MIB, 5000)));
-    assert_eq!(plan.firmware, range(0x6000_0000 - 0x2_0000, 0x2_0000));
     let kernel = Copy {
         source: Source::Kernel,
         range: 0..4096,
@@ -109,7 +107,7 @@ fn images_go_where_qemu_puts_them() {
     ];
     for (text_offset, image_size, offset) in cases {
         let kernel = image(64, text_offset, image_size, 0);
-        let plan = plan(&request(&kernel, 64 * MIB, 0, 1)).expect("a plan");
+        let plan = plan(&request(&kernel, 64 * MIB, 0)).expect("a plan");
         assert_eq!(
             plan.entry.get() - RAM,
             offset,
@@ -136,13 +134,12 @@ fn images_go_where_qemu_puts_them() {
 #[test]
 fn a_raw_binary_runs_from_its_first_byte() {
     let kernel = [0x14; 100];
-    let plan = plan(&request(&kernel, 512 * MIB, 5000, 4096)).expect("a plan");
+    let plan = plan(&request(&kernel, 512 * MIB, 5000)).expect("a plan");
     assert_eq!(
         (plan.entry, plan.kernel),
         (GuestPhys::new(RAM + 0x8_0000), range(RAM + 0x8_0000, 100))
     );
     assert_eq!(plan.initrd, Some(range(RAM + 128 * MIB, 5000)));
-    assert_eq!(plan.firmware, range(RAM + 512 * MIB - 0x1_0000, 0x1_0000));
 }
 
 #[test]
@@ -155,7 +152,7 @@ fn an_elf_file_is_loaded_by_physical_address_with_its_bss_cleared() {
             (RAM + 0x10_0000, 0x100, 0x300),
         ],
     );
-    let plan = plan(&request(&kernel, 64 * MIB, 10, 0x1_0000)).expect("a plan");
+    let plan = plan(&request(&kernel, 64 * MIB, 10)).expect("a plan");
     assert_eq!(plan.entry, GuestPhys::new(RAM + 0x10_0004));
     assert_eq!(plan.kernel, range(RAM + 0x10_0000, 0x10_1000));
     let text = Copy {
@@ -171,15 +168,50 @@ fn an_elf_file_is_loaded_by_physical_address_with_its_bss_cleared() {
             range(RAM + 0x20_0000, 0x1000)
         ]
     );
-    assert_eq!(plan.firmware, range(RAM, 0x1_0000), "as under QEMU");
     assert_eq!(plan.initrd, Some(range(RAM + 4 * MIB, 10)));
 }
 
 #[test]
-fn an_elf_file_at_the_start_of_ram_has_its_tables_at_the_top() {
-    let kernel = elf(RAM, 0, &[(RAM, 4, 4)]);
-    let plan = plan(&request(&kernel, 64 * MIB, 0, 1)).expect("a plan");
-    assert_eq!(plan.firmware, range(RAM + 64 * MIB - 0x1_0000, 0x1_0000));
+fn a_kernel_on_the_firmwares_tables_is_refused() {
+    for (kernel, address) in [
+        (elf(RAM, 0, &[(RAM, 4, 4)]), RAM),
+        (
+            elf(RAM + 0x7_fffc, 0, &[(RAM + 0x7_fffc, 4, 4)]),
+            RAM + 0x7_fffc,
+        ),
+        (image(64, 0x1000, 64, 0), RAM + 0x1000),
+    ] {
+        let error = plan(&request(&kernel, 64 * MIB, 0)).expect_err("refused");
+        assert_eq!(error, LoadError::OnFirmware { address });
+    }
+    let after = elf(RAM + 0x8_0000, 0, &[(RAM + 0x8_0000, 4, 4)]);
+    assert!(plan(&request(&after, 64 * MIB, 0)).is_ok());
+}
+
+#[test]
+fn a_kernel_whose_pages_the_cpu_does_not_have_is_refused() {
+    /// TGran4 and TGran64 say by 15 that there is no such granule, TGran16 by 0.
+    const NO_4: u64 = 0xf << 28;
+    const NO_64: u64 = 0xf << 24;
+    const WITH_16: u64 = 1 << 20;
+    for (flags, mmfr0, refused) in [
+        (0xa, 0, None),
+        (0xa, NO_4, Some(4)),
+        (0xc, 0, Some(16)),
+        (0xc, WITH_16 | NO_4 | NO_64, None),
+        (0xe, WITH_16, None),
+        (0xe, NO_64, Some(64)),
+        (0, NO_4 | NO_64, None),
+    ] {
+        let kernel = image(64, 0, 64, flags);
+        let request = Request {
+            mmfr0,
+            ..request(&kernel, 64 * MIB, 0)
+        };
+        let error = plan(&request).err();
+        let expected = refused.map(|kib| LoadError::PageSize { kib });
+        assert_eq!(error, expected, "{flags:#x} {mmfr0:#x}");
+    }
 }
 
 #[test]
@@ -242,68 +274,53 @@ fn files_of_other_kinds_are_named() {
 #[test]
 fn what_does_not_fit_is_named_with_numbers() {
     let small = image(64, 0, 30 * MIB, 0);
-    let cases: &[(Vec<u8>, u64, u64, u64, &str)] = &[
+    let cases: &[(Vec<u8>, u64, u64, &str)] = &[
         (
             image(64, 0, 63 * MIB, 0),
             64 * MIB,
             0,
-            1,
             "the kernel needs 66060288 of 65011712 free bytes",
-        ),
-        (
-            image(64, 0, 62 * MIB, 0),
-            64 * MIB,
-            0,
-            1,
-            "firmware needs 65536 of 0 free bytes",
         ),
         (
             image(64, 0, u64::MAX, 0),
             64 * MIB,
             0,
-            1,
             "the kernel needs 18446744073709551615 of",
         ),
         (
             small.clone(),
             64 * MIB,
             33 * MIB,
-            1,
-            "the initrd needs 34603008 of 33488896 free bytes",
+            "the initrd needs 34603008 of 33554432 free bytes",
         ),
-        (small.clone(), 64 * MIB, u64::MAX, 1, "the initrd needs"),
-        (small, 64 * MIB, 0, u64::MAX, "firmware needs"),
+        (small, 64 * MIB, u64::MAX, "the initrd needs"),
         (
             std::vec![1; 4096],
             0x8_0000,
             0,
-            1,
             "the kernel needs 4096 of 0 free bytes",
         ),
         (
             elf(RAM, 0, &[(RAM - 1, 4, 4)]),
             64 * MIB,
             0,
-            1,
             "segment at 0x3fffffff of 0x4 bytes",
         ),
         (
             elf(RAM, 0, &[(RAM, 4, 65 * MIB)]),
             64 * MIB,
             0,
-            1,
             "segment at 0x40000000 of 0x4100000 bytes",
         ),
         (
             elf(RAM, 0, &[(RAM, 4, 8), (RAM + 7, 1, 1)]),
             64 * MIB,
             0,
-            1,
             "has two segments at 0x40000007",
         ),
     ];
-    for (kernel, ram, initrd, firmware, expected) in cases {
-        let error = plan(&request(kernel, *ram, *initrd, *firmware))
+    for (kernel, ram, initrd, expected) in cases {
+        let error = plan(&request(kernel, *ram, *initrd))
             .expect_err(expected)
             .to_string();
         assert!(
@@ -344,7 +361,7 @@ fn every_lie_of_an_elf_header_is_named() {
 
 /// Checks what a plan promises: everything in RAM, in its file, and apart from all else.
 fn check(request: &Request<'_>, plan: &LoadPlan) {
-    let mut taken: Vec<GuestRange> = Vec::new();
+    let mut taken: Vec<Region> = Vec::new();
     for copy in &plan.copies {
         let bytes = match copy.source {
             Source::Kernel => request.kernel.len() as u64,
@@ -357,12 +374,15 @@ fn check(request: &Request<'_>, plan: &LoadPlan) {
     assert!(
         taken
             .iter()
-            .any(|part| part.contains(range(plan.entry.get(), 1))),
+            .any(|part| part.covers(range(plan.entry.get(), 1))),
         "the entry is loaded"
     );
-    taken.push(plan.firmware);
+    taken.push(request.firmware);
     for (index, part) in taken.iter().enumerate() {
-        assert!(request.ram.contains(*part), "{part:?}");
+        assert!(
+            request.ram.covers(*part) || *part == request.firmware,
+            "{part:?}"
+        );
         assert!(
             taken
                 .iter()
@@ -371,12 +391,9 @@ fn check(request: &Request<'_>, plan: &LoadPlan) {
             "{taken:?}"
         );
     }
-    assert!(
-        plan.firmware.base.is_aligned(64 << 10) && plan.firmware.size >= request.firmware_bytes
-    );
-    assert!(!plan.firmware.overlaps(plan.kernel));
+    assert!(!request.firmware.overlaps(plan.kernel));
     if let Some(initrd) = plan.initrd {
-        assert!(!initrd.overlaps(plan.kernel) && !initrd.overlaps(plan.firmware));
+        assert!(!initrd.overlaps(plan.kernel));
     }
 }
 
@@ -409,8 +426,8 @@ fn kernel() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn nothing_ever_overlaps(kernel in kernel(), ram in size(), initrd in size(), firmware in size()) {
-        let request = request(&kernel, ram, initrd, firmware);
+    fn nothing_ever_overlaps(kernel in kernel(), ram in size(), initrd in size()) {
+        let request = request(&kernel, ram, initrd);
         if let Ok(plan) = plan(&request) {
             check(&request, &plan);
         }
@@ -428,7 +445,7 @@ proptest! {
             kernel[at] = byte;
         }
         kernel.truncate(length.index(kernel.len()) + 1);
-        let request = request(&kernel, 64 * MIB, 4096, 4096);
+        let request = request(&kernel, 64 * MIB, 4096);
         if let Ok(plan) = plan(&request) {
             check(&request, &plan);
         }
