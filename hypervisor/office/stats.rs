@@ -32,16 +32,12 @@ macro_rules! exit_reasons {
 }
 
 exit_reasons! {
-    /// A PSCI call.
+    /// A PSCI call, or another one of SMCCC.
     Psci = "psci",
-    /// Another SMCCC call.
-    Hypercall = "hypercall",
     /// A read of an ID register.
     IdRegister = "id-register",
     /// A write to ICC_SGI*R: an interrupt from one vCPU to another.
     Sgi = "sgi",
-    /// A timer register.
-    TimerRegister = "timer-register",
     /// Another system register.
     SystemRegister = "system-register",
     /// Wait for interrupt.

@@ -230,20 +230,6 @@ impl State {
         )
     }
 
-    /// Returns whether an eject request is out.
-    #[inline]
-    #[must_use]
-    pub const fn is_eject_pending(self) -> bool {
-        matches!(
-            self,
-            Self::Withdrawn
-                | Self::EjectStarting
-                | Self::EjectOnPending
-                | Self::EjectOn
-                | Self::EjectOff
-        )
-    }
-
     /// Returns what `_STA` of the processor evaluates to.
     #[inline]
     #[must_use]

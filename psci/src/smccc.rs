@@ -4,8 +4,6 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FunctionId(u32);
 
-/// Bit 31: the call is atomic from the caller's view; yielding calls have it clear.
-const FAST_CALL: u32 = 1 << 31;
 /// Bit 30: arguments are 64 bits wide.
 const SMC64: u32 = 1 << 30;
 /// Bits 29:24: whose function it is.
@@ -48,13 +46,6 @@ impl FunctionId {
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
-    }
-
-    /// Returns whether it is a fast call.
-    #[inline]
-    #[must_use]
-    pub const fn is_fast(self) -> bool {
-        self.0 & FAST_CALL != 0
     }
 
     /// Returns whether its arguments are 64 bits wide.

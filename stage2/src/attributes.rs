@@ -27,24 +27,6 @@ impl Access {
         write: true,
         execute: true,
     };
-    /// Loads and fetches.
-    pub const READ_EXECUTE: Self = Self {
-        read: true,
-        write: false,
-        execute: true,
-    };
-    /// Loads and stores.
-    pub const READ_WRITE: Self = Self {
-        read: true,
-        write: true,
-        execute: false,
-    };
-    /// Loads only.
-    pub const READ: Self = Self {
-        read: true,
-        write: false,
-        execute: false,
-    };
 }
 
 /// Memory type and permissions of a mapping.
@@ -61,15 +43,5 @@ impl Attributes {
     pub const RAM: Self = Self {
         kind: MemoryKind::Normal,
         access: Access::ALL,
-    };
-    /// Memory that the guest reads and runs, but cannot change.
-    pub const ROM: Self = Self {
-        kind: MemoryKind::Normal,
-        access: Access::READ_EXECUTE,
-    };
-    /// Registers of a device that was given to the guest.
-    pub const DEVICE: Self = Self {
-        kind: MemoryKind::Device,
-        access: Access::READ_WRITE,
     };
 }

@@ -8,13 +8,48 @@ use std::vec::Vec;
 
 use self::fake::{Fake, Violation, guest};
 use crate::{
-    Access, AddressSpace, Attributes, Error, GuestPhys, HostPhys, Invalidation, Mapping, PAGE_SIZE,
-    TableMemory, Tables, tables_needed,
+    Access, AddressSpace, Attributes, Error, GuestPhys, HostPhys, Invalidation, Mapping,
+    MemoryKind, PAGE_SIZE, TableMemory, Tables, tables_needed,
 };
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+
+// What the hypervisor does not use yet, and the tables can do.
+impl Access {
+    /// Loads and fetches.
+    pub const READ_EXECUTE: Self = Self {
+        read: true,
+        write: false,
+        execute: true,
+    };
+    /// Loads and stores.
+    pub const READ_WRITE: Self = Self {
+        read: true,
+        write: true,
+        execute: false,
+    };
+    /// Loads only.
+    pub const READ: Self = Self {
+        read: true,
+        write: false,
+        execute: false,
+    };
+}
+
+impl Attributes {
+    /// Memory that the guest reads and runs, but cannot change.
+    pub const ROM: Self = Self {
+        kind: MemoryKind::Normal,
+        access: Access::READ_EXECUTE,
+    };
+    /// Registers of a device that was given to the guest.
+    pub const DEVICE: Self = Self {
+        kind: MemoryKind::Device,
+        access: Access::READ_WRITE,
+    };
+}
 
 fn mapping(guest: u64, host: u64, len: u64) -> Mapping {
     Mapping {

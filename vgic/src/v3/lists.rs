@@ -80,25 +80,6 @@ impl Redistributor {
         owed
     }
 
-    /// Takes a hardware interrupt back whose line fell before the guest acknowledged it.
-    pub fn withdraw_hardware(&mut self, lrs: &mut impl ListRegisters, intid: IntId) -> Owed {
-        let bit = intid.bit();
-        if self.linked & bit != 0 {
-            self.linked &= !bit;
-            self.latched &= !bit;
-            return Owed(bit);
-        }
-        let Some(slot) = self.find(intid) else {
-            return Owed::NONE;
-        };
-        let lr = lrs.read(slot as usize);
-        if !lr.is_hardware() || !lr.is_pending() {
-            return Owed::NONE;
-        }
-        self.vacate(lrs, slot);
-        Owed(bit)
-    }
-
     /// Returns the PPIs whose physical interrupt is active on this vCPU's behalf.
     #[must_use]
     pub fn linked(&self, lrs: &impl ListRegisters) -> u32 {

@@ -133,7 +133,6 @@ enum Op {
     EdgePpi(usize),
     PpiLevel(usize, usize, bool),
     Timer(usize),
-    TimerFalls(usize),
     Pulse(usize),
     Level(usize, bool),
     Enable(usize, u32, bool),
@@ -197,7 +196,6 @@ fn ops() -> impl Strategy<Value = Op> {
         (v.clone(), 0..EMULATED.len(), any::<bool>())
             .prop_map(|(v, n, high)| Op::PpiLevel(v, n, high)),
         v.clone().prop_map(Op::Timer),
-        v.clone().prop_map(Op::TimerFalls),
         s.clone().prop_map(Op::Pulse),
         (s, any::<bool>()).prop_map(|(s, high)| Op::Level(s, high)),
     ];
@@ -439,7 +437,6 @@ impl Machine {
             }
             Op::PpiLevel(v, n, high) => self.ppi_level(v, EMULATED[n], high),
             Op::Timer(v) => self.timer(v),
-            Op::TimerFalls(v) => self.timer_falls(v),
             Op::Pulse(s) => {
                 self.spi(s).latched = true;
                 let Self {
@@ -573,19 +570,6 @@ impl Machine {
             .redistributor
             .raise_hardware(&mut lists!(vcpu), intid, PHYSICAL_TIMER);
         self.take_after(v, after);
-    }
-
-    fn timer_falls(&mut self, v: usize) {
-        self.sync_all();
-        let vcpu = &mut self.vcpus[v];
-        let intid = IntId::private(TIMER);
-        let owed = vcpu
-            .redistributor
-            .withdraw_hardware(&mut lists!(vcpu), intid);
-        if owed.0 != 0 {
-            vcpu.private[TIMER as usize].latched = false;
-        }
-        self.take_owed(v, owed.0);
     }
 
     fn set_pending(&mut self, v: usize, id: u32) {

@@ -312,18 +312,6 @@ fn a_linked_interrupt_is_deactivated_once() {
         assert_eq!(bench.redistributor.reset(&mut bench.cpu), Owed::NONE);
         assert_eq!(bench.cpu.candidate(), None);
     }
-    // The line falls before the guest has seen it.
-    let mut bench = Bench::new(4);
-    raise(&mut bench);
-    assert_eq!(
-        bench.redistributor.withdraw_hardware(&mut bench.cpu, timer),
-        Owed(timer.bit())
-    );
-    assert_eq!(
-        bench.redistributor.withdraw_hardware(&mut bench.cpu, timer),
-        Owed::NONE
-    );
-    assert_eq!(bench.acknowledge(), None);
 }
 
 /// Row 48.
