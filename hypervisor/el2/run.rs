@@ -2,20 +2,21 @@
 //!
 //! Everything here belongs to one CPU; what others want of it comes through its mailbox. `vmm::sched` decides who runs.
 
+mod chores;
 mod reserve;
 mod world;
 
+pub(crate) use chores::{ask_chores, has_chores, set_chore_deadline};
 pub(crate) use reserve::park;
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use psci::Event;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use vmm::dispatch::Trap;
 use vmm::dispatch::slow::{self, Exit, Next};
 use vmm::exit::{Syndrome, class, fault_address};
 use vmm::features::hcr;
-use vmm::ids::PcpuId;
 use vmm::sched::{RunQueue, Slot};
 use vmm::stats::ExitReason;
 use vmm::vm::context::Owner;
@@ -31,8 +32,6 @@ use crate::{clock, fpsimd, hot, lent, switch, timer, vms};
 
 /// How long a vCPU runs while another one waits.
 const SLICE_NS: u64 = vmm::sched::SLICE_MS * 1_000_000;
-/// How long a CPU does its chores, and then runs guests, while it has both to do.
-const CHORES_NS: u64 = SLICE_NS / 4;
 /// How long a vCPU's coming or going may wait to be told: longer than it takes to start.
 const NEWS_NS: u64 = 100_000;
 /// Deadline of a timer that will not fire.
@@ -41,11 +40,6 @@ const NEVER: u64 = u64::MAX;
 /// The vCPUs that have their place on each CPU, by slot.
 static PLACES: [SpinMutex<Vec<Loaded>>; MAX_PCPUS] =
     [const { SpinMutex::new(Vec::new()) }; MAX_PCPUS];
-/// CPUs that have something to do besides running guests.
-static CHORES: [AtomicBool; MAX_PCPUS] = [const { AtomicBool::new(false) }; MAX_PCPUS];
-/// When the boot CPU has to look at its chores by itself, in counter ticks.
-static CHORE_DEADLINE: AtomicU64 = AtomicU64::new(NEVER);
-
 /// Gives a vCPU its place; its home must name this CPU and the next free slot.
 pub(crate) fn add_place(place: Loaded) {
     let home = place.vcpu.home;
@@ -55,25 +49,6 @@ pub(crate) fn add_place(place: Loaded) {
         "slots are given in order"
     );
     places.push(place);
-}
-
-/// Returns whether this CPU has something to do besides running guests.
-#[inline(always)]
-pub(crate) fn has_chores(id: PcpuId) -> bool {
-    CHORES[id.index()].load(Ordering::Acquire)
-}
-
-/// Asks a CPU to look at its chores.
-pub(crate) fn ask_chores(id: PcpuId) {
-    CHORES[id.index()].store(true, Ordering::Release);
-    let mut kicks = Kicks::NONE;
-    kicks.add(id);
-    percpu::kick(kicks);
-}
-
-/// Sets when the boot CPU looks at its chores by itself; `None` for not at all.
-pub(crate) fn set_chore_deadline(ticks: Option<u64>) {
-    CHORE_DEADLINE.store(ticks.unwrap_or(NEVER), Ordering::Release);
 }
 
 /// A vCPU whose registers this CPU owns.
@@ -143,32 +118,6 @@ impl Runner {
         match self.queue.current() {
             Some(slot) => self.run_slot(slot),
             None => self.idle(),
-        }
-    }
-
-    #[inline]
-    fn do_chores(&mut self) {
-        let flag = &CHORES[self.cpu.id.index()];
-        let due =
-            self.cpu.id.index() == 0 && timer::now() >= CHORE_DEADLINE.load(Ordering::Acquire);
-        if flag.load(Ordering::Acquire) || due {
-            flag.store(false, Ordering::Release);
-            let end = timer::now() + clock::duration_ticks(CHORES_NS);
-            let (mut more, mut now) = (vms::chores(self.cpu.id), timer::now());
-            // A step is short: whatever happens meanwhile, and whoever wants to run, waits for one at most.
-            while more
-                && now < end
-                && !self.queue.wants_switch(now)
-                && read_register!("isr_el1") == 0
-            {
-                (more, now) = (vms::chores(self.cpu.id), timer::now());
-            }
-            if more {
-                flag.store(true, Ordering::Release);
-            }
-            // Whoever waits in WFI gives the CPU to what is left to do.
-            self.alone_hcr = if more { hcr::TWI } else { 0 };
-            self.power_down();
         }
     }
 
@@ -401,13 +350,13 @@ impl Runner {
     fn arm(&mut self) {
         let mut deadline = self.queue.next_wake_ticks().unwrap_or(NEVER);
         if self.cpu.id.index() == 0 {
-            deadline = deadline.min(CHORE_DEADLINE.load(Ordering::Acquire));
+            deadline = deadline.min(chores::deadline());
         }
         if !self.news.is_empty() {
             deadline = deadline.min(timer::now() + self.news_ticks);
         }
-        if CHORES[self.cpu.id.index()].load(Ordering::Acquire) {
-            deadline = deadline.min(timer::now() + clock::duration_ticks(CHORES_NS));
+        if has_chores(self.cpu.id) {
+            deadline = deadline.min(timer::now() + chores::turn_ticks());
         }
         if deadline == self.armed {
             return;
@@ -532,6 +481,10 @@ impl Runner {
                 vms::system_reset(vm, Cause::Guest);
             }
             Next::Hotplug { offset, value } => {
+                let value = match is_big_endian(context.frame.pstate) {
+                    true => value.swap_bytes(),
+                    false => value,
+                };
                 context.frame.pc = context.frame.pc.wrapping_add(4);
                 vms::hotplug_write(vm, offset, value);
             }
@@ -657,7 +610,7 @@ impl Runner {
     /// Sleeps until something happens, with the last vCPU's registers still loaded.
     fn idle(&mut self) {
         self.arm();
-        if self.cpu.wakes.is_empty() && !CHORES[self.cpu.id.index()].load(Ordering::Acquire) {
+        if self.cpu.wakes.is_empty() && !has_chores(self.cpu.id) {
             wfi();
         }
         loop {
@@ -679,6 +632,11 @@ impl Runner {
         }
         self.restart();
     }
+}
+
+/// Returns whether the loaded vCPU's instruction, trapped from this PSTATE, accesses data in big-endian order.
+pub(crate) fn is_big_endian(pstate: u64) -> bool {
+    vmm::exit::is_big_endian(pstate, read_register!("sctlr_el1"))
 }
 
 /// Returns under which reason an exit that the hot path left is counted.

@@ -152,6 +152,21 @@ impl Abort {
         self.0 & 0x3c == 0x04
     }
 
+    /// Returns whether the hardware has described the access (ISV): its register, width and extension.
+    #[inline]
+    #[must_use]
+    pub const fn is_described(self) -> bool {
+        self.0 & 1 << 24 != 0
+    }
+
+    /// Returns whether a described access may be one of a device register: a translation fault of neither a cache
+    /// operation nor a table walk.
+    #[inline]
+    #[must_use]
+    pub const fn is_device_access(self) -> bool {
+        self.0 & (1 << 8 | 1 << 7 | 0x3c) == 0x04
+    }
+
     /// Returns whether the hardware has described the access (ISV) and it is not a cache operation or a table walk.
     #[inline]
     #[must_use]
@@ -212,11 +227,42 @@ impl Abort {
     }
 }
 
+impl Abort {
+    /// Turns the bytes of a plain access round: a register's low bytes from the guest's order to a device's, or back.
+    #[must_use]
+    pub const fn reversed(self, value: u64) -> u64 {
+        value.swap_bytes() >> (64 - 8 * self.width().bytes())
+    }
+}
+
+/// SCTLR_EL1.EE and E0E: data is big-endian at EL1, at EL0 (Arm ARM D19.2.118). The vectors send aborts under them a longer way.
+pub const BIG_ENDIAN_DATA: u64 = SCTLR_EE | SCTLR_E0E;
+const SCTLR_EE: u64 = 1 << 25;
+const SCTLR_E0E: u64 = 1 << 24;
+/// PSTATE of AArch32: the state itself (M[4]), and its order of data (E), which SETEND changes (Arm ARM G8.2.33).
+const AARCH32: u64 = 1 << 4;
+const AARCH32_E: u64 = 1 << 9;
+/// PSTATE.M's level.
+const LEVEL: u64 = 3 << 2;
+
+/// Returns whether an instruction that trapped from this PSTATE accesses data in big-endian order.
+#[must_use]
+pub const fn is_big_endian(pstate: u64, sctlr: u64) -> bool {
+    if pstate & AARCH32 != 0 {
+        pstate & AARCH32_E != 0
+    } else if pstate & LEVEL == 0 {
+        sctlr & SCTLR_E0E != 0
+    } else {
+        sctlr & SCTLR_EE != 0
+    }
+}
+
 /// Composes the guest address of an abort from HPFAR_EL2 and FAR_EL2 (Arm ARM D19.2.53).
 #[inline]
 #[must_use]
 pub const fn fault_address(hpfar: u64, far: u64) -> u64 {
-    (hpfar & 0x0fff_ffff_fff0) << 8 | far & 0xfff
+    const OFFSET: u64 = 0xfff;
+    hpfar << 8 & !OFFSET | far & OFFSET
 }
 
 #[cfg(test)]
@@ -243,6 +289,60 @@ mod tests {
             0xffff_ffff_ffff_ff80
         );
         assert_eq!(Abort(isv | byte | signed).extend(0x7f), 0x7f);
+    }
+
+    #[test]
+    fn a_device_access_is_a_described_translation_fault() {
+        let plain = 1 << 24 | 0x06;
+        assert!(Abort(plain).is_device_access());
+        for (name, iss) in [
+            ("permission fault", plain ^ 0x08),
+            ("access flag fault", plain ^ 0x0c),
+            ("external abort", 1 << 24 | 0x10),
+            ("cache maintenance", plain | 1 << 8),
+            ("table walk", plain | 1 << 7),
+        ] {
+            assert!(!Abort(iss).is_device_access(), "{name}");
+        }
+        for iss in 0..1 << 9 {
+            let abort = Abort(1 << 24 | iss);
+            let both = abort.is_translation_fault() && abort.is_plain_access();
+            assert_eq!(abort.is_device_access(), both, "{iss:#x}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_turned_round_within_the_width() {
+        let sizes = [
+            (0, 0x88),
+            (1, 0x8877),
+            (2, 0x8877_6655),
+            (3, 0x8877_6655_4433_2211),
+        ];
+        for (sas, expected) in sizes {
+            let abort = Abort(1 << 24 | sas << 22);
+            assert_eq!(abort.reversed(0x1122_3344_5566_7788), expected);
+            assert_eq!(abort.reversed(abort.reversed(expected)), expected);
+        }
+    }
+
+    #[test]
+    fn the_order_of_data_is_that_of_the_level_and_the_state() {
+        // PSTATE: EL1h, EL1t, EL0, AArch32 EL0 with E clear and set.
+        for (pstate, orders) in [
+            (0x3c5, [false, false, true, true]),
+            (0x3c4, [false, false, true, true]),
+            (0x000, [false, true, false, true]),
+            (0x010, [false; 4]),
+            (0x210, [true; 4]),
+        ] {
+            let sctlr = [0, SCTLR_E0E, SCTLR_EE, BIG_ENDIAN_DATA];
+            assert_eq!(
+                sctlr.map(|sctlr| is_big_endian(pstate, sctlr)),
+                orders,
+                "{pstate:#x}"
+            );
+        }
     }
 
     #[test]

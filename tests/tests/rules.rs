@@ -462,7 +462,7 @@ fn no_shortcuts_are_left_in_the_code() {
 /// Most lines of a file, without its unit tests.
 const FILE_LINES_MAX: usize = 600;
 /// Files that are over the limit for now, and are to be cut; none may grow.
-const TO_BE_CUT: [(&str, usize); 1] = [("hypervisor/el2/run.rs", 700)];
+const TO_BE_CUT: [(&str, usize); 1] = [("hypervisor/el2/run.rs", 660)];
 
 #[test]
 fn files_hold_one_concept_each() {

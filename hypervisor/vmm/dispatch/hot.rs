@@ -245,7 +245,7 @@ pub struct DataAbort {
     pub address: u64,
 }
 
-/// Answers an access to a device register.
+/// Answers an access to a device register that the hardware has described; of others the vectors take care.
 #[inline]
 pub fn mmio<L: ListRegisters>(
     trap: &mut Trap<'_, L>,
@@ -253,7 +253,7 @@ pub fn mmio<L: ListRegisters>(
     abort: DataAbort,
     now_ns: impl FnOnce() -> u64,
 ) -> (Hot, ExitReason) {
-    if !abort.iss.is_translation_fault() || !abort.iss.is_plain_access() {
+    if !abort.iss.is_device_access() {
         return (Hot::Leave, ExitReason::Abort);
     }
     let Some(target) = bus::find(trap.vm, abort.address) else {
@@ -284,6 +284,29 @@ fn access<L: ListRegisters>(
         frame.set_register(abort.iss.rt(), abort.iss.extend(value & width.mask()));
         Hot::Advance
     }
+}
+
+/// Answers an access as [`mmio`] does, by `little`, for an instruction whose data is big-endian (Arm ARM B2.6).
+///
+/// `little` returns whether the access was carried out; if not, the registers are as they were.
+#[cold]
+pub fn big_endian<R>(
+    frame: &mut Frame,
+    iss: Abort,
+    little: impl FnOnce(&mut Frame) -> (bool, R),
+) -> R {
+    let before = frame.register(iss.rt());
+    if iss.is_write() {
+        frame.set_register(iss.rt(), iss.reversed(before));
+    }
+    let (done, result) = little(frame);
+    if iss.is_write() {
+        frame.set_register(iss.rt(), before);
+    } else if done {
+        let read = iss.reversed(frame.register(iss.rt()));
+        frame.set_register(iss.rt(), iss.extend(read));
+    }
+    result
 }
 
 const fn gic_width(width: AccessWidth) -> Width {

@@ -2,7 +2,7 @@
 
 use super::{Access, CM, ISV, S1PTW, SF, SSE, TRANSLATION};
 use crate::bus::{self, Target};
-use crate::dispatch::hot::{DataAbort, Hot, hypercall, mmio, secure_call, system};
+use crate::dispatch::hot::{DataAbort, Hot, big_endian, hypercall, mmio, secure_call, system};
 use crate::exit::{Abort, Syndrome, class, system_register};
 use crate::layout::REDISTRIBUTOR_SIZE;
 use crate::stats::ExitReason;
@@ -283,11 +283,10 @@ fn read(bench: &mut Bench, sas: u64, address: u64) -> (Hot, u64) {
 }
 
 #[test]
-fn what_the_hardware_has_not_described_is_left() {
+fn what_is_no_access_to_a_device_is_left() {
     let mut bench = Bench::new();
     let plain = ISV | 2 << 22 | TRANSLATION;
     for (iss, address) in [
-        (plain & !ISV, UART),
         (plain | S1PTW, UART),
         (plain | CM, UART),
         (plain & !0x3f | 0x0e, UART),
@@ -493,5 +492,42 @@ fn devices_end_where_the_next_begins() {
         (u64::MAX, None),
     ] {
         assert_eq!(bus::find(vm, address), target, "{address:#x}");
+    }
+}
+
+#[test]
+fn a_big_endian_access_has_its_bytes_turned_round() {
+    // An instruction's width, sign and register size; the register before; what a device sees of it, and what is read of that.
+    for (sas, extend, before, seen, read) in [
+        (0, 0, 0x1122_3344_5566_7788_u64, 0x88_u64, 0x88_u64),
+        (1, 0, 0x1122_3344_5566_7788, 0x8877, 0x7788),
+        (2, 0, 0x1122_3344_5566_7788, 0x8877_6655, 0x5566_7788),
+        (2, SSE | SF, 0x99aa_bbcc, 0xccbb_aa99, 0xffff_ffff_99aa_bbcc),
+        (1, SSE, 0x99aa, 0xaa99, 0xffff_99aa),
+        (
+            3,
+            0,
+            0x1122_3344_5566_7788,
+            0x8877_6655_4433_2211,
+            0x1122_3344_5566_7788,
+        ),
+    ] {
+        let iss = |write| Abort::new(Syndrome::new(Access { sas, rt: 3, write }.iss() | extend));
+        let mut bench = Bench::new();
+        let frame = &mut bench.context.frame;
+        frame.x[3] = before;
+        let stored = big_endian(frame, iss(true), |frame| (true, frame.x[3]));
+        assert_eq!(
+            (stored, frame.x[3]),
+            (seen, before),
+            "a store of width {sas}"
+        );
+        big_endian(frame, iss(false), |frame| {
+            frame.x[3] = iss(false).extend(seen);
+            (true, ())
+        });
+        assert_eq!(frame.x[3], read, "a load of width {sas}");
+        big_endian(frame, iss(false), |_| (false, ()));
+        assert_eq!(frame.x[3], read, "a load that nobody answers");
     }
 }
