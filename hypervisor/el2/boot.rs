@@ -223,7 +223,7 @@ fn start_gic(host: &HostDescription) {
         Ok(gic) => {
             GIC.call_once(|| gic);
         }
-        Err(error) => give_up(format_args!("interrupt controller: {error:?}")),
+        Err(error) => give_up(format_args!("interrupt controller: {error}")),
     }
 }
 
@@ -232,7 +232,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
     let pa_range = read_register!("id_aa64mmfr0_el1") & 0xf;
     let vmid_16 = read_register!("id_aa64mmfr1_el1") >> 4 & 0xf == 2;
     if let Err(error) = vms::measure_host(pa_range, vmid_16) {
-        give_up(format_args!("stage 2: {error:?}"));
+        give_up(format_args!("stage 2: {error}"));
     }
     let (options, descriptions) = read_bundle(host);
     log::set_max_level(options.log);

@@ -207,9 +207,7 @@ impl Runner {
             return false;
         }
         let mut kicks = Kicks::NONE;
-        vm.gic.join(vcpu.id.get(), &mut |target, notice| {
-            vm.post(target, notice, &mut kicks)
-        });
+        vm.gic.join(vcpu.id.get(), &mut vm.poster(&mut kicks));
         percpu::kick(kicks);
         self.queue.begin(slot, now);
         self.announce(vm, slot, true, now);
@@ -539,7 +537,7 @@ impl Runner {
                     kicks,
                     owed,
                 } = trap;
-                let mut post = |target, notice| vm.post(target, notice, kicks);
+                let mut post = vm.poster(kicks);
                 *owed |= vcpu
                     .gic
                     .lock()
@@ -597,7 +595,7 @@ impl Runner {
                             kicks,
                             owed,
                         } = trap;
-                        let mut post = |target, notice| vm.post(target, notice, kicks);
+                        let mut post = vm.poster(kicks);
                         *owed |= vcpu.gic.lock().maintenance(&vm.gic, *lists, &mut post).0;
                     });
                 }

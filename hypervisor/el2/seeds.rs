@@ -3,8 +3,8 @@
 //! A ChaCha20 generator, seeded with what the boot loader gave (`rng-seed`)
 //! and the counter. Each guest start draws from it, so no two starts get the same seeds.
 
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
 use spin::Once;
 use spin::mutex::SpinMutex;
 

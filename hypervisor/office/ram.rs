@@ -78,7 +78,6 @@ impl RamPool {
     }
 
     /// Takes a range out, so that nobody gets it.
-    #[inline(never)]
     pub fn remove(&mut self, range: Range<u64>) {
         let old = core::mem::take(&mut self.free);
         for free in old {
@@ -129,14 +128,12 @@ impl RamPool {
 
     /// Returns the free ranges.
     #[must_use]
-    #[inline(never)]
     pub fn free_ranges(&self) -> Vec<Range<u64>> {
         self.free.iter().map(|free| free.range.clone()).collect()
     }
 
     /// Returns how many bytes are free.
     #[must_use]
-    #[inline(never)]
     pub fn free_bytes(&self) -> u64 {
         self.free
             .iter()

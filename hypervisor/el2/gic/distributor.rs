@@ -48,12 +48,8 @@ pub(crate) struct Redistributor {
     sgi: Registers,
 }
 
-/// Why the interrupt controller can't be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GicError {
-    /// Its registers could not be mapped.
-    Map,
-}
+/// Why the interrupt controller can't be used: there is no translation table left.
+const NOT_MAPPED: &str = "its registers can't be mapped";
 
 impl Gic {
     /// Maps and initialises the distributor and finds every CPU's redistributor.
@@ -63,9 +59,9 @@ impl Gic {
     pub(crate) fn start(
         distributor: u64,
         regions: impl Iterator<Item = (u64, u64)>,
-    ) -> Result<Self, GicError> {
+    ) -> Result<Self, &'static str> {
         mmu::map_identity(distributor..distributor + spec::GICD_SIZE, Use::Device)
-            .map_err(|_| GicError::Map)?;
+            .map_err(|_| NOT_MAPPED)?;
         // SAFETY: mapped just now; the device tree names these as the distributor's registers.
         let registers = unsafe { Registers::new(distributor, spec::GICD_SIZE) };
         let mut gic = Self {
@@ -79,8 +75,8 @@ impl Gic {
         Ok(gic)
     }
 
-    fn find_redistributors(&mut self, base: u64, size: u64) -> Result<(), GicError> {
-        mmu::map_identity(base..base + size, Use::Device).map_err(|_| GicError::Map)?;
+    fn find_redistributors(&mut self, base: u64, size: u64) -> Result<(), &'static str> {
+        mmu::map_identity(base..base + size, Use::Device).map_err(|_| NOT_MAPPED)?;
         let mut at = base;
         while at + 2 * spec::GICR_FRAME <= base + size {
             // SAFETY: within the region mapped just now; the device tree names it as redistributor registers.

@@ -104,9 +104,8 @@ impl Runner {
         let mut kicks = Kicks::NONE;
         let mut redistributor = vcpu.gic.lock();
         let mut linked = redistributor.linked(&lists);
-        let mut post = |target, notice| vm.post(target, notice, &mut kicks);
         let saved = &mut attached.context.gic.list;
-        let owed = redistributor.save(&vm.gic, &mut lists, saved, &mut post);
+        let owed = redistributor.save(&vm.gic, &mut lists, saved, &mut vm.poster(&mut kicks));
         drop(redistributor);
         linked |= owed.0;
         while linked != 0 {

@@ -81,7 +81,10 @@ pub(crate) fn bring_up(id: PcpuId) {
                 Some(0) => asked = true,
                 // It has not quite left.
                 Some(smc::ALREADY_ON) => {}
-                code => return log::error!("{id}: firmware does not turn it on again: {code:?}"),
+                code => {
+                    let code = code.unwrap_or_default();
+                    return log::error!("{id}: firmware does not turn it on again ({code})");
+                }
             }
         }
         if timer::now() > deadline {

@@ -101,8 +101,8 @@ fn prepare(slate: &'static Slate, state: &mut State) -> Result<Then, String> {
     };
     let mut pages = TablePages::take(stage2::tables_needed(host.space, [mapping]))
         .ok_or("no memory for stage-2 tables")?;
-    let mut tables = Tables::new(host.space, &mut pages)
-        .map_err(|error| format!("stage-2 tables: {error:?}"))?;
+    let mut tables =
+        Tables::new(host.space, &mut pages).map_err(|error| format!("stage-2 tables: {error}"))?;
     let mapped = tables.map(&mut pages, mapping, Attributes::RAM);
     let vmid = VMIDS.get().ok_or("no VMIDs")?.lock().assign(state.vmid);
     if vmid.flush_all {
@@ -111,7 +111,7 @@ fn prepare(slate: &'static Slate, state: &mut State) -> Result<Then, String> {
     state.vmid = Some(vmid.vmid);
     let vttbr = AddressSpace::vttbr(tables.root(), vmid.vmid);
     state.tables = Some((tables, pages));
-    mapped.map_err(|error| format!("stage-2 tables: {error:?}"))?;
+    mapped.map_err(|error| format!("stage-2 tables: {error}"))?;
     vm.vttbr.store(vttbr, Ordering::Release);
     vm.vtcr
         .store(host.space.vtcr(host.width), Ordering::Release);
@@ -196,7 +196,10 @@ fn finish(slate: &'static Slate, state: &mut State, plan: &LoadPlan) -> Result<T
     let first = vm.vcpus.first().ok_or("it has no vCPUs")?;
     let code = first.power.cpu_on(entry);
     if code != psci::ReturnCode::Success {
-        return Err(format!("its first vCPU can't be turned on: {code:?}"));
+        return Err(format!(
+            "its first vCPU can't be turned on: PSCI says {}",
+            code as i32
+        ));
     }
     // Not before: a VM that runs and has no vCPU on is over.
     if vm.life.started() {
@@ -236,12 +239,12 @@ fn write_tables(slate: &Slate, state: &mut State, plan: &LoadPlan) -> Result<u64
         },
         hypervisor_id: HYPERVISOR_ID,
     };
-    let dtb = firmware::build_into(&machine, |blob| {
+    let dtb = firmware::build_into(&machine, &mut |blob| {
         ram.write(blob.address, &blob.bytes)
             .map_err(|_| firmware::Error::Internal(blob.what))
     });
     dtb.map(|dtb| dtb.get())
-        .map_err(|error| format!("firmware: {error:?}"))
+        .map_err(|error| format!("firmware: {error}"))
 }
 
 /// Takes a VM's stage-2 tables apart; no CPU has its vCPUs in its registers.

@@ -31,7 +31,6 @@ const FARTHEST_ZONE: i64 = 1440;
 
 /// Returns the EFI_TIME of `unix_s` seconds since 1970-01-01 00:00 UTC; for what is beyond the year 9999, its last second.
 #[must_use]
-#[inline(never)]
 pub fn to_words(unix_s: u64) -> [u64; 2] {
     // Below 2^38, so that nothing here can overflow.
     let seconds = unix_s.min(END - 1) as i64;
@@ -55,7 +54,6 @@ pub fn to_words(unix_s: u64) -> [u64; 2] {
 
 /// Returns the seconds since 1970-01-01 00:00 UTC of an EFI_TIME, or `None` if it is not a date of the years 1970 to 9999.
 #[must_use]
-#[inline(never)]
 pub fn from_words(words: [u64; 2]) -> Option<u64> {
     let [first, second_word] = words;
     let byte = |shift: u32| ((first >> shift) & 0xff) as i64;

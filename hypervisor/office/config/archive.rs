@@ -89,7 +89,6 @@ impl<'a> Archive<'a> {
     ///
     /// # Errors
     /// An [`ArchiveError`] when the bytes are not a whole archive with distinct names.
-    #[inline(never)]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ArchiveError> {
         let mut files: Vec<ArchiveFile<'a>> = Vec::new();
         let mut offset = 0;
@@ -116,7 +115,6 @@ impl<'a> Archive<'a> {
 
     /// Returns the contents of the file with this name.
     #[must_use]
-    #[inline(never)]
     pub fn file(&self, name: &str) -> Option<&'a [u8]> {
         let file = self.files.iter().find(|file| file.name == name)?;
         self.bytes.get(file.range.clone())

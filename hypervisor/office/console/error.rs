@@ -93,7 +93,6 @@ impl CommandError {
 
     /// No VM is called `name`.
     #[must_use]
-    #[inline(never)]
     pub fn no_such_vm(name: &str) -> Self {
         Self::new(
             ErrorKind::NoSuchVm,

@@ -15,6 +15,7 @@ mod reg;
 #[cfg(test)]
 mod tests;
 mod value;
+mod writer;
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -27,6 +28,7 @@ pub use node::Node;
 pub use reg::{AddressRange, RegError};
 use value::word;
 pub use value::{Cells, show};
+pub use writer::TreeWriter;
 
 /// First word of every flattened device tree (Devicetree Specification 5.2).
 pub const MAGIC: u32 = 0xd00d_feed;
@@ -44,6 +46,8 @@ const MAX_DEPTH: usize = 14;
 const MAX_RESERVATIONS: usize = 256;
 /// Oldest and newest format this reader understands (Devicetree Specification 5.2: version, last_comp_version).
 const VERSION: u32 = 17;
+/// Oldest format that a version 17 tree can be read as (Devicetree Specification 5.2, last_comp_version).
+const COMPATIBLE_VERSION: usize = 16;
 /// Smallest structure block: a root node's BEGIN, empty name, END_NODE and END.
 const MIN_STRUCTURE_BYTES: u64 = 16;
 
@@ -71,7 +75,6 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     /// A [`TreeError`] when the blob is not a well-formed tree within this file's bounds.
-    #[inline(never)]
     pub fn parse(blob: &'a [u8]) -> Result<Self, TreeError> {
         let blob = check_header(blob)?;
         let reservations = read_reservations(blob)?;

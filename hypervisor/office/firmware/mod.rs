@@ -63,7 +63,7 @@ pub struct Machine<'a> {
 }
 
 /// Bytes to be copied into guest memory.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
     /// Where they go.
     pub address: GuestPhys,
@@ -71,29 +71,6 @@ pub struct Blob {
     pub bytes: Vec<u8>,
     /// What it is, for the log.
     pub what: &'static str,
-}
-
-impl fmt::Debug for Blob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} at {} ({} bytes)",
-            self.what,
-            self.address,
-            self.bytes.len()
-        )
-    }
-}
-
-impl Blob {
-    /// Returns the range the bytes will fill.
-    #[must_use]
-    pub fn region(&self) -> Region {
-        Region {
-            base: self.address,
-            size: self.bytes.len() as u64,
-        }
-    }
 }
 
 /// Why a machine cannot be described; all but [`Error::Internal`] are the fault of the manifest or the layout.
@@ -127,45 +104,36 @@ pub enum Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let range = |f: &mut fmt::Formatter<'_>, region: &Region| {
-            write!(f, "{:#x} bytes at {}", region.size, region.base)
-        };
-        match self {
+        let (region, why) = match self {
             Self::VcpuCount { boot, max } => {
-                write!(
+                return write!(
                     f,
                     "{boot} of {max} vCPUs: need 1 <= boot <= max <= {MAX_VCPUS}"
-                )
+                );
             }
-            Self::Memory(region) => {
-                range(f, region)?;
-                write!(
+            Self::Bootargs => return f.write_str("the command line holds a NUL byte"),
+            Self::TooBig { size } => {
+                return write!(
                     f,
-                    " cannot be RAM: misaligned, out of order, too small, or not at the RAM base"
-                )
+                    "the tables need {size:#x} bytes, more than there is room for"
+                );
             }
-            Self::MemoryCoversDevice(region) => {
-                range(f, region)?;
-                write!(f, " cannot be RAM: a device is there")
+            Self::Internal(what) => {
+                return write!(f, "cannot write {what} (a bug of the hypervisor)");
             }
-            Self::Layout(region) => {
-                range(f, region)?;
-                write!(f, " cannot be the console: not below 4 GiB")
-            }
-            Self::Initrd(region) => {
-                range(f, region)?;
-                write!(
-                    f,
-                    " cannot hold the initrd: not RAM, or the tables are there"
-                )
-            }
-            Self::Bootargs => write!(f, "the command line holds a NUL byte"),
-            Self::TooBig { size } => write!(
-                f,
-                "the tables need {size:#x} bytes, more than there is room for"
+            Self::Memory(region) => (
+                region,
+                "be RAM: misaligned, out of order, too small, or not at the RAM base",
             ),
-            Self::Internal(what) => write!(f, "cannot write {what} (a bug of the hypervisor)"),
-        }
+            Self::MemoryCoversDevice(region) => (region, "be RAM: a device is there"),
+            Self::Layout(region) => (region, "be the console: not below 4 GiB"),
+            Self::Initrd(region) => (region, "hold the initrd: not RAM, or the tables are there"),
+        };
+        write!(
+            f,
+            "{:#x} bytes at {} cannot {why}",
+            region.size, region.base
+        )
     }
 }
 
@@ -174,18 +142,18 @@ impl fmt::Display for Error {
 /// # Errors
 /// An [`Error`] that names what in the description is impossible, or what `emit` returned; then some blobs may have been emitted.
 #[inline(never)]
-pub fn build_into<E: From<Error>>(
+pub fn build_into(
     machine: &Machine<'_>,
-    mut emit: impl FnMut(Blob) -> Result<(), E>,
-) -> Result<GuestPhys, E> {
+    emit: &mut dyn FnMut(Blob) -> Result<(), Error>,
+) -> Result<GuestPhys, Error> {
     check(machine)?;
-    let mut writer = Writer::new(machine.layout.firmware(), &mut emit);
+    let mut writer = Writer::new(machine.layout.firmware(), emit);
     let dtb = match machine.firmware {
-        Firmware::Fdt => writer.add(fdt::full(machine)?, DTB_ALIGNMENT, DTB)?,
+        Firmware::Fdt => writer.add(fdt::full(machine), DTB_ALIGNMENT, DTB)?,
         Firmware::Acpi => {
             let rsdp = acpi::write(machine, &mut writer)?;
             let location = efi::reserve(machine, &mut writer)?;
-            let dtb = writer.add(fdt::stub(machine, location)?, DTB_ALIGNMENT, DTB)?;
+            let dtb = writer.add(fdt::stub(machine, location), DTB_ALIGNMENT, DTB)?;
             efi::write(machine, location, rsdp, &mut writer)?;
             dtb
         }

@@ -8,16 +8,16 @@ use super::{Blob, Error};
 use crate::layout::Region;
 
 /// A range that is filled from the bottom up.
-pub(super) struct Writer<'a, E> {
+pub(super) struct Writer<'a> {
     base: u64,
     next: u64,
     limit: u64,
-    emit: &'a mut dyn FnMut(Blob) -> Result<(), E>,
+    emit: &'a mut dyn FnMut(Blob) -> Result<(), Error>,
 }
 
-impl<'a, E: From<Error>> Writer<'a, E> {
+impl<'a> Writer<'a> {
     /// Begins at the bottom of `region`; blobs go to `emit` as they are made.
-    pub(super) fn new(region: Region, emit: &'a mut dyn FnMut(Blob) -> Result<(), E>) -> Self {
+    pub(super) fn new(region: Region, emit: &'a mut dyn FnMut(Blob) -> Result<(), Error>) -> Self {
         let base = region.base.get();
         Self {
             base,
@@ -28,7 +28,7 @@ impl<'a, E: From<Error>> Writer<'a, E> {
     }
 
     /// Sets `size` bytes aside for a blob whose contents are not known yet, and returns their address.
-    pub(super) fn reserve(&mut self, size: u64, alignment: u64) -> Result<u64, E> {
+    pub(super) fn reserve(&mut self, size: u64, alignment: u64) -> Result<u64, Error> {
         let start = self
             .next
             .checked_next_multiple_of(alignment)
@@ -37,15 +37,14 @@ impl<'a, E: From<Error>> Writer<'a, E> {
         if end > self.limit {
             return Err(Error::TooBig {
                 size: end.saturating_sub(self.base),
-            }
-            .into());
+            });
         }
         self.next = end;
         Ok(start)
     }
 
     /// Passes on a blob that belongs at an address set aside before.
-    pub(super) fn put(&mut self, at: u64, bytes: Vec<u8>, what: &'static str) -> Result<(), E> {
+    pub(super) fn put(&mut self, at: u64, bytes: Vec<u8>, what: &'static str) -> Result<(), Error> {
         (self.emit)(Blob {
             address: GuestPhys::new(at),
             bytes,
@@ -59,7 +58,7 @@ impl<'a, E: From<Error>> Writer<'a, E> {
         bytes: Vec<u8>,
         alignment: u64,
         what: &'static str,
-    ) -> Result<u64, E> {
+    ) -> Result<u64, Error> {
         let address = self.reserve(bytes.len() as u64, alignment)?;
         self.put(address, bytes, what)?;
         Ok(address)

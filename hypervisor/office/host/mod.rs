@@ -99,14 +99,12 @@ impl HostDescription {
     /// Returns the UART for people: the one of `stdout-path`, else of `serial0`, else the first; but of those that
     /// are programmed like a PL011.
     #[must_use]
-    #[inline(never)]
     pub fn console(&self) -> Option<&Uart> {
         self.uarts.iter().find(|uart| uart.kind.is_pl011())
     }
 
     /// Returns the UART for programs: the next one after the console that is a full PL011.
     #[must_use]
-    #[inline(never)]
     pub fn control(&self) -> Option<&Uart> {
         let like_pl011 = self.uarts.iter().filter(|uart| uart.kind.is_pl011());
         like_pl011.skip(1).find(|uart| uart.kind == UartKind::Pl011)

@@ -66,7 +66,6 @@ const FOREIGN: &[(usize, &[u8], LoadError)] = &[
 ///
 /// # Errors
 /// A [`LoadError`] when it is empty, packed, made for another machine, or its header cannot be right.
-#[inline(never)]
 pub fn recognise(file: &[u8]) -> Result<Kernel, LoadError> {
     if file.is_empty() {
         return Err(LoadError::Empty);

@@ -330,7 +330,7 @@ fn read<L: ListRegisters>(
         Target::Distributor(offset) => {
             let Trap { lists, kicks, .. } = trap;
             let held = |intid| own.gic.lock().held(*lists, intid);
-            let mut post = |vcpu, notice: Notice| vm.post(vcpu, notice, kicks);
+            let mut post = vm.poster(kicks);
             vm.gic
                 .read(offset, gic_width(width), own.id.get(), &held, &mut post)
         }
@@ -377,11 +377,9 @@ fn write<L: ListRegisters>(
     let vm = trap.vm;
     match target {
         Target::Distributor(offset) => {
+            let width = gic_width(width);
             let kicks = &mut trap.kicks;
-            vm.gic
-                .write(offset, gic_width(width), value, &mut |vcpu, notice| {
-                    vm.post(vcpu, notice, kicks)
-                });
+            vm.gic.write(offset, width, value, &mut vm.poster(kicks));
             if !trap.vcpu.inbox.is_empty() {
                 trap.deliver();
             }

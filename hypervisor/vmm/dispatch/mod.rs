@@ -7,8 +7,8 @@ pub mod hot;
 pub mod inject;
 pub mod slow;
 
+use vgic::ListRegisters;
 use vgic::v3::Owed;
-use vgic::{ListRegisters, Notice};
 
 use crate::vm::{Kicks, Vcpu, Vm};
 
@@ -56,7 +56,7 @@ impl<'a, L: ListRegisters> Trap<'a, L> {
             kicks,
             owed,
         } = self;
-        let mut post = |target, notice: Notice| vm.post(target, notice, kicks);
+        let mut post = vm.poster(kicks);
         *owed |= vcpu
             .gic
             .lock()
@@ -74,7 +74,7 @@ impl<'a, L: ListRegisters> Trap<'a, L> {
             kicks,
             ..
         } = self;
-        let mut post = |target, notice: Notice| vm.post(target, notice, kicks);
+        let mut post = vm.poster(kicks);
         vcpu.gic.lock().settle(&vm.gic, *lists, &mut post);
     }
 }

@@ -221,20 +221,24 @@ impl Vm {
         }
     }
 
+    /// Returns what tells vCPUs of interrupts as [`Vm::post`] does: the same for all callers of the interrupt controller, so
+    /// that there is one of each of its functions.
+    #[inline]
+    pub fn poster<'a>(&'a self, kicks: &'a mut Kicks) -> impl FnMut(u16, Notice) + use<'a> {
+        move |vcpu, notice| self.post(vcpu, notice, kicks)
+    }
+
     /// Moves an SPI's line.
     pub fn set_line(&self, intid: u32, high: bool, kicks: &mut Kicks) {
         if let Some(intid) = IntId::new(intid) {
-            self.gic.set_level(intid, high, &mut |vcpu, notice| {
-                self.post(vcpu, notice, kicks)
-            });
+            self.gic.set_level(intid, high, &mut self.poster(kicks));
         }
     }
 
     /// Raises an edge-triggered SPI.
     pub fn pulse(&self, intid: u32, kicks: &mut Kicks) {
         if let Some(intid) = IntId::new(intid) {
-            self.gic
-                .pulse(intid, &mut |vcpu, notice| self.post(vcpu, notice, kicks));
+            self.gic.pulse(intid, &mut self.poster(kicks));
         }
     }
 

@@ -33,10 +33,7 @@ const TABLE_ALIGNMENT: u64 = 16;
 const CONSOLE_PATH: &str = "\\_SB.COM0";
 
 /// Writes all tables and returns the address of the RSDP.
-pub(super) fn write<E: From<Error>>(
-    machine: &Machine<'_>,
-    writer: &mut Writer<'_, E>,
-) -> Result<u64, E> {
+pub(super) fn write(machine: &Machine<'_>, writer: &mut Writer<'_>) -> Result<u64, Error> {
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     let dsdt = writer.add(dsdt::table(machine)?, TABLE_ALIGNMENT, "DSDT")?;
     let fadt = fadt::table(dsdt, machine.hypervisor_id);

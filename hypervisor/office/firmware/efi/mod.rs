@@ -63,10 +63,7 @@ pub(super) struct Location {
 }
 
 /// Sets room aside for the tables, so that the device tree can name them before the memory map can be drawn.
-pub(super) fn reserve<E: From<Error>>(
-    machine: &Machine<'_>,
-    writer: &mut Writer<'_, E>,
-) -> Result<Location, E> {
+pub(super) fn reserve(machine: &Machine<'_>, writer: &mut Writer<'_>) -> Result<Location, Error> {
     let memory_map_size = memory_map::size(machine.memory.len());
     Ok(Location {
         system_table: writer.reserve(TABLES_SIZE, ALIGNMENT)?,
@@ -78,12 +75,12 @@ pub(super) fn reserve<E: From<Error>>(
 }
 
 /// Writes everything, after the last of what the memory map must call tables has been placed.
-pub(super) fn write<E: From<Error>>(
+pub(super) fn write(
     machine: &Machine<'_>,
     location: Location,
     rsdp: u64,
-    writer: &mut Writer<'_, E>,
-) -> Result<(), E> {
+    writer: &mut Writer<'_>,
+) -> Result<(), Error> {
     let runtime = writer.reserve(GRANULE, GRANULE)?;
     writer.put(runtime, runtime::image(runtime), "EFI runtime services")?;
     let system_table = tables(location.system_table, runtime, rsdp);

@@ -25,11 +25,21 @@ pub(super) struct Image {
 /// Describes `machine`, all blobs at once.
 pub(super) fn build(machine: &Machine<'_>) -> Result<Image, Error> {
     let mut blobs = Vec::new();
-    let dtb = build_into(machine, |blob| {
+    let dtb = build_into(machine, &mut |blob| {
         blobs.push(blob);
-        Ok::<(), Error>(())
+        Ok(())
     })?;
     Ok(Image { blobs, dtb })
+}
+
+impl Blob {
+    /// Returns the range the bytes will fill.
+    pub(super) fn region(&self) -> Region {
+        Region {
+            base: self.address,
+            size: self.bytes.len() as u64,
+        }
+    }
 }
 
 const GIB: u64 = 1 << 30;
@@ -181,36 +191,22 @@ fn the_impossible_is_refused_by_name() {
 
 #[test]
 fn a_blob_that_cannot_be_stored_ends_the_description() {
-    #[derive(Debug, PartialEq)]
-    enum Failure {
-        Description(Error),
-        Store,
-    }
-    impl From<Error> for Failure {
-        fn from(error: Error) -> Self {
-            Self::Description(error)
-        }
-    }
+    const FULL: Error = Error::Internal("nothing: the store is full");
     let layout = GuestLayout::default();
     let memory = [Region::new(0x4000_0000, GIB)];
     let good = machine(&layout, &memory, Firmware::Acpi);
     let mut stored = 0;
-    let result = build_into(&good, |_| {
+    let result = build_into(&good, &mut |_| {
         stored += 1;
-        if stored < 3 {
-            Ok(())
-        } else {
-            Err(Failure::Store)
-        }
+        if stored < 3 { Ok(()) } else { Err(FULL) }
     });
-    assert_eq!((result, stored), (Err(Failure::Store), 3));
+    assert_eq!((result, stored), (Err(FULL), 3));
     let bad = Machine {
         boot_vcpus: 0,
         ..good
     };
-    let result = build_into(&bad, |_| Err(Failure::Store));
-    let expected = Failure::Description(Error::VcpuCount { boot: 0, max: 8 });
-    assert_eq!(result, Err(expected));
+    let result = build_into(&bad, &mut |_| Err(FULL));
+    assert_eq!(result, Err(Error::VcpuCount { boot: 0, max: 8 }));
 }
 
 #[test]
