@@ -37,7 +37,6 @@ pub(crate) unsafe fn add(range: Range<u64>) {
 }
 
 impl LockedHeap {
-    #[inline(never)]
     fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
         self.0.lock().alloc(layout).ok()
     }

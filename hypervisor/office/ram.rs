@@ -38,13 +38,11 @@ impl RamPool {
     }
 
     /// Adds a range that nobody has used.
-    #[inline(never)]
     pub fn add(&mut self, range: Range<u64>) {
         self.put(range, false);
     }
 
     /// Gives back what a guest had.
-    #[inline(never)]
     pub fn release(&mut self, range: Range<u64>) {
         self.put(range, true);
     }
@@ -96,7 +94,6 @@ impl RamPool {
 
     /// Takes `size` bytes at a multiple of `alignment`, a power of two; the lowest that fit.
     #[must_use]
-    #[inline(never)]
     pub fn take(&mut self, size: u64, alignment: u64) -> Option<Piece> {
         let start = self.runs().find_map(|run| {
             let start = run.start.checked_next_multiple_of(alignment)?;

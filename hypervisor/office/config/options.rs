@@ -66,7 +66,6 @@ impl Options {
     /// Applies the `bullpen.` words of a command line and returns what is wrong with any of them; other words are not
     /// ours and pass.
     #[must_use]
-    #[inline(never)]
     pub fn apply_bootargs(&mut self, bootargs: &str) -> Vec<ConfigError> {
         let words = bootargs
             .split_ascii_whitespace()

@@ -175,7 +175,6 @@ impl Console {
 
     /// Returns whether to take a byte from a port now; otherwise it waits in the UART, because a guest does not read.
     #[must_use]
-    #[inline(never)]
     pub fn accepts_input(&mut self, port: Port, now_ns: u64) -> bool {
         port == Port::Control || self.mode != Mode::Guest || self.mux.accepts_input(now_ns)
     }
@@ -219,7 +218,6 @@ impl Console {
 
     /// Takes the next typed byte for a VM; asked for when its UART has room.
     #[must_use]
-    #[inline(never)]
     pub fn pop_guest_input(&mut self, vm: VmId) -> Option<u8> {
         self.mux.pop_typed(vm)
     }

@@ -137,7 +137,6 @@ impl<'a> Tree<'a> {
 
 /// Reads the tree's declared size if `start` begins like a device tree: what must be known before the rest is looked at.
 #[must_use]
-#[inline(never)]
 pub fn declared_size(start: &[u8]) -> Option<usize> {
     (word(start, 0)? == MAGIC)
         .then(|| word(start, 4))

@@ -231,7 +231,6 @@ pub fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
 
 /// Finds only the console's UART, for the message that says why [`describe`] failed.
 #[must_use]
-#[inline(never)]
 pub fn find_console(dtb: &[u8]) -> Option<Uart> {
     let tree = Tree::parse(dtb).ok()?;
     let uarts = uart::find_all(&tree, &mut Vec::new());

@@ -79,20 +79,6 @@ fn reachable(role: Role, from: State, events: &[Event]) -> BTreeSet<u8> {
     seen
 }
 
-impl State {
-    /// Returns whether an eject request is out.
-    const fn is_eject_pending(self) -> bool {
-        matches!(
-            self,
-            Self::Withdrawn
-                | Self::EjectStarting
-                | Self::EjectOnPending
-                | Self::EjectOn
-                | Self::EjectOff
-        )
-    }
-}
-
 #[test]
 fn every_entry_of_the_table() {
     let rows: Vec<Vec<&str>> = TABLE
