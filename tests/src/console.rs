@@ -70,15 +70,24 @@ impl Console {
         }
     }
 
-    /// Types bytes.
+    /// Types a text.
     ///
     /// # Panics
     /// If the machine is gone.
     pub fn send(&mut self, text: &str) {
-        let sent = self.stream.write_all(text.as_bytes());
+        self.send_bytes(text.as_bytes());
+    }
+
+    /// Types bytes that need not be text.
+    ///
+    /// # Panics
+    /// If the machine is gone.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        let sent = self.stream.write_all(bytes);
         assert!(
             sent.is_ok(),
-            "cannot type {text:?}: {sent:?}{}",
+            "cannot type {} bytes: {sent:?}{}",
+            bytes.len(),
             self.tail()
         );
     }

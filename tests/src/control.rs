@@ -103,6 +103,35 @@ impl Control {
         }
     }
 
+    /// Sends bytes that need not be a request.
+    ///
+    /// # Panics
+    /// If the machine is gone.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        if !self.greeted {
+            self.greet();
+        }
+        self.line.send_bytes(bytes);
+    }
+
+    /// Waits for the reply to something that was no request.
+    ///
+    /// # Panics
+    /// If there is no reply in time, or it is not a refusal.
+    pub fn refusal(&mut self, timeout: Duration) -> Refusal {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let Some(message) = self.message(deadline) else {
+                panic!("nothing is refused{}", self.line.tail());
+            };
+            if message.get("event").is_some() {
+                self.events.push(message);
+            } else if message["id"].is_null() {
+                return result(&message).expect_err("it was no request");
+            }
+        }
+    }
+
     /// Sends a command and waits for its reply.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! `source` reads this repository for the rules test. `artefacts` finds what `cargo xtask` built, `manifest` says what
 //! VMs a bundle holds, `machine` starts QEMU, `console` and `control` are the two ways to talk to it, `guest` follows the
-//! protocol of the bare-metal guests, and `linux` talks to the demo's shell.
+//! protocol of the bare-metal guests, `linux` talks to the demo's shell, `neighbour` to a guest that watches what others do to it.
 #![forbid(unsafe_code)]
 
 pub mod artefacts;
@@ -12,6 +12,7 @@ pub mod guest;
 pub mod linux;
 pub mod machine;
 pub mod manifest;
+pub mod neighbour;
 mod slots;
 pub mod source;
 

@@ -28,6 +28,8 @@ pub struct Machine {
     cpus: u32,
     model: String,
     memory_mib: u64,
+    /// Whether it gets that much and no more, whatever its guests need.
+    exact_memory: bool,
     machine: String,
     extra: Vec<String>,
 }
@@ -41,6 +43,7 @@ impl Machine {
             cpus: 4,
             model: "max,pauth=off".into(),
             memory_mib: 512,
+            exact_memory: false,
             machine: "virt,gic-version=3".into(),
             extra: Vec::new(),
         }
@@ -65,6 +68,13 @@ impl Machine {
     pub fn memory_mib(mut self, size: u64) -> Self {
         self.memory_mib = size;
         self
+    }
+
+    /// Sets the size of memory, which may be too little for all guests together.
+    #[must_use]
+    pub fn exact_memory_mib(mut self, size: u64) -> Self {
+        self.exact_memory = true;
+        self.memory_mib(size)
     }
 
     /// Adds an option to QEMU's `-M`.
@@ -103,12 +113,25 @@ impl Machine {
     /// If the bundle cannot be made or QEMU does not start.
     #[must_use]
     pub fn boot(self, manifest: &Manifest) -> Running {
+        self.boot_edited(manifest, |_| {})
+    }
+
+    /// Starts Bullpen with the VMs of a manifest in a bundle that somebody has had in his hands.
+    ///
+    /// # Panics
+    /// As [`Machine::boot`].
+    #[must_use]
+    pub fn boot_edited(self, manifest: &Manifest, edit: impl FnOnce(&mut Vec<u8>)) -> Running {
         let directory = artefacts::log_directory(&self.name);
         let bundle = manifest
             .try_pack(&directory)
             .unwrap_or_else(|error| panic!("the bundle cannot be made: {error}"));
-        let bundle_mib = std::fs::metadata(&bundle).map_or(0, |data| data.len() >> 20);
+        let mut bytes = std::fs::read(&bundle).expect("the bundle was written just now");
+        edit(&mut bytes);
+        std::fs::write(&bundle, &bytes).expect("the log directory can be written");
+        let bundle_mib = bytes.len() as u64 >> 20;
         let needed = manifest.memory_mib() + bundle_mib + HOST_RESERVE_MIB;
+        let needed = if self.exact_memory { 0 } else { needed };
         let memory = self.memory_mib.max(needed.next_multiple_of(256));
         let mut running = self.memory_mib(memory).option("virtualization=on").start(
             &artefacts::hypervisor(),

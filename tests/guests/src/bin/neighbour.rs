@@ -25,7 +25,9 @@ fn main() {
     gic::enable(timer::VIRTUAL_INTID);
     println!("SUITE neighbour cpus={}", machine().cpus().len());
     let ram = machine().ram();
-    if let Some(ram) = ram {
+    if let Some(ram) = ram.filter(|_| machine().word("stain")) {
+        println!("STRANGE {}", stain(ram));
+    } else if let Some(ram) = ram {
         each_word(ram, |word, pattern| {
             // SAFETY: RAM outside the image, which nothing else uses.
             unsafe { word.write_volatile(pattern) };
@@ -92,4 +94,25 @@ fn damaged(ram: Region) -> u64 {
         count += u64::from(unsafe { word.read_volatile() } != pattern);
     });
     count
+}
+
+/// Distance of the words that are looked at and left behind: each cache line's first.
+const LINE: usize = 64;
+/// What is left behind.
+const STAIN: u64 = 0x5ec2_e75e_c2e7_5ec2;
+
+/// Counts words of RAM that are not zero, and leaves none that is.
+fn stain(ram: Region) -> u64 {
+    let image = machine().image();
+    // The stacks and whatever else the run-time has lie in the image's memory.
+    let free = (image.base + image.size).max(ram.base + FIRMWARE)..ram.base + ram.size;
+    let mut strange = 0;
+    for word in free.step_by(LINE) {
+        let word = word as *mut u64;
+        // SAFETY: RAM that nothing uses.
+        strange += u64::from(unsafe { word.read_volatile() } != 0);
+        // SAFETY: as above.
+        unsafe { word.write_volatile(STAIN) };
+    }
+    strange
 }

@@ -1,0 +1,280 @@
+//! Hostile and careless operators, boot loaders and guests: what they send is refused by name, and everybody else goes on.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+use tests::machine::{Machine, PATIENCE, Running};
+use tests::neighbour::ask;
+use tests::{Manifest, Vm, artefacts};
+
+/// Writes a copy of a guest's image that can be told from others, with some of its bytes changed.
+fn image(test: &str, name: &str, changes: &[(usize, &[u8])]) -> PathBuf {
+    let mut bytes = std::fs::read(artefacts::guest("neighbour")).expect("the guest was built");
+    for (offset, change) in changes {
+        bytes[*offset..offset + change.len()].copy_from_slice(change);
+    }
+    bytes.extend_from_slice(name.as_bytes());
+    let path = artefacts::log_directory(test).join(name);
+    std::fs::write(&path, bytes).expect("the log directory can be written");
+    path
+}
+
+fn find(bytes: &[u8], what: &str) -> usize {
+    let place = bytes
+        .windows(what.len())
+        .position(|window| window == what.as_bytes());
+    place.unwrap_or_else(|| panic!("no {what} in the bundle"))
+}
+
+fn vm_from(name: &str, kernel: &std::path::Path) -> Vm {
+    Vm::new(name, kernel).text("firmware", "fdt")
+}
+
+/// Returns a VM's state and note.
+fn state(running: &mut Running, vm: &str) -> (String, String) {
+    let list = running.command("vm list");
+    let entry = list["vms"]
+        .as_array()
+        .and_then(|vms| vms.iter().find(|entry| entry["vm"] == vm));
+    let text = |key: &str| {
+        entry
+            .and_then(|entry| entry[key].as_str())
+            .unwrap_or("")
+            .to_owned()
+    };
+    (text("state"), text("note"))
+}
+
+/// The header of an arm64 Image (Linux, Documentation/arch/arm64/booting.rst).
+const TEXT_OFFSET: usize = 8;
+const FLAGS: usize = 24;
+/// Pages of 16 KiB, anywhere in memory.
+const PAGES_16_KIB: u8 = 0xc;
+
+#[test]
+fn what_is_wrong_in_a_bundle_is_named_and_the_other_vm_starts() {
+    let test = "hostile-bundle";
+    let pages = image(test, "pages.img", &[(FLAGS, &[PAGES_16_KIB])]);
+    let header = image(test, "header.img", &[]);
+    let missing = image(test, "missing.img", &[]);
+    let vms = [
+        vm_from("pages", &pages),
+        vm_from("header", &header),
+        vm_from("missing", &missing),
+        Vm::guest("word", "neighbour").text("on-reset", "boot-set"),
+        Vm::guest("good", "neighbour"),
+    ];
+    let length = std::fs::metadata(&header).map_or(0, |data| data.len() as usize);
+    let machine = Machine::new(test).cpus(2).model("cortex-a57");
+    let mut running = machine.boot_edited(&Manifest::new(vms), |bundle| {
+        // What the bundler would have refused. The name of the file comes last in these images.
+        let name = bundle
+            .windows(10)
+            .rposition(|window| window == b"header.img")
+            .expect("it is there");
+        let start = name + 10 - length;
+        bundle[start + TEXT_OFFSET..start + TEXT_OFFSET + 4]
+            .copy_from_slice(&0x30_0000_u32.to_le_bytes());
+        let place = find(bundle, "boot-set");
+        bundle[place..place + 8].copy_from_slice(b"boot-six");
+        // In the manifest or in the archive: they no longer agree.
+        let place = find(bundle, "missing.img");
+        bundle[place..place + 7].copy_from_slice(b"missinh");
+    });
+    running.command("console good");
+    running.console.expect("READY", PATIENCE);
+    let everything = running.console.everything();
+    for line in [
+        "manifest.dtb: /vms/word: `on-reset` = \"boot-six\" is not one of",
+        "/vms/missing: `kernel`",
+    ] {
+        assert!(
+            everything.contains(line),
+            "the console does not say {line:?}{}",
+            running.console.tail()
+        );
+    }
+    for (vm, why) in [
+        (
+            "pages",
+            "needs pages of 16 KiB, which this CPU does not have",
+        ),
+        (
+            "header",
+            "has a header whose text_offset cannot be 0x300000",
+        ),
+    ] {
+        let (state, note) = state(&mut running, vm);
+        assert!(
+            state == "failed" && note.contains(why) && note.contains(&format!("{vm}.img")),
+            "{vm}: {state}: {note}"
+        );
+    }
+    assert_eq!(state(&mut running, "good").0, "running");
+}
+
+/// What somebody does to a bundle.
+type Edit = fn(&mut Vec<u8>);
+
+#[test]
+fn what_is_no_bundle_is_named_and_the_console_answers() {
+    let cases: [(&str, Edit, &str); 4] = [
+        (
+            "cut",
+            |bundle| bundle.truncate(bundle.len() / 2),
+            "damaged bundle",
+        ),
+        (
+            "gzip",
+            |bundle| bundle[..2].copy_from_slice(b"\x1f\x8b"),
+            "a gzip file, not a bundle",
+        ),
+        (
+            "tree",
+            |bundle| {
+                let place = bundle
+                    .windows(4)
+                    .position(|window| window == b"\xd0\x0d\xfe\xed")
+                    .expect("a tree");
+                // The offset of the structure: beyond the end.
+                bundle[place + 8..place + 12].copy_from_slice(&[0x7f; 4]);
+            },
+            "manifest.dtb",
+        ),
+        (
+            "name",
+            |bundle| {
+                let place = find(bundle, "manifest.dtb");
+                bundle[place] = b'M';
+            },
+            "an archive without manifest.dtb",
+        ),
+    ];
+    for (case, edit, expected) in cases {
+        let machine = Machine::new(&format!("hostile-bundle-{case}")).cpus(1);
+        let mut running = machine.boot_edited(&Manifest::new([Vm::guest("vm", "neighbour")]), edit);
+        let everything = running.console.everything();
+        assert!(
+            everything.contains(expected),
+            "{case}: not {expected:?}{}",
+            running.console.tail()
+        );
+        assert_eq!(
+            running.command("vm list")["vms"],
+            serde_json::json!([]),
+            "{case}"
+        );
+    }
+}
+
+/// More bytes than anybody types, in one line.
+fn long_line() -> Vec<u8> {
+    vec![
+        b'x';
+        if artefacts::full() {
+            1_000_000
+        } else {
+            100_000
+        }
+    ]
+}
+
+/// A beat that is later than this, on a machine that is busy with other tests, says that something was held up.
+const LATE_US: u64 = 1_000_000;
+
+#[test]
+fn no_line_is_too_long_or_too_strange_for_the_control_channel() {
+    let vm = Vm::guest("beats", "neighbour");
+    let mut running = Machine::new("hostile-control")
+        .cpus(2)
+        .boot(&Manifest::new([vm]));
+    let before = running.command("host")["free_pages"].clone();
+    let control = running.control();
+    // One refusal a line, however long it is or whatever it holds.
+    let mut line = long_line();
+    line.push(b'\n');
+    control.send_bytes(&line);
+    assert_eq!(control.refusal(PATIENCE).kind, "too-long");
+    let every_byte: Vec<u8> = (0..=u8::MAX)
+        .filter(|byte| !b"\r\n".contains(byte))
+        .chain([b'\n'])
+        .collect();
+    control.send_bytes(&every_byte);
+    assert_eq!(control.refusal(PATIENCE).kind, "bad-json");
+    let nested = "[".repeat(1000) + "\n";
+    control.send_bytes(nested.as_bytes());
+    assert_eq!(control.refusal(PATIENCE).kind, "bad-json");
+    // A flood of commands: each is answered once, if only by `busy`.
+    let ids: Vec<u64> = (0..500)
+        .map(|number| control.send(["vm list", "vcpu list beats", "nonsense", "stats"][number % 4]))
+        .collect();
+    let answered = ids
+        .iter()
+        .filter(|id| control.reply(**id, PATIENCE).is_ok())
+        .count();
+    assert!(
+        answered >= 125,
+        "{answered} of {} commands were carried out",
+        ids.len()
+    );
+    assert_eq!(running.command("host")["free_pages"], before, "free pages");
+    let beats = ask(&mut running, "beats");
+    assert!(beats.late_us < LATE_US && beats.damaged == 0, "{beats:?}");
+}
+
+#[test]
+fn no_line_is_too_long_or_too_strange_for_the_prompt() {
+    let vm = Vm::guest("beats", "neighbour");
+    let mut running = Machine::new("hostile-prompt")
+        .cpus(2)
+        .boot(&Manifest::new([vm]));
+    ask(&mut running, "beats");
+    let before = running.command("host")["free_pages"].clone();
+    // To the prompt.
+    running.console.send("\x1d");
+    running.console.expect("bullpen> ", PATIENCE);
+    running.console.send_bytes(&long_line());
+    running.console.line("");
+    let every_byte: Vec<u8> = (0..=u8::MAX).filter(|byte| *byte != 0x1d).collect();
+    for _ in 0..20 {
+        running.console.send_bytes(&every_byte);
+    }
+    running.console.send("\x15\r");
+    for _ in 0..200 {
+        running.console.line("vcpu list beats");
+    }
+    running.console.line("console nobody-of-this-name");
+    running
+        .console
+        .expect("there is no VM named \"nobody-of-this-name\"", PATIENCE);
+    assert_eq!(running.command("host")["free_pages"], before, "free pages");
+    let beats = ask(&mut running, "beats");
+    assert!(beats.late_us < LATE_US && beats.damaged == 0, "{beats:?}");
+}
+
+#[test]
+fn a_guest_that_prints_without_end_holds_nobody_up() {
+    let flood = Vm::guest("flood", "neighbour")
+        .command_line("flood")
+        .cpus(&[0]);
+    let beats = Vm::guest("beats", "neighbour").cpus(&[0]);
+    let mut running = Machine::new("hostile-flood")
+        .cpus(2)
+        .boot(&Manifest::new([flood, beats]));
+    ask(&mut running, "beats");
+    let before = running.command("host")["free_pages"].clone();
+    running.command("console flood");
+    running.console.expect("0123456789abcdef", PATIENCE);
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(200));
+        assert_eq!(state(&mut running, "beats").0, "running");
+    }
+    // The escape key works in the middle of it, and so does the prompt.
+    running.console.send("\x1d");
+    running.console.expect("bullpen> ", PATIENCE);
+    running.console.line("vcpu list beats");
+    running.console.expect("STOLEN", PATIENCE);
+    let beats = ask(&mut running, "beats");
+    assert!(beats.late_us < LATE_US && beats.damaged == 0, "{beats:?}");
+    assert_eq!(running.command("host")["free_pages"], before, "free pages");
+}
