@@ -7,28 +7,19 @@
 use crate::sysreg::{isb, write_register};
 use vmm::vm::context::FpRegisters;
 
-macro_rules! with_pairs {
+macro_rules! with_all {
     ($instruction:literal, $pointer:expr) => {
         core::arch::asm!(
-            ".arch_extension fp",
             ".arch_extension simd",
-            concat!($instruction, " q0, q1, [{0}, #0]"),
-            concat!($instruction, " q2, q3, [{0}, #32]"),
-            concat!($instruction, " q4, q5, [{0}, #64]"),
-            concat!($instruction, " q6, q7, [{0}, #96]"),
-            concat!($instruction, " q8, q9, [{0}, #128]"),
-            concat!($instruction, " q10, q11, [{0}, #160]"),
-            concat!($instruction, " q12, q13, [{0}, #192]"),
-            concat!($instruction, " q14, q15, [{0}, #224]"),
-            concat!($instruction, " q16, q17, [{0}, #256]"),
-            concat!($instruction, " q18, q19, [{0}, #288]"),
-            concat!($instruction, " q20, q21, [{0}, #320]"),
-            concat!($instruction, " q22, q23, [{0}, #352]"),
-            concat!($instruction, " q24, q25, [{0}, #384]"),
-            concat!($instruction, " q26, q27, [{0}, #416]"),
-            concat!($instruction, " q28, q29, [{0}, #448]"),
-            concat!($instruction, " q30, q31, [{0}, #480]"),
-            in(reg) $pointer,
+            concat!($instruction, " {{v0.2d, v1.2d, v2.2d, v3.2d}}, [{0}], #64"),
+            concat!($instruction, " {{v4.2d, v5.2d, v6.2d, v7.2d}}, [{0}], #64"),
+            concat!($instruction, " {{v8.2d, v9.2d, v10.2d, v11.2d}}, [{0}], #64"),
+            concat!($instruction, " {{v12.2d, v13.2d, v14.2d, v15.2d}}, [{0}], #64"),
+            concat!($instruction, " {{v16.2d, v17.2d, v18.2d, v19.2d}}, [{0}], #64"),
+            concat!($instruction, " {{v20.2d, v21.2d, v22.2d, v23.2d}}, [{0}], #64"),
+            concat!($instruction, " {{v24.2d, v25.2d, v26.2d, v27.2d}}, [{0}], #64"),
+            concat!($instruction, " {{v28.2d, v29.2d, v30.2d, v31.2d}}, [{0}]"),
+            inout(reg) $pointer => _,
             options(nostack, preserves_flags)
         )
     };
@@ -38,7 +29,7 @@ macro_rules! with_pairs {
 pub(crate) fn save(registers: &mut FpRegisters) {
     let pointer = registers.v.as_mut_ptr();
     // SAFETY: `v` is 512 writable bytes, 16-byte aligned; EL2 is built without FP, so no live value is read.
-    unsafe { with_pairs!("stp", pointer) };
+    unsafe { with_all!("st1", pointer) };
     registers.fpcr = crate::sysreg::read_register!("S3_3_C4_C4_0");
     registers.fpsr = crate::sysreg::read_register!("S3_3_C4_C4_1");
 }
@@ -47,7 +38,7 @@ pub(crate) fn save(registers: &mut FpRegisters) {
 pub(crate) fn load(registers: &FpRegisters) {
     let pointer = registers.v.as_ptr();
     // SAFETY: `v` is 512 readable bytes, 16-byte aligned; EL2 is built without FP, so no live value is lost.
-    unsafe { with_pairs!("ldp", pointer) };
+    unsafe { with_all!("ld1", pointer) };
     write_register!("S3_3_C4_C4_0", registers.fpcr);
     write_register!("S3_3_C4_C4_1", registers.fpsr);
 }

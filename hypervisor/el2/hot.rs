@@ -1,15 +1,16 @@
 //! What the vectors call first: hands a trap to `vmm`'s hot handlers and carries out what they say.
 use vmm::dispatch::Trap;
-use vmm::dispatch::hot::{self, DataAbort, Hot, QuickCall};
+use vmm::dispatch::hot::{self, DataAbort, Hot};
 use vmm::exit::{Abort, Syndrome, class, fault_address};
 use vmm::stats::ExitReason;
 use vmm::vm::context::{Frame, Owner};
 
 use crate::gic::{self, HardwareListRegisters};
-use crate::percpu::{self, Loaded, Percpu};
-use crate::sysreg::{read_register, write_register};
+use crate::percpu::{self, Percpu};
+use crate::sysreg::{read_register, wfi, write_register};
 use crate::vectors::cause;
 use crate::{clock, console, run, timer};
+use psci::{Quick, ReturnCode};
 use vmm::vm::{Kicks, Vcpu, Vm};
 
 /// What a hot handler returns to the vectors: the frame it was given, and a cause to leave the guest or 0.
@@ -19,23 +20,23 @@ pub(crate) struct Return<'a> {
     cause: u64,
 }
 
+#[inline(always)]
+fn leave(frame: &mut Frame, cause: u64) -> Return<'_> {
+    Return { frame, cause }
+}
+
 /// Handles an HVC.
 pub(crate) extern "C" fn hypercall(frame: &mut Frame, esr: u64) -> Return<'_> {
     if let Some(Owner { vm, vcpu }) = frame.owner {
         match hot::quick_hypercall(vm, frame, Syndrome::new(esr)) {
-            QuickCall::Answer(x0) => {
+            Quick::Answer(x0) => {
                 frame.x[0] = x0;
                 vcpu.exits.count(ExitReason::Psci);
-                return Return { frame, cause: 0 };
+                return leave(frame, 0);
             }
-            QuickCall::CpuOn => return cpu_on(frame, vm, vcpu),
-            QuickCall::CpuOff => {
-                return Return {
-                    frame,
-                    cause: cause::OFF,
-                };
-            }
-            QuickCall::Other => {}
+            Quick::CpuOn => return cpu_on(frame, vm, vcpu),
+            Quick::CpuOff => return leave(frame, cause::OFF),
+            _ => {}
         }
     }
     other_hypercall(frame, esr)
@@ -47,8 +48,47 @@ fn cpu_on<'f>(frame: &'f mut Frame, vm: &'static Vm, vcpu: &'static Vcpu) -> Ret
     let mut kicks = Kicks::NONE;
     frame.x[0] = hot::cpu_on(vm, frame, &mut kicks);
     vcpu.exits.count(ExitReason::Psci);
-    percpu::kick(kicks);
-    Return { frame, cause: 0 }
+    percpu::kick_in_passing(kicks);
+    leave(frame, 0)
+}
+
+/// Handles WFI and WFE. The timed forms and WFE return at once, which the architecture allows.
+pub(crate) extern "C" fn wait(frame: &mut Frame, esr: u64) -> Return<'_> {
+    let Some(Owner { vcpu, .. }) = frame.owner else {
+        return leave(frame, cause::SYNC);
+    };
+    if !Syndrome::new(esr).is_wfi() {
+        vcpu.exits.count(ExitReason::Wfe);
+        advance();
+        return leave(frame, 0);
+    }
+    doze(frame, vcpu, ExitReason::Wfi, |_| advance())
+}
+
+/// Sleeps where it is, in the middle of the guest that waits for an interrupt, until there is one.
+///
+/// If nobody else wants the CPU there is no better place. What is posted to the guest comes as an interrupt, which is pending here
+/// even if it came before the WFI. Like the architecture's WFI, this may end early. If something is there already, the slow path
+/// finds out whether the guest may see it, from the start; `done` makes up the guest's registers for the time after.
+#[inline(always)]
+fn doze<'f>(
+    frame: &'f mut Frame,
+    vcpu: &Vcpu,
+    reason: ExitReason,
+    done: impl FnOnce(&mut Frame),
+) -> Return<'f> {
+    if !vcpu.gic.lock().is_idle(&HardwareListRegisters) {
+        return leave(frame, cause::SYNC);
+    }
+    vcpu.exits.count(reason);
+    done(frame);
+    let cpu = percpu::this();
+    if cpu.crowded.get() || !cpu.wakes.is_empty() {
+        return leave(frame, cause::WAIT);
+    }
+    wfi();
+    let settled = take(cpu, gic::acknowledge());
+    leave(frame, if settled { 0 } else { cause::WAIT })
 }
 
 /// Handles an HVC that does more than ask.
@@ -79,11 +119,9 @@ pub(crate) extern "C" fn system(frame: &mut Frame, esr: u64) -> Return<'_> {
 
 /// Handles a data abort of an access in little-endian order that the hardware has described.
 pub(crate) extern "C" fn data_abort(frame: &mut Frame, esr: u64) -> Return<'_> {
+    let iss = Abort::new(Syndrome::new(esr));
     let address = fault_address(read_register!("hpfar_el2"), read_register!("far_el2"));
-    let abort = DataAbort {
-        iss: Abort::new(Syndrome::new(esr)),
-        address,
-    };
+    let abort = DataAbort { iss, address };
     settle(frame, |trap, frame| {
         hot::mmio(trap, frame, abort, clock::now_ns)
     })
@@ -107,15 +145,10 @@ pub(crate) extern "C" fn sync(frame: &mut Frame, esr: u64) -> Return<'_> {
         }
         class::DATA_ABORT => data_abort(frame, esr),
         class::SMC64 => settle(frame, |trap, frame| {
-            (
-                hot::secure_call(trap.vm, frame, Syndrome::new(esr), &mut trap.kicks),
-                ExitReason::Psci,
-            )
+            let hot = hot::secure_call(trap.vm, frame, Syndrome::new(esr), &mut trap.kicks);
+            (hot, ExitReason::Psci)
         }),
-        _ => Return {
-            frame,
-            cause: cause::SYNC,
-        },
+        _ => leave(frame, cause::SYNC),
     }
 }
 
@@ -126,27 +159,18 @@ fn settle<'f>(
     handler: impl FnOnce(&mut Trap<'_, HardwareListRegisters>, &mut Frame) -> (Hot, ExitReason),
 ) -> Return<'f> {
     let Some(Owner { vm, vcpu }) = frame.owner else {
-        return Return {
-            frame,
-            cause: cause::SYNC,
-        };
+        return leave(frame, cause::SYNC);
     };
     let mut lists = HardwareListRegisters;
     let mut trap = Trap::new(vm, vcpu, &mut lists);
     let (hot, reason) = handler(&mut trap, frame);
     let (kicks, owed) = (trap.kicks, trap.owed);
     match hot {
-        Hot::Leave => {
-            return Return {
-                frame,
-                cause: cause::SYNC,
-            };
-        }
-        Hot::Off => {
-            return Return {
-                frame,
-                cause: cause::OFF,
-            };
+        Hot::Leave => return leave(frame, cause::SYNC),
+        Hot::Off => return leave(frame, cause::OFF),
+        Hot::Standby => {
+            let success = ReturnCode::Success.as_x0();
+            return doze(frame, vcpu, reason, |frame| frame.x[0] = success);
         }
         Hot::Resume => {}
         Hot::Advance => advance(),
@@ -156,11 +180,9 @@ fn settle<'f>(
         }
     }
     vcpu.exits.count(reason);
-    percpu::kick(kicks);
-    if owed != 0 {
-        deactivate(owed);
-    }
-    Return { frame, cause: 0 }
+    percpu::kick_in_passing(kicks);
+    deactivate(owed);
+    leave(frame, 0)
 }
 
 /// Steps over the trapped instruction.
@@ -170,7 +192,7 @@ fn advance() {
 }
 
 /// Deactivates private physical interrupts, a bit each.
-#[cold]
+#[inline]
 pub(crate) fn deactivate(mut owed: u32) {
     while owed != 0 {
         gic::deactivate(owed.trailing_zeros());
@@ -183,10 +205,7 @@ pub(crate) extern "C" fn irq(frame: &mut Frame) -> Return<'_> {
     let cpu = percpu::this();
     let intid = gic::acknowledge();
     let settled = take(cpu, intid);
-    Return {
-        frame,
-        cause: if settled { 0 } else { cause::IRQ },
-    }
+    leave(frame, if settled { 0 } else { cause::IRQ })
 }
 
 /// Handles an acknowledged interrupt for the loaded vCPU; returns whether the guest may go on at once.
@@ -194,7 +213,7 @@ pub(crate) extern "C" fn irq(frame: &mut Frame) -> Return<'_> {
 pub(crate) fn take(cpu: &Percpu, intid: u32) -> bool {
     let loaded = cpu.loaded.get();
     match (intid, loaded) {
-        (timer::VIRTUAL_PPI | timer::PHYSICAL_PPI, Some(Loaded { vm, vcpu })) => {
+        (timer::VIRTUAL_PPI | timer::PHYSICAL_PPI, Some(Owner { vm, vcpu })) => {
             gic::drop_priority(intid);
             let mut lists = HardwareListRegisters;
             let mut trap = Trap::new(vm, vcpu, &mut lists);
@@ -221,9 +240,9 @@ pub(crate) fn take(cpu: &Percpu, intid: u32) -> bool {
 
 /// Looks at the mail of the loaded vCPU; returns whether that was all there was.
 #[inline(always)]
-fn kicked(cpu: &Percpu, Loaded { vm, vcpu }: Loaded) -> bool {
+fn kicked(cpu: &Percpu, Owner { vm, vcpu }: Owner) -> bool {
     vcpu.exits.count(ExitReason::Kick);
-    if !cpu.wakes.is_empty() || vcpu.requested() != 0 || run::has_chores(cpu.id) {
+    if !cpu.wakes.is_empty() || vcpu.requested() != 0 || cpu.has_chores() {
         return false;
     }
     let mut lists = HardwareListRegisters;
@@ -236,8 +255,5 @@ fn kicked(cpu: &Percpu, Loaded { vm, vcpu }: Loaded) -> bool {
 
 /// Leaves the guest on a system error.
 pub(crate) extern "C" fn serror(frame: &mut Frame) -> Return<'_> {
-    Return {
-        frame,
-        cause: cause::SERROR,
-    }
+    leave(frame, cause::SERROR)
 }

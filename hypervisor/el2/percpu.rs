@@ -4,21 +4,16 @@
 use alloc::boxed::Box;
 use core::cell::Cell;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vmm::ids::PcpuId;
 use vmm::sched::WakeSet;
+use vmm::vm::Kicks;
+pub(crate) use vmm::vm::context::Owner as Loaded;
 use vmm::vm::kicks::MAX_PCPUS;
-use vmm::vm::{Kicks, Vcpu, Vm};
 
 use crate::gic::{self, Redistributor};
 use crate::sysreg::{read_register, write_register};
-
-/// A vCPU whose state is in this CPU's registers.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Loaded {
-    pub(crate) vm: &'static Vm,
-    pub(crate) vcpu: &'static Vcpu,
-}
+use crate::{clock, run, timer};
 
 /// One CPU's own data.
 #[derive(Debug)]
@@ -37,6 +32,44 @@ pub(crate) struct Percpu {
     pub(crate) loaded: Cell<Option<Loaded>>,
     /// An interrupt that was acknowledged on the hot path for the slow one.
     pub(crate) acknowledged: Cell<Option<u32>>,
+    /// Whether it has something to do besides running guests.
+    pub(crate) chores: &'static AtomicBool,
+    /// Whether another vCPU, or a chore, waits for the loaded one to leave it the CPU.
+    pub(crate) crowded: Cell<bool>,
+    /// When EL2's timer is set to fire.
+    pub(crate) armed: Cell<u64>,
+    patience_ticks: u64,
+}
+
+/// How long a vCPU may run on that has woken another one of its CPU: mostly it waits for the answer before that.
+const PATIENCE_NS: u64 = 50_000;
+
+impl Percpu {
+    /// Returns whether it has something to do besides running guests.
+    #[inline(always)]
+    pub(crate) fn has_chores(&self) -> bool {
+        self.chores.load(Ordering::Acquire)
+    }
+
+    /// Makes EL2's timer fire at `deadline_ticks`, or never.
+    #[inline]
+    pub(crate) fn arm(&self, deadline_ticks: u64) {
+        if self.armed.replace(deadline_ticks) == deadline_ticks {
+            return;
+        }
+        if deadline_ticks == timer::NEVER {
+            timer::disarm()
+        } else {
+            timer::arm(deadline_ticks)
+        }
+    }
+
+    /// Makes this CPU look at its mail soon, if it does not by itself.
+    #[inline]
+    fn look_soon(&self) {
+        let soon = timer::now() + self.patience_ticks;
+        self.arm(soon.min(self.armed.get()));
+    }
 }
 
 /// The mailboxes of all CPUs.
@@ -85,6 +118,10 @@ pub(crate) fn start(
         list_registers,
         loaded: Cell::new(None),
         acknowledged: Cell::new(None),
+        chores: run::chores_of(id),
+        crowded: Cell::new(false),
+        armed: Cell::new(timer::NEVER),
+        patience_ticks: clock::duration_ticks(PATIENCE_NS),
     }));
     KICK_TARGETS[id.index()].store(sgi_target(affinity), Ordering::Release);
     attach(data);
@@ -124,9 +161,30 @@ pub(crate) fn this() -> &'static Percpu {
 #[inline(always)]
 pub(crate) fn kick(mut kicks: Kicks) {
     while let Some(id) = kicks.pop() {
-        let target = KICK_TARGETS[id.index()].load(Ordering::Relaxed);
-        if target != 0 {
-            gic::send_kick(target);
+        send_kick(id);
+    }
+}
+
+#[inline(always)]
+fn send_kick(id: PcpuId) {
+    let target = KICK_TARGETS[id.index()].load(Ordering::Relaxed);
+    if target != 0 {
+        gic::send_kick(target);
+    }
+}
+
+/// As [`kick`], on behalf of the guest that runs here. Another vCPU of this CPU that it wakes does not interrupt it at once.
+#[inline(always)]
+pub(crate) fn kick_in_passing(mut kicks: Kicks) {
+    if kicks.is_empty() {
+        return;
+    }
+    let cpu = this();
+    while let Some(id) = kicks.pop() {
+        if id == cpu.id && !cpu.wakes.is_empty() {
+            cpu.look_soon();
+        } else {
+            send_kick(id);
         }
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! A vCPU stays loaded until another one needs the CPU; entering and leaving a loaded vCPU touches general registers only.
 
-use crate::sysreg::{isb, read_register, write_register};
-use vmm::features::FeaturePolicy;
+use crate::sysreg::{read_register, write_register};
 use vmm::vm::context::SystemRegisters;
 
 macro_rules! each_register {
@@ -19,48 +18,49 @@ macro_rules! each_register {
     };
 }
 
+// In pairs, so that two of them share one load or store.
 macro_rules! write_all {
-    ($registers:expr, $($field:ident $name:literal),*) => {{ $(write_register!($name, $registers.$field);)* }};
+    ($registers:expr $(, $a:ident $first:literal, $b:ident $second:literal)*) => {{
+        $(
+            let (first, second) = ($registers.$a, $registers.$b);
+            write_register!($first, first);
+            write_register!($second, second);
+        )*
+    }};
 }
 
 macro_rules! read_all {
-    ($registers:expr, $($field:ident $name:literal),*) => {{ $($registers.$field = read_register!($name);)* }};
+    ($registers:expr $(, $a:ident $first:literal, $b:ident $second:literal)*) => {{
+        $(
+            let (first, second) = (read_register!($first), read_register!($second));
+            ($registers.$a, $registers.$b) = (first, second);
+        )*
+    }};
 }
 
 macro_rules! each_key {
-    ($apply:ident, $keys:expr) => {
+    ($apply:ident, $registers:expr) => {
         $apply!(
-            $keys, 0 "S3_0_C2_C1_0", 1 "S3_0_C2_C1_1", 2 "S3_0_C2_C1_2", 3 "S3_0_C2_C1_3", 4 "S3_0_C2_C2_0",
-            5 "S3_0_C2_C2_1", 6 "S3_0_C2_C2_2", 7 "S3_0_C2_C2_3", 8 "S3_0_C2_C3_0", 9 "S3_0_C2_C3_1"
+            $registers, apia_low "S3_0_C2_C1_0", apia_high "S3_0_C2_C1_1", apib_low "S3_0_C2_C1_2", apib_high "S3_0_C2_C1_3",
+            apda_low "S3_0_C2_C2_0", apda_high "S3_0_C2_C2_1", apdb_low "S3_0_C2_C2_2", apdb_high "S3_0_C2_C2_3",
+            apga_low "S3_0_C2_C3_0", apga_high "S3_0_C2_C3_1"
         )
     };
 }
 
-macro_rules! write_keys {
-    ($keys:expr, $($index:literal $name:literal),*) => {{ $(write_register!($name, $keys[$index]);)* }};
-}
-
-macro_rules! read_keys {
-    ($keys:expr, $($index:literal $name:literal),*) => {{ $($keys[$index] = read_register!($name);)* }};
-}
-
 /// Loads the EL1 registers.
-#[inline]
+#[inline(always)]
 pub(crate) fn load(registers: &SystemRegisters, pointer_authentication: bool) {
     each_register!(write_all, registers);
     if pointer_authentication {
-        each_key!(write_keys, registers.pauth);
+        each_key!(write_all, registers);
     }
 }
 
 /// Loads the EL1 registers of a CPU that was just turned on; the compiler knows every value.
 #[inline]
 pub(crate) fn load_reset(pointer_authentication: bool) {
-    const RESET: SystemRegisters = SystemRegisters::RESET;
-    each_register!(write_all, RESET);
-    if pointer_authentication {
-        each_key!(write_keys, RESET.pauth);
-    }
+    load(&SystemRegisters::RESET, pointer_authentication);
 }
 
 /// Sets those EL1 registers that a reset gives a value; the others keep what they have, which a reset leaves unknown.
@@ -78,18 +78,8 @@ pub(crate) fn load_known_reset() {
 pub(crate) fn save(registers: &mut SystemRegisters, pointer_authentication: bool) {
     each_register!(read_all, registers);
     if pointer_authentication {
-        each_key!(read_keys, registers.pauth);
+        each_key!(read_all, registers);
     }
-}
-
-/// Loads what a VM's CPUs have in common: its tables, its traps.
-#[inline]
-pub(crate) fn load_vm(policy: &FeaturePolicy, hcr: u64, vttbr: u64, vtcr: u64) {
-    write_register!("hcr_el2", hcr);
-    write_register!("vtcr_el2", vtcr);
-    write_register!("vttbr_el2", vttbr);
-    write_register!("mdcr_el2", policy.mdcr);
-    isb();
 }
 
 /// Sets the traps that may change between two entries of one vCPU.

@@ -1,6 +1,7 @@
 //! The clocks: the system counter, EL2's own timer, and the guest's two timers as registers (Arm ARM D12).
 
 use crate::sysreg::{isb, read_register, write_register};
+use core::sync::atomic::{AtomicU64, Ordering};
 use vmm::vm::context::TimerRegisters;
 
 /// PPI of the non-secure EL2 physical timer (Arm BSA, 4.1.5).
@@ -12,8 +13,12 @@ pub(crate) const PHYSICAL_PPI: u32 = 30;
 
 /// CNTHCTL_EL2: EL1 and EL0 may use the physical counter and the physical timer.
 const CNTHCTL_GUEST: u64 = 0b11;
-/// CNTx_CTL: enabled.
+/// CNTx_CTL: enabled, and not masked.
 const ENABLE: u64 = 1;
+/// CNTx_CTL: enabled and masked; the third bit is status.
+const WRITABLE: u64 = 0b11;
+/// A deadline that does not come.
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// Returns the system counter.
 #[inline(always)]
@@ -50,8 +55,7 @@ pub(crate) fn disarm() {
 
 /// Loads a vCPU's timers; a deadline that has passed fires at once.
 #[inline]
-pub(crate) fn load(timers: &TimerRegisters, offset: u64) {
-    write_register!("cntvoff_el2", offset);
+pub(crate) fn load(timers: &TimerRegisters) {
     write_register!("cntv_cval_el0", timers.cntv_cval);
     write_register!("cntp_cval_el0", timers.cntp_cval);
     write_register!("cntv_ctl_el0", timers.cntv_ctl);
@@ -68,23 +72,23 @@ pub(crate) fn silence() {
 /// Saves a vCPU's timers and silences them.
 #[inline]
 pub(crate) fn save(timers: &mut TimerRegisters) {
-    timers.cntv_ctl = read_register!("cntv_ctl_el0") & 0b11;
-    timers.cntp_ctl = read_register!("cntp_ctl_el0") & 0b11;
     timers.cntv_cval = read_register!("cntv_cval_el0");
+    timers.cntv_ctl = read_register!("cntv_ctl_el0") & WRITABLE;
     timers.cntp_cval = read_register!("cntp_cval_el0");
-    write_register!("cntv_ctl_el0", 0);
-    write_register!("cntp_ctl_el0", 0);
+    timers.cntp_ctl = read_register!("cntp_ctl_el0") & WRITABLE;
+    silence();
 }
 
-/// Returns when the first of a vCPU's timers fires, in counter ticks.
-pub(crate) fn next_deadline(timers: &TimerRegisters, offset: u64) -> Option<u64> {
-    const ENABLED_MASK: u64 = 0b11;
-    const ENABLED: u64 = 0b01;
-    let at = |control: u64, value: u64| (control & ENABLED_MASK == ENABLED).then_some(value);
-    let virt = at(timers.cntv_ctl, timers.cntv_cval.saturating_add(offset));
-    let physical = at(timers.cntp_ctl, timers.cntp_cval);
-    match (virt, physical) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
+/// Returns when the first of a vCPU's timers that were saved fires, in counter ticks.
+#[inline]
+pub(crate) fn next_deadline(timers: &TimerRegisters, offset: &AtomicU64) -> Option<u64> {
+    let mut deadline = NEVER;
+    if timers.cntv_ctl == ENABLE {
+        let offset = offset.load(Ordering::Relaxed);
+        deadline = timers.cntv_cval.saturating_add(offset);
     }
+    if timers.cntp_ctl == ENABLE {
+        deadline = deadline.min(timers.cntp_cval);
+    }
+    (deadline != NEVER).then_some(deadline)
 }

@@ -22,6 +22,8 @@ pub(crate) mod cause {
     pub(crate) const OFF: u64 = 4;
     /// A system error.
     pub(crate) const SERROR: u64 = 3;
+    /// The vCPU waits for an interrupt, and somebody else may want the CPU; one for EL2 may have been acknowledged.
+    pub(crate) const WAIT: u64 = 5;
 }
 
 const X: usize = offset_of!(Frame, x);
@@ -134,14 +136,9 @@ global_asm!(
     ".balign 0x800",
     ".global exception_vectors",
     "exception_vectors:",
-    "    FROM_EL2 0",
-    "    FROM_EL2 1",
-    "    FROM_EL2 2",
-    "    FROM_EL2 3",
-    "    FROM_EL2 4",
-    "    FROM_EL2 5",
-    "    FROM_EL2 6",
-    "    FROM_EL2 7",
+    ".irp kind, 0,1,2,3,4,5,6,7",
+    "    FROM_EL2 \\kind",
+    ".endr",
     "    SYNC_FROM_GUEST",
     "    FROM_GUEST {irq}",
     "    FROM_GUEST {irq}",
@@ -170,7 +167,7 @@ global_asm!(
     "    cbnz x1, leave_guest",
     "    RESUME",
     "2:  cmp  x2, {class_data_abort}",
-    "    b.ne 3f",
+    "    b.ne 4f",
     "    tbnz x1, #20, 3f",
     // What is not described (ISV) and big-endian data go the long way.
     "    tbz  x1, #24, 3f",
@@ -178,6 +175,11 @@ global_asm!(
     "    tst  x2, {big_endian}",
     "    b.ne 3f",
     "    bl   {data_abort}",
+    "    cbnz x1, leave_guest",
+    "    RESUME",
+    "4:  cmp  x2, {class_wfx}",
+    "    b.ne 3f",
+    "    bl   {wait}",
     "    cbnz x1, leave_guest",
     "    RESUME",
     "rare:",
@@ -215,26 +217,6 @@ global_asm!(
     "    msr  elr_el2, x2",
     "    msr  spsr_el2, x3",
     "    RESUME_ALL",
-    // enter_fresh_guest(frame: *mut Frame) -> cause: as enter_guest, with every register but x0 zero.
-    ".global enter_fresh_guest",
-    "enter_fresh_guest:",
-    "    stp  x29, x30, [sp, #-16]!",
-    "    stp  x27, x28, [sp, #-16]!",
-    "    stp  x25, x26, [sp, #-16]!",
-    "    stp  x23, x24, [sp, #-16]!",
-    "    stp  x21, x22, [sp, #-16]!",
-    "    stp  x19, x20, [sp, #-16]!",
-    "    mov  x1, sp",
-    "    str  x1, [x0, {host_stack}]",
-    "    ldp  x2, x3, [x0, {pc}]",
-    "    msr  elr_el2, x2",
-    "    msr  spsr_el2, x3",
-    "    mov  sp, x0",
-    "    ldr  x0, [x0]",
-    ".irp n, 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30",
-    "    mov  x\\n, xzr",
-    ".endr",
-    "    eret",
     ".popsection",
     host_stack = const HOST_STACK,
     pc = const PC,
@@ -243,6 +225,7 @@ global_asm!(
     class_hvc = const class::HVC64,
     class_data_abort = const class::DATA_ABORT,
     class_system = const class::SYSTEM,
+    class_wfx = const class::WFX,
     big_endian = const vmm::exit::BIG_ENDIAN_DATA,
     hypercall = sym crate::hot::hypercall,
     data_abort = sym crate::hot::data_abort,
@@ -250,6 +233,7 @@ global_asm!(
     feature_register = sym crate::hot::feature_register,
     not_feature = const system_register(0, 7, 15, 0, 0),
     sync = sym crate::hot::sync,
+    wait = sym crate::hot::wait,
     irq = sym crate::hot::irq,
     serror = sym crate::hot::serror,
 );
@@ -257,7 +241,6 @@ global_asm!(
 unsafe extern "C" {
     static exception_vectors: u8;
     fn enter_guest(frame: *mut c_void) -> u64;
-    fn enter_fresh_guest(frame: *mut c_void) -> u64;
 }
 
 /// Returns the address of the vector table.
@@ -273,11 +256,4 @@ pub(crate) fn enter(frame: &mut Frame) -> u64 {
     // SAFETY: the caller has loaded the rest of this vCPU's state and its stage-2 root; the frame is exclusively borrowed
     // until the function returns, and the vectors give the stack back as they found it.
     unsafe { enter_guest((&raw mut *frame).cast()) }
-}
-
-/// As [`enter`], for a vCPU that was just turned on: every general register but x0 is zero, whatever the frame holds.
-#[inline]
-pub(crate) fn enter_fresh(frame: &mut Frame) -> u64 {
-    // SAFETY: as for `enter`.
-    unsafe { enter_fresh_guest((&raw mut *frame).cast()) }
 }

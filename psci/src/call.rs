@@ -172,6 +172,8 @@ pub enum Quick {
     Answer(u64),
     /// AFFINITY_INFO in its 64-bit form.
     AffinityInfo,
+    /// AFFINITY_INFO in its 32-bit form.
+    AffinityInfo32,
     /// CPU_ON in its 64-bit form.
     CpuOn,
     /// CPU_OFF.
@@ -204,8 +206,9 @@ pub const fn quick(x0: u64) -> Quick {
     }
     match function & OWNER {
         PSCI_OWNER => match function {
-            id::CPU_OFF => Quick::CpuOff,
             _ if function & !OWNER & !id::SMC64 >= PSCI_END => Quick::Answer(NOT_SUPPORTED),
+            id::CPU_OFF => Quick::CpuOff,
+            id::AFFINITY_INFO => Quick::AffinityInfo32,
             _ => Quick::Ask,
         },
         // Arm architecture, standard services (stolen time), vendor-specific hypervisor services.

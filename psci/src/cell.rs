@@ -60,15 +60,6 @@ impl PowerCell {
         }
     }
 
-    #[cfg(all(loom, test))]
-    fn new(role: Role) -> Self {
-        Self {
-            word: AtomicU32::new(pack(role, State::at_reset(role))),
-            entry: AtomicU64::new(0),
-            context_id: AtomicU64::new(0),
-        }
-    }
-
     /// Returns the state at this moment.
     #[inline]
     #[must_use]

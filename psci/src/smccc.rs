@@ -6,32 +6,6 @@ pub struct FunctionId(u32);
 
 /// Bit 30: arguments are 64 bits wide.
 const SMC64: u32 = 1 << 30;
-/// Bits 29:24: whose function it is.
-const OWNER_SHIFT: u32 = 24;
-const OWNER_MASK: u32 = 0x3f;
-
-/// Whose function a call names (DEN0028).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Owner {
-    /// Arm architecture calls: SMCCC itself and errata workarounds.
-    Architecture,
-    /// CPU service calls.
-    Cpu,
-    /// Silicon provider.
-    Sip,
-    /// Board vendor.
-    Oem,
-    /// Standard secure services: PSCI and others.
-    StandardSecure,
-    /// Standard hypervisor services: paravirtualised time and others.
-    StandardHypervisor,
-    /// This hypervisor's own.
-    VendorHypervisor,
-    /// Trusted applications and trusted operating systems.
-    Trusted,
-    /// A number nobody has.
-    Reserved,
-}
 
 impl FunctionId {
     /// Takes W0 of a call as a function identifier.
@@ -53,22 +27,6 @@ impl FunctionId {
     #[must_use]
     pub const fn is_smc64(self) -> bool {
         self.0 & SMC64 != 0
-    }
-
-    /// Returns whose function it is.
-    #[must_use]
-    pub const fn owner(self) -> Owner {
-        match self.0 >> OWNER_SHIFT & OWNER_MASK {
-            0 => Owner::Architecture,
-            1 => Owner::Cpu,
-            2 => Owner::Sip,
-            3 => Owner::Oem,
-            4 => Owner::StandardSecure,
-            5 => Owner::StandardHypervisor,
-            6 => Owner::VendorHypervisor,
-            48..=63 => Owner::Trusted,
-            _ => Owner::Reserved,
-        }
     }
 }
 

@@ -84,9 +84,6 @@ pub enum Width {
 }
 
 impl Width {
-    /// Every width.
-    pub const ALL: [Self; 4] = [Self::Byte, Self::Half, Self::Word, Self::Double];
-
     /// Returns the number of bytes.
     #[must_use]
     #[inline]

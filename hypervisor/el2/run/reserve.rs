@@ -5,9 +5,10 @@ use vmm::config::ReserveIdle;
 use vmm::ids::PcpuId;
 use vmm::sched::Slot;
 
-use super::{NEVER, PLACES, Runner, ask_chores, has_chores};
-use crate::smp;
+use super::places::PLACES;
+use super::{Runner, ask_chores};
 use crate::vms::{self, Slate};
+use crate::{smp, timer};
 
 /// Makes the CPUs of a VM's vCPUs in reserve find out whether they are needed at all.
 pub(crate) fn park(slate: &'static Slate) {
@@ -38,17 +39,17 @@ impl Runner {
     #[cold]
     pub(super) fn power_down(&mut self) {
         let cpu = self.cpu;
-        if self.queue.live() != 0 || !self.news.is_empty() || !is_all_reserve(cpu.id) {
+        if self.queue.live() != 0 || !self.news.items.is_empty() || !is_all_reserve(cpu.id) {
             return;
         }
         self.unload();
         for slot in (0..self.attached.len()).filter_map(Slot::new) {
             self.let_go(slot);
         }
-        let is_wanted = || !cpu.wakes.is_empty() || has_chores(cpu.id) || !is_all_reserve(cpu.id);
+        let is_wanted = || !cpu.wakes.is_empty() || cpu.has_chores() || !is_all_reserve(cpu.id);
         if smp::power_down(cpu, is_wanted) {
-            self.hcr = 0;
-            self.armed = NEVER;
+            (self.hcr, self.cptr, self.world) = (0, 0, None);
+            cpu.armed.set(timer::NEVER);
         }
     }
 }

@@ -1,35 +1,34 @@
 //! Which vCPU's registers this CPU holds: loading and unloading them, the FP unit's owner, and exceptions given to the guest.
 
 use core::sync::atomic::Ordering;
+use vgic::SavedListRegisters;
+use vgic::v3::Redistributor;
 use vmm::dispatch::inject::{self, Exception};
-use vmm::features::hcr;
 use vmm::sched::Slot;
 use vmm::vm::context::FpRegisters;
-use vmm::vm::{Kicks, VcpuContext};
+use vmm::vm::{Kicks, VcpuContext, Vm};
 
 use super::Runner;
+use super::places::at;
 use crate::gic::{self, HardwareListRegisters};
-use crate::percpu::{self, Loaded};
+use crate::percpu::{self, Loaded, Percpu};
 use crate::sysreg::{isb, read_register, write_register};
 use crate::{fpsimd, lent, switch, timer};
 
 impl Runner {
     /// Loads a vCPU's registers.
+    #[inline]
     pub(super) fn load(&mut self, slot: Slot) {
         self.resident = None;
-        let Some(attached) = &mut self.attached[slot.index()] else {
-            return;
-        };
-        let Loaded { vm, vcpu } = attached.place;
+        let attached = at(&mut self.attached, slot);
+        let place = attached.place;
+        let Loaded { vm, vcpu } = place;
         let context = &mut *attached.context;
         let policy = &vm.policy;
-        self.hcr = policy.hcr | if self.queue.alone() { 0 } else { hcr::TWI };
-        switch::load_vm(
-            policy,
-            self.hcr,
-            vm.vttbr.load(Ordering::Acquire),
-            vm.vtcr.load(Ordering::Acquire),
-        );
+        if !self.world.is_some_and(|world| core::ptr::eq(world, vm)) {
+            self.world = Some(vm);
+            load_vm(vm);
+        }
         write_register!("vmpidr_el2", vcpu.mpidr());
         if core::mem::take(&mut context.fresh) {
             switch::load_reset(policy.pointer_authentication);
@@ -40,36 +39,30 @@ impl Runner {
             lent::load(policy, context, context.lent);
         }
         gic::load_guest(&context.gic);
-        let mut lists = HardwareListRegisters;
         let redistributor = vcpu.gic.lock();
-        redistributor.restore(&mut lists, &context.gic.list);
-        let mut linked = redistributor.linked(&lists);
-        drop(redistributor);
-        while linked != 0 {
-            self.cpu.redistributor.set_active(linked.trailing_zeros());
-            linked &= linked - 1;
+        if redistributor.has_something_to_restore() {
+            restore_interrupts(self.cpu, &redistributor, &context.gic.list);
         }
-        timer::load(&context.timers, vm.counter_offset.load(Ordering::Acquire));
-        fpsimd::set_trap(if self.fp_owner == Some(slot) {
+        drop(redistributor);
+        timer::load(&context.timers);
+        self.set_fp_trap(if self.fp_owner == Some(slot) {
             policy.cptr
         } else {
             policy.cptr_fp_trapped
         });
-        self.cpu.loaded.set(Some(attached.place));
+        self.cpu.loaded.set(Some(place));
         self.loaded = Some(slot);
         vcpu.loaded.store(true, Ordering::SeqCst);
-        isb();
     }
 
     /// Saves the loaded vCPU's registers, if there is one.
+    #[inline]
     pub(super) fn unload(&mut self) {
         let Some(slot) = self.loaded.take() else {
             return;
         };
         self.cpu.loaded.set(None);
-        let Some(attached) = &mut self.attached[slot.index()] else {
-            return;
-        };
+        let attached = at(&mut self.attached, slot);
         let Loaded { vm, vcpu } = attached.place;
         let context = &mut *attached.context;
         timer::save(&mut context.timers);
@@ -78,15 +71,17 @@ impl Runner {
             lent::save(&vm.policy, context);
         }
         gic::save_guest(&mut context.gic);
-        let timers = context.timers;
-        self.save_interrupts(slot);
+        let deadline = timer::next_deadline(&context.timers, &vm.counter_offset);
+        let quiet = vcpu.gic.lock().unload_quiet(&HardwareListRegisters);
+        if !quiet {
+            self.save_interrupts(slot);
+        }
         vcpu.loaded.store(false, Ordering::SeqCst);
         if let Some(account) = self.queue.account(slot, timer::now()) {
             vcpu.ran_ticks.store(account.run_ticks, Ordering::Relaxed);
             vcpu.stolen_ticks
                 .store(account.steal_ticks, Ordering::Relaxed);
         }
-        let deadline = timer::next_deadline(&timers, vm.counter_offset.load(Ordering::Acquire));
         self.queue.set_deadline(slot, deadline);
         // Whoever posted before `loaded` was cleared only sent an interrupt.
         if !vcpu.inbox.is_empty() {
@@ -95,10 +90,9 @@ impl Runner {
     }
 
     /// Saves the loaded vCPU's list registers and lets go of the physical interrupts behind them.
+    #[cold]
     pub(super) fn save_interrupts(&mut self, slot: Slot) {
-        let Some(attached) = &mut self.attached[slot.index()] else {
-            return;
-        };
+        let attached = at(&mut self.attached, slot);
         let Loaded { vm, vcpu } = attached.place;
         let mut lists = HardwareListRegisters;
         let mut kicks = Kicks::NONE;
@@ -115,28 +109,52 @@ impl Runner {
         percpu::kick(kicks);
     }
 
+    /// Decides whether the loaded vCPU's FP instructions trap.
+    #[inline]
+    pub(super) fn set_fp_trap(&mut self, cptr: u64) {
+        if self.cptr != cptr {
+            self.cptr = cptr;
+            fpsimd::set_trap(cptr);
+        }
+    }
+
     /// Gives the FP unit to the loaded vCPU.
     pub(super) fn use_fp(&mut self, slot: Slot) {
-        let Some(place) = self.attached[slot.index()]
-            .as_ref()
-            .map(|attached| attached.place)
-        else {
-            return;
-        };
-        fpsimd::set_trap(place.vm.policy.cptr);
+        let policy = &at(&mut self.attached, slot).place.vm.policy;
+        self.set_fp_trap(policy.cptr);
         if let Some(owner) = self.fp_owner.replace(slot)
             && owner != slot
             && let Some(owner) = &mut self.attached[owner.index()]
         {
             fpsimd::save(&mut owner.context.fp);
         }
-        if let Some(attached) = &mut self.attached[slot.index()] {
-            let context = &mut *attached.context;
-            if core::mem::take(&mut context.fresh_fp) {
-                context.fp = FpRegisters::default();
-            }
-            fpsimd::load(&context.fp);
+        let context = &mut *at(&mut self.attached, slot).context;
+        if core::mem::take(&mut context.fresh_fp) {
+            context.fp = FpRegisters::default();
         }
+        fpsimd::load(&context.fp);
+    }
+}
+
+/// Loads what the vCPUs of a VM have in common: its tables, its traps, its time.
+#[inline(never)]
+fn load_vm(vm: &Vm) {
+    write_register!("vtcr_el2", vm.vtcr.load(Ordering::Acquire));
+    write_register!("vttbr_el2", vm.vttbr.load(Ordering::Acquire));
+    write_register!("mdcr_el2", vm.policy.mdcr);
+    write_register!("cntvoff_el2", vm.counter_offset.load(Ordering::Acquire));
+    isb();
+}
+
+/// Loads a vCPU's list registers and takes the physical interrupts behind them.
+#[cold]
+fn restore_interrupts(cpu: &Percpu, redistributor: &Redistributor, saved: &SavedListRegisters) {
+    let mut lists = HardwareListRegisters;
+    redistributor.restore(&mut lists, saved);
+    let mut linked = redistributor.linked(&lists);
+    while linked != 0 {
+        cpu.redistributor.set_active(linked.trailing_zeros());
+        linked &= linked - 1;
     }
 }
 

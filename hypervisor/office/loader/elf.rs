@@ -54,19 +54,53 @@ fn number<const N: usize>(file: &[u8], offset: u64) -> Option<[u8; N]> {
 impl Elf {
     /// Reads the headers of `file`.
     pub(super) fn parse(file: &[u8]) -> Result<Self, LoadError> {
+        let header = Header::parse(file)?;
+        let mut segments = Vec::new();
+        let mut entry = None;
+        for index in 0..u64::from(header.count) {
+            let offset = index.saturating_mul(u64::from(PROGRAM_HEADER_BYTES));
+            let offset = header.table.checked_add(offset);
+            let offset = offset.ok_or(bad("e_phoff", header.table))?;
+            let Some((segment, virtual_address)) = read_segment(file, offset)? else {
+                continue;
+            };
+            // The entry point is a virtual address; the segment it is in tells the physical one.
+            let inside = header.entry.checked_sub(virtual_address);
+            let inside = inside.filter(|offset| *offset < segment.memory_bytes);
+            entry = entry.or(inside.map(|offset| segment.address.saturating_add(offset)));
+            segments.push(segment);
+        }
+        let entry = entry.filter(|entry| entry.is_multiple_of(INSTRUCTION_BYTES));
+        Ok(Self {
+            entry: entry.ok_or(bad("e_entry", header.entry))?,
+            segments: sorted(segments)?,
+        })
+    }
+}
+
+/// What the file's header says, checked.
+struct Header {
+    /// The virtual address of the first instruction.
+    entry: u64,
+    /// Where the program headers are, and how many.
+    table: u64,
+    count: u16,
+}
+
+impl Header {
+    fn parse(file: &[u8]) -> Result<Self, LoadError> {
         let truncated = || LoadError::Truncated { part: "ELF header" };
-        let half = |offset| {
-            number(file, offset)
+        let half = |at| {
+            number(file, at)
                 .map(u16::from_le_bytes)
                 .ok_or_else(truncated)
         };
-        let double = |offset| {
-            number(file, offset)
+        let double = |at| {
+            number(file, at)
                 .map(u64::from_le_bytes)
                 .ok_or_else(truncated)
         };
-        let [.., class, data] = number::<6>(file, 0).ok_or_else(truncated)?;
-        if class != CLASS_64 || data != DATA_LITTLE {
+        if number(file, 4).ok_or_else(truncated)? != [CLASS_64, DATA_LITTLE] {
             return Err(LoadError::Foreign("a 32-bit or big-endian ELF file"));
         }
         if half(18)? != MACHINE_AARCH64 {
@@ -74,54 +108,27 @@ impl Elf {
         }
         let kind = half(16)?;
         if kind != TYPE_EXEC && kind != TYPE_DYN {
-            return Err(LoadError::Header {
-                field: "e_type",
-                value: u64::from(kind),
-            });
+            return Err(bad("e_type", kind.into()));
         }
         let (entry, table) = (double(24)?, double(32)?);
         let (entry_bytes, count) = (half(54)?, half(56)?);
         if entry_bytes != PROGRAM_HEADER_BYTES {
-            return Err(LoadError::Header {
-                field: "e_phentsize",
-                value: u64::from(entry_bytes),
-            });
+            return Err(bad("e_phentsize", entry_bytes.into()));
         }
         if count > MAX_PROGRAM_HEADERS {
-            return Err(LoadError::Header {
-                field: "e_phnum",
-                value: u64::from(count),
-            });
+            return Err(bad("e_phnum", count.into()));
         }
-        let mut segments = Vec::new();
-        let mut physical_entry = None;
-        for index in 0..count {
-            let header = table.checked_add(u64::from(index).saturating_mul(u64::from(entry_bytes)));
-            let header = header.ok_or(LoadError::Header {
-                field: "e_phoff",
-                value: table,
-            })?;
-            let Some((segment, virtual_address)) = read_segment(file, header)? else {
-                continue;
-            };
-            // The entry point is a virtual address; the segment it is in tells the physical one.
-            let inside = entry
-                .checked_sub(virtual_address)
-                .filter(|offset| *offset < segment.memory_bytes);
-            physical_entry =
-                physical_entry.or(inside.map(|offset| segment.address.saturating_add(offset)));
-            segments.push(segment);
-        }
-        let entry = physical_entry.filter(|entry| entry.is_multiple_of(INSTRUCTION_BYTES));
-        let entry = entry.ok_or(LoadError::Header {
-            field: "e_entry",
-            value: double(24)?,
-        })?;
         Ok(Self {
-            segments: sorted(segments)?,
             entry,
+            table,
+            count,
         })
     }
+}
+
+/// Says that a field holds what cannot be.
+const fn bad(field: &'static str, value: u64) -> LoadError {
+    LoadError::Header { field, value }
 }
 
 /// Sorts segments by address and makes sure that none overlaps the next.
@@ -157,16 +164,10 @@ fn read_segment(file: &[u8], offset: u64) -> Result<Option<(Segment, u64)>, Load
         return Ok(None);
     }
     if file_bytes > memory_bytes {
-        return Err(LoadError::Header {
-            field: "p_filesz",
-            value: file_bytes,
-        });
+        return Err(bad("p_filesz", file_bytes));
     }
     if address.checked_add(memory_bytes).is_none() {
-        return Err(LoadError::Header {
-            field: "p_paddr",
-            value: address,
-        });
+        return Err(bad("p_paddr", address));
     }
     let end = start.checked_add(file_bytes).ok_or(LoadError::Header {
         field: "p_offset",

@@ -4,24 +4,23 @@
 //! another VM's CPU can hold. What it can't settle it leaves untouched, and `slow` starts over.
 
 use core::sync::atomic::Ordering;
-use psci::{Answer, Call, EntryPoint, Quick, ReturnCode, decode, quick};
+use psci::{EntryPoint, Quick, quick};
 use vgic::v3::After;
 use vgic::v3::sgi::{self, SgiTargets};
 use vgic::{IntId, ListRegisters, Notice, Width};
 
 use super::Trap;
+use super::calls::{self, Outcome};
 use crate::bus::{self, Target};
 use crate::devices::cpu_hotplug::spec::Register;
 use crate::devices::pl011;
 use crate::devices::{AccessWidth, Device};
 use crate::exit::{Abort, Syndrome, SystemAccess, system_register};
 use crate::features::id_index;
-use crate::hypercall;
 use crate::ids::VcpuId;
 use crate::stats::ExitReason;
 use crate::vm::context::Frame;
 use crate::vm::{Kicks, Vm};
-use stage2::GuestPhys;
 
 /// How a trap goes on.
 #[must_use]
@@ -35,42 +34,27 @@ pub enum Hot {
     Output,
     /// The vCPU turns itself off.
     Off,
+    /// The vCPU waits for an interrupt; then x0 says that all is well.
+    Standby,
     /// Nothing was done; the slow path decides.
     Leave,
 }
 
-/// What the shortest path does with an HVC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QuickCall {
-    /// x0 is this.
-    Answer(u64),
-    /// [`cpu_on`] carries it out.
-    CpuOn,
-    /// The vCPU turns itself off.
-    CpuOff,
-    /// [`hypercall()`] decides.
-    Other,
-}
-
 /// Answers an HVC if the function alone, or a look at one vCPU, tells the answer.
 #[inline(always)]
-#[must_use]
-pub fn quick_hypercall(vm: &'static Vm, frame: &Frame, syndrome: Syndrome) -> QuickCall {
+pub fn quick_hypercall(vm: &Vm, frame: &Frame, syndrome: Syndrome) -> Quick {
     if syndrome.immediate() != 0 {
-        return QuickCall::Answer(psci::smccc::NOT_SUPPORTED);
+        return Quick::Answer(psci::smccc::NOT_SUPPORTED);
     }
-    match quick(frame.x[0]) {
-        Quick::Answer(x0) => QuickCall::Answer(x0),
-        Quick::AffinityInfo if frame.x[2] as u32 == 0 => {
-            QuickCall::Answer(match vm.vcpu_by_affinity(frame.x[1]) {
-                Some(vcpu) => vcpu.power.affinity_info(),
-                None => ReturnCode::InvalidParameters.as_x0(),
-            })
-        }
-        Quick::CpuOn => QuickCall::CpuOn,
-        Quick::CpuOff => QuickCall::CpuOff,
-        _ => QuickCall::Other,
+    let target = match quick(frame.x[0]) {
+        Quick::AffinityInfo => frame.x[1],
+        Quick::AffinityInfo32 => u64::from(frame.x[1] as u32),
+        other => return other,
+    };
+    if frame.x[2] as u32 != 0 {
+        return Quick::Ask;
     }
+    Quick::Answer(calls::affinity_info(vm, target))
 }
 
 /// Answers an HVC.
@@ -83,7 +67,14 @@ pub fn hypercall(vm: &'static Vm, frame: &mut Frame, syndrome: Syndrome, kicks: 
         Quick::Answer(x0) => x0,
         Quick::CpuOn => cpu_on(vm, frame, kicks),
         Quick::CpuOff => return Hot::Off,
-        _ => return ask(vm, frame, kicks),
+        _ => {
+            return match calls::call(vm, frame, kicks) {
+                Outcome::Answered => Hot::Resume,
+                Outcome::Off => Hot::Off,
+                Outcome::Standby => Hot::Standby,
+                _ => Hot::Leave,
+            };
+        }
     };
     Hot::Resume
 }
@@ -97,27 +88,9 @@ pub fn secure_call(
 ) -> Hot {
     match hypercall(vm, frame, syndrome, kicks) {
         Hot::Resume => Hot::Advance,
+        Hot::Standby => Hot::Leave,
         other => other,
     }
-}
-
-/// Answers the calls that are seldom made and need no more than the caller's VM.
-#[inline(never)]
-fn ask(vm: &'static Vm, frame: &mut Frame, kicks: &mut Kicks) -> Hot {
-    let call = decode(frame.x[0], frame.x[1], frame.x[2], frame.x[3]);
-    frame.x[0] = match call {
-        Call::Unknown if hypercall::is_ours(frame.x[0]) => return Hot::Leave,
-        Call::AffinityInfo { target } => match vm.vcpu_by_affinity(target) {
-            Some(vcpu) => vcpu.power.affinity_info(),
-            None => ReturnCode::InvalidParameters.as_x0(),
-        },
-        Call::CpuOn { target, entry } => turn_on(vm, target, entry, kicks),
-        _ => match call.immediate(&vm.offered) {
-            Some(Answer::One(x0)) => x0,
-            _ => return Hot::Leave,
-        },
-    };
-    Hot::Resume
 }
 
 /// Carries out CPU_ON in its 64-bit form and returns the guest's x0.
@@ -127,23 +100,7 @@ pub fn cpu_on(vm: &Vm, frame: &Frame, kicks: &mut Kicks) -> u64 {
         address: frame.x[2],
         context_id: frame.x[3],
     };
-    turn_on(vm, frame.x[1], entry, kicks)
-}
-
-/// Turns a vCPU on, if there is one and its power state lets it, and wakes the CPU it belongs to.
-#[inline]
-fn turn_on(vm: &Vm, target: u64, entry: EntryPoint, kicks: &mut Kicks) -> u64 {
-    let Some(vcpu) = vm.vcpu_by_affinity(target) else {
-        return ReturnCode::InvalidParameters.as_x0();
-    };
-    if entry.address & 3 != 0 || !vm.is_ram(GuestPhys::new(entry.address)) {
-        return ReturnCode::InvalidAddress.as_x0();
-    }
-    let code = vcpu.power.cpu_on(entry);
-    if code == ReturnCode::Success {
-        vcpu.wake(kicks);
-    }
-    code.as_x0()
+    calls::turn_on(vm, frame.x[1], entry, kicks)
 }
 
 const ICC_SGI1R: u32 = system_register(3, 0, 12, 11, 5);
@@ -185,14 +142,10 @@ fn send_sgi<L: ListRegisters>(trap: &mut Trap<'_, L>, value: u64) {
         SgiTargets::One(target) if target == own => raise(trap, intid),
         SgiTargets::One(target) => post_sgi(trap, target, intid),
         SgiTargets::List { base, mask } => {
-            for bit in 0..16 {
-                if mask & 1 << bit != 0 {
-                    let target = base + bit;
-                    if target == own {
-                        raise(trap, intid)
-                    } else {
-                        post_sgi(trap, target, intid)
-                    }
+            for bit in (0..16).filter(|bit| mask & 1 << bit != 0) {
+                match base + bit {
+                    target if target == own => raise(trap, intid),
+                    target => post_sgi(trap, target, intid),
                 }
             }
         }
@@ -391,7 +344,7 @@ fn write<L: ListRegisters>(
                 .gic
                 .lock()
                 .write(trap.lists, offset, gic_width(width), value);
-            trap.owe(effect.owed);
+            trap.owed |= effect.owed.0;
             if effect.after == After::Settle {
                 trap.settle();
             }

@@ -3,12 +3,12 @@
 //! `hot` settles most traps where they arrive, with the guest's registers half saved; `slow` takes the rest. Both are the same
 //! kind of function: they see the VM, change its state, and say in a value what `el2` is to do.
 
+mod calls;
 pub mod hot;
 pub mod inject;
 pub mod slow;
 
 use vgic::ListRegisters;
-use vgic::v3::Owed;
 
 use crate::vm::{Kicks, Vcpu, Vm};
 
@@ -40,42 +40,44 @@ impl<'a, L: ListRegisters> Trap<'a, L> {
         }
     }
 
-    /// Notes physical interrupts that the guest will not deactivate itself any more.
-    #[inline]
-    pub fn owe(&mut self, owed: Owed) {
-        self.owed |= owed.0;
-    }
-
     /// Brings what was posted to this vCPU into its list registers.
     #[inline]
     pub fn deliver(&mut self) {
-        let Self {
-            vm,
-            vcpu,
-            lists,
-            kicks,
-            owed,
-        } = self;
-        let mut post = vm.poster(kicks);
-        *owed |= vcpu
-            .gic
-            .lock()
-            .deliver(&vcpu.inbox, &vm.gic, *lists, &mut post)
-            .0;
+        let Self { vm, vcpu, .. } = *self;
+        if vcpu.inbox.is_empty() {
+            return;
+        }
+        let mut post = vm.poster(&mut self.kicks);
+        let mut gic = vcpu.gic.lock();
+        let owed = gic.deliver(&vcpu.inbox, &vm.gic, self.lists, &mut post);
+        self.owed |= owed.0;
     }
 
     /// Does what a raise could not do on its own.
     #[cold]
     pub fn settle(&mut self) {
-        let Self {
-            vm,
-            vcpu,
-            lists,
-            kicks,
-            ..
-        } = self;
-        let mut post = vm.poster(kicks);
-        vcpu.gic.lock().settle(&vm.gic, *lists, &mut post);
+        let Self { vm, vcpu, .. } = *self;
+        let mut post = vm.poster(&mut self.kicks);
+        vcpu.gic.lock().settle(&vm.gic, self.lists, &mut post);
+    }
+
+    /// Answers a maintenance interrupt.
+    #[cold]
+    pub fn maintain(&mut self) {
+        let Self { vm, vcpu, .. } = *self;
+        let mut post = vm.poster(&mut self.kicks);
+        let mut gic = vcpu.gic.lock();
+        self.owed |= gic.maintenance(&vm.gic, self.lists, &mut post).0;
+    }
+
+    /// Gives away or keeps the interrupts of the vCPU, which turns itself off.
+    #[cold]
+    pub fn power_off(&mut self) {
+        let Self { vm, vcpu, .. } = *self;
+        let mut post = vm.poster(&mut self.kicks);
+        let mut gic = vcpu.gic.lock();
+        let owed = gic.power_off(&vcpu.inbox, &vm.gic, self.lists, &mut post);
+        self.owed |= owed.0;
     }
 }
 

@@ -1,10 +1,10 @@
 //! Traps that end elsewhere: a vCPU that waits, leaves, or is told off, and everything too rare to hurry.
 
-use psci::{Answer, Call, EntryPoint, Reset, ReturnCode, Suspend, decode};
-use stage2::GuestPhys;
+use psci::ReturnCode;
 use vgic::ListRegisters;
 
 use super::Trap;
+use super::calls::{self, Outcome};
 use super::inject::{Exception, is_el0};
 use crate::exit::{Abort, Syndrome, class};
 use crate::features::Lent;
@@ -94,42 +94,21 @@ fn wait(context: &mut VcpuContext, syndrome: Syndrome) -> Next {
 
 fn call<L: ListRegisters>(trap: &mut Trap<'_, L>, context: &mut VcpuContext) -> Next {
     let frame = &mut context.frame;
-    let call = decode(frame.x[0], frame.x[1], frame.x[2], frame.x[3]);
-    frame.x[0] = match call {
-        Call::CpuOff => return Next::Off,
-        Call::SystemOff => return Next::SystemOff,
-        Call::SystemReset(Reset::Cold | Reset::Warm) => return Next::SystemReset,
-        Call::CpuSuspend(Suspend::Standby) => {
+    match calls::call(trap.vm, frame, &mut trap.kicks) {
+        Outcome::Answered => Next::Resume,
+        Outcome::Off => Next::Off,
+        Outcome::Standby => {
             frame.x[0] = ReturnCode::Success.as_x0();
-            return Next::Block;
+            Next::Block
         }
-        Call::CpuSuspend(Suspend::PowerDown(entry)) => {
-            if valid_entry(trap, entry) {
-                context.suspended = Some(entry);
-                return Next::Block;
-            }
-            ReturnCode::InvalidAddress.as_x0()
+        Outcome::PowerDown(entry) => {
+            context.suspended = Some(entry);
+            Next::Block
         }
-        Call::NodeHwState { target } => match trap.vm.vcpu_by_affinity(target) {
-            Some(vcpu) if vcpu.power.state().is_on() => psci::call::HW_ON,
-            Some(_) => psci::call::HW_OFF,
-            None => ReturnCode::InvalidParameters.as_x0(),
-        },
-        Call::Unknown if crate::hypercall::is_ours(frame.x[0]) => return Next::Vendor,
-        _ => match call.immediate(&trap.vm.offered) {
-            Some(Answer::One(x0)) => x0,
-            Some(Answer::Four(values)) => {
-                frame.x[1..4].copy_from_slice(&values[1..]);
-                values[0]
-            }
-            None => psci::smccc::NOT_SUPPORTED,
-        },
-    };
-    Next::Resume
-}
-
-fn valid_entry<L>(trap: &Trap<'_, L>, entry: EntryPoint) -> bool {
-    entry.address & 3 == 0 && trap.vm.is_ram(GuestPhys::new(entry.address))
+        Outcome::SystemOff => Next::SystemOff,
+        Outcome::SystemReset => Next::SystemReset,
+        Outcome::Vendor => Next::Vendor,
+    }
 }
 
 fn data_abort<L: ListRegisters>(

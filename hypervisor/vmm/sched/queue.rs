@@ -125,15 +125,11 @@ impl RunQueue {
     /// Gives a slot to a virtual CPU that wants to run at once: it does if nobody else runs or waits, else it gets its turn.
     #[inline]
     pub fn begin(&mut self, slot: Slot, now_ticks: u64) {
-        let idle = self.current.is_none() && self.runnable.is_empty();
+        let idle = self.is_idle();
         match self.entries.get_mut(slot.index()) {
             Some(entry) if idle && entry.run == Run::Vacant => {
-                entry.run = Run::Running;
-                entry.since_ticks = now_ticks;
                 self.live += 1;
-                self.turn = slot;
-                self.current = Some(slot);
-                self.slice_end_ticks = now_ticks.saturating_add(self.slice_ticks);
+                self.run(slot, now_ticks);
             }
             _ => {
                 self.attach(slot, now_ticks);
@@ -143,6 +139,7 @@ impl RunQueue {
     }
 
     /// Takes the virtual CPU in a slot off, whatever it is doing; returns its account, or `None` if the slot had none.
+    #[inline]
     pub fn detach(&mut self, slot: Slot, now_ticks: u64) -> Option<Account> {
         let entry = self.entries.get_mut(slot.index())?;
         if entry.run == Run::Vacant {
@@ -155,10 +152,10 @@ impl RunQueue {
         if was == Run::Running {
             // Nothing else knows of the one that runs.
             self.current = None;
-            return Some(account);
+        } else {
+            self.runnable.remove(slot);
+            self.forget_deadline(slot);
         }
-        self.runnable.remove(slot);
-        self.forget_deadline(slot);
         Some(account)
     }
 
@@ -186,6 +183,35 @@ impl RunQueue {
         true
     }
 
+    /// As [`RunQueue::wake`]; if nobody else runs or waits, its turn begins at once.
+    #[inline]
+    pub fn rouse(&mut self, slot: Slot, now_ticks: u64) -> bool {
+        match self.entries.get(slot.index()) {
+            Some(entry) if entry.run == Run::Blocked && self.is_idle() => {
+                self.run(slot, now_ticks);
+                self.forget_deadline(slot);
+                true
+            }
+            _ => self.wake(slot, now_ticks),
+        }
+    }
+
+    #[inline]
+    const fn is_idle(&self) -> bool {
+        self.current.is_none() && self.runnable.is_empty()
+    }
+
+    /// Begins a turn.
+    #[inline]
+    fn run(&mut self, slot: Slot, now_ticks: u64) {
+        if let Some(entry) = self.entries.get_mut(slot.index()) {
+            entry.change(Run::Running, now_ticks);
+        }
+        self.turn = slot;
+        self.current = Some(slot);
+        self.slice_end_ticks = now_ticks.saturating_add(self.slice_ticks);
+    }
+
     /// Blocks the running virtual CPU until it is woken, or until `deadline_ticks` if it has a timer to wait for.
     ///
     /// The caller has drained the wake-ups first and then found nothing to do for it, so that none is lost.
@@ -206,6 +232,7 @@ impl RunQueue {
     }
 
     /// Changes when a blocked virtual CPU wakes by itself; does nothing to one that is not blocked.
+    #[inline]
     pub fn set_deadline(&mut self, slot: Slot, deadline_ticks: Option<u64>) {
         self.forget_deadline(slot);
         if let (Some(entry), Some(deadline_ticks)) =
@@ -269,12 +296,8 @@ impl RunQueue {
             self.runnable.insert(slot);
         }
         let slot = self.runnable.next_after(self.turn)?;
-        let entry = self.entries.get_mut(slot.index())?;
-        entry.change(Run::Running, now_ticks);
         self.runnable.remove(slot);
-        self.turn = slot;
-        self.current = Some(slot);
-        self.slice_end_ticks = now_ticks.saturating_add(self.slice_ticks);
+        self.run(slot, now_ticks);
         Some(slot)
     }
 
@@ -298,6 +321,13 @@ impl RunQueue {
         self.live == 1
     }
 
+    /// Returns whether somebody waits for the one that runs.
+    #[inline]
+    #[must_use]
+    pub const fn is_crowded(&self) -> bool {
+        !self.runnable.is_empty()
+    }
+
     /// Returns how many virtual CPUs have their place here.
     #[inline]
     #[must_use]
@@ -314,13 +344,17 @@ impl RunQueue {
 
     #[inline]
     fn forget_deadline(&mut self, slot: Slot) {
-        if !self.timed.remove(slot) {
-            return;
-        }
         let was = match self.entries.get_mut(slot.index()) {
             Some(entry) => core::mem::replace(&mut entry.deadline_ticks, NEVER),
             None => NEVER,
         };
+        if was != NEVER {
+            self.forget_timed(slot, was);
+        }
+    }
+
+    fn forget_timed(&mut self, slot: Slot, was: u64) {
+        self.timed.remove(slot);
         if was == self.earliest_ticks {
             self.earliest_ticks = self
                 .timed

@@ -5,10 +5,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::set::{Bits, Slot, WORDS};
 
 /// The slots of one physical CPU that others have asked it to look at.
+///
+/// Few CPUs have more than 64: these are in the first word, which speaks for itself.
 #[derive(Debug, Default)]
 pub struct WakeSet {
     words: [AtomicU64; WORDS],
-    /// A bit for each word that may not be empty; set after the word, so a drain that misses it leaves it for the next.
+    /// A bit for each further word that may not be empty; set after the word, so a drain that misses it leaves it for the next.
     summary: AtomicU64,
 }
 
@@ -32,41 +34,40 @@ impl WakeSet {
         if was & slot.mask() != 0 {
             return false;
         }
-        self.summary.fetch_or(1 << slot.word(), Ordering::Release);
+        if slot.word() != 0 {
+            self.summary.fetch_or(1 << slot.word(), Ordering::Release);
+        }
         true
     }
 
-    /// Returns whether there is nothing to drain; one load, for the owner's hot path.
+    /// Returns whether there is nothing to drain; two loads, for the owner's hot path.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.summary.load(Ordering::Relaxed) == 0
+        self.words[0].load(Ordering::Relaxed) | self.summary.load(Ordering::Relaxed) == 0
     }
 
-    /// Takes `slot` out if it is the only one in the set; returns whether it was. Called by the owner.
+    /// Takes `slot` out if it is the only one in the set, and one of the first 64; returns whether it was. Called by the owner.
     #[inline]
     #[must_use]
     pub fn take_alone(&self, slot: Slot) -> bool {
-        let summary = self.summary.swap(0, Ordering::Acquire);
-        if summary != 1 << slot.word() {
-            self.summary.fetch_or(summary, Ordering::Release);
-            return false;
-        }
-        let word = &self.words[slot.word()];
-        // What is set from here on sets the summary again, after its word.
-        let bits = word.swap(0, Ordering::AcqRel);
-        if bits == slot.mask() {
-            return true;
-        }
-        word.fetch_or(bits, Ordering::AcqRel);
-        self.summary.fetch_or(1 << slot.word(), Ordering::Release);
-        false
+        let (word, mask) = (&self.words[0], slot.mask());
+        slot.word() == 0
+            && self.summary.load(Ordering::Relaxed) == 0
+            && word
+                .compare_exchange(mask, 0, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Takes every slot out and hands each to `wake`, ascending. Called by the owner.
     #[inline]
     pub fn drain(&self, mut wake: impl FnMut(Slot)) {
-        if self.is_empty() {
+        if self.words[0].load(Ordering::Relaxed) != 0 {
+            for bit in Bits(self.words[0].swap(0, Ordering::AcqRel)) {
+                wake(Slot::from_bit(0, bit));
+            }
+        }
+        if self.summary.load(Ordering::Relaxed) == 0 {
             return;
         }
         for word in Bits(self.summary.swap(0, Ordering::Acquire)) {
@@ -124,6 +125,8 @@ mod tests {
             assert!(!set.take_alone(slot(3)));
             assert_eq!(drained(&set), [3, other], "nothing is lost");
         }
+        assert!(set.set(slot(64)) && !set.take_alone(slot(64)) && !set.take_alone(slot(0)));
+        assert_eq!(drained(&set), [64], "the short way is for few");
     }
 
     #[test]

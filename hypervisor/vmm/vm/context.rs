@@ -53,19 +53,17 @@ impl Frame {
 }
 
 macro_rules! system_registers {
-    ($($register:ident)*) => {
+    ($($name:ident)*) => {
         /// The EL1 and EL0 system registers of a guest that runs in AArch64 at EL1.
         #[expect(missing_docs, reason = "each field is the register of that name, Arm ARM D19")]
         #[derive(Clone, Debug)]
         #[repr(C)]
         pub struct SystemRegisters {
-            $(pub $register: u64,)*
-            /// Pointer authentication keys: IA, IB, DA, DB, GA, each low then high.
-            pub pauth: [u64; 10],
+            $(pub $name: u64,)*
         }
 
         impl SystemRegisters {
-            const ZERO: Self = Self { $($register: 0,)* pauth: [0; 10] };
+            const ZERO: Self = Self { $($name: 0,)* };
         }
     };
 }
@@ -73,6 +71,7 @@ macro_rules! system_registers {
 system_registers! {
     sp_el0 sp_el1 elr_el1 spsr_el1 sctlr_el1 cpacr_el1 ttbr0_el1 ttbr1_el1 tcr_el1 mair_el1 amair_el1 vbar_el1
     contextidr_el1 esr_el1 far_el1 afsr0_el1 afsr1_el1 par_el1 tpidr_el0 tpidr_el1 tpidrro_el0 cntkctl_el1 mdscr_el1 csselr_el1
+    apia_low apia_high apib_low apib_high apda_low apda_high apdb_low apdb_high apga_low apga_high
 }
 
 impl SystemRegisters {

@@ -147,8 +147,6 @@ pub struct VcpuContext {
     pub pmu: PmuRegisters,
     /// Breakpoints and watchpoints.
     pub debug: DebugRegisters,
-    /// Whether the general registers but x0 are still zero, whatever `frame` holds.
-    pub fresh_frame: bool,
     /// Whether the system registers are still those of a reset, whatever `system` holds.
     pub fresh: bool,
     /// Whether the FP registers are still those of a reset, whatever `fp` holds.
@@ -175,7 +173,6 @@ impl VcpuContext {
             lent: Lent::NONE,
             pmu: PmuRegisters::default(),
             debug: DebugRegisters::default(),
-            fresh_frame: true,
             fresh: true,
             fresh_fp: true,
             suspended: None,
@@ -190,7 +187,6 @@ impl VcpuContext {
         self.frame.x[0] = at.context_id;
         self.frame.pc = at.address;
         self.frame.pstate = PSTATE_EL1_MASKED;
-        self.fresh_frame = true;
         self.fresh_fp = true;
         self.lent = Lent::NONE;
     }
@@ -199,6 +195,7 @@ impl VcpuContext {
     ///
     /// The interrupt interface is part of the CPU and starts afresh; list registers are the redistributor's business.
     pub fn power_on(&mut self, at: psci::EntryPoint) {
+        self.frame.x = [0; 31];
         self.frame.x[0] = at.context_id;
         self.frame.pc = at.address;
         self.frame.pstate = PSTATE_EL1_MASKED;
@@ -207,7 +204,6 @@ impl VcpuContext {
         self.gic.ap0r = 0;
         self.gic.ap1r = 0;
         self.lent = Lent::NONE;
-        self.fresh_frame = true;
         self.fresh = true;
         self.fresh_fp = true;
         self.suspended = None;

@@ -6,7 +6,7 @@ use super::{
     Answer, Call, EntryPoint, HYPERVISOR_UID, Offered, Reset, Suspend, Workaround, WorkaroundState,
     decode,
 };
-use crate::smccc::{FunctionId, NOT_SUPPORTED, Owner, ReturnCode, id};
+use crate::smccc::{FunctionId, NOT_SUPPORTED, ReturnCode, id};
 use proptest::prelude::*;
 use std::vec::Vec;
 
@@ -20,6 +20,51 @@ const PSCI_STAT_COUNT: u32 = 0x8400_0011;
 const MEM_PROTECT: u32 = 0x8400_0013;
 const MEM_PROTECT_CHECK_RANGE: u32 = 0x8400_0014;
 const SMCCC_ARCH_SOC_ID: u32 = 0x8000_0002;
+
+/// Whose function a call names (DEN0028).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    /// Arm architecture calls: SMCCC itself and errata workarounds.
+    Architecture,
+    /// CPU service calls.
+    Cpu,
+    /// Silicon provider.
+    Sip,
+    /// Board vendor.
+    Oem,
+    /// Standard secure services: PSCI and others.
+    StandardSecure,
+    /// Standard hypervisor services: paravirtualised time and others.
+    StandardHypervisor,
+    /// This hypervisor's own.
+    VendorHypervisor,
+    /// Trusted applications and trusted operating systems.
+    Trusted,
+    /// A number nobody has.
+    Reserved,
+}
+
+impl FunctionId {
+    /// Returns whether it is a fast call.
+    const fn is_fast(self) -> bool {
+        self.get() & 1 << 31 != 0
+    }
+
+    /// Returns whose function it is.
+    const fn owner(self) -> Owner {
+        match self.get() >> 24 & 0x3f {
+            0 => Owner::Architecture,
+            1 => Owner::Cpu,
+            2 => Owner::Sip,
+            3 => Owner::Oem,
+            4 => Owner::StandardSecure,
+            5 => Owner::StandardHypervisor,
+            6 => Owner::VendorHypervisor,
+            48..=63 => Owner::Trusted,
+            _ => Owner::Reserved,
+        }
+    }
+}
 
 const NOTHING: Offered = Offered {
     workarounds: [WorkaroundState::Unknown; 3],

@@ -10,8 +10,19 @@ use crate::call::EntryPoint;
 use crate::power::{Event, Refusal, Role, State};
 use crate::smccc::ReturnCode;
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::thread;
+
+impl PowerCell {
+    /// As in `cell`, where it is a constant function; loom's atomics have none.
+    fn new(role: Role) -> Self {
+        Self {
+            word: AtomicU32::new(super::pack(role, State::at_reset(role))),
+            entry: AtomicU64::new(0),
+            context_id: AtomicU64::new(0),
+        }
+    }
+}
 
 const fn at(caller: u64) -> EntryPoint {
     EntryPoint {

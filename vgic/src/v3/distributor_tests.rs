@@ -84,7 +84,7 @@ fn every_offset_width_and_value_is_survived() {
     let distributor = Distributor::new(96, 3);
     for value in [u64::MAX, 0x5a5a_5a5a_5a5a_5a5a] {
         for offset in (0..0x1_0010).chain([u32::MAX - 8, u32::MAX]) {
-            for width in Width::ALL {
+            for width in [Width::Byte, Width::Half, Width::Word, Width::Double] {
                 write(&distributor, offset, width, value);
                 let mask = u64::MAX >> (64 - 8 * width.bytes());
                 assert_eq!(

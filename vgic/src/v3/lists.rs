@@ -111,6 +111,29 @@ impl Redistributor {
         owed
     }
 
+    /// Unloads the vCPU if its list registers hold nothing that has to be kept; otherwise [`Self::save`] does it.
+    ///
+    /// They may be left as they are: what they hold is inactive.
+    #[inline]
+    #[must_use]
+    pub fn unload_quiet(&mut self, lrs: &impl ListRegisters) -> bool {
+        let quiet = self.armed == Maintenance::NONE
+            && self.linked | self.parked_linked | self.shared | self.used() & !lrs.empty() == 0;
+        if quiet {
+            self.soft &= !self.in_lr;
+            self.free |= self.used();
+            self.in_lr = 0;
+        }
+        quiet
+    }
+
+    /// Tells whether [`Self::restore`] has something to do, or a physical interrupt stands behind one of this vCPU's.
+    #[inline]
+    #[must_use]
+    pub fn has_something_to_restore(&self) -> bool {
+        self.armed != Maintenance::NONE || self.used() | self.linked | self.parked_linked != 0
+    }
+
     /// Loads the vCPU: moves `saved` to the hardware's list registers, which are empty.
     pub fn restore(&self, lrs: &mut impl ListRegisters, saved: &SavedListRegisters) {
         for slot in bits(self.used()) {
@@ -134,19 +157,13 @@ impl Redistributor {
         distributor: &Distributor,
         lrs: &impl ListRegisters,
     ) -> bool {
-        let used = self.used();
         let quiet = inbox.is_empty()
             && self.backlog() == 0
-            && self.armed == Maintenance::NONE
-            && (self.linked | self.parked_linked | self.active) == 0
+            && self.active == 0
             && self.candidates.is_empty()
             && self.parked.is_empty()
-            && used.count_ones() == self.in_lr.count_ones()
-            && lrs.empty() & used == used;
+            && self.unload_quiet(lrs);
         if quiet {
-            self.in_lr = 0;
-            self.soft = 0;
-            self.free |= used;
             distributor.leave(self.index);
         }
         quiet
@@ -208,6 +225,7 @@ impl Redistributor {
         let intid = self.occupant(slot);
         lrs.write(slot as usize, ListRegister::EMPTY);
         self.free |= bit(slot);
+        self.shared &= !bit(slot);
         if intid.is_private() {
             self.in_lr &= !intid.bit();
             self.soft &= !intid.bit();
@@ -306,8 +324,6 @@ impl Redistributor {
                 .copied()
                 .unwrap_or_default();
             value = value.linked_to(u32::from(physical));
-        } else if self.line & !self.edge & bit != 0 {
-            value = value.with(ListRegister::EOI, 0);
         }
         self.soft |= self.latched & bit;
         self.latched &= !bit;

@@ -131,7 +131,6 @@ enum Op {
     Sgi(usize, u32),
     SgiFromOther(usize, u32),
     EdgePpi(usize),
-    PpiLevel(usize, usize, bool),
     Timer(usize),
     Pulse(usize),
     Level(usize, bool),
@@ -193,8 +192,6 @@ fn ops() -> impl Strategy<Value = Op> {
         (v.clone(), 0..16_u32).prop_map(|(v, id)| Op::Sgi(v, id)),
         (v.clone(), 0..16_u32).prop_map(|(v, id)| Op::SgiFromOther(v, id)),
         v.clone().prop_map(Op::EdgePpi),
-        (v.clone(), 0..EMULATED.len(), any::<bool>())
-            .prop_map(|(v, n, high)| Op::PpiLevel(v, n, high)),
         v.clone().prop_map(Op::Timer),
         s.clone().prop_map(Op::Pulse),
         (s, any::<bool>()).prop_map(|(s, high)| Op::Level(s, high)),
@@ -435,7 +432,6 @@ impl Machine {
                 self.vcpus[v].private[EDGE_PPI as usize].latched = true;
                 self.raise(v, EDGE_PPI);
             }
-            Op::PpiLevel(v, n, high) => self.ppi_level(v, EMULATED[n], high),
             Op::Timer(v) => self.timer(v),
             Op::Pulse(s) => {
                 self.spi(s).latched = true;
@@ -546,14 +542,6 @@ impl Machine {
 
     fn write_spi_bit(&mut self, s: usize, bank: u32) {
         self.gicd_write(bank + 4 * (SPIS[s] / 32), 1 << (SPIS[s] % 32));
-    }
-
-    fn ppi_level(&mut self, v: usize, id: u32, high: bool) {
-        self.vcpus[v].private[id as usize].line = high;
-        let vcpu = &mut self.vcpus[v];
-        let intid = IntId::private(id);
-        let after = vcpu.redistributor.set_level(&mut lists!(vcpu), intid, high);
-        self.take_after(v, after);
     }
 
     /// The physical timer fires, which it does only while its interrupt is not active.
@@ -717,6 +705,12 @@ impl Machine {
             return;
         }
         self.physical_ends(v);
+        let vcpu = &mut self.vcpus[v];
+        if vcpu.redistributor.unload_quiet(&vcpu.cpu) {
+            assert!(!vcpu.redistributor.has_something_to_restore());
+            vcpu.loaded = false;
+            return;
+        }
         let mut saved = self.vcpus[v].saved.clone();
         self.with(v, |redistributor, distributor, lists, mut post| {
             redistributor
@@ -747,9 +741,6 @@ impl Machine {
         }
         for v in 0..VCPUS {
             self.load(v);
-            for n in 0..EMULATED.len() {
-                self.apply(&Op::PpiLevel(v, n, false));
-            }
             for id in (0..16).chain([TIMER, EMULATED[0], EMULATED[1], EDGE_PPI]) {
                 self.apply(&Op::Enable(v, id, true));
             }

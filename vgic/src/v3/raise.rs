@@ -1,5 +1,5 @@
 //! Raising private interrupts where the short way of [`Redistributor::raise`] does not do: not open,
-//! in the guest's hands already, or no list register free; and emulated level lines.
+//! in the guest's hands already, or no list register free.
 
 use super::redistributor::{After, Redistributor, bits};
 use crate::{IntId, ListRegister, ListRegisters};
@@ -13,10 +13,7 @@ impl Redistributor {
         intid: IntId,
         value: ListRegister,
     ) -> After {
-        // Cleared, then raised: what is in the list register may stay, a level as the line's.
-        if value.wants_eoi() {
-            self.soft &= !(self.unpend & intid.bit());
-        }
+        // Cleared, then raised: what is in the list register may stay.
         self.unpend &= !intid.bit();
         if self.open & intid.bit() == 0 {
             self.keep(intid, value);
@@ -24,7 +21,7 @@ impl Redistributor {
         }
         if let Some(slot) = self.find(intid) {
             if !lrs.read(slot as usize).is_inactive() {
-                return self.merge(lrs, slot, intid, value);
+                return self.merge(lrs, slot, intid);
             }
             self.vacate(lrs, slot);
         }
@@ -34,28 +31,14 @@ impl Redistributor {
 
     /// Raises an interrupt that the guest has in list register `slot`.
     #[cold]
-    pub(super) fn merge(
-        &mut self,
-        lrs: &mut impl ListRegisters,
-        slot: u32,
-        intid: IntId,
-        raised: ListRegister,
-    ) -> After {
+    pub(super) fn merge(&mut self, lrs: &mut impl ListRegisters, slot: u32, intid: IntId) -> After {
         let current = lrs.read(slot as usize);
         if current.is_hardware() {
             // The physical interrupt comes again by itself once the guest has ended this one.
             return After::Resume;
         }
-        // An edge has to be remembered, a level is looked at again when the guest ends it.
-        let set = if raised.wants_eoi() {
-            ListRegister::EOI
-        } else {
-            ListRegister::PENDING
-        };
-        if !raised.wants_eoi() {
-            self.soft |= intid.bit();
-        }
-        lrs.write(slot as usize, current.with(set, 0));
+        self.soft |= intid.bit();
+        lrs.write(slot as usize, current.with(ListRegister::PENDING, 0));
         // While others wait, what is pending and active may have to wait with them.
         if self.waiting {
             After::Settle
@@ -106,34 +89,6 @@ impl Redistributor {
                 self.keep(intid, value);
                 After::Settle
             }
-        }
-    }
-
-    /// Raises a level PPI.
-    pub(super) fn raise_level(&mut self, lrs: &mut impl ListRegisters, intid: IntId) -> After {
-        if self.soft & intid.bit() != 0 && !lrs.read(self.slot_of(intid)).is_pending() {
-            self.soft &= !intid.bit();
-        }
-        self.raise_as(lrs, intid, self.template(intid).with(ListRegister::EOI, 0))
-    }
-
-    /// Follows the falling line of a level PPI.
-    pub(super) fn lower(&mut self, lrs: &mut impl ListRegisters, intid: IntId) {
-        let Some(slot) = self.find(intid) else { return };
-        let lr = lrs.read(slot as usize);
-        if !lr.wants_eoi() {
-            return;
-        }
-        // Nothing is to be looked at when it ends; and unless it was latched it is no longer pending.
-        let soft = lr.is_pending() && self.soft & intid.bit() != 0;
-        let lr = lr.with(
-            0,
-            ListRegister::EOI | if soft { 0 } else { ListRegister::PENDING },
-        );
-        if lr.is_inactive() {
-            self.vacate(lrs, slot);
-        } else {
-            lrs.write(slot as usize, lr);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! the moving of interrupts into and out of the list registers, is in `lists`.
 //!
 //! A private interrupt is in exactly one place: in a list register (`in_lr`), or here (`latched`,
-//! `line`, `active`). A list register that the guest has finished with keeps its occupant until
+//! `active`). A list register that the guest has finished with keeps its occupant until
 //! somebody needs it, so that the next SGI of the same number finds its place at once.
 
 use super::distributor::Distributor;
@@ -57,14 +57,14 @@ pub struct Redistributor {
     pub(super) in_lr: u32,
     /// List registers that nobody occupies.
     pub(super) free: u32,
+    /// List registers that SPIs occupy.
+    pub(super) shared: u32,
     /// Edges, SGIs and writes of ISPENDR that wait here.
     pub(super) latched: u32,
     pub(super) slot_of: [u8; PRIVATE],
     pub(super) occupants: [u16; LR_MAX],
     /// The list register of each private interrupt when it becomes pending.
     pub(super) templates: [ListRegister; PRIVATE],
-    /// Levels of the emulated PPI lines.
-    pub(super) line: u32,
     /// Active, but in no list register.
     pub(super) active: u32,
     pub(super) enabled: u32,
@@ -110,13 +110,13 @@ impl Redistributor {
             waiting: false,
             in_lr: 0,
             free: lr_mask,
+            shared: 0,
             latched: 0,
             slot_of: [0; PRIVATE],
             occupants: [0; LR_MAX],
             templates: core::array::from_fn(|n| {
                 ListRegister::pending(IntId::private(n as u32), 0, false)
             }),
-            line: 0,
             active: 0,
             enabled: 0,
             group: 0,
@@ -199,7 +199,7 @@ impl Redistributor {
         if self.in_lr & bit != 0 {
             let slot = self.slot_of(intid);
             if !lrs.read(slot).is_inactive() {
-                return self.merge(lrs, slot as u32, intid, value);
+                return self.merge(lrs, slot as u32, intid);
             }
             lrs.write(slot, value);
             return After::Resume;
@@ -210,26 +210,6 @@ impl Redistributor {
         self.latched &= !bit;
         self.place(lrs, self.free.trailing_zeros(), intid, value);
         After::Resume
-    }
-
-    /// Sets the level of an emulated PPI's line.
-    #[inline]
-    pub fn set_level(&mut self, lrs: &mut impl ListRegisters, intid: IntId, high: bool) -> After {
-        let bit = intid.bit();
-        let was_high = self.line & bit != 0;
-        if was_high == high {
-            return After::Resume;
-        }
-        self.line ^= bit;
-        match (high, self.edge & bit != 0) {
-            (true, true) => self.raise(lrs, intid),
-            (true, false) => self.raise_level(lrs, intid),
-            (false, true) => After::Resume,
-            (false, false) => {
-                self.lower(lrs, intid);
-                After::Resume
-            }
-        }
     }
 
     /// Moves what came into `inbox` to the list registers. To be called after a kick, when the vCPU
@@ -283,6 +263,15 @@ impl Redistributor {
             && self.backlog_passes(distributor, ich_vmcr)
     }
 
+    /// Tells whether nothing is pending or active in a list register, and nothing waits for one: nothing can wake the vCPU.
+    ///
+    /// What comes into its inbox meanwhile comes with an interrupt.
+    #[must_use]
+    #[inline]
+    pub fn is_idle(&self, lrs: &impl ListRegisters) -> bool {
+        self.used() & !lrs.empty() == 0 && self.backlog() == 0 && self.candidates.is_empty()
+    }
+
     /// Returns the list registers that have an occupant.
     #[inline]
     pub(super) fn used(&self) -> u32 {
@@ -292,7 +281,7 @@ impl Redistributor {
     /// Returns the private interrupts that wait for a list register.
     #[inline]
     pub(super) fn backlog(&self) -> u32 {
-        (self.latched | (self.line & !self.edge)) & self.open & !self.in_lr
+        self.latched & self.open & !self.in_lr
     }
 
     #[inline]
@@ -331,6 +320,8 @@ impl Redistributor {
             if let Some(place) = self.slot_of.get_mut(intid.get() as usize) {
                 *place = slot as u8;
             }
+        } else {
+            self.shared |= bit(slot);
         }
         lrs.write(slot as usize, value);
     }

@@ -104,9 +104,7 @@ impl Redistributor {
         match access.bank {
             Bank::Group => self.group,
             Bank::SetEnable | Bank::ClearEnable => self.enabled,
-            Bank::SetPending | Bank::ClearPending => {
-                self.latched | (self.line & !self.edge) | listed
-            }
+            Bank::SetPending | Bank::ClearPending => self.latched | listed,
             Bank::SetActive | Bank::ClearActive => self.active | listed,
             Bank::Config => bank::spread_config(self.edge.wrapping_shr(access.first)),
             Bank::Priority => (0..access.count).fold(0, |value, n| {

@@ -157,7 +157,7 @@ fn every_offset_width_and_value_is_survived() {
     let mut bench = Bench::new(4);
     for value in [u64::MAX, 0x5a5a_5a5a_5a5a_5a5a] {
         for offset in (0..0x2_0010).chain([u32::MAX - 8, u32::MAX]) {
-            for width in Width::ALL {
+            for width in [Width::Byte, Width::Half, Width::Word, Width::Double] {
                 let effect = bench
                     .redistributor
                     .write(&mut bench.cpu, offset, width, value);
@@ -318,19 +318,8 @@ fn a_linked_interrupt_is_deactivated_once() {
 #[test]
 fn a_level_comes_again_until_its_line_falls() {
     let mut bench = Bench::new(4);
-    for id in [33, 30] {
-        let set = |bench: &mut Bench, high| {
-            if id == 33 {
-                bench.line(33, high);
-            } else {
-                assert_eq!(
-                    bench
-                        .redistributor
-                        .set_level(&mut bench.cpu, IntId::private(30), high),
-                    After::Resume
-                );
-            }
-        };
+    for id in [33] {
+        let set = |bench: &mut Bench, high| bench.line(id, high);
         set(&mut bench, true);
         for _ in 0..100 {
             assert_eq!(bench.acknowledge(), Some(id));

@@ -124,7 +124,7 @@ impl Redistributor {
         if self.unpend & bit != 0 || !lr.is_pending() {
             self.soft &= !bit;
         }
-        if self.unpend & bit != 0 && !(lr.wants_eoi() && self.line & bit != 0) {
+        if self.unpend & bit != 0 {
             lr = lr.with(0, ListRegister::PENDING);
         }
         self.unpend &= !bit;

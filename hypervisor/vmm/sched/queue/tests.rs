@@ -77,6 +77,29 @@ fn a_wake_within_the_slice_waits_for_its_end() {
 }
 
 #[test]
+fn whoever_is_roused_runs_at_once_unless_somebody_else_does() {
+    let mut queue = RunQueue::new(SLICE);
+    assert!(!queue.rouse(slot(1), 0), "nobody has the slot");
+    for index in [1, 4] {
+        queue.attach(slot(index), 0);
+    }
+    queue.set_deadline(slot(4), Some(900));
+    assert!(queue.rouse(slot(4), 10));
+    assert_eq!(
+        (queue.current(), queue.is_crowded()),
+        (Some(slot(4)), false)
+    );
+    assert_eq!(queue.next_wake_ticks(), None, "its deadline is forgotten");
+    assert!(!queue.rouse(slot(4), 20), "it runs");
+    assert!(queue.rouse(slot(1), 30));
+    assert_eq!((queue.current(), queue.is_crowded()), (Some(slot(4)), true));
+    assert_eq!(queue.next_wake_ticks(), Some(10 + SLICE));
+    assert_eq!(queue.pick_next(10 + SLICE), Some(slot(1)));
+    let account = queue.account(slot(1), 10 + SLICE).expect("attached");
+    assert_eq!((account.run_ticks, account.steal_ticks), (0, SLICE - 20));
+}
+
+#[test]
 fn a_deadline_wakes_the_blocked_one_and_no_earlier() {
     let mut queue = ready(&[0, 1, 2]);
     for (turn, deadline) in [(0, Some(500)), (1, None), (2, Some(300))] {

@@ -1,0 +1,138 @@
+//! Turning vCPUs on and off.
+
+use core::sync::atomic::Ordering;
+use psci::Event;
+use vmm::sched::Slot;
+use vmm::vm::Kicks;
+
+use super::Runner;
+use super::exits::with_trap;
+use super::places::at;
+use crate::gic::{self, HardwareListRegisters};
+use crate::percpu::{self, Loaded};
+use crate::{lent, switch, timer, vms};
+
+impl Runner {
+    /// Starts a vCPU that was turned on, or lets go of one that is off.
+    pub(super) fn start(&mut self, slot: Slot, now: u64) {
+        if !matches!(self.attached.get(slot.index()), Some(Some(_))) && !self.attach(slot) {
+            return;
+        }
+        let attached = at(&mut self.attached, slot);
+        let place = attached.place;
+        if place.vm.is_leaving() {
+            return self.let_go(slot);
+        }
+        let Some(entry) = place.vcpu.power.start() else {
+            return;
+        };
+        attached.context.power_on(entry);
+        self.begin(place, slot, now);
+    }
+
+    /// Lets a vCPU whose registers are ready run when its turn comes, unless its VM has been stopped meanwhile.
+    #[inline(always)]
+    fn begin(&mut self, place: Loaded, slot: Slot, now: u64) -> bool {
+        let Loaded { vm, vcpu } = place;
+        if !vm.life.attach() {
+            if vm.life.detach() {
+                vms::all_left(vm);
+            }
+            return false;
+        }
+        let mut kicks = Kicks::NONE;
+        vm.gic.join(vcpu.id.get(), &mut vm.poster(&mut kicks));
+        percpu::kick(kicks);
+        self.queue.begin(slot, now);
+        self.announce(vm, slot, true, now);
+        true
+    }
+
+    /// Starts the vCPU that turned itself off here last and now is wanted again, if that is all there is to do.
+    ///
+    /// The shortest way from CPU_ON to the first instruction: nobody was here meanwhile, so only what a reset changes is loaded.
+    #[inline]
+    pub(super) fn restart(&mut self) -> Option<Slot> {
+        let slot = self.resident?;
+        if self.queue.live() != 0 || !self.cpu.wakes.take_alone(slot) {
+            return None;
+        }
+        let now = timer::now();
+        let attached = at(&mut self.attached, slot);
+        let place = attached.place;
+        let vcpu = place.vcpu;
+        if vcpu.requested() != 0 {
+            self.start(slot, now);
+            return None;
+        }
+        let entry = vcpu.power.start()?;
+        attached.context.power_on_again(entry);
+        switch::load_known_reset();
+        gic::reset_guest();
+        self.set_fp_trap(place.vm.policy.cptr_fp_trapped);
+        self.cpu.loaded.set(Some(place));
+        self.loaded = Some(slot);
+        vcpu.loaded.store(true, Ordering::SeqCst);
+        if !self.begin(place, slot, now) {
+            return None;
+        }
+        let due = self.news.due_ticks;
+        if due < self.cpu.armed.get() {
+            self.cpu.arm(due);
+        }
+        Some(slot)
+    }
+
+    /// Begins a vCPU that slept in a power-down state at its entry point.
+    #[cold]
+    pub(super) fn wake_suspended(&mut self, slot: Slot) {
+        if self.loaded == Some(slot) {
+            self.unload();
+        }
+        let context = &mut at(&mut self.attached, slot).context;
+        if let Some(entry) = context.suspended.take() {
+            context.power_on(entry);
+        }
+    }
+
+    /// Takes a vCPU that has turned itself off away; somebody may turn it on again at once.
+    ///
+    /// Its registers die with it and are not saved; its interrupts are.
+    #[inline]
+    pub(super) fn power_off(&mut self, slot: Slot) {
+        let attached = at(&mut self.attached, slot);
+        let Loaded { vm, vcpu } = attached.place;
+        timer::silence();
+        let lent = attached.context.lent;
+        if !lent.is_none() {
+            lent::stop(&vm.policy, lent);
+        }
+        let quiet = vcpu
+            .gic
+            .lock()
+            .power_off_quiet(&vcpu.inbox, &vm.gic, &HardwareListRegisters);
+        if !quiet {
+            self.power_off_gic(slot);
+        }
+        vcpu.loaded.store(false, Ordering::Release);
+        // Only this CPU can start it again, so what is left to do here may come after.
+        let off = vcpu.power.apply(Event::CpuOff);
+        assert!(off.is_ok(), "a running vCPU can turn itself off");
+        self.cpu.loaded.set(None);
+        self.loaded = None;
+        self.resident = quiet.then_some(slot);
+        let now = timer::now();
+        self.drop_vcpu(slot, now);
+        self.announce(vm, slot, false, now);
+        if vm.life.detach() {
+            vms::all_left(vm);
+        }
+    }
+
+    /// Gives away or keeps the interrupts of a vCPU that turns itself off.
+    #[cold]
+    fn power_off_gic(&mut self, slot: Slot) {
+        with_trap(self.cpu, |trap| trap.power_off());
+        self.save_interrupts(slot);
+    }
+}
