@@ -236,6 +236,8 @@ impl Abort {
 }
 
 /// SCTLR_EL1.EE and E0E: data is big-endian at EL1, at EL0 (Arm ARM D19.2.118). The vectors send aborts under them a longer way.
+///
+/// Not so an AArch32 program's that has only said SETEND: it reaches devices in little-endian order.
 pub const BIG_ENDIAN_DATA: u64 = SCTLR_EE | SCTLR_E0E;
 const SCTLR_EE: u64 = 1 << 25;
 const SCTLR_E0E: u64 = 1 << 24;

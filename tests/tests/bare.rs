@@ -47,6 +47,12 @@ fn sysreg() {
 }
 
 #[test]
+fn user() {
+    let name = "bare-user";
+    run(name, "user", Machine::new(name), "bare");
+}
+
+#[test]
 fn memory() {
     let name = "bare-memory";
     run(name, "memory", Machine::new(name).memory_mib(320), "bare");

@@ -70,6 +70,8 @@ guest_tests! {
     sysreg_4_on_1: "sysreg", shape(1, 4), "only=breakpoints_and_watchpoints_fire,breakpoints_stay_with_their_cpu,performance_monitors_count_and_start_afresh";
     sysreg_on_cortex_a57: "sysreg", Shape { cpus: 2, vcpus: 2, model: "cortex-a57" }, "";
     sysreg_on_neoverse_n1: "sysreg", Shape { cpus: 2, vcpus: 2, model: "neoverse-n1" }, "";
+    user_1_on_1: "user", shape(1, 1), "";
+    user_on_cortex_a57: "user", Shape { cpus: 1, vcpus: 1, model: "cortex-a57" }, "";
     memory_1_on_1: "memory", shape(1, 1), "";
     memory_4_on_4: "memory", shape(4, 4), "";
     memory_on_cortex_a57: "memory", Shape { cpus: 2, vcpus: 2, model: "cortex-a57" }, "";

@@ -43,6 +43,7 @@ impl Cpu {
                 esr: 0,
                 far: 0,
                 elr: 0,
+                vector: 0,
             }),
             code: UnsafeCell::new([0; 2]),
             task: AtomicUsize::new(0),

@@ -32,6 +32,8 @@ pub struct Fault {
     pub far: u64,
     /// ELR_EL1.
     pub elr: u64,
+    /// Which of the sixteen vectors it came by, from 0 in the table's order.
+    pub vector: u64,
 }
 
 impl Fault {
@@ -146,6 +148,10 @@ rt_exception:
 const SYNCHRONOUS: u64 = 0;
 const IRQ: u64 = 1;
 const SERROR: u64 = 3;
+/// The first vector for exceptions from EL0.
+const FROM_EL0: u64 = 8;
+/// SPSR_EL1 for EL1h with D, A, I and F masked.
+const EL1H_MASKED: u64 = 0x3c5;
 
 extern "C" fn handle(frame: &mut Frame, kind: u64) {
     let cpu = cpu::current();
@@ -156,8 +162,14 @@ extern "C" fn handle(frame: &mut Frame, kind: u64) {
                 esr: frame.esr,
                 far: frame.far,
                 elr: frame.elr,
+                vector: kind,
             });
-            frame.elr = crate::probe::resume_address();
+            if kind < FROM_EL0 {
+                frame.elr = crate::probe::resume_address();
+            } else {
+                frame.elr = crate::user::resume_address();
+                frame.spsr = EL1H_MASKED;
+            }
         }
         _ => fatal(frame, kind, cpu.index()),
     }

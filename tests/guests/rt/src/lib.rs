@@ -23,6 +23,7 @@ pub mod stub;
 pub mod suite;
 pub mod sysreg;
 pub mod timer;
+pub mod user;
 
 pub use machine::{Machine, machine};
 

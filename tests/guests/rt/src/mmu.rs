@@ -141,6 +141,17 @@ pub(crate) fn add_ram(address: u64) {
     }
 }
 
+/// Descriptor bits: EL0 may read and write, and EL1 may not execute.
+const EL0: u64 = 1 << 6 | 1 << 53;
+
+/// Maps the GiB that holds `target` for EL0 too, at the address of GiB number `gib` of the identity map, below 4 GiB, where the
+/// machine has nothing; returns the virtual address of `target`.
+pub fn user_window(gib: u64, target: u64, memory: Memory) -> u64 {
+    let bits = memory.bits() & !XN | EL0;
+    replace(&IDENTITY, gib, (target / GIB * GIB) | bits);
+    gib * GIB + target % GIB
+}
+
 /// Maps the GiB that holds `target` into window number `slot`; returns the virtual address of `target`.
 pub fn window(slot: u64, target: u64, memory: Memory) -> u64 {
     replace(&WINDOWS, slot, (target / GIB * GIB) | memory.bits());
