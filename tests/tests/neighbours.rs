@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use std::time::{Duration, Instant};
+use tests::guest::follow;
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::neighbour::{Beats, ask};
 use tests::{Manifest, Vm, artefacts, linux};
@@ -114,6 +115,25 @@ fn resets_leave_memory_and_the_neighbour_as_they_were() {
         "a beat was late by {} us",
         beats.late_us
     );
+}
+
+#[test]
+fn no_page_of_the_host_is_within_a_guests_reach() {
+    const HOST_MIB: u64 = 320;
+    let curious = Vm::guest("curious", "isolation")
+        .command_line(&format!("host-mib={HOST_MIB}"))
+        // Its own RAM has addresses where the host has none.
+        .raw("memory-base", "0x8000_0000")
+        .cpus(&[0]);
+    let beats = Vm::guest("beats", "neighbour").cpus(&[1]);
+    let machine = Machine::new("isolation").cpus(2).exact_memory_mib(HOST_MIB);
+    let mut running = machine.boot(&Manifest::new([curious, beats]));
+    let report = follow(&mut running.console, None, "curious", PATIENCE);
+    report.assert_green(&running.console);
+    running.control().event("vm-off", "curious", PATIENCE);
+    let beats = ask(&mut running, "beats");
+    assert!(beats.damaged == 0 && beats.late_us < 1_000_000, "{beats:?}");
+    assert_eq!(running.command("vm list")["vms"][1]["state"], "running");
 }
 
 /// Waits until a guest has looked at its memory; returns how many words it has found there.
