@@ -1,8 +1,5 @@
 //! From the boot loader's hand-over to the first guest, in the order it happens.
-#![expect(
-    unsafe_code,
-    reason = "names memory and devices by the addresses the device tree gives"
-)]
+#![expect(unsafe_code, reason = "uses addresses of the device tree")]
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;

@@ -1,8 +1,5 @@
 //! The FP and SIMD registers, switched only when a vCPU uses them while another's values are in the unit.
-#![expect(
-    unsafe_code,
-    reason = "moves the FP registers, which EL2 itself never uses"
-)]
+#![expect(unsafe_code, reason = "moves registers that EL2 never uses")]
 
 use crate::sysreg::{isb, write_register};
 use vmm::vm::context::FpRegisters;

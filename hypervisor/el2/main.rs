@@ -17,6 +17,7 @@ mod boot;
 mod cache;
 mod clock;
 mod console;
+mod copy;
 mod debug;
 mod fpsimd;
 mod gic;

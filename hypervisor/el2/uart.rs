@@ -1,8 +1,5 @@
 //! The machine's PL011 UARTs: one for the operator, and where there is a second, one for the control channel.
-#![expect(
-    unsafe_code,
-    reason = "names the UARTs' registers, whose addresses the device tree gives"
-)]
+#![expect(unsafe_code, reason = "uses addresses of the device tree")]
 
 use crate::mmio::Registers;
 use core::fmt;

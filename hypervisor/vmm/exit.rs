@@ -16,8 +16,6 @@ pub mod class {
     pub const SMC64: u64 = 0x17;
     /// MSR, MRS or system instruction.
     pub const SYSTEM: u64 = 0x18;
-    /// SVE access.
-    pub const SVE: u64 = 0x19;
     /// Instruction abort from a lower exception level.
     pub const INSTRUCTION_ABORT: u64 = 0x20;
     /// Data abort from a lower exception level.

@@ -42,8 +42,6 @@ pub mod hcr {
     pub const IMO: u64 = 1 << 4;
     /// Physical SError to EL2.
     pub const AMO: u64 = 1 << 5;
-    /// Virtual SError pending.
-    pub const VSE: u64 = 1 << 8;
     /// Broadcast the guest's TLB and instruction cache maintenance.
     pub const FB: u64 = 1 << 9;
     /// Barriers reach at least the inner-shareable domain.
@@ -162,7 +160,7 @@ impl Lent {
 pub struct FeaturePolicy {
     /// The ID registers as the guest reads them, by [`id_index`].
     pub id: [u64; ID_REGISTERS],
-    /// HCR_EL2 while the guest runs, but for TWI and VSE.
+    /// HCR_EL2 while the guest runs, but for TWI and the virtual SError.
     pub hcr: u64,
     /// CPTR_EL2 while the guest owns the FP unit.
     pub cptr: u64,
@@ -495,7 +493,7 @@ mod tests {
         let both = Lent::NONE.with(Lent::PMU).with(Lent::DEBUG);
         assert_eq!(both.without(Lent::PMU), Lent::DEBUG);
         assert!(both.has(Lent::PMU) && !Lent::DEBUG.has(Lent::PMU));
-        assert!(both.without(both).is_none() && !both.is_none());
+        assert!(both.without(both) == Lent::NONE && both != Lent::NONE);
     }
 
     #[test]

@@ -1,8 +1,5 @@
 //! The physical distributor and redistributors: set up at start, and then only to enable a line or move an active bit.
-#![expect(
-    unsafe_code,
-    reason = "names the GIC's registers, whose addresses the device tree gives"
-)]
+#![expect(unsafe_code, reason = "uses addresses of the device tree")]
 
 use crate::mmio::Registers;
 use crate::mmu::{self, Use};

@@ -60,7 +60,7 @@ impl Elf {
         for index in 0..u64::from(header.count) {
             let offset = index.saturating_mul(u64::from(PROGRAM_HEADER_BYTES));
             let offset = header.table.checked_add(offset);
-            let offset = offset.ok_or(bad("e_phoff", header.table))?;
+            let offset = offset.ok_or(LoadError::header("e_phoff", header.table))?;
             let Some((segment, virtual_address)) = read_segment(file, offset)? else {
                 continue;
             };
@@ -72,7 +72,7 @@ impl Elf {
         }
         let entry = entry.filter(|entry| entry.is_multiple_of(INSTRUCTION_BYTES));
         Ok(Self {
-            entry: entry.ok_or(bad("e_entry", header.entry))?,
+            entry: entry.ok_or(LoadError::header("e_entry", header.entry))?,
             segments: sorted(segments)?,
         })
     }
@@ -89,17 +89,9 @@ struct Header {
 
 impl Header {
     fn parse(file: &[u8]) -> Result<Self, LoadError> {
-        let truncated = || LoadError::Truncated { part: "ELF header" };
-        let half = |at| {
-            number(file, at)
-                .map(u16::from_le_bytes)
-                .ok_or_else(truncated)
-        };
-        let double = |at| {
-            number(file, at)
-                .map(u64::from_le_bytes)
-                .ok_or_else(truncated)
-        };
+        let truncated = || LoadError::truncated("ELF header");
+        let half = |at| Ok(u16::from_le_bytes(number(file, at).ok_or_else(truncated)?));
+        let double = |at| Ok(u64::from_le_bytes(number(file, at).ok_or_else(truncated)?));
         if number(file, 4).ok_or_else(truncated)? != [CLASS_64, DATA_LITTLE] {
             return Err(LoadError::Foreign("a 32-bit or big-endian ELF file"));
         }
@@ -108,15 +100,15 @@ impl Header {
         }
         let kind = half(16)?;
         if kind != TYPE_EXEC && kind != TYPE_DYN {
-            return Err(bad("e_type", kind.into()));
+            return Err(LoadError::header("e_type", kind.into()));
         }
         let (entry, table) = (double(24)?, double(32)?);
         let (entry_bytes, count) = (half(54)?, half(56)?);
         if entry_bytes != PROGRAM_HEADER_BYTES {
-            return Err(bad("e_phentsize", entry_bytes.into()));
+            return Err(LoadError::header("e_phentsize", entry_bytes.into()));
         }
         if count > MAX_PROGRAM_HEADERS {
-            return Err(bad("e_phnum", count.into()));
+            return Err(LoadError::header("e_phnum", count.into()));
         }
         Ok(Self {
             entry,
@@ -126,19 +118,13 @@ impl Header {
     }
 }
 
-/// Says that a field holds what cannot be.
-const fn bad(field: &'static str, value: u64) -> LoadError {
-    LoadError::Header { field, value }
-}
-
 /// Sorts segments by address and makes sure that none overlaps the next.
 fn sorted(mut segments: Vec<Segment>) -> Result<Vec<Segment>, LoadError> {
     segments.sort_by_key(|segment| segment.address);
     for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
         if next.address.saturating_sub(segment.address) < segment.memory_bytes {
-            return Err(LoadError::Overlap {
-                address: next.address,
-            });
+            let address = next.address;
+            return Err(LoadError::Overlap { address });
         }
     }
     Ok(segments)
@@ -146,44 +132,34 @@ fn sorted(mut segments: Vec<Segment>) -> Result<Vec<Segment>, LoadError> {
 
 /// Reads the program header at `offset`: the segment and its virtual address, or `None` if nothing is to be loaded.
 fn read_segment(file: &[u8], offset: u64) -> Result<Option<(Segment, u64)>, LoadError> {
-    let truncated = || LoadError::Truncated {
-        part: "program headers",
-    };
+    let truncated = || LoadError::truncated("program headers");
     let field = |at: u64| {
-        let bytes = offset
-            .checked_add(at)
-            .and_then(|offset| number(file, offset));
+        let bytes = number(file, offset.saturating_add(at));
         bytes.map(u64::from_le_bytes).ok_or_else(truncated)
     };
-    let kind = number(file, offset)
-        .map(u32::from_le_bytes)
-        .ok_or_else(truncated)?;
+    let kind = number(file, offset).map(u32::from_le_bytes);
     let (start, virtual_address, address) = (field(8)?, field(16)?, field(24)?);
     let (file_bytes, memory_bytes) = (field(32)?, field(40)?);
-    if kind != SEGMENT_LOAD || memory_bytes == 0 {
+    if kind != Some(SEGMENT_LOAD) || memory_bytes == 0 {
         return Ok(None);
     }
     if file_bytes > memory_bytes {
-        return Err(bad("p_filesz", file_bytes));
+        return Err(LoadError::header("p_filesz", file_bytes));
     }
     if address.checked_add(memory_bytes).is_none() {
-        return Err(bad("p_paddr", address));
+        return Err(LoadError::header("p_paddr", address));
     }
-    let end = start.checked_add(file_bytes).ok_or(LoadError::Header {
-        field: "p_offset",
-        value: start,
-    })?;
+    let end = start.checked_add(file_bytes);
+    let end = end.ok_or(LoadError::header("p_offset", start))?;
     if end > file.len() as u64 {
-        return Err(LoadError::Truncated { part: "segments" });
+        return Err(LoadError::truncated("segments"));
     }
     // Both are at most the file's length.
     let file = start as usize..end as usize;
-    Ok(Some((
-        Segment {
-            file,
-            address,
-            memory_bytes,
-        },
-        virtual_address,
-    )))
+    let segment = Segment {
+        file,
+        address,
+        memory_bytes,
+    };
+    Ok(Some((segment, virtual_address)))
 }

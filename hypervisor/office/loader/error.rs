@@ -56,6 +56,27 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Blames a field of a header.
+    pub(super) const fn header(field: &'static str, value: u64) -> Self {
+        Self::Header { field, value }
+    }
+
+    /// Says that something does not fit.
+    pub(super) const fn no_room(what: &'static str, needed: u64, available: u64) -> Self {
+        Self::NoRoom {
+            what,
+            needed,
+            available,
+        }
+    }
+
+    /// Misses a part.
+    pub(super) const fn truncated(part: &'static str) -> Self {
+        Self::Truncated { part }
+    }
+}
+
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -66,24 +66,17 @@ impl Image {
     /// Reads the header of `file`.
     pub(super) fn parse(file: &[u8]) -> Result<Self, LoadError> {
         if file.len() < HEADER_BYTES {
-            return Err(LoadError::Truncated {
-                part: "Image header",
-            });
+            return Err(LoadError::truncated("Image header"));
         }
         let field = |offset: usize| {
             let bytes = file.get(offset..).and_then(|rest| rest.first_chunk());
             bytes
                 .map(|bytes| u64::from_le_bytes(*bytes))
-                .ok_or(LoadError::Truncated {
-                    part: "Image header",
-                })
+                .ok_or(LoadError::truncated("Image header"))
         };
         let (text_offset, image_size, flags) = (field(8)?, field(16)?, field(24)?);
         if text_offset >= BASE_ALIGNMENT && image_size != 0 {
-            return Err(LoadError::Header {
-                field: "text_offset",
-                value: text_offset,
-            });
+            return Err(LoadError::header("text_offset", text_offset));
         }
         let offset = match image_size {
             0 => LEGACY_TEXT_OFFSET,

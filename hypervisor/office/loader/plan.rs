@@ -82,10 +82,7 @@ pub fn plan(request: &Request<'_>) -> Result<LoadPlan, LoadError> {
     let kernel = recognise(request.kernel)?;
     let ram = request.ram;
     if ram.base.get().checked_add(ram.size).is_none() || !ram.base.is_aligned(BASE_ALIGNMENT) {
-        return Err(LoadError::Header {
-            field: "RAM base",
-            value: ram.base.get(),
-        });
+        return Err(LoadError::header("RAM base", ram.base.get()));
     }
     let placed = match &kernel {
         Kernel::Image(image) => {
@@ -96,9 +93,8 @@ pub fn plan(request: &Request<'_>) -> Result<LoadPlan, LoadError> {
         Kernel::Elf(elf) => Placed::elf(ram, elf)?,
     };
     if placed.range.overlaps(request.firmware) {
-        return Err(LoadError::OnFirmware {
-            address: placed.range.base.get(),
-        });
+        let address = placed.range.base.get();
+        return Err(LoadError::OnFirmware { address });
     }
     let initrd = place_initrd(request, &kernel, placed.range)?;
     let mut copies = placed.copies;
@@ -135,11 +131,7 @@ impl Placed {
         let ram = request.ram;
         let available = ram.size.saturating_sub(offset);
         let base = ram.base.checked_add(offset).filter(|_| bytes <= available);
-        let base = base.ok_or(LoadError::NoRoom {
-            what: "the kernel",
-            needed: bytes,
-            available,
-        })?;
+        let base = base.ok_or(LoadError::no_room("the kernel", bytes, available))?;
         let copy = Copy {
             source: Source::Kernel,
             range: 0..request.kernel.len(),
@@ -163,10 +155,8 @@ impl Placed {
                 base,
                 size: segment.memory_bytes,
             }) {
-                return Err(LoadError::Outside {
-                    address: segment.address,
-                    bytes: segment.memory_bytes,
-                });
+                let (address, bytes) = (segment.address, segment.memory_bytes);
+                return Err(LoadError::Outside { address, bytes });
             }
             let file_bytes = segment.file.len() as u64;
             if file_bytes != 0 {
@@ -244,10 +234,6 @@ fn place_initrd(
             base: GuestPhys::new(start),
             size,
         })),
-        false => Err(LoadError::NoRoom {
-            what: "the initrd",
-            needed: size,
-            available,
-        }),
+        false => Err(LoadError::no_room("the initrd", size, available)),
     }
 }

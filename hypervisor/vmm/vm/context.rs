@@ -83,10 +83,7 @@ impl SystemRegisters {
 }
 
 /// The guest's two generic timers (Arm ARM D12).
-#[expect(
-    missing_docs,
-    reason = "each field is the register of that name, Arm ARM D19.12"
-)]
+#[expect(missing_docs, reason = "registers of these names, Arm ARM D19.12")]
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct TimerRegisters {
@@ -97,10 +94,7 @@ pub struct TimerRegisters {
 }
 
 /// The FP and SIMD registers, saved only when another vCPU wants the unit.
-#[expect(
-    missing_docs,
-    reason = "each field is the register of that name, Arm ARM B1"
-)]
+#[expect(missing_docs, reason = "registers of these names, Arm ARM B1")]
 #[derive(Clone, Debug, Default)]
 #[repr(C, align(16))]
 pub struct FpRegisters {

@@ -33,10 +33,7 @@ pub struct EventCounter {
 }
 
 /// The registers of a PMU; by default it counts nothing, not even at EL2.
-#[expect(
-    missing_docs,
-    reason = "each field is the register of that name, Arm ARM D19.5"
-)]
+#[expect(missing_docs, reason = "registers of these names, Arm ARM D19.5")]
 #[derive(Clone, Debug, Default)]
 pub struct PmuRegisters {
     pub pmcr: u64,

@@ -2,8 +2,6 @@
 
 /// Size of the distributor's frame in bytes.
 pub const GICD_SIZE: u64 = 0x1_0000;
-/// Size of one vCPU's redistributor in bytes: RD_base and SGI_base.
-pub const GICR_SIZE: u64 = 0x2_0000;
 /// Offset of SGI_base in a redistributor.
 pub const SGI_BASE: u32 = 0x1_0000;
 
@@ -38,9 +36,6 @@ pub const TYPER_A3V: u32 = 1 << 24;
 pub const IIDR: u32 = 0x42 << 24;
 /// GICv3, as a GIC of Arm's design says it (ArchRev 3, JEDEC, DES_1 3).
 pub const PIDR2_GICV3: u32 = 0x3b;
-
-/// Redistributor control.
-pub const GICR_CTLR: u32 = 0x0000;
 /// Redistributor implementer.
 pub const GICR_IIDR: u32 = 0x0004;
 /// Redistributor type, 64 bits.

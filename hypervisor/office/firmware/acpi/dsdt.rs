@@ -5,13 +5,11 @@
 //! asks for `_STA`; for a removed one the same, one write of EJECT, and a second of OST. MORE in EVENT saves the read that
 //! would find nothing. From an event to its processor it is a binary search, with no register.
 
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use acpi_tables::aml::{
-    And, Arg, Device, EISAName, Else, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
-    FieldUpdateRule, If, Interrupt, LessThan, Local, Memory32Fixed, Method, Name, Notify, OpRegion,
+    And, Arg, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
+    FieldUpdateRule, If, Interrupt, Local, Memory32Fixed, Method, Name, Notify, OpRegion,
     OpRegionSpace, Or, Path, ResourceTemplate, Return, Scope, ShiftLeft, ShiftRight, Store, While,
     ZERO,
 };
@@ -20,7 +18,6 @@ use acpi_tables::{Aml, AmlSink};
 use super::super::{Error, Machine};
 use super::table::Table;
 use crate::hotplug as spec;
-use crate::ids::VcpuId;
 
 /// Revision 2: integers have 64 bits.
 const REVISION: u8 = 2;
@@ -28,9 +25,8 @@ const REVISION: u8 = 2;
 /// `_STA` of a device that is present, enabled, shown and working (ACPI 6.5, 6.3.7).
 const PRESENT_AND_ENABLED: u8 = 0x0f;
 
-/// At most this much AML for all that is in the table once, for a boot vCPU, and for a vCPU in reserve.
+/// At most this much AML for all that is in the table once, and for a vCPU.
 const FIXED_SIZE: usize = 448;
-const BOOT_VCPU_SIZE: usize = 48;
 const SPARE_VCPU_SIZE: usize = 144;
 
 /// vCPUs per reopened scope: bounds what is copied while AML packages are nested.
@@ -63,17 +59,17 @@ const REGISTER_BITS: usize = 32;
 
 /// Writes the DSDT.
 pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
-    let mut table = Table::new(
-        *b"DSDT",
-        REVISION,
-        most(machine.boot_vcpus, machine.max_vcpus),
-    );
+    let mut table = Table::new(*b"DSDT", REVISION, most(machine.max_vcpus));
     let uart = machine.layout.uart;
     let uart_base = u32::try_from(uart.registers.base.get());
     let uart_size = u32::try_from(uart.registers.size);
     let (Ok(base), Ok(size)) = (uart_base, uart_size) else {
         return Err(Error::Layout(uart.registers));
     };
+    let uid = Name::new(Path::new("_UID"), &ZERO);
+    let button = EISAName::new("PNP0C0C");
+    let button = Name::new(Path::new("_HID"), &button);
+    let container = Name::new(Path::new("_HID"), &"ACPI0010");
     Scope::new(
         Path::new("_SB_"),
         alloc::vec![
@@ -81,7 +77,7 @@ pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
                 Path::new("COM0"),
                 alloc::vec![
                     &Name::new(Path::new("_HID"), &"ARMH0011"),
-                    &Name::new(Path::new("_UID"), &ZERO),
+                    &uid,
                     &Name::new(
                         Path::new("_CRS"),
                         &ResourceTemplate::new(alloc::vec![
@@ -91,76 +87,124 @@ pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
                     ),
                 ],
             ),
-            &Device::new(
-                Path::new("PWRB"),
-                alloc::vec![
-                    &Name::new(Path::new("_HID"), &EISAName::new("PNP0C0C")),
-                    &Name::new(Path::new("_UID"), &ZERO),
-                ],
-            ),
-            &Device::new(
-                Path::new("CPUS"),
-                alloc::vec![
-                    &Name::new(Path::new("_HID"), &"ACPI0010"),
-                    &Name::new(Path::new("_UID"), &ZERO),
-                ],
-            ),
+            &Device::new(Path::new("PWRB"), alloc::vec![&button, &uid]),
+            &Device::new(Path::new("CPUS"), alloc::vec![&container, &uid]),
         ],
     )
     .to_aml_bytes(&mut table);
-    processors(machine, &mut table);
+    processors(machine, &mut table)?;
     event_device(machine, &mut table);
     Ok(table.finish())
 }
 
 /// Returns how long the body can be at most, so that the table never moves while it grows.
-const fn most(boot_vcpus: u16, max_vcpus: u16) -> usize {
-    let boot = boot_vcpus as usize;
-    let spare = (max_vcpus as usize).saturating_sub(boot);
-    FIXED_SIZE + boot * BOOT_VCPU_SIZE + spare * SPARE_VCPU_SIZE
+const fn most(max_vcpus: u16) -> usize {
+    FIXED_SIZE + max_vcpus as usize * SPARE_VCPU_SIZE
 }
 
-/// Writes the processor devices, some at a time.
-fn processors(machine: &Machine<'_>, sink: &mut dyn AmlSink) {
-    let frames = machine.layout.hotplug.registers.base.get() + spec::FRAMES;
+/// Writes the processor devices, some at a time; those that differ only in their numbers are stamped from one.
+fn processors(machine: &Machine<'_>, table: &mut Table) -> Result<(), Error> {
+    let hotplug = machine.layout.hotplug.registers;
+    let frames = u32::try_from(hotplug.base.get() + spec::FRAMES);
+    let frames = frames.map_err(|_| Error::Layout(hotplug))?;
+    let mut stamp = Stamp::default();
     let mut first = 0;
     while first < machine.max_vcpus {
         let next = machine.max_vcpus.min(first.saturating_add(VCPUS_PER_SCOPE));
-        let processors: Vec<Processor> = (first..next)
-            .map(|index| Processor {
-                vcpu: VcpuId::new(index),
+        let mut devices = Vec::with_capacity(usize::from(VCPUS_PER_SCOPE) * SPARE_VCPU_SIZE);
+        for index in first..next {
+            let processor = Processor {
+                index,
                 spare: index >= machine.boot_vcpus,
-                registers: frames + u64::from(index) * spec::FRAME_BYTES,
-            })
-            .collect();
-        let children = processors
-            .iter()
-            .map(|processor| processor as &dyn Aml)
-            .collect();
-        Scope::new(Path::new("_SB_.CPUS"), children).to_aml_bytes(sink);
+                registers: frames.wrapping_add(u32::from(index) * spec::FRAME_BYTES as u32),
+            };
+            if stamp.form != Some((processor.spare, processor.uid_form())) {
+                stamp = Stamp::of(&processor);
+            }
+            stamp.press(&processor, &mut devices);
+        }
+        table.vec(&Scope::raw(Path::new("_SB_.CPUS"), devices));
         first = next;
     }
+    Ok(())
 }
 
 /// The device of one possible vCPU.
 struct Processor {
-    vcpu: VcpuId,
+    index: u16,
     /// Whether it is in reserve at boot, and can be added and removed.
     spare: bool,
     /// Address of its registers.
-    registers: u64,
+    registers: u32,
+}
+
+/// The AML of a processor, and where in it the name, the UID and the registers' address are.
+#[derive(Default)]
+struct Stamp {
+    form: Option<(bool, usize)>,
+    bytes: Vec<u8>,
+    places: [usize; 3],
+}
+
+impl Stamp {
+    fn of(processor: &Processor) -> Self {
+        let mut bytes = Vec::new();
+        processor.to_aml_bytes(&mut bytes);
+        let find = |what: &[u8; 4]| bytes.windows(4).position(|at| at == what);
+        let place = |what, behind| find(what).map_or(bytes.len(), |at| at + behind);
+        // The opcodes of 0 and 1 are these numbers; others have a prefix, and addresses a kind of space before that.
+        let uid = 4 + processor.uid_form().min(1);
+        let name = processor_name(processor.index);
+        let places = [place(&name, 0), place(b"_UID", uid), place(b"REGS", 6)];
+        let form = Some((processor.spare, processor.uid_form()));
+        Self {
+            form,
+            bytes,
+            places,
+        }
+    }
+
+    /// Adds the AML of another processor of this form.
+    fn press(&self, processor: &Processor, to: &mut Vec<u8>) {
+        let start = to.len();
+        to.extend_from_slice(&self.bytes);
+        let (name, uid) = (
+            processor_name(processor.index),
+            processor.index.to_le_bytes(),
+        );
+        let uid = uid.get(..processor.uid_form().max(1)).unwrap_or(&[]);
+        let numbers: [&[u8]; 3] = [&name, uid, &processor.registers.to_le_bytes()];
+        for (at, number) in self.places.iter().zip(numbers) {
+            let rest = to.get_mut(start + at..).unwrap_or(&mut []);
+            if let Some(place) = rest.get_mut(..number.len()) {
+                place.copy_from_slice(number);
+            }
+        }
+    }
 }
 
 /// Names the device of a vCPU: three hexadecimal digits after a C.
-fn processor_name(index: u16) -> String {
-    format!("C{index:03X}")
+fn processor_name(index: u16) -> [u8; 4] {
+    let digit = |shift: u16| match (index >> shift & 0xf) as u8 {
+        low @ 0..=9 => b'0' + low,
+        high => b'A' - 10 + high,
+    };
+    [b'C', digit(8), digit(4), digit(0)]
+}
+
+impl Processor {
+    /// Says how AML writes the UID: 0 as an opcode of its own, 1 as a byte, 2 as a word (ACPI 6.5, 20.2.3).
+    fn uid_form(&self) -> usize {
+        usize::from(self.index > 1) + usize::from(self.index > 0xff)
+    }
 }
 
 impl Aml for Processor {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        let path = Path::new(&processor_name(self.vcpu.get()));
+        let name = processor_name(self.index);
+        let path = Path::new(core::str::from_utf8(&name).unwrap_or_default());
         let hid = Name::new(Path::new("_HID"), &"ACPI0007");
-        let uid = Name::new(Path::new("_UID"), &self.vcpu.get());
+        let uid = Name::new(Path::new("_UID"), &self.index);
         if !self.spare {
             let sta = Name::new(Path::new("_STA"), &PRESENT_AND_ENABLED);
             return Device::new(path, alloc::vec![&hid, &uid, &sta]).to_aml_bytes(sink);
@@ -170,7 +214,7 @@ impl Aml for Processor {
             alloc::vec![
                 &hid,
                 &uid,
-                &registers("REGS", &self.registers, &spec::FRAME_BYTES),
+                &registers("REGS", &u64::from(self.registers), &spec::FRAME_BYTES),
                 &fields("REGS", &FRAME_FIELDS),
                 &Method::new(
                     Path::new("_STA"),
@@ -282,18 +326,19 @@ impl Aml for Deliver {
         .to_aml_bytes(sink);
         if self.processors {
             let uid = And::new(&NOWHERE, &EVENT, &UID_MASK);
-            let method = FromParent {
-                levels: 2,
-                path: Path::new("CPUS.NTFY"),
-            };
-            Else::new(alloc::vec![&Call {
-                method,
-                arguments: [&uid, &CODE]
-            }])
-            .to_aml_bytes(sink);
+            let mut call = NOTIFY_PATH.to_vec();
+            uid.to_aml_bytes(&mut call);
+            CODE.to_aml_bytes(&mut call);
+            call.reverse();
+            package(ELSE_OP, 0, &mut call);
+            call.reverse();
+            sink.vec(&call);
         }
     }
 }
+
+/// The path of the method that notifies a processor, from the event device's method: ^^CPUS.NTFY (ACPI 6.5, 20.2.2).
+const NOTIFY_PATH: &[u8] = b"^^\x2eCPUSNTFY";
 
 /// A binary search for the processor whose UID is Arg0, which is then notified of Arg1.
 struct Search {
@@ -304,56 +349,57 @@ struct Search {
 
 impl Aml for Search {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        let count = self.end.saturating_sub(self.first);
-        if count <= 1 {
-            let processor = Path::new(&processor_name(self.first));
-            return Notify::new(&processor, &Arg(1)).to_aml_bytes(sink);
-        }
-        let middle = self.first.saturating_add(count / 2);
-        let (below, above) = (
-            Self {
-                first: self.first,
-                end: middle,
-            },
-            Self {
-                first: middle,
-                end: self.end,
-            },
-        );
-        If::new(&LessThan::new(&Arg(0), &middle), alloc::vec![&below]).to_aml_bytes(sink);
-        Else::new(alloc::vec![&above]).to_aml_bytes(sink);
+        let mut backwards = Vec::new();
+        self.write(&mut backwards);
+        backwards.reverse();
+        sink.vec(&backwards);
     }
 }
 
-/// A call of a method that is named from further up.
-struct Call<'a> {
-    method: FromParent,
-    arguments: [&'a dyn Aml; 2],
-}
-
-impl Aml for Call<'_> {
-    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        self.method.to_aml_bytes(sink);
-        for argument in self.arguments {
-            argument.to_aml_bytes(sink);
+impl Search {
+    /// Writes it from its end to its beginning, so that each package knows its length (ACPI 6.5, 20.2.5.2, 20.2.5.3).
+    fn write(&self, out: &mut Vec<u8>) {
+        let Self { first, end } = *self;
+        let middle = first.saturating_add(end.saturating_sub(first) / 2);
+        if middle == first {
+            let [c, x, y, z] = processor_name(first);
+            return out.extend_from_slice(&[ARG1_OP, z, y, x, c, NOTIFY_OP]);
         }
+        let start = out.len();
+        Self { first: middle, end }.write(out);
+        package(ELSE_OP, start, out);
+        let start = out.len();
+        Self { first, end: middle }.write(out);
+        let integer = out.len();
+        middle.to_aml_bytes(out);
+        out.get_mut(integer..).unwrap_or(&mut []).reverse();
+        out.extend_from_slice(&[ARG0_OP, LESS_OP]);
+        package(IF_OP, start, out);
     }
 }
 
-/// A path that begins some levels up from here (ACPI 6.5, 20.2.2, PrefixPath), which `acpi_tables` has no word for.
-struct FromParent {
-    levels: usize,
-    path: Path,
+/// Ends, at its beginning, a package that was written backwards from `start` on (ACPI 6.5, 20.2.4, PkgLength).
+fn package(op: u8, start: usize, out: &mut Vec<u8>) {
+    let body = out.len() - start;
+    let bytes = 1 + usize::from(body >= 0x3f) + usize::from(body >= 0xffe);
+    let length = body + bytes;
+    for byte in (1..bytes).rev() {
+        out.push((length >> (8 * byte - 4)) as u8);
+    }
+    out.push(match bytes {
+        1 => length as u8,
+        _ => (bytes as u8 - 1) << 6 | length as u8 & 0xf,
+    });
+    out.push(op);
 }
 
-impl Aml for FromParent {
-    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        for _ in 0..self.levels {
-            sink.byte(b'^');
-        }
-        self.path.to_aml_bytes(sink);
-    }
-}
+/// Opcodes (ACPI 6.5, table 20.1).
+const ARG0_OP: u8 = 0x68;
+const ARG1_OP: u8 = 0x69;
+const NOTIFY_OP: u8 = 0x86;
+const LESS_OP: u8 = 0x95;
+const IF_OP: u8 = 0xa0;
+const ELSE_OP: u8 = 0xa1;
 
 /// Declares a range of registers.
 fn registers<'a>(name: &str, address: &'a u64, size: &'a u64) -> OpRegion<'a> {
@@ -395,13 +441,13 @@ mod tests {
             let length = blob(&described(boot, max, Firmware::Acpi), "DSDT")
                 .bytes
                 .len();
-            let room = HEADER_SIZE + most(boot, max);
+            let room = HEADER_SIZE + most(max);
             assert!(
                 length <= room,
                 "{boot} of {max} vCPUs: {length} bytes in {room}"
             );
             assert!(
-                length > room / 2,
+                length > room / 2 || boot > max / 2,
                 "{boot} of {max} vCPUs: {length} bytes in {room}"
             );
         }

@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
+use acpi_tables::AmlSink;
 use acpi_tables::sdt::Sdt;
-use acpi_tables::{AmlSink, Checksum};
 
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 
@@ -39,13 +39,9 @@ impl Table {
         if let Some(field) = bytes.get_mut(LENGTH) {
             field.copy_from_slice(&length);
         }
+        let sum = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
         if let Some(field) = bytes.get_mut(CHECKSUM) {
-            *field = 0;
-        }
-        let mut sum = Checksum::default();
-        sum.append(&bytes);
-        if let Some(field) = bytes.get_mut(CHECKSUM) {
-            *field = sum.value();
+            *field = field.wrapping_sub(sum);
         }
         bytes
     }
