@@ -84,11 +84,19 @@ fn doze<'f>(
     done(frame);
     let cpu = percpu::this();
     if cpu.crowded.get() || !cpu.wakes.is_empty() {
-        return leave(frame, cause::WAIT);
+        return leave(frame, cause::REST);
     }
     wfi();
-    let settled = take(cpu, gic::acknowledge());
-    leave(frame, if settled { 0 } else { cause::WAIT })
+    leave(frame, awake(cpu))
+}
+
+#[inline(never)]
+fn awake(cpu: &Percpu) -> u64 {
+    if take(cpu, gic::acknowledge()) {
+        0
+    } else {
+        cause::WAIT
+    }
 }
 
 /// Handles an HVC that does more than ask.

@@ -36,6 +36,8 @@ pub(crate) struct Percpu {
     pub(crate) chores: &'static AtomicBool,
     /// Whether another vCPU, or a chore, waits for the loaded one to leave it the CPU.
     pub(crate) crowded: Cell<bool>,
+    /// When it has to look at its chores by itself, in counter ticks.
+    pub(crate) chore_deadline: Cell<u64>,
     /// When EL2's timer is set to fire.
     pub(crate) armed: Cell<u64>,
     patience_ticks: u64,
@@ -120,6 +122,7 @@ pub(crate) fn start(
         acknowledged: Cell::new(None),
         chores: run::chores_of(id),
         crowded: Cell::new(false),
+        chore_deadline: Cell::new(timer::NEVER),
         armed: Cell::new(timer::NEVER),
         patience_ticks: clock::duration_ticks(PATIENCE_NS),
     }));

@@ -139,7 +139,7 @@ impl Runner {
             .set(self.queue.is_crowded() || self.is_busy());
         let deadline = self.queue.next_wake_ticks().unwrap_or(timer::NEVER);
         let deadline = deadline.min(self.news.due_ticks).min(self.chore_ticks);
-        self.cpu.arm(deadline.min(chores::deadline(self.cpu)));
+        self.cpu.arm(deadline.min(self.cpu.chore_deadline.get()));
     }
 
     /// Sleeps until something happens, with the last vCPU's registers still loaded; returns who is ready to be entered.

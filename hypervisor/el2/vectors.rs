@@ -19,11 +19,13 @@ pub(crate) mod cause {
     /// An interrupt that needs more than the hot path does.
     pub(crate) const IRQ: u64 = 2;
     /// The vCPU turns itself off.
-    pub(crate) const OFF: u64 = 4;
+    pub(crate) const OFF: u64 = 8;
     /// A system error.
     pub(crate) const SERROR: u64 = 3;
-    /// The vCPU waits for an interrupt, and somebody else may want the CPU; one for EL2 may have been acknowledged.
+    /// The vCPU waits for an interrupt; one for EL2 may have been acknowledged.
     pub(crate) const WAIT: u64 = 5;
+    /// The vCPU waits for an interrupt, nothing is there that could wake it, and somebody else wants the CPU.
+    pub(crate) const REST: u64 = 6;
 }
 
 const X: usize = offset_of!(Frame, x);
@@ -178,6 +180,8 @@ global_asm!(
     "    RESUME_ALL",
     // x0 = frame, x1 = cause. Saves the rest and returns from `enter` to its caller.
     "leave_guest:",
+    // Who turns itself off leaves its registers behind.
+    "    tbnz x1, {off_bit}, leave_guest_saved",
     "    SAVE_REST",
     "leave_guest_saved:",
     "    mrs  x2, elr_el2",
@@ -215,6 +219,7 @@ global_asm!(
     class_data_abort = const class::DATA_ABORT,
     class_system = const class::SYSTEM,
     class_wfx = const class::WFX,
+    off_bit = const cause::OFF.trailing_zeros(),
     big_endian = const vmm::exit::BIG_ENDIAN_DATA,
     hypercall = sym crate::hot::hypercall,
     data_abort = sym crate::hot::data_abort,

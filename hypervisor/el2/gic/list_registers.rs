@@ -15,23 +15,27 @@ pub(crate) struct HardwareListRegisters;
 
 macro_rules! each_list_register {
     ($n:expr, $apply:ident $(, $value:expr)?) => {
-        match $n {
-            0 => $apply!("ICH_LR0_EL2" $(, $value)?),
-            1 => $apply!("ICH_LR1_EL2" $(, $value)?),
-            2 => $apply!("ICH_LR2_EL2" $(, $value)?),
-            3 => $apply!("ICH_LR3_EL2" $(, $value)?),
-            4 => $apply!("ICH_LR4_EL2" $(, $value)?),
-            5 => $apply!("ICH_LR5_EL2" $(, $value)?),
-            6 => $apply!("ICH_LR6_EL2" $(, $value)?),
-            7 => $apply!("ICH_LR7_EL2" $(, $value)?),
-            8 => $apply!("ICH_LR8_EL2" $(, $value)?),
-            9 => $apply!("ICH_LR9_EL2" $(, $value)?),
-            10 => $apply!("ICH_LR10_EL2" $(, $value)?),
-            11 => $apply!("ICH_LR11_EL2" $(, $value)?),
-            12 => $apply!("ICH_LR12_EL2" $(, $value)?),
-            13 => $apply!("ICH_LR13_EL2" $(, $value)?),
-            14 => $apply!("ICH_LR14_EL2" $(, $value)?),
-            _ => $apply!("ICH_LR15_EL2" $(, $value)?),
+        // The first one is used most, and for most guests alone.
+        if $n == 0 {
+            $apply!("ICH_LR0_EL2" $(, $value)?)
+        } else {
+            match $n {
+                1 => $apply!("ICH_LR1_EL2" $(, $value)?),
+                2 => $apply!("ICH_LR2_EL2" $(, $value)?),
+                3 => $apply!("ICH_LR3_EL2" $(, $value)?),
+                4 => $apply!("ICH_LR4_EL2" $(, $value)?),
+                5 => $apply!("ICH_LR5_EL2" $(, $value)?),
+                6 => $apply!("ICH_LR6_EL2" $(, $value)?),
+                7 => $apply!("ICH_LR7_EL2" $(, $value)?),
+                8 => $apply!("ICH_LR8_EL2" $(, $value)?),
+                9 => $apply!("ICH_LR9_EL2" $(, $value)?),
+                10 => $apply!("ICH_LR10_EL2" $(, $value)?),
+                11 => $apply!("ICH_LR11_EL2" $(, $value)?),
+                12 => $apply!("ICH_LR12_EL2" $(, $value)?),
+                13 => $apply!("ICH_LR13_EL2" $(, $value)?),
+                14 => $apply!("ICH_LR14_EL2" $(, $value)?),
+                _ => $apply!("ICH_LR15_EL2" $(, $value)?),
+            }
         }
     };
 }

@@ -1,12 +1,12 @@
 //! What a CPU does besides running guests: starting and stopping VMs, and on the boot CPU the console and what is to be told.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use vmm::ids::PcpuId;
 use vmm::vm::Kicks;
 use vmm::vm::kicks::MAX_PCPUS;
 
 use super::Runner;
-use crate::percpu::{self, Percpu};
+use crate::percpu;
 use crate::sysreg::read_register;
 use crate::{clock, timer, vms};
 
@@ -15,8 +15,6 @@ const SHARE_NS: u64 = super::SLICE_NS / 4;
 
 /// CPUs that have something to do besides running guests.
 static CHORES: [AtomicBool; MAX_PCPUS] = [const { AtomicBool::new(false) }; MAX_PCPUS];
-/// When the boot CPU has to look at its chores by itself, in counter ticks.
-static DEADLINE: AtomicU64 = AtomicU64::new(timer::NEVER);
 
 /// Returns the flag that says whether a CPU has something to do besides running guests.
 pub(crate) fn chores_of(id: PcpuId) -> &'static AtomicBool {
@@ -31,19 +29,10 @@ pub(crate) fn ask_chores(id: PcpuId) {
     percpu::kick(kicks);
 }
 
-/// Sets when the boot CPU looks at its chores by itself; `None` for not at all.
+/// Sets when this CPU looks at its chores by itself; `None` for not at all.
 pub(crate) fn set_chore_deadline(ticks: Option<u64>) {
-    DEADLINE.store(ticks.unwrap_or(timer::NEVER), Ordering::Release);
-}
-
-/// Returns when a CPU has to look at its chores by itself.
-#[inline]
-pub(super) fn deadline(cpu: &Percpu) -> u64 {
-    if cpu.id.index() == 0 {
-        DEADLINE.load(Ordering::Acquire)
-    } else {
-        timer::NEVER
-    }
+    let cpu = percpu::this();
+    cpu.chore_deadline.set(ticks.unwrap_or(timer::NEVER));
 }
 
 impl Runner {
@@ -72,7 +61,7 @@ impl Runner {
 
     /// Finds out whether it is time for chores, after EL2's timer has fired.
     pub(super) fn look_at_deadline(&self) {
-        if timer::now() >= deadline(self.cpu) {
+        if timer::now() >= self.cpu.chore_deadline.get() {
             self.cpu.chores.store(true, Ordering::Release);
         }
     }

@@ -28,13 +28,17 @@ impl Runner {
             switch::set_hcr(wanted);
         }
         let cause = vectors::enter(&mut attached.context.frame);
+        // Somebody polls for the end of this one.
+        if cause == cause::OFF {
+            return self.power_off(slot);
+        }
         match cause {
+            cause::REST => self.queue.block(None, timer::now()),
             cause::WAIT => {
                 self.interrupt();
                 self.wait();
             }
             cause::SYNC => self.synchronous(slot),
-            cause::OFF => self.power_off(slot),
             cause::IRQ => self.interrupt(),
             _ => self.system_error(slot),
         }
@@ -49,6 +53,7 @@ impl Runner {
         vms::system_fail(vm, "SError");
     }
 
+    /// Brings what was posted to the loaded vCPU into its list registers.
     #[inline]
     pub(super) fn deliver(&self) {
         with_trap(self.cpu, |trap| trap.deliver());

@@ -39,11 +39,9 @@ impl Runner {
             lent::load(policy, context, context.lent);
         }
         gic::load_guest(&context.gic);
-        let redistributor = vcpu.gic.lock();
-        if redistributor.has_something_to_restore() {
-            restore_interrupts(self.cpu, &redistributor, &context.gic.list);
+        if core::mem::take(&mut context.gic.kept) {
+            restore_interrupts(self.cpu, &vcpu.gic.lock(), &context.gic.list);
         }
-        drop(redistributor);
         timer::load(&context.timers);
         self.set_fp_trap(if self.fp_owner == Some(slot) {
             policy.cptr
@@ -77,12 +75,10 @@ impl Runner {
             self.save_interrupts(slot);
         }
         vcpu.loaded.store(false, Ordering::SeqCst);
-        if let Some(account) = self.queue.account(slot, timer::now()) {
-            vcpu.ran_ticks.store(account.run_ticks, Ordering::Relaxed);
-            vcpu.stolen_ticks
-                .store(account.steal_ticks, Ordering::Relaxed);
-        }
-        self.queue.set_deadline(slot, deadline);
+        let account = self.queue.set_deadline(slot, deadline);
+        vcpu.ran_ticks.store(account.run_ticks, Ordering::Relaxed);
+        vcpu.stolen_ticks
+            .store(account.steal_ticks, Ordering::Relaxed);
         // Whoever posted before `loaded` was cleared only sent an interrupt.
         if !vcpu.inbox.is_empty() {
             self.queue.wake(slot, timer::now());
@@ -98,6 +94,7 @@ impl Runner {
         let mut kicks = Kicks::NONE;
         let mut redistributor = vcpu.gic.lock();
         let mut linked = redistributor.linked(&lists);
+        attached.context.gic.kept = true;
         let saved = &mut attached.context.gic.list;
         let owed = redistributor.save(&vm.gic, &mut lists, saved, &mut vm.poster(&mut kicks));
         drop(redistributor);

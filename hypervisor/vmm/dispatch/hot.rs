@@ -121,14 +121,14 @@ pub fn system<L: ListRegisters>(
     syndrome: Syndrome,
 ) -> (Hot, ExitReason) {
     let access = SystemAccess::new(syndrome);
+    if access.register() == ICC_SGI1R && !access.is_read() {
+        send_sgi(trap, frame.register(access.rt()));
+        return (Hot::Advance, ExitReason::Sgi);
+    }
     if access.is_id_register_read() {
         let value = trap.vm.policy.id[id_index(access.crm(), access.op2())];
         frame.set_register(access.rt(), value);
         return (Hot::Advance, ExitReason::IdRegister);
-    }
-    if access.register() == ICC_SGI1R && !access.is_read() {
-        send_sgi(trap, frame.register(access.rt()));
-        return (Hot::Advance, ExitReason::Sgi);
     }
     (Hot::Leave, ExitReason::SystemRegister)
 }

@@ -44,9 +44,6 @@ impl<'a, L: ListRegisters> Trap<'a, L> {
     #[inline]
     pub fn deliver(&mut self) {
         let Self { vm, vcpu, .. } = *self;
-        if vcpu.inbox.is_empty() {
-            return;
-        }
         let mut post = vm.poster(&mut self.kicks);
         let mut gic = vcpu.gic.lock();
         let owed = gic.deliver(&vcpu.inbox, &vm.gic, self.lists, &mut post);

@@ -231,18 +231,19 @@ impl RunQueue {
         }
     }
 
-    /// Changes when a blocked virtual CPU wakes by itself; does nothing to one that is not blocked.
+    /// Changes when a blocked virtual CPU wakes by itself; does nothing to one that is not blocked. Returns its account.
     #[inline]
-    pub fn set_deadline(&mut self, slot: Slot, deadline_ticks: Option<u64>) {
+    pub fn set_deadline(&mut self, slot: Slot, deadline_ticks: Option<u64>) -> Account {
         self.forget_deadline(slot);
-        if let (Some(entry), Some(deadline_ticks)) =
-            (self.entries.get_mut(slot.index()), deadline_ticks)
-            && entry.run == Run::Blocked
-        {
+        let Some(entry) = self.entries.get_mut(slot.index()) else {
+            return Account::default();
+        };
+        if let (Run::Blocked, Some(deadline_ticks)) = (entry.run, deadline_ticks) {
             entry.deadline_ticks = deadline_ticks;
             self.timed.insert(slot);
             self.earliest_ticks = self.earliest_ticks.min(deadline_ticks);
         }
+        entry.account
     }
 
     /// Wakes those whose deadline has come; two comparisons when there are none.
@@ -333,13 +334,6 @@ impl RunQueue {
     #[must_use]
     pub const fn live(&self) -> u32 {
         self.live
-    }
-
-    /// Returns what the virtual CPU in a slot has had up to now.
-    #[must_use]
-    pub fn account(&self, slot: Slot, now_ticks: u64) -> Option<Account> {
-        let entry = self.entries.get(slot.index())?;
-        (entry.run != Run::Vacant).then(|| entry.account_at(now_ticks))
     }
 
     #[inline]

@@ -125,6 +125,8 @@ pub struct GicRegisters {
     pub ap1r: u64,
     /// `ICH_LR<n>_EL2` and the maintenance control.
     pub list: SavedListRegisters,
+    /// Whether there is something in `list`, or a physical interrupt behind one of the vCPU's.
+    pub kept: bool,
 }
 
 /// The registers of a vCPU; [`Frame`] comes first because the vectors of `el2` find the rest by it.
@@ -168,6 +170,7 @@ impl VcpuContext {
                 ap0r: 0,
                 ap1r: 0,
                 list: SavedListRegisters::new(list_registers),
+                kept: false,
             },
             fp: FpRegisters::default(),
             lent: Lent::NONE,

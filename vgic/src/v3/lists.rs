@@ -127,13 +127,6 @@ impl Redistributor {
         quiet
     }
 
-    /// Tells whether [`Self::restore`] has something to do, or a physical interrupt stands behind one of this vCPU's.
-    #[inline]
-    #[must_use]
-    pub fn has_something_to_restore(&self) -> bool {
-        self.armed != Maintenance::NONE || self.used() | self.linked | self.parked_linked != 0
-    }
-
     /// Loads the vCPU: moves `saved` to the hardware's list registers, which are empty.
     pub fn restore(&self, lrs: &mut impl ListRegisters, saved: &SavedListRegisters) {
         for slot in bits(self.used()) {

@@ -707,7 +707,7 @@ impl Machine {
         self.physical_ends(v);
         let vcpu = &mut self.vcpus[v];
         if vcpu.redistributor.unload_quiet(&vcpu.cpu) {
-            assert!(!vcpu.redistributor.has_something_to_restore());
+            assert_eq!(vcpu.redistributor.linked(&vcpu.cpu), 0);
             vcpu.loaded = false;
             return;
         }

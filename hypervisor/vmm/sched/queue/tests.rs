@@ -1,11 +1,19 @@
 //! The queue by hand, and against random lives of its virtual CPUs: nobody starves, no time is lost or counted twice.
 
-use super::{Account, MAX_SLOTS, RunQueue, Slot};
+use super::{Account, MAX_SLOTS, Run, RunQueue, Slot};
 use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
 const SLICE: u64 = 100;
+
+impl RunQueue {
+    /// Returns what the virtual CPU in a slot has had up to now.
+    fn account(&self, slot: Slot, now_ticks: u64) -> Option<Account> {
+        let entry = self.entries.get(slot.index())?;
+        (entry.run != Run::Vacant).then(|| entry.account_at(now_ticks))
+    }
+}
 
 fn slot(index: usize) -> Slot {
     Slot::new(index).expect("a slot")
