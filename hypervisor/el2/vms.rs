@@ -32,6 +32,7 @@ pub(crate) use create::{Description, create};
 pub(crate) use events::vcpu_changed;
 pub(crate) use hotplug::{carry_out, hotplug_write, listening, strict, vendor_call};
 pub(crate) use lifecycle::{all_left, pause, resume, start, system_fail, system_off, system_reset};
+pub(crate) use start::clean_memory;
 
 /// Most guest-physical address bits offered: as many as the host has, so that guests may read its PARange, but no 52-bit ones.
 const MAX_IPA_BITS: u32 = 48;
@@ -67,6 +68,10 @@ pub(crate) struct State {
     dirty: Vec<Range<u64>>,
     /// A guest has run in `ram` since its lines were last cleaned.
     lived: bool,
+    /// How much has been cleaned for a sequence of set/way operations, and when and with which operand another one begins.
+    swept: u64,
+    sweep_again: u64,
+    sweep_first: u64,
 }
 
 static SLATES: Once<Vec<Slate>> = Once::new();

@@ -23,7 +23,8 @@ enum Rule {
     DebugControl,
     /// SGI generation for group 0.
     SgiGroup0,
-    /// Cache maintenance by set and way: the guest's memory is always coherent through stage 2; nothing to do.
+    /// Cache maintenance by set and way: all of the guest's memory is cleaned by address once for a sequence of them, since what
+    /// is in a set is not the guest's to know, and other CPUs' caches are out of its reach (Arm ARM D7.5.9).
     SetWay,
     /// PMUSERENR_EL0 of a vCPU that does not use the PMU: reads as zero, and a CPU that comes online writes zero.
     PmuUser,
@@ -131,7 +132,8 @@ pub fn access<L: ListRegisters>(
             send_group0(trap, context.frame.register(access.rt()));
             Next::Advance
         }
-        (Rule::Zero | Rule::Value(_) | Rule::SetWay, false) => Next::Advance,
+        (Rule::SetWay, false) => Next::CleanMemory(context.frame.register(access.rt())),
+        (Rule::Zero | Rule::Value(_), false) => Next::Advance,
         (Rule::SgiGroup0 | Rule::SetWay, true) => Next::Inject(Exception::undefined()),
     }
 }

@@ -112,13 +112,13 @@ impl Runner {
                 vms::system_reset(vm, Cause::Guest);
             }
             Next::Hotplug { offset, value } => {
-                let value = match is_big_endian(context.frame.pstate) {
-                    true => value.swap_bytes(),
-                    false => value,
-                };
+                let big = is_big_endian(context.frame.pstate);
+                let value = if big { value.swap_bytes() } else { value };
                 context.frame.pc = context.frame.pc.wrapping_add(4);
                 vms::hotplug_write(vm, offset, value);
             }
+            Next::CleanMemory(set_way) if !vms::clean_memory(vm, set_way) => {}
+            Next::CleanMemory(_) => context.frame.pc = context.frame.pc.wrapping_add(4),
             Next::Listen => vms::listening(vm),
             Next::Vendor => vms::vendor_call(vm, &mut context.frame),
         }

@@ -9,23 +9,25 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use psci::EntryPoint;
-use stage2::{AddressSpace, Attributes, HostPhys, Mapping, Tables};
+use stage2::{AddressSpace, Attributes, GuestPhys, HostPhys, Mapping, Tables};
 use vmm::config;
 use vmm::console::What;
 use vmm::firmware::{self, Machine, Seeds};
 use vmm::loader::{self, LoadPlan, Source};
 use vmm::memory::GuestMemory;
-use vmm::vm::Kicks;
+use vmm::vm::{Kicks, Vm};
 
 use super::lifecycle::start_failed;
-use super::{HOST, Slate, State, VMIDS, carry_out, events};
+use super::{HOST, Slate, State, VMIDS, carry_out, events, slate};
 use crate::guest_memory::{GuestRam, TablePages};
-use crate::{cache, memory, percpu, run, seeds, timer, tlb};
+use crate::{cache, clock, memory, percpu, run, seeds, timer, tlb};
 
 /// Bytes copied in one step of a start, between which guests get their turn.
 const STEP_BYTES: usize = 256 * 1024;
 /// Bytes of memory scrubbed, or cleaned out of the caches, in one step.
 const CLEAN_BYTES: u64 = 1 << 20;
+/// How long a sequence of set/way operations takes at most; one that takes longer has everything cleaned again.
+const SEQUENCE_NS: u64 = 100_000_000;
 /// Alignments of guest memory, best first: 1 GiB and 2 MiB blocks.
 const ALIGNMENTS: [u64; 2] = [1 << 30, 1 << 21];
 /// Who we say we are in the FADT.
@@ -181,6 +183,27 @@ fn clean(state: &mut State, mut job: Job) -> Result<Then, String> {
     job.cleaned += bytes;
     state.lived = job.cleaned < uncached.size;
     Ok(Then::Step(job))
+}
+
+/// Cleans a piece of a VM's memory because its guest does so by set and way; returns whether the operation has had its effect.
+///
+/// A guest does that set by set, after it has turned its caches off or before: the first operation cleans everything, the others
+/// of the same sequence nothing. Until all is done the guest repeats its instruction, so that interrupts and other vCPUs get their turn.
+pub(crate) fn clean_memory(vm: &Vm, set_way: u64) -> bool {
+    let mut state = slate(vm).state.lock();
+    if state.swept == 0 && set_way != state.sweep_first && timer::now() < state.sweep_again {
+        return true;
+    }
+    if state.swept == 0 {
+        state.sweep_first = set_way;
+    }
+    let bytes = CLEAN_BYTES.min(vm.memory.size - state.swept);
+    let from = GuestPhys::new(vm.memory.base.get() + state.swept);
+    // Without memory there is no guest.
+    let _ = state.ram.as_ref().map(|ram| ram.clean(from, bytes));
+    state.swept = (state.swept + bytes) % vm.memory.size;
+    state.sweep_again = timer::now() + clock::duration_ticks(SEQUENCE_NS);
+    state.swept == 0
 }
 
 /// Writes the firmware's tables and turns the first vCPU on.

@@ -42,6 +42,8 @@ pub enum Next {
         /// The 32 bits written.
         value: u32,
     },
+    /// The guest cleans its caches by set and way, this one first or next; go on behind the instruction when it has had its effect.
+    CleanMemory(u64),
     /// The guest looks at its events for the first time; let the resizer know and try again.
     Listen,
     /// A call of Bullpen's own.

@@ -44,6 +44,7 @@ fn every_row_reads_and_writes_as_it_says() {
             Rule::DebugControl => Next::Lend(Lent::DEBUG),
             Rule::PmuUser => Next::Lend(Lent::PMU),
             Rule::Lend(unit) => Next::Lend(unit),
+            Rule::SetWay => Next::CleanMemory(before.x[4]),
             _ => Next::Advance,
         };
         assert_eq!(

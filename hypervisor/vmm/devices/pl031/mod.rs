@@ -1,7 +1,7 @@
 //! The PL031 real-time clock: seconds since the epoch, and an alarm.
 //!
 //! The clock is an offset to the time that every access brings along, so it costs nothing while nobody looks. The alarm rings
-//! lazily: the caller asks [`Pl031::deadline_ns`] after each write and calls [`Pl031::tick`] when that time has come.
+//! when the guest next touches a register: nobody sleeps until a PL031's alarm who has a timer.
 //!
 //! Neighbours: `spec` (registers).
 
@@ -53,23 +53,6 @@ impl Pl031 {
         if self.alarm_s.is_some() {
             self.arm(now_ns);
         }
-    }
-
-    /// Returns when [`Pl031::tick`] wants to be called because the line will rise, if it will.
-    #[must_use]
-    pub fn deadline_ns(&self) -> Option<u64> {
-        if self.mask {
-            self.alarm_s?.checked_mul(NS_PER_S)
-        } else {
-            None
-        }
-    }
-
-    /// Rings the alarm if its time has come.
-    pub fn tick(&mut self, now_ns: u64) -> Effect {
-        let before = self.line();
-        self.ring_if_due(now_ns);
-        Effect::line_moved(before, self.line())
     }
 
     fn ring_if_due(&mut self, now_ns: u64) {
