@@ -23,6 +23,8 @@ const RETRY_NS: u64 = 1_000_000;
 /// How often a CPU looks for output in a row, and how many bytes of a VM it shows each time.
 const ROUNDS: usize = 4;
 const BYTES_A_ROUND: usize = 64;
+/// Bytes of the control channel that are looked at together.
+const PIECE: usize = 64;
 
 /// The console and its ports.
 struct State {
@@ -212,20 +214,25 @@ fn poll_port(state: &SpinMutex<State>, port: Port) -> bool {
             Port::Terminal => guard.terminal,
             Port::Control => guard.control,
         };
-        let Some(uart) = uart else { return false };
-        if !uart.has_byte() {
+        let Some(uart) = uart.filter(|uart| uart.has_byte()) else {
             return false;
-        }
+        };
         if !guard.console.accepts_input(port, clock::now_ns()) {
             return true;
         }
-        let Some(byte) = uart.receive() else {
-            return false;
-        };
-        let request = guard.with(|console, sinks| console.input(port, byte, sinks));
-        drop(guard);
-        if let Some(Request { token, command }) = request {
-            vms::execute(token, command);
+        // What is typed may change what the next key means.
+        let most = if port == Port::Control { PIECE } else { 1 };
+        let mut piece = heapless::Vec::<u8, PIECE>::new();
+        piece.extend(core::iter::from_fn(|| uart.receive()).take(most));
+        let mut rest = piece.as_slice();
+        while !rest.is_empty() {
+            let (taken, request) = guard.with(|console, sinks| console.input(port, rest, sinks));
+            rest = rest.get(taken..).unwrap_or_default();
+            if let Some(Request { token, command }) = request {
+                drop(guard);
+                vms::execute(token, command);
+                guard = state.lock();
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use vmm::vm::Vm;
 use crate::percpu::Percpu;
 use crate::sysreg::wfi;
 use crate::{clock, gic, hot, timer};
-pub(crate) use chores::{ask_chores, chores_of, set_chore_deadline};
+pub(crate) use chores::{ask_boot_cpu_soon, ask_chores, chores_of, set_chore_deadline};
 pub(crate) use exits::is_big_endian;
 use news::News;
 pub(crate) use places::add_place;

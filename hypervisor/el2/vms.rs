@@ -150,6 +150,9 @@ pub(crate) fn chores(cpu: PcpuId) -> bool {
             next = Some(next.unwrap_or(u64::MAX).min(console::retry_ns()));
         }
         run::set_chore_deadline(next.map(clock::ns_to_ticks));
+        if events::DIRTY.load(Ordering::Acquire) {
+            run::ask_boot_cpu_soon();
+        }
     }
     more
 }

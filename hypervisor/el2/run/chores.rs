@@ -12,6 +12,8 @@ use crate::{clock, timer, vms};
 
 /// How long a CPU does its chores, and then runs guests, while it has both to do.
 const SHARE_NS: u64 = super::SLICE_NS / 4;
+/// How long what is to be told may wait.
+const SOON_NS: u64 = 100_000;
 
 /// CPUs that have something to do besides running guests.
 static CHORES: [AtomicBool; MAX_PCPUS] = [const { AtomicBool::new(false) }; MAX_PCPUS];
@@ -33,6 +35,16 @@ pub(crate) fn ask_chores(id: PcpuId) {
 pub(crate) fn set_chore_deadline(ticks: Option<u64>) {
     let cpu = percpu::this();
     cpu.chore_deadline.set(ticks.unwrap_or(timer::NEVER));
+}
+
+/// Has the boot CPU look at its chores a little later, so that a guest which waits for this CPU does not wait for that.
+pub(crate) fn ask_boot_cpu_soon() {
+    let cpu = percpu::this();
+    if cpu.id != PcpuId::new(0) {
+        return ask_chores(PcpuId::new(0));
+    }
+    let soon = timer::now() + clock::duration_ticks(SOON_NS);
+    cpu.chore_deadline.set(soon.min(cpu.chore_deadline.get()));
 }
 
 impl Runner {

@@ -3,7 +3,6 @@
 use heapless::Deque;
 use spin::mutex::SpinMutex;
 use vmm::console::{Event, MAX_PENDING, Reply, ResizeReport, Token, What};
-use vmm::ids::PcpuId;
 use vmm::vm::resize::{Limits, Origin, Report};
 use vmm::vm::{Vcpu, Vm};
 
@@ -25,7 +24,7 @@ static ANSWERS: SpinMutex<Deque<(Token, ResizeReport), MAX_PENDING>> = SpinMutex
 /// Whether anybody listens for single vCPUs' events.
 static CONTROL: Once<bool> = Once::new();
 /// Something changed that the boot CPU has to look at.
-static DIRTY: AtomicBool = AtomicBool::new(false);
+pub(super) static DIRTY: AtomicBool = AtomicBool::new(false);
 
 /// Notes an event.
 pub(super) fn push(vm: &Vm, what: What) {
@@ -51,7 +50,7 @@ fn push_at(time_ns: u64, vm: &Vm, what: What) {
 /// Makes the boot CPU look at deadlines and events.
 pub(super) fn look_again() {
     if !DIRTY.swap(true, Ordering::AcqRel) {
-        run::ask_chores(PcpuId::new(0));
+        run::ask_boot_cpu_soon();
     }
 }
 

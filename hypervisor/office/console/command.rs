@@ -137,10 +137,8 @@ pub(super) fn parse(
 }
 
 fn unknown(word: &str) -> CommandError {
-    CommandError::new(
-        ErrorKind::UnknownCommand,
-        format!("there is no command \"{word}\"; `help` lists them"),
-    )
+    let message = format!("there is no command \"{word}\"; `help` lists them");
+    CommandError::new(ErrorKind::UnknownCommand, message)
 }
 
 /// The words after a command's first, and what the command should have looked like.
@@ -252,10 +250,8 @@ impl<'a, R: Fn(&str) -> Option<VmId>> Arguments<'a, R> {
         value
             .filter(|value| (low..=high).contains(value))
             .ok_or_else(|| {
-                CommandError::new(
-                    ErrorKind::BadNumber,
-                    format!("\"{word}\" is not a number of {what} from {low} to {high}"),
-                )
+                let message = format!("\"{word}\" is not a number of {what} from {low} to {high}");
+                CommandError::new(ErrorKind::BadNumber, message)
             })
     }
 

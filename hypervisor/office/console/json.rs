@@ -49,10 +49,12 @@ impl<'a> JsonWriter<'a> {
         self.close("]");
     }
 
-    /// Writes a key; the next value belongs to it.
+    /// Writes a key, which is a word; the next value belongs to it.
     fn key(&mut self, key: &str) -> &mut Self {
-        self.string(key);
-        self.out.put(b": ");
+        self.separate();
+        self.out.put(b"\"");
+        self.out.put(key.as_bytes());
+        self.out.put(b"\": ");
         self.comma = false;
         self
     }
@@ -86,6 +88,10 @@ impl<'a> JsonWriter<'a> {
 
     /// Writes text with what JSON forbids in a string escaped (RFC 8259, section 7), and whatever else a terminal might act on.
     fn escaped(&mut self, text: &str) {
+        let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+        if text.bytes().all(plain) {
+            return self.out.put(text.as_bytes());
+        }
         let special = |c: char| c.is_control() || matches!(c, '"' | '\\');
         let mut rest = text;
         while let Some(at) = rest.find(special) {
@@ -217,11 +223,8 @@ fn vcpu_fields(json: &mut JsonWriter<'_>, row: &VcpuRow) {
     json.key("stolen_ns").number(row.stolen_ns);
 }
 
-fn resize_fields(
-    json: &mut JsonWriter<'_>,
-    ResizeReport { vm, report }: &ResizeReport,
-    names: &Names,
-) {
+fn resize_fields(json: &mut JsonWriter<'_>, resize: &ResizeReport, names: &Names) {
+    let ResizeReport { vm, report } = resize;
     vm_field(json, *vm, names);
     json.key("requested").number(report.requested);
     json.key("reached").number(report.reached);

@@ -31,23 +31,23 @@ impl LineReader {
         }
     }
 
-    /// Takes a byte; a carriage return or a line feed ends a line, and an empty line is none.
-    pub(super) fn feed(&mut self, byte: u8) -> Fetched<'_> {
+    /// Takes bytes up to the end of a line and returns how many; a carriage return or a line feed ends one, and an empty
+    /// line is none.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> (usize, Fetched<'_>) {
         if core::mem::take(&mut self.complete) {
             self.bytes.clear();
         }
-        if !matches!(byte, b'\r' | b'\n') {
-            self.overflown |= self.bytes.push(byte).is_err();
-            return Fetched::Nothing;
-        }
-        self.complete = true;
-        if core::mem::take(&mut self.overflown) {
-            Fetched::TooLong
-        } else if self.bytes.is_empty() {
-            Fetched::Nothing
-        } else {
-            Fetched::Line(&self.bytes)
-        }
+        let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+        let text = end.and_then(|end| bytes.get(..end)).unwrap_or(bytes);
+        self.overflown |= self.bytes.extend_from_slice(text).is_err();
+        self.complete = end.is_some();
+        let fetched = match end {
+            Some(_) if core::mem::take(&mut self.overflown) => Fetched::TooLong,
+            Some(_) if !self.bytes.is_empty() => Fetched::Line(&self.bytes),
+            _ => Fetched::Nothing,
+        };
+        let taken = text.len().saturating_add(usize::from(end.is_some()));
+        (taken, fetched)
     }
 
     /// Drops the line that was begun.
@@ -65,12 +65,30 @@ mod tests {
         let mut reader = LineReader::new();
         let fetched = bytes
             .into_iter()
-            .filter_map(|byte| match reader.feed(byte) {
-                Fetched::Nothing => None,
-                Fetched::Line(line) => Some(Some(line.to_vec())),
-                Fetched::TooLong => Some(None),
+            .filter_map(|byte| match reader.feed(&[byte]) {
+                (1, Fetched::Line(line)) => Some(Some(line.to_vec())),
+                (1, Fetched::TooLong) => Some(None),
+                (taken, _) => {
+                    assert_eq!(taken, 1);
+                    None
+                }
             });
         fetched.collect()
+    }
+
+    #[test]
+    fn a_piece_is_taken_up_to_its_lines_end() {
+        let mut reader = LineReader::new();
+        assert_eq!(reader.feed(b"ab"), (2, Fetched::Nothing));
+        assert_eq!(reader.feed(b"c\nde\r\n"), (2, Fetched::Line(b"abc")));
+        assert_eq!(reader.feed(b"de\r\n"), (3, Fetched::Line(b"de")));
+        assert_eq!(reader.feed(b"\n"), (1, Fetched::Nothing));
+        assert_eq!(reader.feed(b""), (0, Fetched::Nothing));
+        let long = [b'x'; JSON_LINE_BYTES];
+        assert_eq!(reader.feed(&long), (JSON_LINE_BYTES, Fetched::Nothing));
+        assert_eq!(reader.feed(b"x"), (1, Fetched::Nothing));
+        assert_eq!(reader.feed(b"\nok\n"), (1, Fetched::TooLong));
+        assert_eq!(reader.feed(b"ok\n"), (3, Fetched::Line(b"ok")));
     }
 
     #[test]

@@ -179,16 +179,24 @@ impl Console {
         port == Port::Control || self.mode != Mode::Guest || self.mux.accepts_input(now_ns)
     }
 
-    /// Takes a byte from a port.
+    /// Takes bytes from a port, of JSON up to the end of a line, and returns how many.
     #[inline(never)]
-    pub fn input(&mut self, port: Port, byte: u8, sinks: &mut Sinks<'_>) -> Option<Request> {
-        match (port, self.mode) {
-            (Port::Control, _) => self.json_byte(port, byte, sinks),
+    pub fn input(
+        &mut self,
+        port: Port,
+        bytes: &[u8],
+        sinks: &mut Sinks<'_>,
+    ) -> (usize, Option<Request>) {
+        let Some(&byte) = bytes.first() else {
+            return (0, None);
+        };
+        let request = match (port, self.mode) {
+            (Port::Control, _) => return self.json_bytes(port, bytes, sinks),
             (Port::Terminal, _) if byte == self.escape.0 => {
                 self.switch(sinks);
                 None
             }
-            (Port::Terminal, Mode::Json) => self.json_byte(port, byte, sinks),
+            (Port::Terminal, Mode::Json) => self.json_bytes(port, &[byte], sinks).1,
             (Port::Terminal, Mode::Guest) => {
                 self.mux.type_byte(byte);
                 None
@@ -197,9 +205,7 @@ impl Console {
                 Fed::Nothing => None,
                 Fed::Line(line) => self.prompt_line(&line, sinks),
                 Fed::TooLong => {
-                    let message =
-                        format!("a line has at most {LINE_BYTES} bytes; nothing was done");
-                    self.prompt_answer(&Err(CommandError::new(ErrorKind::TooLong, message)), sinks);
+                    self.prompt_answer(&Err(too_long(LINE_BYTES)), sinks);
                     None
                 }
                 Fed::Abandoned => {
@@ -207,7 +213,8 @@ impl Console {
                     None
                 }
             },
-        }
+        };
+        (1, request)
     }
 
     /// Returns the VM for which typed bytes wait, if any do.
@@ -334,19 +341,16 @@ impl Console {
     fn attach(&mut self, vm: VmId, out: &mut dyn ByteSink) {
         self.mode = Mode::Guest;
         self.editor.forget_line();
-        put!(
-            out,
-            "[{}: Ctrl-{} for the Bullpen console]\r\n",
-            self.names.of(vm),
-            self.escape.name()
-        );
+        let (name, key) = (self.names.of(vm), self.escape.name());
+        put!(out, "[{name}: Ctrl-{key} for the Bullpen console]\r\n");
         self.mux.show(vm, out);
     }
 
     /// Acts on a line of the prompt.
     fn prompt_line(&mut self, line: &str, sinks: &mut Sinks<'_>) -> Option<Request> {
         if line.trim_start().starts_with('{') {
-            let request = self.json_line(Port::Terminal, line.as_bytes(), sinks);
+            let parsed = request::parse(line.as_bytes());
+            let request = self.json_request(Port::Terminal, parsed, sinks);
             self.editor.redraw(sinks.terminal);
             return request;
         }
@@ -368,12 +372,8 @@ impl Console {
             Command::JsonOff => self.prompt_answer(&Ok(Reply::Done), sinks),
             Command::JsonOn => {
                 self.mode = Mode::Json;
-                self.json_answer(
-                    Port::Terminal,
-                    &RequestId::default(),
-                    &Ok(Reply::Done),
-                    sinks,
-                );
+                let (id, done) = (RequestId::default(), Ok(Reply::Done));
+                self.json_answer(Port::Terminal, &id, &done, sinks);
             }
             command => match self.pending.insert(Asker::Prompt) {
                 Ok(token) => return Some(Request { token, command }),
@@ -396,29 +396,30 @@ impl Console {
         }
     }
 
-    fn json_byte(&mut self, port: Port, byte: u8, sinks: &mut Sinks<'_>) -> Option<Request> {
+    fn json_bytes(
+        &mut self,
+        port: Port,
+        bytes: &[u8],
+        sinks: &mut Sinks<'_>,
+    ) -> (usize, Option<Request>) {
         let reader = match port {
             Port::Terminal => &mut self.terminal_lines,
             Port::Control => &mut self.control_lines,
         };
-        match reader.feed(byte) {
+        let (taken, fetched) = reader.feed(bytes);
+        let request = match fetched {
             Fetched::Nothing => None,
             Fetched::Line(line) => {
                 let parsed = request::parse(line);
                 self.json_request(port, parsed, sinks)
             }
             Fetched::TooLong => {
-                let message =
-                    format!("a line has at most {JSON_LINE_BYTES} bytes; nothing was done");
-                let error = CommandError::new(ErrorKind::TooLong, message);
-                self.json_answer(port, &RequestId::default(), &Err(error), sinks);
+                let error = Err(too_long(JSON_LINE_BYTES));
+                self.json_answer(port, &RequestId::default(), &error, sinks);
                 None
             }
-        }
-    }
-
-    fn json_line(&mut self, port: Port, line: &[u8], sinks: &mut Sinks<'_>) -> Option<Request> {
-        self.json_request(port, request::parse(line), sinks)
+        };
+        (taken, request)
     }
 
     /// Acts on a line of JSON: answers it, or returns the request that it holds.
@@ -430,10 +431,10 @@ impl Console {
     ) -> Option<Request> {
         let (id, command) = match parsed {
             Ok(request) => (request.id, self.json_command(request.command)),
-            Err(mistake) => (
-                RequestId::default(),
-                Err(CommandError::new(ErrorKind::BadJson, mistake)),
-            ),
+            Err(mistake) => {
+                let error = CommandError::new(ErrorKind::BadJson, mistake);
+                (RequestId::default(), Err(error))
+            }
         };
         let answer = match command {
             Err(error) => Err(error),
@@ -457,21 +458,17 @@ impl Console {
     ) -> Result<Command, CommandError> {
         let line = command.map_err(|(kind, mistake)| CommandError::new(kind, mistake))?;
         let parsed = command::parse(&line, |name| self.names.find(name))?;
-        parsed.ok_or_else(|| {
-            CommandError::new(
-                ErrorKind::UnknownCommand,
-                "the command is empty; `help` lists them",
-            )
-        })
+        let message = "the command is empty; `help` lists them";
+        parsed.ok_or_else(|| CommandError::new(ErrorKind::UnknownCommand, message))
     }
 
     /// Turns the terminal to a VM for a program; a terminal that carries JSON itself stays as it is.
     fn attach_by_json(&mut self, vm: VmId, sinks: &mut Sinks<'_>) -> Result<Reply, CommandError> {
         match self.mode {
-            Mode::Json => Err(CommandError::new(
-                ErrorKind::WrongState,
-                "the terminal carries JSON; `json off` first",
-            )),
+            Mode::Json => {
+                let message = "the terminal carries JSON; `json off` first";
+                Err(CommandError::new(ErrorKind::WrongState, message))
+            }
             Mode::Prompt | Mode::Guest => {
                 sinks.terminal.put(b"\r\n");
                 self.attach(vm, sinks.terminal);
@@ -489,10 +486,8 @@ impl Console {
         sinks: &mut Sinks<'_>,
     ) -> Option<Request> {
         if port == Port::Control {
-            let error = CommandError::new(
-                ErrorKind::Unsupported,
-                "the control channel always carries JSON",
-            );
+            let message = "the control channel always carries JSON";
+            let error = CommandError::new(ErrorKind::Unsupported, message);
             self.json_answer(port, id, &Err(error), sinks);
             return None;
         }
@@ -533,9 +528,12 @@ fn is_answered(what: &What) -> bool {
     matches!(what, What::ResizeDone(resize) if resize.report.origin == Origin::Operator)
 }
 
+fn too_long(most: usize) -> CommandError {
+    let message = format!("a line has at most {most} bytes; nothing was done");
+    CommandError::new(ErrorKind::TooLong, message)
+}
+
 fn too_many() -> CommandError {
-    CommandError::new(
-        ErrorKind::Busy,
-        format!("{MAX_PENDING} requests wait for their replies already"),
-    )
+    let message = format!("{MAX_PENDING} requests wait for their replies already");
+    CommandError::new(ErrorKind::Busy, message)
 }

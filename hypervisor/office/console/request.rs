@@ -43,11 +43,8 @@ pub(super) fn parse(line: &[u8]) -> Result<JsonRequest, Mistake> {
     let mut cursor = Cursor { rest: text };
     let request = cursor.request()?;
     cursor.blanks();
-    if cursor.rest.is_empty() {
-        Ok(request)
-    } else {
-        Err("something follows the object")
-    }
+    let over = cursor.rest.is_empty().then_some(request);
+    over.ok_or("something follows the object")
 }
 
 /// What is left of the line.
@@ -177,64 +174,58 @@ impl<'a> Cursor<'a> {
     fn string(&mut self) -> Result<&'a str, Mistake> {
         self.expect('"', "a string is expected")?;
         let start = self.rest;
-        let mut characters = start.char_indices();
-        while let Some((at, character)) = characters.next() {
-            match character {
-                '"' => {
-                    self.rest = characters.as_str();
-                    return Ok(start.get(..at).unwrap_or_default());
-                }
-                '\\' => check_escape(&mut characters)?,
-                '\0'..='\x1f' => return Err("a string holds a control character"),
-                _ => {}
-            }
+        let mut end = 0_usize;
+        loop {
+            let rest = start.as_bytes().get(end..).unwrap_or_default();
+            let step = match rest {
+                [b'"', ..] => break,
+                [
+                    b'\\',
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't',
+                    ..,
+                ] => 2,
+                [b'\\', b'u', digits @ ..] if are_hex(digits) => 6,
+                [b'\\', ..] => return Err("an escape is malformed"),
+                [b'\0'..=0x1f, ..] => return Err("a string holds a control character"),
+                [_, ..] => 1,
+                [] => return Err("a string does not end"),
+            };
+            end = end.saturating_add(step);
         }
-        Err("a string does not end")
+        let (text, rest) = start.split_at_checked(end).unwrap_or((start, ""));
+        self.rest = rest.get(1..).unwrap_or_default();
+        Ok(text)
     }
 
     fn expect(&mut self, character: char, otherwise: Mistake) -> Result<(), Mistake> {
-        if self.accept(character) {
-            Ok(())
-        } else {
-            Err(otherwise)
-        }
+        self.accept(character).then_some(()).ok_or(otherwise)
     }
 
     fn accept(&mut self, character: char) -> bool {
         self.blanks();
-        match self.rest.strip_prefix(character) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
+        let found = self.rest.as_bytes().first() == Some(&(character as u8));
+        self.rest = self.rest.get(usize::from(found)..).unwrap_or_default();
+        found
     }
 
     fn blanks(&mut self) {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
+        let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+        let count = self.rest.bytes().take_while(blank).count();
+        self.rest = self.rest.get(count..).unwrap_or_default();
     }
 }
 
-fn check_escape(characters: &mut core::str::CharIndices<'_>) -> Result<(), Mistake> {
-    let known = match characters.next() {
-        Some((_, '"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't')) => true,
-        Some((_, 'u')) => (0..4).all(|_| {
-            characters
-                .next()
-                .is_some_and(|(_, digit)| digit.is_ascii_hexdigit())
-        }),
-        _ => false,
-    };
-    if known {
-        Ok(())
-    } else {
-        Err("an escape is malformed")
-    }
+/// Returns whether four hexadecimal digits come first.
+fn are_hex(bytes: &[u8]) -> bool {
+    let digits = bytes.first_chunk::<4>();
+    digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// Resolves the escapes of a checked string; `None` if the result has more than `N` bytes.
 fn unescape<const N: usize>(raw: &str) -> Result<Option<heapless::String<N>>, Mistake> {
+    if !raw.contains('\\') {
+        return Ok(heapless::String::try_from(raw).ok());
+    }
     let mut text = heapless::String::new();
     let mut characters = raw.chars();
     while let Some(character) = characters.next() {

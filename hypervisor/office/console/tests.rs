@@ -51,7 +51,7 @@ impl Bench {
         self.run(|console, sinks| {
             bytes
                 .iter()
-                .filter_map(|&byte| console.input(port, byte, sinks))
+                .filter_map(|&byte| console.input(port, &[byte], sinks).1)
                 .collect()
         })
     }
@@ -800,7 +800,7 @@ fn a_flood_of_anything_leaves_the_console_working() {
         for seed in 0..200_000u32 {
             let byte = (seed.wrapping_mul(2_654_435_761) >> 24) as u8;
             for port in [Port::Terminal, Port::Control] {
-                if let Some(request) = console.input(port, byte, sinks) {
+                if let Some(request) = console.input(port, &[byte], sinks).1 {
                     console.reply(request.token, &Ok(Reply::Done), sinks);
                 }
             }
@@ -832,9 +832,9 @@ fn garbage_on_the_control_channel_is_not_amplified() {
         control: &mut control,
     };
     for _ in 0..1_000_000 {
-        assert_eq!(bench.console.input(Port::Control, 0xff, sinks), None);
+        assert_eq!(bench.console.input(Port::Control, &[0xff], sinks).1, None);
     }
-    assert_eq!(bench.console.input(Port::Control, b'\n', sinks), None);
+    assert_eq!(bench.console.input(Port::Control, b"\n", sinks).1, None);
     assert!(
         control.0 < 200,
         "one error for one line, not {} bytes",

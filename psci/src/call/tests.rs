@@ -45,11 +45,6 @@ enum Owner {
 }
 
 impl FunctionId {
-    /// Returns whether it is a fast call.
-    const fn is_fast(self) -> bool {
-        self.get() & 1 << 31 != 0
-    }
-
     /// Returns whose function it is.
     const fn owner(self) -> Owner {
         match self.get() >> 24 & 0x3f {
