@@ -23,6 +23,9 @@ const RETRY_NS: u64 = 1_000_000;
 /// How often a CPU looks for output in a row, and how many bytes of a VM it shows each time.
 const ROUNDS: usize = 4;
 const BYTES_A_ROUND: usize = 64;
+/// How many pieces of a port's bytes are taken before guests get their turn: more than a UART brings before the next look, and no
+/// more however fast they come.
+const PIECES_A_POLL: usize = 64;
 /// Bytes of the control channel that are looked at together.
 const PIECE: usize = 64;
 
@@ -208,7 +211,7 @@ pub(crate) fn poll() -> bool {
 
 /// Takes a port's bytes; returns whether some were left.
 fn poll_port(state: &SpinMutex<State>, port: Port) -> bool {
-    loop {
+    for _ in 0..PIECES_A_POLL {
         let mut guard = state.lock();
         let uart = match port {
             Port::Terminal => guard.terminal,
@@ -235,6 +238,7 @@ fn poll_port(state: &SpinMutex<State>, port: Port) -> bool {
             }
         }
     }
+    true
 }
 
 /// Hands typed bytes to the guest they are for; returns whether some had to wait.

@@ -179,14 +179,17 @@ fn long_line() -> Vec<u8> {
     ]
 }
 
-/// A beat that is later than this, on a machine that is busy with other tests, says that something was held up.
-const LATE_US: u64 = 1_000_000;
+/// How late a beat may be while bytes come faster than any UART brings them, in time that is counted in instructions.
+const LATE_US: u64 = 5_000;
+/// How late it may be beside another guest, on a machine that is busy with other tests.
+const LATE_ON_A_BUSY_MACHINE_US: u64 = 2_000_000;
 
 #[test]
 fn no_line_is_too_long_or_too_strange_for_the_control_channel() {
     let vm = Vm::guest("beats", "neighbour");
     let mut running = Machine::new("hostile-control")
         .cpus(2)
+        .deterministic()
         .boot(&Manifest::new([vm]));
     let before = running.command("host")["free_pages"].clone();
     let control = running.control();
@@ -227,6 +230,7 @@ fn no_line_is_too_long_or_too_strange_for_the_prompt() {
     let vm = Vm::guest("beats", "neighbour");
     let mut running = Machine::new("hostile-prompt")
         .cpus(2)
+        .deterministic()
         .boot(&Manifest::new([vm]));
     ask(&mut running, "beats");
     let before = running.command("host")["free_pages"].clone();
@@ -275,6 +279,9 @@ fn a_guest_that_prints_without_end_holds_nobody_up() {
     running.console.line("vcpu list beats");
     running.console.expect("STOLEN", PATIENCE);
     let beats = ask(&mut running, "beats");
-    assert!(beats.late_us < LATE_US && beats.damaged == 0, "{beats:?}");
+    assert!(
+        beats.late_us < LATE_ON_A_BUSY_MACHINE_US && beats.damaged == 0,
+        "{beats:?}"
+    );
     assert_eq!(running.command("host")["free_pages"], before, "free pages");
 }
