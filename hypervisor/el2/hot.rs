@@ -152,10 +152,6 @@ pub(crate) extern "C" fn sync(frame: &mut Frame, esr: u64) -> Return<'_> {
             Return { frame, cause }
         }
         class::DATA_ABORT => data_abort(frame, esr),
-        class::SMC64 => settle(frame, |trap, frame| {
-            let hot = hot::secure_call(trap.vm, frame, Syndrome::new(esr), &mut trap.kicks);
-            (hot, ExitReason::Psci)
-        }),
         _ => leave(frame, cause::SYNC),
     }
 }
@@ -210,9 +206,7 @@ pub(crate) fn deactivate(mut owed: u32) {
 
 /// Handles a physical interrupt that came while a guest ran.
 pub(crate) extern "C" fn irq(frame: &mut Frame) -> Return<'_> {
-    let cpu = percpu::this();
-    let intid = gic::acknowledge();
-    let settled = take(cpu, intid);
+    let settled = take(percpu::this(), gic::acknowledge());
     leave(frame, if settled { 0 } else { cause::IRQ })
 }
 

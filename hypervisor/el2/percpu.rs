@@ -65,13 +65,6 @@ impl Percpu {
             timer::arm(deadline_ticks)
         }
     }
-
-    /// Makes this CPU look at its mail soon, if it does not by itself.
-    #[inline]
-    fn look_soon(&self) {
-        let soon = timer::now() + self.patience_ticks;
-        self.arm(soon.min(self.armed.get()));
-    }
 }
 
 /// The mailboxes of all CPUs.
@@ -168,8 +161,9 @@ pub(crate) fn kick(mut kicks: Kicks) {
     }
 }
 
+/// Interrupts a CPU; one that is not up is skipped.
 #[inline(always)]
-fn send_kick(id: PcpuId) {
+pub(crate) fn send_kick(id: PcpuId) {
     let target = KICK_TARGETS[id.index()].load(Ordering::Relaxed);
     if target != 0 {
         gic::send_kick(target);
@@ -185,7 +179,9 @@ pub(crate) fn kick_in_passing(mut kicks: Kicks) {
     let cpu = this();
     while let Some(id) = kicks.pop() {
         if id == cpu.id && !cpu.wakes.is_empty() {
-            cpu.look_soon();
+            // It looks at its mail soon, if it does not by itself.
+            let soon = timer::now() + cpu.patience_ticks;
+            cpu.arm(soon.min(cpu.armed.get()));
         } else {
             send_kick(id);
         }

@@ -2,7 +2,6 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use vmm::ids::PcpuId;
-use vmm::vm::Kicks;
 use vmm::vm::kicks::MAX_PCPUS;
 
 use super::Runner;
@@ -26,15 +25,13 @@ pub(crate) fn chores_of(id: PcpuId) -> &'static AtomicBool {
 /// Asks a CPU to look at its chores.
 pub(crate) fn ask_chores(id: PcpuId) {
     chores_of(id).store(true, Ordering::Release);
-    let mut kicks = Kicks::NONE;
-    kicks.add(id);
-    percpu::kick(kicks);
+    percpu::send_kick(id);
 }
 
 /// Sets when this CPU looks at its chores by itself; `None` for not at all.
 pub(crate) fn set_chore_deadline(ticks: Option<u64>) {
-    let cpu = percpu::this();
-    cpu.chore_deadline.set(ticks.unwrap_or(timer::NEVER));
+    let ticks = ticks.unwrap_or(timer::NEVER);
+    percpu::this().chore_deadline.set(ticks);
 }
 
 /// Has the boot CPU look at its chores a little later, so that a guest which waits for this CPU does not wait for that.
@@ -69,12 +66,5 @@ impl Runner {
     #[inline]
     pub(super) const fn is_busy(&self) -> bool {
         self.chore_ticks != timer::NEVER
-    }
-
-    /// Finds out whether it is time for chores, after EL2's timer has fired.
-    pub(super) fn look_at_deadline(&self) {
-        if timer::now() >= self.cpu.chore_deadline.get() {
-            self.cpu.chores.store(true, Ordering::Release);
-        }
     }
 }

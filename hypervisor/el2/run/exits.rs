@@ -1,5 +1,6 @@
 //! Running a guest until it leaves, and doing what its exit asks for.
 
+use core::sync::atomic::Ordering;
 use vmm::dispatch::Trap;
 use vmm::dispatch::slow::{self, Exit, Next};
 use vmm::exit::{Syndrome, class, fault_address};
@@ -48,8 +49,7 @@ impl Runner {
     fn system_error(&mut self, slot: Slot) {
         let Loaded { vm, vcpu } = at(&mut self.attached, slot).place;
         vcpu.exits.count(ExitReason::SError);
-        let esr = read_register!("esr_el2");
-        log::warn!("{} {}: SError, ESR {esr:#x}", vm.name, vcpu.id);
+        log::warn!("{} {}: SError", vm.name, vcpu.id);
         vms::system_fail(vm, "SError");
     }
 
@@ -154,7 +154,8 @@ impl Runner {
         match intid {
             timer::HYPERVISOR_PPI => {
                 self.cpu.arm(timer::NEVER);
-                self.look_at_deadline();
+                let is_due = timer::now() >= self.cpu.chore_deadline.get();
+                self.cpu.chores.fetch_or(is_due, Ordering::Release);
                 if !self.news.items.is_empty() {
                     self.tell_news();
                 }
@@ -176,9 +177,8 @@ pub(super) fn with_trap<R>(
     let mut lists = HardwareListRegisters;
     let mut trap = Trap::new(vm, vcpu, &mut lists);
     let result = work(&mut trap);
-    let (kicks, owed) = (trap.kicks, trap.owed);
-    percpu::kick(kicks);
-    hot::deactivate(owed);
+    percpu::kick(trap.kicks);
+    hot::deactivate(trap.owed);
     Some(result)
 }
 

@@ -60,6 +60,7 @@ impl Runner {
         if self.attached.len() <= slot.index() {
             self.attached.resize_with(slot.index() + 1, || None);
         }
+        self.queue.reserve(slot);
         self.attached[slot.index()] = Some(Attached {
             place,
             context,
@@ -93,6 +94,8 @@ impl Runner {
         let Loaded { vm, vcpu } = attached.place;
         // Taken before the phase is read: whoever changes the phase later asks again.
         vcpu.requests.swap(0, Ordering::SeqCst);
+        // While it stood still or was off, its VM's time may have changed.
+        self.world = None;
         let phase = vm.phase();
         if phase != Phase::Paused && core::mem::take(&mut attached.halted) {
             vm.life.unhalt();
@@ -119,9 +122,8 @@ impl Runner {
         }
     }
 
-    /// Takes a vCPU's registers out of the hardware, and with them what may change while its VM stands still: its time, its tables.
+    /// Takes a vCPU's registers out of the hardware.
     fn put_away(&mut self, slot: Slot) {
-        self.world = None;
         if self.loaded == Some(slot) {
             self.unload();
         }

@@ -13,21 +13,50 @@ use crate::percpu::{self, Loaded};
 use crate::{lent, switch, timer, vms};
 
 impl Runner {
-    /// Starts a vCPU that was turned on, or lets go of one that is off.
+    /// Starts a vCPU that was turned on, or lets go of one that is off, or prepares for one that may be turned on soon.
     pub(super) fn start(&mut self, slot: Slot, now: u64) {
-        if !matches!(self.attached.get(slot.index()), Some(Some(_))) && !self.attach(slot) {
+        let is_new = !matches!(self.attached.get(slot.index()), Some(Some(_)));
+        if is_new && !self.attach(slot) {
             return;
         }
-        let attached = at(&mut self.attached, slot);
-        let place = attached.place;
+        let place = at(&mut self.attached, slot).place;
         if place.vm.is_leaving() {
             return self.let_go(slot);
         }
-        let Some(entry) = place.vcpu.power.start() else {
+        if let Some(entry) = place.vcpu.power.start() {
+            at(&mut self.attached, slot).context.power_on(entry);
+            self.begin(place, slot, now);
             return;
-        };
-        attached.context.power_on(entry);
-        self.begin(place, slot, now);
+        }
+        // Nobody runs here, and nobody's registers are here to be found again.
+        let is_vacant = self.queue.live() == 0 && self.resident.or(self.loaded).is_none();
+        if self.resident == Some(slot) || is_new && is_vacant {
+            self.prepare(place, slot);
+        }
+    }
+
+    /// Prepares for a vCPU that is off and may be turned on soon: loads what a reset leaves, and looks at its mail.
+    #[cold]
+    fn prepare(&mut self, place: Loaded, slot: Slot) {
+        if self.resident != Some(slot) {
+            self.load(slot);
+        }
+        self.cpu.loaded.set(Some(place));
+        self.deliver();
+        let quiet = place.vcpu.gic.lock().unload_quiet(&HardwareListRegisters);
+        if !quiet {
+            self.save_interrupts(slot);
+        }
+        self.set_down(place, slot, quiet);
+    }
+
+    /// Leaves a vCPU that is off; if its interrupts are quiet, its registers stay, for it to find them there.
+    #[inline]
+    fn set_down(&mut self, place: Loaded, slot: Slot, quiet: bool) {
+        place.vcpu.loaded.store(false, Ordering::Release);
+        self.cpu.loaded.set(None);
+        self.loaded = None;
+        self.resident = quiet.then_some(slot);
     }
 
     /// Lets a vCPU whose registers are ready run when its turn comes, unless its VM has been stopped meanwhile.
@@ -76,6 +105,9 @@ impl Runner {
         if !self.begin(place, slot, now) {
             return None;
         }
+        if !vcpu.inbox.is_empty() {
+            self.deliver();
+        }
         let due = self.news.due_ticks;
         if due < self.cpu.armed.get() {
             self.cpu.arm(due);
@@ -101,7 +133,8 @@ impl Runner {
     #[inline]
     pub(super) fn power_off(&mut self, slot: Slot) {
         let attached = at(&mut self.attached, slot);
-        let Loaded { vm, vcpu } = attached.place;
+        let place = attached.place;
+        let Loaded { vm, vcpu } = place;
         timer::silence();
         let lent = attached.context.lent;
         if !lent.is_none() {
@@ -114,13 +147,10 @@ impl Runner {
         if !quiet {
             self.power_off_gic(slot);
         }
-        vcpu.loaded.store(false, Ordering::Release);
+        self.set_down(place, slot, quiet);
         // Only this CPU can start it again, so what is left to do here may come after.
         let off = vcpu.power.apply(Event::CpuOff);
         assert!(off.is_ok(), "a running vCPU can turn itself off");
-        self.cpu.loaded.set(None);
-        self.loaded = None;
-        self.resident = quiet.then_some(slot);
         let now = timer::now();
         self.drop_vcpu(slot, now);
         self.announce(vm, slot, false, now);

@@ -62,14 +62,15 @@ pub(crate) fn carry_out(slate: &'static Slate, progress: Progress) {
     slate.resizing.store(active, Ordering::Release);
     vm.watched
         .store(active || events::is_watched(), Ordering::Release);
-    let mut pulse = false;
+    let (mut pulse, mut kicks) = (false, Kicks::NONE);
     for effect in progress.effects {
         match effect {
             Effect::Pulse => pulse = true,
             Effect::Insert(id) => {
-                // Its CPU comes up while the guest finds out.
+                // Its CPU comes up and prepares while the guest finds out.
                 if let Some(vcpu) = vm.vcpu(id) {
                     smp::bring_up(vcpu.home.pcpu);
+                    vcpu.wake(&mut kicks);
                 }
                 pulse |= vm.hotplug.lock().request_insert(id);
             }
@@ -78,10 +79,9 @@ pub(crate) fn carry_out(slate: &'static Slate, progress: Progress) {
         }
     }
     if pulse {
-        let mut kicks = Kicks::NONE;
         vm.pulse(vm.layout.hotplug.intid, &mut kicks);
-        percpu::kick(kicks);
     }
+    percpu::kick(kicks);
     if let Some(report) = progress.report {
         events::resized(slate, report);
     }

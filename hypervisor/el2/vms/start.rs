@@ -15,7 +15,7 @@ use vmm::console::What;
 use vmm::firmware::{self, Machine, Seeds};
 use vmm::loader::{self, LoadPlan, Source};
 use vmm::memory::GuestMemory;
-use vmm::vm::{Kicks, Vm};
+use vmm::vm::{Kicks, Vcpu, Vm};
 
 use super::lifecycle::start_failed;
 use super::{HOST, Slate, State, VMIDS, carry_out, events, slate};
@@ -229,7 +229,11 @@ fn finish(slate: &'static Slate, state: &mut State, plan: &LoadPlan) -> Result<T
         state.lived = true;
         events::push(vm, What::VmStart);
         let mut kicks = Kicks::NONE;
-        first.wake(&mut kicks);
+        // The others' CPUs prepare for them.
+        let is_held = |vcpu: &&Vcpu| vcpu.power.state() == psci::State::Reserve;
+        for vcpu in vm.vcpus.iter().filter(|vcpu| !is_held(vcpu)) {
+            vcpu.wake(&mut kicks);
+        }
         percpu::kick(kicks);
         run::park(slate);
     }

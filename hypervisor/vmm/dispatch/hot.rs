@@ -79,20 +79,6 @@ pub fn hypercall(vm: &'static Vm, frame: &mut Frame, syndrome: Syndrome, kicks: 
     Hot::Resume
 }
 
-/// Answers an SMC, which unlike an HVC is not stepped over by the hardware.
-pub fn secure_call(
-    vm: &'static Vm,
-    frame: &mut Frame,
-    syndrome: Syndrome,
-    kicks: &mut Kicks,
-) -> Hot {
-    match hypercall(vm, frame, syndrome, kicks) {
-        Hot::Resume => Hot::Advance,
-        Hot::Standby => Hot::Leave,
-        other => other,
-    }
-}
-
 /// Carries out CPU_ON in its 64-bit form and returns the guest's x0.
 #[inline]
 pub fn cpu_on(vm: &Vm, frame: &Frame, kicks: &mut Kicks) -> u64 {

@@ -70,14 +70,12 @@ pub fn synchronous<L: ListRegisters>(
     match exit.syndrome.class() {
         class::WFX => wait(context, exit.syndrome),
         class::FP => Next::UseFp,
-        class::HVC64 => call(trap, context),
-        class::SMC64 => match call(trap, context) {
-            Next::Resume => Next::Advance,
-            other => {
-                context.frame.pc = context.frame.pc.wrapping_add(4);
-                other
-            }
-        },
+        class::HVC64 => call(trap, context, exit.syndrome),
+        class::SMC64 => {
+            // Unlike an HVC it is not stepped over by the hardware.
+            context.frame.pc = context.frame.pc.wrapping_add(4);
+            call(trap, context, exit.syndrome)
+        }
         class::SYSTEM => sysreg::access(trap, context, exit.syndrome),
         class::DATA_ABORT => data_abort(trap, context, exit),
         class::INSTRUCTION_ABORT => Next::Inject(external_abort(context, exit, false)),
@@ -94,8 +92,12 @@ fn wait(context: &mut VcpuContext, syndrome: Syndrome) -> Next {
     Next::Block
 }
 
-fn call<L: ListRegisters>(trap: &mut Trap<'_, L>, context: &mut VcpuContext) -> Next {
+fn call<L>(trap: &mut Trap<'_, L>, context: &mut VcpuContext, syndrome: Syndrome) -> Next {
     let frame = &mut context.frame;
+    if syndrome.immediate() != 0 {
+        frame.x[0] = psci::smccc::NOT_SUPPORTED;
+        return Next::Resume;
+    }
     match calls::call(trap.vm, frame, &mut trap.kicks) {
         Outcome::Answered => Next::Resume,
         Outcome::Off => Next::Off,

@@ -103,13 +103,18 @@ impl RunQueue {
         }
     }
 
-    /// Gives a slot to a virtual CPU, blocked until it is woken; does nothing if the slot has one. This alone allocates.
-    pub fn attach(&mut self, slot: Slot, now_ticks: u64) {
+    /// Makes room for a slot; this alone allocates.
+    pub fn reserve(&mut self, slot: Slot) {
         let needed = slot.index() + 1;
         if self.entries.len() < needed {
             debug_assert!(needed <= MAX_SLOTS);
             self.entries.resize(needed, Entry::VACANT);
         }
+    }
+
+    /// Gives a slot to a virtual CPU, blocked until it is woken; does nothing if the slot has one.
+    pub fn attach(&mut self, slot: Slot, now_ticks: u64) {
+        self.reserve(slot);
         if let Some(entry) = self.entries.get_mut(slot.index())
             && entry.run == Run::Vacant
         {
@@ -186,14 +191,13 @@ impl RunQueue {
     /// As [`RunQueue::wake`]; if nobody else runs or waits, its turn begins at once.
     #[inline]
     pub fn rouse(&mut self, slot: Slot, now_ticks: u64) -> bool {
-        match self.entries.get(slot.index()) {
-            Some(entry) if entry.run == Run::Blocked && self.is_idle() => {
-                self.run(slot, now_ticks);
-                self.forget_deadline(slot);
-                true
-            }
-            _ => self.wake(slot, now_ticks),
+        let entry = self.entries.get(slot.index());
+        if entry.is_none_or(|entry| entry.run != Run::Blocked) || !self.is_idle() {
+            return self.wake(slot, now_ticks);
         }
+        self.run(slot, now_ticks);
+        self.forget_deadline(slot);
+        true
     }
 
     #[inline]

@@ -2,7 +2,7 @@
 
 use super::{Access, CM, ISV, S1PTW, SF, SSE, TRANSLATION};
 use crate::bus::{self, Target};
-use crate::dispatch::hot::{DataAbort, Hot, big_endian, hypercall, mmio, secure_call, system};
+use crate::dispatch::hot::{DataAbort, Hot, big_endian, hypercall, mmio, system};
 use crate::exit::{Abort, Syndrome, class, system_register};
 use crate::layout::REDISTRIBUTOR_SIZE;
 use crate::stats::ExitReason;
@@ -110,10 +110,6 @@ fn an_immediate_that_is_not_zero_calls_nothing() {
         );
         assert_eq!((hot, bench.context.frame.x[0]), (Hot::Resume, u64::MAX));
         assert_eq!(bench.context.frame.x[1..], before.x[1..]);
-        bench.registers(&[CPU_ON, 1, RAM, 0]);
-        let smc = Syndrome::new(class::SMC64 << 26 | immediate);
-        let hot = secure_call(bench.vm, &mut bench.context.frame, smc, &mut kicks);
-        assert_eq!((hot, bench.context.frame.x[0]), (Hot::Advance, u64::MAX));
         assert!(kicks.is_empty());
     }
     assert_eq!(bench.vm.vcpus[1].power.start(), None);

@@ -135,14 +135,18 @@ fn a_suspended_vcpu_begins_where_it_said_or_is_refused() {
 
 proptest! {
     #[test]
-    fn a_call_nobody_knows_is_not_supported_and_changes_nothing_else(id in any::<u32>(), junk in any::<u32>()) {
+    fn a_call_nobody_knows_is_not_supported_and_changes_nothing_else(unknown in any::<u32>(), junk in any::<u32>()) {
         // Every owner but Arm, the standard services and Bullpen's own.
-        prop_assume!(!matches!(id >> 24 & 0x3f, 0 | 4 | 6));
+        prop_assume!(!matches!(unknown >> 24 & 0x3f, 0 | 4 | 6));
         let mut bench = Bench::new();
-        let before = bench.registers(&[u64::from(junk) << 32 | u64::from(id)]);
-        prop_assert_eq!(exit(&mut bench, class::SMC64, 0, 0), Next::Advance);
+        let before = bench.registers(&[u64::from(junk) << 32 | u64::from(unknown)]);
+        prop_assert_eq!(exit(&mut bench, class::SMC64, 0, 0), Next::Resume);
+        prop_assert!(advanced(&bench), "an SMC is not stepped over by the hardware");
         prop_assert_eq!(bench.context.frame.x[0], u64::MAX);
         prop_assert_eq!(&bench.context.frame.x[1..], &before.x[1..]);
+        bench.registers(&[u64::from(id::PSCI_VERSION)]);
+        prop_assert_eq!(exit(&mut bench, class::SMC64, 7, 0), Next::Resume);
+        prop_assert_eq!(bench.context.frame.x[0], u64::MAX, "its immediate is not zero");
     }
 }
 

@@ -53,6 +53,7 @@ fn main() {
             others::sgi_between_all_pairs,
             others::anothers_redistributor,
             others::sgi_flood,
+            others::sgi_to_a_cpu_that_is_off,
             others::edge_from_another_cpu_while_masked,
             others::edge_from_another_cpu_at_any_time,
             timers::timer_conditions,

@@ -207,6 +207,33 @@ pub(crate) fn anothers_redistributor() -> Outcome {
     })
 }
 
+/// What is sent to a CPU while it is off does not keep it from hearing what comes later.
+pub(crate) fn sgi_to_a_cpu_that_is_off() -> Outcome {
+    let Some(&other) = machine().cpus().get(1) else {
+        ignore!("one CPU");
+    };
+    fresh();
+    gic::set_handler(note_taker);
+    for before in [5, 6, 7] {
+        STOP.store(1, Ordering::Release);
+        check_eq!(cpu::start(1, take, 0), psci::SUCCESS, "CPU_ON");
+        check!(cpu::wait_off(1), "CPU 1 does not turn off");
+        gic::send_sgi(other, before);
+        STOP.store(0, Ordering::Release);
+        READY.store(0, Ordering::Release);
+        check_eq!(cpu::start(1, take, 0), psci::SUCCESS, "CPU_ON again");
+        let ready = timer::within_ms(5000, || READY.load(Ordering::Acquire) == 1);
+        gic::reset_counts();
+        gic::send_sgi(other, 8);
+        let heard = timer::within_ms(1000, || gic::count(8) == 1);
+        STOP.store(1, Ordering::Release);
+        check!(cpu::wait_off(1), "CPU 1 does not turn off again");
+        check!(ready, "CPU 1 does not start");
+        check!(heard, "the SGI is not taken");
+    }
+    Ok(())
+}
+
 pub(crate) fn sgi_flood() -> Outcome {
     const FLOOD: u32 = 5000;
     with_all_cpus(|| {
