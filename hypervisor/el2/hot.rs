@@ -92,10 +92,9 @@ fn doze<'f>(
 
 #[inline(never)]
 fn awake(cpu: &Percpu) -> u64 {
-    if take(cpu, gic::acknowledge()) {
-        0
-    } else {
-        cause::WAIT
+    match take(cpu, gic::acknowledge()) {
+        true => 0,
+        false => cause::WAIT,
     }
 }
 

@@ -173,11 +173,8 @@ pub(crate) fn send_kick(id: PcpuId) {
 /// As [`kick`], on behalf of the guest that runs here. Another vCPU of this CPU that it wakes does not interrupt it at once.
 #[inline(always)]
 pub(crate) fn kick_in_passing(mut kicks: Kicks) {
-    if kicks.is_empty() {
-        return;
-    }
-    let cpu = this();
     while let Some(id) = kicks.pop() {
+        let cpu = this();
         if id == cpu.id && !cpu.wakes.is_empty() {
             // It looks at its mail soon, if it does not by itself.
             let soon = timer::now() + cpu.patience_ticks;

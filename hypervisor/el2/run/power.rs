@@ -108,10 +108,8 @@ impl Runner {
         if !vcpu.inbox.is_empty() {
             self.deliver();
         }
-        let due = self.news.due_ticks;
-        if due < self.cpu.armed.get() {
-            self.cpu.arm(due);
-        }
+        let due = self.news.due_ticks.min(self.cpu.armed.get());
+        self.cpu.arm(due);
         Some(slot)
     }
 
