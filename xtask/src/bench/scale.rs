@@ -34,8 +34,8 @@ const ELASTIC: [&str; 5] = [
     "resize-to-first",
     "ej0",
 ];
-/// Memory of a machine besides its guests'.
-const ROOM_MIB: u64 = 512;
+/// Memory of a machine besides its guests': enough for a guest to begin at a multiple of 1 GiB.
+const ROOM_MIB: u64 = 2048;
 
 /// One machine.
 struct Shape {
