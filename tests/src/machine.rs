@@ -122,6 +122,17 @@ impl Machine {
     /// As [`Machine::boot`].
     #[must_use]
     pub fn boot_edited(self, manifest: &Manifest, edit: impl FnOnce(&mut Vec<u8>)) -> Running {
+        let mut running = self.launch(manifest, edit);
+        running.console.expect(BANNER, PATIENCE);
+        running
+    }
+
+    /// As [`Machine::boot_edited`], on a machine on which Bullpen may not come as far as its console.
+    ///
+    /// # Panics
+    /// If QEMU does not start.
+    #[must_use]
+    pub fn launch(self, manifest: &Manifest, edit: impl FnOnce(&mut Vec<u8>)) -> Running {
         let directory = artefacts::log_directory(&self.name);
         let bundle = manifest
             .try_pack(&directory)
@@ -133,14 +144,12 @@ impl Machine {
         let needed = manifest.memory_mib() + bundle_mib + HOST_RESERVE_MIB;
         let needed = if self.exact_memory { 0 } else { needed };
         let memory = self.memory_mib.max(needed.next_multiple_of(256));
-        let mut running = self.memory_mib(memory).option("virtualization=on").start(
+        self.memory_mib(memory).option("virtualization=on").start(
             &artefacts::hypervisor(),
             Some(&bundle),
             None,
             true,
-        );
-        running.console.expect(BANNER, PATIENCE);
-        running
+        )
     }
 
     /// Starts an image on the bare machine, without Bullpen.

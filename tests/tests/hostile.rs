@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::neighbour::ask;
@@ -164,6 +165,69 @@ fn what_is_no_bundle_is_named_and_the_console_answers() {
             serde_json::json!([]),
             "{case}"
         );
+    }
+}
+
+/// Runs a tool of the tests; `cargo xtask setup --all` installs it.
+fn tool(program: &str, arguments: &[&str]) {
+    let status = Command::new(program)
+        .args(arguments)
+        .stderr(Stdio::null())
+        .status();
+    let well = status.as_ref().is_ok_and(ExitStatus::success);
+    assert!(well, "{program} {arguments:?}: {status:?}");
+}
+
+#[test]
+fn what_is_wrong_with_the_hosts_tree_is_named_with_its_node() {
+    let directory = artefacts::log_directory("hostile-tree");
+    let file = |name: &str| directory.join(name).to_string_lossy().into_owned();
+    let (tree, source) = (file("good.dtb"), file("good.dts"));
+    let machine = format!("virt,gic-version=3,virtualization=on,dumpdtb={tree}");
+    tool(
+        "qemu-system-aarch64",
+        &[
+            "-M",
+            &machine,
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "512M",
+            "-nodefaults",
+            "-display",
+            "none",
+        ],
+    );
+    tool("dtc", &["-I", "dtb", "-O", "dts", "-o", &source, &tree]);
+    let good = std::fs::read_to_string(&source).expect("dtc has written it");
+    let cases = [
+        (
+            "twice",
+            "reg = <0x01>;",
+            "reg = <0x00>;",
+            "/cpus/cpu@1: `reg` = <0x0>: names the same CPU as another node",
+        ),
+        (
+            "no-gic",
+            "arm,gic-v3",
+            "arm,gic-v9",
+            "no interrupt controller",
+        ),
+    ];
+    for (case, from, to, expected) in cases {
+        let (bad, source) = (file(&format!("{case}.dtb")), file(&format!("{case}.dts")));
+        assert!(good.contains(from), "{from}: {good}");
+        std::fs::write(&source, good.replace(from, to)).expect("the log directory can be written");
+        tool("dtc", &["-I", "dts", "-O", "dtb", "-o", &bad, &source]);
+        let machine = Machine::new(&format!("hostile-tree-{case}")).cpus(2);
+        let machine = machine
+            .exact_memory_mib(512)
+            .argument("-dtb")
+            .argument(&bad);
+        let mut running = machine.launch(&Manifest::new([Vm::guest("vm", "neighbour")]), |_| {});
+        running.console.expect(expected, PATIENCE);
     }
 }
 
