@@ -88,12 +88,9 @@ impl<'a> Cursor<'a> {
             Some(b'"' | b'-' | b'0'..=b'9' | b'n') => self.skip(MAX_DEPTH)?,
             _ => return Err("an id is a number, a string or null"),
         }
-        let json = start
-            .get(..start.len().saturating_sub(self.rest.len()))
-            .unwrap_or_default();
-        heapless::String::try_from(json)
-            .map(RequestId)
-            .map_err(|_| "the id is too long")
+        let length = start.len().saturating_sub(self.rest.len());
+        let id = heapless::String::try_from(start.get(..length).unwrap_or_default());
+        id.map(RequestId).map_err(|_| "the id is too long")
     }
 
     /// Passes over a value of any kind.
@@ -132,9 +129,8 @@ impl<'a> Cursor<'a> {
     }
 
     fn literal(&mut self) -> Result<(), Mistake> {
-        let left = ["null", "true", "false"]
-            .iter()
-            .find_map(|word| self.rest.strip_prefix(word));
+        let mut words = ["null", "true", "false"].iter();
+        let left = words.find_map(|word| self.rest.strip_prefix(word));
         self.rest = left.ok_or("a value is missing or unknown")?;
         Ok(())
     }
@@ -229,10 +225,9 @@ fn unescape<const N: usize>(raw: &str) -> Result<Option<heapless::String<N>>, Mi
     let mut text = heapless::String::new();
     let mut characters = raw.chars();
     while let Some(character) = characters.next() {
-        let character = if character == '\\' {
-            resolve(&mut characters)?
-        } else {
-            character
+        let character = match character {
+            '\\' => resolve(&mut characters)?,
+            plain => plain,
         };
         if text.push(character).is_err() {
             return Ok(None);
