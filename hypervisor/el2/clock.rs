@@ -7,6 +7,8 @@ use crate::timer;
 /// Fraction bits of [`SCALE`].
 const SHIFT: u32 = 32;
 
+const NS_A_SECOND: u64 = 1_000_000_000;
+
 /// Nanoseconds a tick, as a fixed-point number.
 static SCALE: AtomicU64 = AtomicU64::new(1 << SHIFT);
 /// The counter when EL2 started.
@@ -14,9 +16,8 @@ static START: AtomicU64 = AtomicU64::new(0);
 
 /// Reads the counter's frequency; time begins now.
 pub(crate) fn start() {
-    let frequency = u128::from(timer::frequency().max(1));
     SCALE.store(
-        ((1_000_000_000_u128 << SHIFT) / frequency) as u64,
+        (NS_A_SECOND << SHIFT) / timer::frequency().max(1),
         Ordering::Relaxed,
     );
     START.store(timer::now(), Ordering::Relaxed);
@@ -46,6 +47,9 @@ pub(crate) fn ns_to_ticks(ns: u64) -> u64 {
 
 /// Returns how many ticks a duration has.
 pub(crate) fn duration_ticks(ns: u64) -> u64 {
-    let scale = u128::from(SCALE.load(Ordering::Relaxed));
-    u64::try_from((u128::from(ns) << SHIFT) / scale.max(1)).unwrap_or(u64::MAX)
+    let frequency = timer::frequency();
+    let part = (ns % NS_A_SECOND).saturating_mul(frequency) / NS_A_SECOND;
+    (ns / NS_A_SECOND)
+        .saturating_mul(frequency)
+        .saturating_add(part)
 }

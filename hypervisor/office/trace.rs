@@ -10,14 +10,9 @@ pub struct LogRing<const N: usize> {
     len: usize,
 }
 
-impl<const N: usize> Default for LogRing<N> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<const N: usize> LogRing<N> {
     /// Makes an empty ring.
+    #[expect(clippy::new_without_default, reason = "a static wants a constant")]
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -29,7 +24,6 @@ impl<const N: usize> LogRing<N> {
 
     /// Keeps a line in place of as many of the oldest as it takes. A line feed within it makes two lines of it; what of it
     /// exceeds the ring is cut off, be it in the middle of a character.
-    #[inline(never)]
     pub fn push_line(&mut self, line: &str) {
         let line = line.as_bytes();
         let line = line.get(..N.saturating_sub(1)).unwrap_or(line);

@@ -2,12 +2,15 @@
 
 use crate::setup::toolchain::{self, Toolchain};
 use crate::{elf, paths, process, say};
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The target of everything that runs bare: FP/SIMD registers stay the guest's until they are switched.
 pub(crate) const TARGET: &str = "aarch64-unknown-none-softfloat";
+
+/// The most bytes that the hypervisor's image may have: what it has; the bar is 256 KiB (docs/bench.md, "Size").
+const IMAGE_BYTES_MAX: u64 = 300 * 1024;
 
 /// What differs between the programs that are built for the bare machine.
 struct Program<'a> {
@@ -64,6 +67,20 @@ pub(crate) fn hypervisor() -> anyhow::Result<PathBuf> {
         flat.memory_size
     ));
     Ok(image)
+}
+
+/// Fails if an image is larger than it may be; with a core library that somebody else built, only says so.
+pub(crate) fn check_size(image: &Path) -> anyhow::Result<()> {
+    let bytes = std::fs::metadata(image)?.len();
+    if bytes <= IMAGE_BYTES_MAX {
+        return Ok(());
+    }
+    let sentence = format!("the image is {bytes} bytes, more than {IMAGE_BYTES_MAX}");
+    match toolchain::ensure()? {
+        Toolchain::Debian { .. } => bail!(sentence),
+        Toolchain::Rustup => say::line(&format!("warning: {sentence}")),
+    }
+    Ok(())
 }
 
 /// The hypervisor as linked, with its symbols.
@@ -137,6 +154,12 @@ fn flags(toolchain: &Toolchain, program: &Program) -> Vec<String> {
         link("-znorelro"),
         "-Cforce-frame-pointers=no".to_owned(),
     ];
+    // Panics name their file; nobody needs to know where this machine keeps it.
+    flags.extend(
+        paths::crate_sources()
+            .iter()
+            .map(|folder| format!("--remap-path-prefix={}/=", folder.display())),
+    );
     flags.extend(program.link.iter().map(|argument| link(argument)));
     flags.extend(toolchain.link_flags());
     flags

@@ -13,6 +13,9 @@ use std::time::Instant;
 /// QEMUs that run at a time: the gate has to pass on two cores.
 const PARALLEL_SYSTEMS: &str = "2";
 
+/// The variable that says where the hypervisor's image is.
+pub(crate) const IMAGE: &str = "BULLPEN_HYPERVISOR";
+
 /// How many checks have passed, failed and been skipped.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Count {
@@ -205,7 +208,7 @@ pub(crate) fn environment() -> anyhow::Result<Vec<(&'static str, OsString)>> {
     let hypervisor = build::hypervisor()?;
     let guests = build::guests()?;
     Ok(vec![
-        ("BULLPEN_HYPERVISOR", hypervisor.into()),
+        (IMAGE, hypervisor.into()),
         ("BULLPEN_HYPERVISOR_ELF", build::hypervisor_elf().into()),
         ("BULLPEN_GUESTS", guests.into()),
         ("BULLPEN_KERNELS", images.kernels.into()),

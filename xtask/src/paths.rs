@@ -36,6 +36,18 @@ pub(crate) fn cache() -> PathBuf {
         .unwrap_or_else(|| root().join("target/cache"))
 }
 
+/// Where the sources of crates that are not ours lie: cargo's registries, and the library of Debian's compiler.
+pub(crate) fn crate_sources() -> Vec<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cargo")));
+    let registries = home.and_then(|home| std::fs::read_dir(home.join("registry/src")).ok());
+    let registries = registries.into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = registries.map(|entry| entry.path()).collect();
+    folders.sort();
+    folders.push("/usr/lib/rustlib/src/rust".into());
+    folders
+}
+
 /// Finds a program in `PATH`.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -13,31 +13,35 @@ const EOI_COUNT_SHIFT: u64 = 27;
 #[derive(Debug)]
 pub(crate) struct HardwareListRegisters;
 
-macro_rules! each_list_register {
+macro_rules! later_list_register {
     ($n:expr, $apply:ident $(, $value:expr)?) => {
-        // The first one is used most, and for most guests alone.
-        if $n == 0 {
-            $apply!("ICH_LR0_EL2" $(, $value)?)
-        } else {
-            match $n {
-                1 => $apply!("ICH_LR1_EL2" $(, $value)?),
-                2 => $apply!("ICH_LR2_EL2" $(, $value)?),
-                3 => $apply!("ICH_LR3_EL2" $(, $value)?),
-                4 => $apply!("ICH_LR4_EL2" $(, $value)?),
-                5 => $apply!("ICH_LR5_EL2" $(, $value)?),
-                6 => $apply!("ICH_LR6_EL2" $(, $value)?),
-                7 => $apply!("ICH_LR7_EL2" $(, $value)?),
-                8 => $apply!("ICH_LR8_EL2" $(, $value)?),
-                9 => $apply!("ICH_LR9_EL2" $(, $value)?),
-                10 => $apply!("ICH_LR10_EL2" $(, $value)?),
-                11 => $apply!("ICH_LR11_EL2" $(, $value)?),
-                12 => $apply!("ICH_LR12_EL2" $(, $value)?),
-                13 => $apply!("ICH_LR13_EL2" $(, $value)?),
-                14 => $apply!("ICH_LR14_EL2" $(, $value)?),
-                _ => $apply!("ICH_LR15_EL2" $(, $value)?),
-            }
+        match $n {
+            2 => $apply!("ICH_LR2_EL2" $(, $value)?),
+            3 => $apply!("ICH_LR3_EL2" $(, $value)?),
+            4 => $apply!("ICH_LR4_EL2" $(, $value)?),
+            5 => $apply!("ICH_LR5_EL2" $(, $value)?),
+            6 => $apply!("ICH_LR6_EL2" $(, $value)?),
+            7 => $apply!("ICH_LR7_EL2" $(, $value)?),
+            8 => $apply!("ICH_LR8_EL2" $(, $value)?),
+            9 => $apply!("ICH_LR9_EL2" $(, $value)?),
+            10 => $apply!("ICH_LR10_EL2" $(, $value)?),
+            11 => $apply!("ICH_LR11_EL2" $(, $value)?),
+            12 => $apply!("ICH_LR12_EL2" $(, $value)?),
+            13 => $apply!("ICH_LR13_EL2" $(, $value)?),
+            14 => $apply!("ICH_LR14_EL2" $(, $value)?),
+            _ => $apply!("ICH_LR15_EL2" $(, $value)?),
         }
     };
+}
+
+#[inline(never)]
+fn read_later(n: usize) -> u64 {
+    later_list_register!(n, read_register)
+}
+
+#[inline(never)]
+fn write_later(n: usize, value: u64) {
+    later_list_register!(n, write_register, value);
 }
 
 impl ListRegisters for HardwareListRegisters {
@@ -48,12 +52,21 @@ impl ListRegisters for HardwareListRegisters {
 
     #[inline]
     fn read(&self, n: usize) -> ListRegister {
-        ListRegister(each_list_register!(n, read_register))
+        // The first two are used most, and for most guests alone.
+        ListRegister(match n {
+            0 => read_register!("ICH_LR0_EL2"),
+            1 => read_register!("ICH_LR1_EL2"),
+            _ => read_later(n),
+        })
     }
 
     #[inline]
     fn write(&mut self, n: usize, value: ListRegister) {
-        each_list_register!(n, write_register, value.0);
+        match n {
+            0 => write_register!("ICH_LR0_EL2", value.0),
+            1 => write_register!("ICH_LR1_EL2", value.0),
+            _ => write_later(n, value.0),
+        }
     }
 
     #[inline]

@@ -52,7 +52,7 @@ pub(crate) fn create(
             vcpus.map(|vcpu| Loaded { vm: slate.vm, vcpu })
         })
         .collect();
-    places.sort_by_key(|place| (place.vcpu.home.pcpu, place.vcpu.home.slot));
+    places.sort_unstable_by_key(|place| (place.vcpu.home.pcpu, place.vcpu.home.slot));
     for place in places {
         run::add_place(place);
     }

@@ -163,10 +163,11 @@ impl<'a> Entry<'a> {
         let name = core::ffi::CStr::from_bytes_until_nul(name)
             .ok()
             .and_then(|name| name.to_str().ok());
-        let name = name
-            .ok_or_else(malformed)?
-            .trim_start_matches("./")
-            .trim_start_matches('/');
+        let mut name = name.ok_or_else(malformed)?;
+        while let Some(rest) = name.strip_prefix("./") {
+            name = rest;
+        }
+        let name = name.trim_start_matches('/');
         let truncated = || ArchiveError::Truncated {
             name: name.to_string(),
         };

@@ -144,7 +144,6 @@ impl VmConfig {
     ///
     /// # Errors
     /// The property of the manifest that does not suit this machine.
-    #[inline(never)]
     pub fn check_host(&self, host: &HostDescription) -> Result<(), ConfigError> {
         let error = |property: &str, value: u64, max: u64, min: u64| {
             Err(ConfigError {

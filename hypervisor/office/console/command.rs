@@ -111,7 +111,7 @@ const fn usage(form: &'static str, text: &'static str) -> Usage {
 /// The operator is to blame: an unknown command, wrong arguments, a bad number, or a name that no VM has.
 pub(super) fn parse(
     line: &str,
-    resolve: impl Fn(&str) -> Option<VmId>,
+    resolve: &dyn Fn(&str) -> Option<VmId>,
 ) -> Result<Option<Command>, CommandError> {
     let mut words = line.split_ascii_whitespace();
     let Some(first) = words.next() else {
@@ -142,13 +142,13 @@ fn unknown(word: &str) -> CommandError {
 }
 
 /// The words after a command's first, and what the command should have looked like.
-struct Arguments<'a, R> {
+struct Arguments<'a> {
     words: core::str::SplitAsciiWhitespace<'a>,
-    resolve: R,
+    resolve: &'a dyn Fn(&str) -> Option<VmId>,
     form: &'static str,
 }
 
-impl<'a, R: Fn(&str) -> Option<VmId>> Arguments<'a, R> {
+impl<'a> Arguments<'a> {
     fn vm(&mut self) -> Result<Command, CommandError> {
         self.form = "vm list | vm start|stop|reset|pause|resume|powerbutton NAME";
         let action = match self.word()? {
@@ -341,9 +341,9 @@ mod tests {
             ("json off", Command::JsonOff),
         ];
         for (line, command) in cases {
-            assert_eq!(parse(line, resolve), Ok(Some(command)), "{line}");
+            assert_eq!(parse(line, &resolve), Ok(Some(command)), "{line}");
         }
-        assert_eq!(parse(" \t ", resolve), Ok(None));
+        assert_eq!(parse(" \t ", &resolve), Ok(None));
     }
 
     #[test]
@@ -377,7 +377,7 @@ mod tests {
         ];
         for (line, kind) in cases {
             assert_eq!(
-                parse(line, resolve).map_err(|error| error.kind),
+                parse(line, &resolve).map_err(|error| error.kind),
                 Err(kind),
                 "{line}"
             );
@@ -393,7 +393,7 @@ mod tests {
                 .replace("[NAME]", "linux")
                 .replace("NAME", "linux")
                 .replace(" N ", " 8 ");
-            assert!(matches!(parse(&line, resolve), Ok(Some(_))), "{line}");
+            assert!(matches!(parse(&line, &resolve), Ok(Some(_))), "{line}");
         }
     }
 
@@ -401,7 +401,7 @@ mod tests {
         /// Any text is parsed or refused.
         #[test]
         fn any_line_is_answered(line in ".{0,200}") {
-            let _ = parse(&line, resolve);
+            let _ = parse(&line, &resolve);
         }
 
         /// Anything made of the language's own words is parsed or refused.
@@ -414,7 +414,7 @@ mod tests {
                 0..7,
             ),
         ) {
-            let _ = parse(&words.join(" "), resolve);
+            let _ = parse(&words.join(" "), &resolve);
         }
     }
 }

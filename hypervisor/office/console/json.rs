@@ -95,7 +95,7 @@ impl<'a> JsonWriter<'a> {
         let special = |c: char| c.is_control() || matches!(c, '"' | '\\');
         let mut rest = text;
         while let Some(at) = rest.find(special) {
-            let (plain, tail) = rest.split_at(at);
+            let (plain, tail) = rest.split_at_checked(at).unwrap_or((rest, ""));
             self.out.put(plain.as_bytes());
             let mut characters = tail.chars();
             match characters.next() {

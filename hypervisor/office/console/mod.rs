@@ -135,7 +135,6 @@ pub struct Console {
 impl Console {
     /// Makes a console at its prompt for the VMs with these names, in the order of their ids.
     #[must_use]
-    #[inline(never)]
     pub fn new(names: Vec<String>, escape: EscapeKey) -> Self {
         let limit = || EventLimit {
             limit: RateLimit::new(EVENT_BURST, EVENT_INTERVAL_NS),
@@ -157,7 +156,6 @@ impl Console {
     }
 
     /// Greets the operator and attaches the terminal to a VM, or shows the prompt.
-    #[inline(never)]
     pub fn start(&mut self, attach: Option<VmId>, sinks: &mut Sinks<'_>) {
         let out = &mut *sinks.terminal;
         put!(
@@ -230,7 +228,6 @@ impl Console {
     }
 
     /// Shows what a guest has sent, or keeps the end of it until the terminal is attached to that guest.
-    #[inline(never)]
     pub fn guest_output(&mut self, vm: VmId, bytes: &[u8], sinks: &mut Sinks<'_>) {
         if self.mode == Mode::Guest && self.mux.current() == Some(vm) {
             sinks.terminal.put(bytes);
@@ -240,7 +237,6 @@ impl Console {
     }
 
     /// Answers a request where it was asked; a token that was answered before is ignored.
-    #[inline(never)]
     pub fn reply(
         &mut self,
         token: Token,
@@ -267,7 +263,6 @@ impl Console {
     }
 
     /// Tells an event: a line on the control channel, and a notice at the prompt.
-    #[inline(never)]
     pub fn event(&mut self, event: &Event, sinks: &mut Sinks<'_>) {
         let gone = matches!(event.what, What::VmOff(_) | What::VmReset(_));
         if (gone || event.what == What::VmStart) && self.mux.current() == Some(event.vm) {
@@ -294,7 +289,6 @@ impl Console {
     }
 
     /// Shows a line of the log, at the prompt only.
-    #[inline(never)]
     pub fn notice(&mut self, line: &str, sinks: &mut Sinks<'_>) {
         if self.mode == Mode::Prompt {
             self.editor.make_way(sinks.terminal);
@@ -354,7 +348,7 @@ impl Console {
             self.editor.redraw(sinks.terminal);
             return request;
         }
-        let parsed = command::parse(line, |name| self.names.find(name));
+        let parsed = command::parse(line, &|name| self.names.find(name));
         let command = match parsed {
             Ok(Some(command)) => command,
             Ok(None) => {
@@ -457,7 +451,7 @@ impl Console {
         command: Result<heapless::String<LINE_BYTES>, (ErrorKind, request::Mistake)>,
     ) -> Result<Command, CommandError> {
         let line = command.map_err(|(kind, mistake)| CommandError::new(kind, mistake))?;
-        let parsed = command::parse(&line, |name| self.names.find(name))?;
+        let parsed = command::parse(&line, &|name| self.names.find(name))?;
         let message = "the command is empty; `help` lists them";
         parsed.ok_or_else(|| CommandError::new(ErrorKind::UnknownCommand, message))
     }

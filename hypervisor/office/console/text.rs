@@ -55,13 +55,13 @@ pub(super) fn event(event: &Event, names: &Names, out: &mut dyn ByteSink) {
 fn help(out: &mut dyn ByteSink) {
     let rows = USAGE
         .iter()
-        .map(|usage| [usage.form.to_string(), usage.text.to_string()]);
-    table(&[Align::Left, Align::Left], rows.collect(), out);
+        .flat_map(|usage| [usage.form.to_string(), usage.text.to_string()]);
+    table(&[Align::Left, Align::Left], &rows.collect::<Vec<_>>(), out);
 }
 
 fn vm_list(rows: &[VmRow], names: &Names, out: &mut dyn ByteSink) {
     let header = ["NAME", "STATE", "VCPUS", "TARGET", "MAX", "MEMORY", "NOTE"].map(String::from);
-    let cells = rows.iter().map(|row| {
+    let cells = rows.iter().flat_map(|row| {
         [
             names.of(row.vm).to_string(),
             row.state.to_string(),
@@ -75,14 +75,14 @@ fn vm_list(rows: &[VmRow], names: &Names, out: &mut dyn ByteSink) {
     use Align::{Left, Right};
     table(
         &[Left, Left, Right, Right, Right, Right, Left],
-        core::iter::once(header).chain(cells).collect(),
+        &header.into_iter().chain(cells).collect::<Vec<_>>(),
         out,
     );
 }
 
 fn vcpu_list(rows: &[VcpuRow], out: &mut dyn ByteSink) {
     let header = ["VCPU", "STATE", "CPU", "EXITS", "RAN", "STOLEN"].map(String::from);
-    let cells = rows.iter().map(|row| {
+    let cells = rows.iter().flat_map(|row| {
         [
             row.vcpu.get().to_string(),
             row.state.to_string(),
@@ -96,7 +96,7 @@ fn vcpu_list(rows: &[VcpuRow], out: &mut dyn ByteSink) {
     use Align::{Left, Right};
     table(
         &[Right, Left, Right, Right, Right, Right],
-        core::iter::once(header).chain(cells).collect(),
+        &header.into_iter().chain(cells).collect::<Vec<_>>(),
         out,
     );
 }
@@ -119,8 +119,12 @@ fn stats(row: &StatsRow, names: &Names, out: &mut dyn ByteSink) {
     let cells = row
         .exits
         .occurred()
-        .map(|(reason, count)| [format!("  {}", reason.name()), count.to_string()]);
-    table(&[Align::Left, Align::Right], cells.collect(), out);
+        .flat_map(|(reason, count)| [format!("  {}", reason.name()), count.to_string()]);
+    table(
+        &[Align::Left, Align::Right],
+        &cells.collect::<Vec<_>>(),
+        out,
+    );
 }
 
 fn host(report: &HostReport, out: &mut dyn ByteSink) {
@@ -171,14 +175,15 @@ enum Align {
 }
 
 /// Writes rows with columns as wide as their widest cell; nothing follows the last cell of a row.
-fn table<const N: usize>(align: &[Align; N], rows: Vec<[String; N]>, out: &mut dyn ByteSink) {
-    let mut widths = [0; N];
-    for row in &rows {
+fn table(align: &[Align], cells: &[String], out: &mut dyn ByteSink) {
+    let rows = || cells.chunks(align.len());
+    let mut widths = alloc::vec![0; align.len()];
+    for row in rows() {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
         }
     }
-    for row in &rows {
+    for row in rows() {
         let mut line = String::new();
         for ((cell, align), &width) in row.iter().zip(align).zip(&widths) {
             let cell = Printable(cell).to_string();

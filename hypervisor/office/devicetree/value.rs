@@ -55,10 +55,16 @@ pub fn show(value: &[u8]) -> String {
     {
         let shown = texts.get(..SHOWN_TEXT_BYTES).unwrap_or(texts);
         let more = if shown.len() < texts.len() { "..." } else { "" };
-        return alloc::format!(
-            "\"{}{more}\"",
-            String::from_utf8_lossy(shown).replace('\0', "\", \"")
-        );
+        let mut quoted = String::from("\"");
+        for byte in shown {
+            match byte {
+                0 => quoted.push_str("\", \""),
+                byte => quoted.push(char::from(*byte)),
+            }
+        }
+        quoted.push_str(more);
+        quoted.push('"');
+        return quoted;
     }
     let mut shown = String::from("<");
     for (index, cell) in value.chunks(4).take(SHOWN_BYTES / 4).enumerate() {

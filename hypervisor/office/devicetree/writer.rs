@@ -12,7 +12,7 @@ const END: u32 = 9;
 /// Size of the memory reservation block's terminator: all there is of the block (Devicetree Specification 5.3.1).
 const NO_RESERVATIONS: usize = 16;
 
-/// A tree being written. Names are the caller's to choose well: they hold no NUL and fit their bindings.
+/// A tree being written; its first node has to be the root, whose name is empty. Names are the caller's to choose well: they hold no NUL and fit their bindings.
 #[derive(Debug, Default)]
 pub struct TreeWriter {
     structure: Vec<u8>,
@@ -20,12 +20,6 @@ pub struct TreeWriter {
 }
 
 impl TreeWriter {
-    /// Begins an empty tree; its first node has to be the root, whose name is empty.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Adds a node with what `fill` puts in it.
     pub fn node(&mut self, name: &str, fill: impl FnOnce(&mut Self)) {
         self.word(BEGIN_NODE);
@@ -126,7 +120,7 @@ mod tests {
 
     #[test]
     fn trees_are_what_another_writer_makes_of_the_same() {
-        let mut ours = TreeWriter::new();
+        let mut ours = TreeWriter::default();
         ours.node("", |tree| {
             tree.cells("#address-cells", &[2]);
             tree.texts("compatible", &["a,b", "linux,dummy"]);

@@ -90,7 +90,7 @@ pub(super) fn stub(machine: &Machine<'_>, efi: Location) -> Vec<u8> {
 
 /// Writes a tree whose addresses and sizes take two cells each.
 fn tree(fill: impl FnOnce(&mut TreeWriter)) -> Vec<u8> {
-    let mut tree = TreeWriter::new();
+    let mut tree = TreeWriter::default();
     tree.node("", |tree| {
         tree.cells("#address-cells", &[2]);
         tree.cells("#size-cells", &[2]);

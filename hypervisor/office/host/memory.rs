@@ -48,7 +48,7 @@ pub(super) fn banks(tree: &Tree<'_>) -> Result<Vec<HostRange>, HostError> {
             banks.push((range, node));
         }
     }
-    banks.sort_by_key(|(range, _)| *range);
+    banks.sort_unstable_by_key(|(range, _)| *range);
     let mut joined: Vec<HostRange> = Vec::with_capacity(banks.len());
     for (bank, node) in banks {
         match joined.last_mut() {

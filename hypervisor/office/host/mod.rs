@@ -197,7 +197,6 @@ fn rtc(tree: &Tree<'_>) -> Option<HostRange> {
 ///
 /// # Errors
 /// A [`HostError`] when the blob is no tree, or lacks what the hypervisor cannot run without.
-#[inline(never)]
 pub fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
     let tree = Tree::parse(dtb)?;
     let mut warnings = Vec::new();

@@ -125,7 +125,7 @@ fn serial_aliases<'a>(tree: &Tree<'a>) -> Vec<(u32, &'a str)> {
             Some((number, path))
         })
         .collect();
-    aliases.sort_by_key(|(number, _)| *number);
+    aliases.sort_unstable();
     aliases
 }
 

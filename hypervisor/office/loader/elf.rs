@@ -120,7 +120,7 @@ impl Header {
 
 /// Sorts segments by address and makes sure that none overlaps the next.
 fn sorted(mut segments: Vec<Segment>) -> Result<Vec<Segment>, LoadError> {
-    segments.sort_by_key(|segment| segment.address);
+    segments.sort_unstable_by_key(|segment| (segment.address, segment.memory_bytes));
     for (segment, next) in segments.iter().zip(segments.iter().skip(1)) {
         if next.address.saturating_sub(segment.address) < segment.memory_bytes {
             let address = next.address;

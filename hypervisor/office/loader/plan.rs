@@ -77,7 +77,6 @@ pub struct LoadPlan {
 ///
 /// # Errors
 /// A [`LoadError`] when the kernel is not one, or when not everything fits.
-#[inline(never)]
 pub fn plan(request: &Request<'_>) -> Result<LoadPlan, LoadError> {
     let kernel = recognise(request.kernel)?;
     let ram = request.ram;

@@ -212,8 +212,8 @@ impl Vm {
     }
 
     /// Tells a vCPU of an interrupt, and wakes it if it does not know of one already.
-    #[inline]
-    pub fn post(&self, vcpu: u16, notice: Notice, kicks: &mut Kicks) {
+    #[inline(never)]
+    fn post(&self, vcpu: u16, notice: Notice, kicks: &mut Kicks) {
         if let Some(vcpu) = self.vcpus.get(usize::from(vcpu))
             && vcpu.inbox.post(notice)
         {
@@ -221,7 +221,7 @@ impl Vm {
         }
     }
 
-    /// Returns what tells vCPUs of interrupts as [`Vm::post`] does: the same for all callers of the interrupt controller, so
+    /// Returns what tells vCPUs of interrupts: the same for all callers of the interrupt controller, so
     /// that there is one of each of its functions.
     #[inline]
     pub fn poster<'a>(&'a self, kicks: &'a mut Kicks) -> impl FnMut(u16, Notice) + use<'a> {
@@ -229,6 +229,7 @@ impl Vm {
     }
 
     /// Moves an SPI's line.
+    #[inline]
     pub fn set_line(&self, intid: u32, high: bool, kicks: &mut Kicks) {
         if let Some(intid) = IntId::new(intid) {
             self.gic.set_level(intid, high, &mut self.poster(kicks));
@@ -236,6 +237,7 @@ impl Vm {
     }
 
     /// Raises an edge-triggered SPI.
+    #[inline]
     pub fn pulse(&self, intid: u32, kicks: &mut Kicks) {
         if let Some(intid) = IntId::new(intid) {
             self.gic.pulse(intid, &mut self.poster(kicks));

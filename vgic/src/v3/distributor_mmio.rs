@@ -182,25 +182,22 @@ impl Distributor {
     /// Writes a bank in which only ones do something.
     #[inline]
     fn write_bits(&self, access: Access, mut bits: u32, post: &mut impl FnMut(u16, Notice)) {
+        let change = |word: SpiWord| match access.bank {
+            Bank::SetEnable => word.with(SpiWord::ENABLED, 0),
+            Bank::ClearEnable => word.with(0, SpiWord::ENABLED),
+            Bank::SetPending => word.with(SpiWord::LATCHED, SpiWord::UNPEND),
+            Bank::ClearPending => clear_pending(word),
+            Bank::SetActive => word.with(SpiWord::ACTIVE, SpiWord::DEACTIVATE),
+            Bank::ClearActive => clear_active(word),
+            _ => word,
+        };
         while bits != 0 {
             let n = bits.trailing_zeros();
             bits &= bits.wrapping_sub(1);
             let Some(spi) = IntId::new(access.first.wrapping_add(n)) else {
                 return;
             };
-            match access.bank {
-                Bank::SetEnable => self.update(spi, post, |word| word.with(SpiWord::ENABLED, 0)),
-                Bank::ClearEnable => self.update(spi, post, |word| word.with(0, SpiWord::ENABLED)),
-                Bank::SetPending => self.update(spi, post, |word| {
-                    word.with(SpiWord::LATCHED, SpiWord::UNPEND)
-                }),
-                Bank::ClearPending => self.update(spi, post, clear_pending),
-                Bank::SetActive => self.update(spi, post, |word| {
-                    word.with(SpiWord::ACTIVE, SpiWord::DEACTIVATE)
-                }),
-                Bank::ClearActive => self.update(spi, post, clear_active),
-                _ => {}
-            }
+            self.update(spi, post, change);
         }
     }
 }

@@ -40,36 +40,28 @@ impl Redistributor {
         width: Width,
         value: u64,
     ) -> Effect {
-        if !self.write_frame(offset, width, value) {
-            return Effect {
-                after: After::Resume,
-                owed: Owed::NONE,
-            };
+        let mut effect = Effect {
+            after: After::Resume,
+            owed: Owed::NONE,
+        };
+        if self.write_frame(offset, width, value) {
+            effect.owed = self.apply(lrs);
+            if self.backlog() != 0 || self.active != 0 || self.armed != Maintenance::NONE {
+                effect.after = After::Settle;
+            }
         }
-        let owed = self.apply(lrs);
-        let settled = self.backlog() == 0 && self.active == 0 && self.armed == Maintenance::NONE;
-        Effect {
-            after: if settled {
-                After::Resume
-            } else {
-                After::Settle
-            },
-            owed,
-        }
+        effect
     }
 
     /// Writes a register of a vCPU that is loaded on another CPU, which is to get a
     /// [`crate::Notice::Resync`] if the effect says [`After::Settle`].
     pub fn write_remote(&mut self, offset: u32, width: Width, value: u64) -> Effect {
-        let changed = self.write_frame(offset, width, value);
-        Effect {
-            after: if changed {
-                After::Settle
-            } else {
-                After::Resume
-            },
-            owed: Owed::NONE,
-        }
+        let after = match self.write_frame(offset, width, value) {
+            true => After::Settle,
+            false => After::Resume,
+        };
+        let owed = Owed::NONE;
+        Effect { after, owed }
     }
 
     fn read_frame(&self, offset: u32, width: Width, listed: impl Fn(Bank) -> u32) -> u64 {
