@@ -1,7 +1,7 @@
 //! The half of the hypervisor that decides: what an exit means, what a device register holds, what a guest is told.
 //!
 //! Safe, `no_std`, and testable on any host; `el2`, the binary of this package, does what is decided here. What no trap passes
-//! (reading the machine and the manifest, describing, talking) stands in the crate `office` and is shown here too.
+//! (reading the machine and the manifest, describing, talking) stands in the crate `control_plane` and is shown here too.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,6 @@ pub mod sched;
 pub mod sysreg;
 pub mod vm;
 
-pub use office::{
+pub use control_plane::{
     clock, config, console, devicetree, firmware, host, ids, layout, loader, ram, stats, trace,
 };

@@ -35,7 +35,7 @@ const OURS: [&str; 7] = [
     "xtask",
 ];
 /// The crates inside of one of them.
-const NESTED: [&str; 1] = ["hypervisor/office"];
+const NESTED: [&str; 1] = ["hypervisor/control_plane"];
 /// Where unsafe code and assembly may stand.
 const UNSAFE_ROOMS: [&str; 3] = ["hypervisor/el2/", "tests/guests/", "tests/plugin/"];
 /// What a hypervisor runs at EL2.
@@ -99,7 +99,7 @@ fn the_top_level_is_the_one_agreed_on() {
 /// A room, and the crates and modules it must not name.
 type Door = (&'static str, &'static [&'static str]);
 
-/// The door table of ARCHITECTURE.md: `el2 -> vmm -> {office, stage2, vgic, psci, boards} -> core`.
+/// The door table of ARCHITECTURE.md: `el2 -> vmm -> {control_plane, stage2, vgic, psci, boards} -> core`.
 const DOORS: [Door; 19] = [
     (
         "stage2/",
@@ -108,7 +108,7 @@ const DOORS: [Door; 19] = [
             "psci",
             "boards",
             "vmm",
-            "office",
+            "control_plane",
             "spin",
             "aarch64_cpu",
             "log",
@@ -122,7 +122,7 @@ const DOORS: [Door; 19] = [
             "psci",
             "boards",
             "vmm",
-            "office",
+            "control_plane",
             "spin",
             "aarch64_cpu",
             "log",
@@ -136,7 +136,7 @@ const DOORS: [Door; 19] = [
             "vgic",
             "boards",
             "vmm",
-            "office",
+            "control_plane",
             "spin",
             "aarch64_cpu",
             "log",
@@ -150,7 +150,7 @@ const DOORS: [Door; 19] = [
             "vgic",
             "psci",
             "vmm",
-            "office",
+            "control_plane",
             "spin",
             "aarch64_cpu",
             "log",
@@ -170,11 +170,11 @@ const DOORS: [Door; 19] = [
         ],
     ),
     (
-        "hypervisor/office/",
+        "hypervisor/control_plane/",
         &["vmm", "vgic", "boards", "spin", "aarch64_cpu", "std::time"],
     ),
-    ("hypervisor/office/firmware/", &["crate::console"]),
-    ("hypervisor/office/loader/", &["crate::console"]),
+    ("hypervisor/control_plane/firmware/", &["crate::console"]),
+    ("hypervisor/control_plane/loader/", &["crate::console"]),
     (
         "hypervisor/vmm/sched/",
         &[
@@ -211,7 +211,7 @@ const DOORS: [Door; 19] = [
         &["crate::firmware", "crate::loader", "crate::console"],
     ),
     (
-        "hypervisor/office/console/",
+        "hypervisor/control_plane/console/",
         &["crate::config", "crate::firmware", "crate::loader"],
     ),
     ("hypervisor/vmm/", &["aarch64_cpu", "std::time"]),
@@ -219,7 +219,7 @@ const DOORS: [Door; 19] = [
         "tests/src/",
         &[
             "vmm",
-            "office",
+            "control_plane",
             "stage2",
             "vgic",
             "psci",
@@ -231,7 +231,7 @@ const DOORS: [Door; 19] = [
         "tests/tests/",
         &[
             "vmm",
-            "office",
+            "control_plane",
             "stage2",
             "vgic",
             "psci",
@@ -399,7 +399,7 @@ fn safe_crates_forbid_unsafe_code() {
     let mut broken = Vec::new();
     for path in [
         "boards/src/lib.rs",
-        "hypervisor/office/lib.rs",
+        "hypervisor/control_plane/lib.rs",
         "hypervisor/vmm/lib.rs",
         "psci/src/lib.rs",
         "stage2/src/lib.rs",

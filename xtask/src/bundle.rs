@@ -1,6 +1,6 @@
 //! Packs a manifest and its images into a bundle: one cpio archive that any boot loader passes as initrd.
 //!
-//! The TOML becomes the device tree that `office::config` reads; kernels in gzip, zstd or EFI zboot form are unpacked,
+//! The TOML becomes the device tree that `control_plane::config` reads; kernels in gzip, zstd or EFI zboot form are unpacked,
 //! since EL2 carries no unpacker. What is packed is then opened and planned with the hypervisor's own code, so a bundle
 //! that this command writes is one that the hypervisor accepts.
 
@@ -9,9 +9,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use office::config::{self, ConfigError, VmName};
-use office::layout::{FIRMWARE_SIZE, Region};
-use office::loader;
+use control_plane::config::{self, ConfigError, VmName};
+use control_plane::layout::{FIRMWARE_SIZE, Region};
+use control_plane::loader;
 use vm_fdt::FdtWriter;
 
 use crate::cpio::Archive;

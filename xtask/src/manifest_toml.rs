@@ -1,6 +1,6 @@
 //! The manifest as people write it: TOML, with the keys of `docs/manifest.md`.
 //!
-//! This file knows the keys and their types; what values are allowed is `office::config`'s to say, which checks the packed
+//! This file knows the keys and their types; what values are allowed is `control_plane::config`'s to say, which checks the packed
 //! manifest (see `bundle`). So there is one set of rules, and one place where they can be wrong.
 
 use std::path::{Path, PathBuf};

@@ -17,7 +17,7 @@ use crate::{fpsimd, lent, switch, timer};
 
 impl Runner {
     /// Loads a vCPU's registers.
-    #[inline]
+    #[inline(always)]
     pub(super) fn load(&mut self, slot: Slot) {
         self.resident = None;
         let attached = at(&mut self.attached, slot);

@@ -20,8 +20,8 @@ use alloc::vec::Vec;
 use psci::{Event, PowerCell, Refusal, Role, State};
 
 use crate::ids::VcpuId;
-use office::resize::ost::Ost;
-pub use office::resize::{BeginError, Origin, Outcome, Report, Shortfall, Why};
+use control_plane::resize::ost::Ost;
+pub use control_plane::resize::{BeginError, Origin, Outcome, Report, Shortfall, Why};
 use want::{EjectWord, Phase, Want};
 
 /// A VM's vCPUs by number.

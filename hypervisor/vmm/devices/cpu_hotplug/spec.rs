@@ -1,7 +1,7 @@
-//! Which register of the vCPU hot-plug block an access names; the map itself is `office::hotplug`, which firmware describes.
+//! Which register of the vCPU hot-plug block an access names; the map itself is `control_plane::hotplug`, which firmware describes.
 
 use crate::{devices::AccessWidth, ids::VcpuId};
-pub use office::hotplug::*;
+pub use control_plane::hotplug::*;
 
 /// A register that an access names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use psci::{Event, Refusal};
 
 use super::{Cells, Effect, apply};
 use crate::ids::VcpuId;
-use office::resize::Why;
-use office::resize::ost::Ost;
+use control_plane::resize::Why;
+use control_plane::resize::ost::Ost;
 
 /// How far one vCPU of a resize is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

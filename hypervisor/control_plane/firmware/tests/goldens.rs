@@ -1,6 +1,6 @@
 //! The ACPI tables byte for byte, against the ones that were looked at and committed.
 //!
-//! `BULLPEN_BLESS=1 cargo test -p office goldens` writes the files anew; look at what changed before committing it.
+//! `BULLPEN_BLESS=1 cargo test -p control_plane goldens` writes the files anew; look at what changed before committing it.
 
 use alloc::format;
 use alloc::string::String;
