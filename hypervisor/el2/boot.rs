@@ -277,11 +277,11 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
     run::ask_chores(PcpuId::new(0));
 }
 
-/// Returns how much heap the VMs' own data needs.
+/// Returns how much heap the VMs' own data needs; the tables of a guest that starts ask for theirs.
 const fn heap_for(vcpus: usize) -> u64 {
     const BYTES_A_VCPU: u64 = 4096;
-    const BYTES_FOR_TABLES: u64 = 512 * 1024;
-    vcpus as u64 * BYTES_A_VCPU + BYTES_FOR_TABLES
+    const BYTES_OF_VMS: u64 = 128 * 1024;
+    vcpus as u64 * BYTES_A_VCPU + BYTES_OF_VMS
 }
 
 /// Reads the manifest and finds the images; what is wrong is logged and left out.

@@ -8,7 +8,7 @@ use vmm::ram::{Piece, RamPool};
 use crate::{cache, heap};
 
 /// Bytes by which the heap grows.
-const HEAP_STEP: u64 = 256 * 1024;
+const HEAP_STEP: u64 = 64 * 1024;
 
 static POOL: SpinMutex<RamPool> = SpinMutex::new(RamPool::new());
 

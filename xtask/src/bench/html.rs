@@ -67,6 +67,9 @@ pub(crate) fn picture(findings: &Findings, peers: &[Measured]) -> anyhow::Result
             root.draw(&Text::new(name, (x + 20, 13), font.clone()))
                 .map_err(drawing)?;
         }
+        let scale = "instructions, logarithmic scale: shorter is better";
+        root.draw(&Text::new(scale, (810, 13), font.clone()))
+            .map_err(drawing)?;
         for (at, (row, bar)) in (0..).zip(&rows) {
             let top = 44 + at * i32::try_from(GROUP)?;
             root.draw(&Text::new(bar.what, (8, top + 12), font.clone()))
