@@ -223,6 +223,7 @@ fn enable(root: u64) {
     unsafe {
         core::arch::asm!(
             "tlbi alle2",
+            "tlbi alle1",
             "dsb sy",
             "isb",
             options(nostack, preserves_flags)

@@ -116,7 +116,9 @@ extern "C" fn secondary_entry() -> ! {
         "ldp  x1, x2, [x0, {ttbr}]",
         "msr  ttbr0_el2, x1",
         "isb",
+        // The guests' entries too: a CPU that was off has missed what others invalidated, and a reset need not clear a TLB.
         "tlbi alle2",
+        "tlbi alle1",
         "ic   iallu",
         "dsb  sy",
         "isb",

@@ -282,6 +282,7 @@ pub(super) fn release_tables(slate: &'static Slate, state: &mut State) {
         pages.give_back();
     }
     state.job = None;
+    state.swept = 0;
 }
 
 /// Gives back all that a VM has; its memory is scrubbed when somebody else gets it.
