@@ -1,6 +1,6 @@
 //! `memcpy` and `memset`, which the compiler calls for every larger copy and for zeros.
 //!
-//! The compiler's own are built for strictly aligned memory and takes 22 instructions for 8 bytes between different alignments.
+//! The compiler's own are built for strictly aligned memory and take 22 instructions for 8 bytes between different alignments.
 #![expect(unsafe_code, reason = "copies memory on the compiler's behalf")]
 
 /// Copies `count` bytes; the ranges do not overlap. Returns `to`.

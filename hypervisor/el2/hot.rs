@@ -138,17 +138,16 @@ pub(crate) extern "C" fn data_abort(frame: &mut Frame, esr: u64) -> Return<'_> {
 pub(crate) extern "C" fn sync(frame: &mut Frame, esr: u64) -> Return<'_> {
     match Syndrome::new(esr).class() {
         class::SYSTEM => system(frame, esr),
-        class::DATA_ABORT if !Abort::new(Syndrome::new(esr)).is_described() => Return {
-            frame,
-            cause: cause::SYNC,
-        },
+        class::DATA_ABORT if !Abort::new(Syndrome::new(esr)).is_described() => {
+            leave(frame, cause::SYNC)
+        }
         class::DATA_ABORT if run::is_big_endian(read_register!("spsr_el2")) => {
             let iss = Abort::new(Syndrome::new(esr));
             let cause = hot::big_endian(frame, iss, |frame| {
                 let cause = data_abort(frame, esr).cause;
                 (cause == 0, cause)
             });
-            Return { frame, cause }
+            leave(frame, cause)
         }
         class::DATA_ABORT => data_abort(frame, esr),
         _ => leave(frame, cause::SYNC),
