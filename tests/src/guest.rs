@@ -22,6 +22,8 @@ pub struct Report {
     pub bench: Vec<Vec<String>>,
     /// How often each value of a row occurred: the words after `BENCH-HISTOGRAM`.
     pub histograms: Vec<Vec<String>>,
+    /// What else a reader of the numbers should know: the text after `BENCH-NOTE`.
+    pub notes: Vec<String>,
     /// Rows that gave no number, and why: `BENCH-FAILED row: why`.
     pub bench_failed: Vec<(String, String)>,
     /// A panic of the guest.
@@ -44,6 +46,8 @@ impl Report {
         } else if let Some(rest) = line.strip_prefix("BENCH-FAILED ") {
             let (row, why) = rest.split_once(": ").unwrap_or((rest, ""));
             self.bench_failed.push((row.to_owned(), why.to_owned()));
+        } else if let Some(text) = line.strip_prefix("BENCH-NOTE ") {
+            self.notes.push(text.to_owned());
         } else if line.starts_with("PANIC ") {
             self.panic = Some(line.to_owned());
         } else if let Some(rest) = line.strip_prefix("DONE ") {
@@ -129,7 +133,8 @@ pub fn follow(
 /// Does what a guest asks: `boot-number`, or `control COMMAND`, in which `@` stands for the VM's name; `later` before it
 /// lets the guest go to rest first.
 ///
-/// A resize is answered by its outcome and the number reached, a refused command by `error` and the kind.
+/// A resize is answered by its outcome and the number reached, `host` by `ok` and the number of CPUs that are on, a refused
+/// command by `error` and the kind.
 fn answer(
     question: &str,
     control: Option<&mut Control>,
@@ -157,7 +162,10 @@ fn answer(
     match control.command(&command.replace('@', vm), timeout) {
         Ok(result) => match (result["outcome"].as_str(), result.get("reached")) {
             (Some(outcome), Some(reached)) => format!("{outcome} {reached}"),
-            _ => "ok".into(),
+            _ => match result.get("cpus_online") {
+                Some(cpus) => format!("ok {cpus}"),
+                None => "ok".into(),
+            },
         },
         Err(refusal) => format!("error {}", refusal.kind),
     }
@@ -177,6 +185,7 @@ mod tests {
             "TEST c ... ignored: no FEAT_X",
             "BENCH row 1 2 3 4 3 10",
             "BENCH-FAILED other: no samples",
+            "BENCH-NOTE all is well",
             "DONE 1 passed, 1 failed, 1 ignored",
         ] {
             report.take(line);
@@ -187,5 +196,6 @@ mod tests {
         assert_eq!(report.done, Some((1, 1, 1)));
         assert_eq!(report.bench[0][..2], ["row", "1"]);
         assert_eq!(report.bench_failed, [("other".into(), "no samples".into())]);
+        assert_eq!(report.notes, ["all is well"]);
     }
 }

@@ -142,7 +142,7 @@ fn cpus_of_a_reserve_are_off_until_they_are_wanted() {
         .text("firmware", "acpi")
         .text("reserve-idle", "psci-off")
         .vcpus(2, 8)
-        .command_line("asked cpus=2 boot=2 max=8 cycles=5");
+        .command_line("asked reserve-off cpus=2 boot=2 max=8 cycles=5");
     let machine = Machine::new("baremetal-reserve-off").cpus(8);
     let mut running = machine.boot(&Manifest::new([vm]));
     for life in 0..2 {
@@ -207,6 +207,22 @@ fn bench_counts_cycles_where_there_is_a_pmu() {
     let version = report.bench.iter().find(|row| row[0] == "hvc-psci-version");
     let median: u64 = version.expect("the row")[2].parse().expect("a number");
     assert!((40..80).contains(&median), "{version:?}");
+}
+
+#[test]
+fn bench_resizes_from_a_cpu_that_is_off() {
+    let vm = Vm::guest("guest", "bench")
+        .text("firmware", "acpi")
+        .text("reserve-idle", "psci-off")
+        .vcpus(1, 2)
+        .cpus(&[0, 1])
+        .command_line("samples=8 elastic asked reserve-off cpus=2");
+    let machine = Machine::new("baremetal-bench-off").cpus(2).deterministic();
+    let mut running = machine.boot(&Manifest::new([vm]));
+    let (console, control) = running.channels();
+    let report = follow(console, control, "guest", PATIENCE);
+    report.assert_green(&running.console);
+    assert_eq!(report.bench_failed, []);
 }
 
 #[test]

@@ -39,17 +39,19 @@ impl Runner {
     #[cold]
     pub(super) fn power_down(&mut self) {
         let cpu = self.cpu;
-        if self.queue.live() != 0 || !self.news.items.is_empty() || !is_all_reserve(cpu.id) {
+        if self.queue.live() != 0 || !is_all_reserve(cpu.id) {
             return;
         }
+        self.tell_news();
         self.unload();
         for slot in (0..self.attached.len()).filter_map(Slot::new) {
             self.let_go(slot);
         }
+        // A timer that fires with nobody there stays pending; under `-icount sleep=off` QEMU then waits for the end of time.
+        cpu.arm(timer::NEVER);
         let is_wanted = || !cpu.wakes.is_empty() || cpu.has_chores() || !is_all_reserve(cpu.id);
         if smp::power_down(cpu, is_wanted) {
             (self.hcr, self.cptr, self.world) = (0, 0, None);
-            cpu.armed.set(timer::NEVER);
         }
     }
 }

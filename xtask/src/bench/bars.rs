@@ -47,7 +47,7 @@ const fn measured(row: &'static str, what: &'static str) -> Bar {
 }
 
 /// The rows in the order in which they are shown.
-pub(crate) const BARS: [Bar; 40] = [
+pub(crate) const BARS: [Bar; 48] = [
     bar(
         "hvc-psci-version",
         "HVC PSCI_VERSION, round trip",
@@ -219,6 +219,35 @@ pub(crate) const BARS: [Bar; 40] = [
     measured("ged-to-off", "GED handler -> the vCPU is off"),
     measured("ej0", "_EJ0: the hot-plug block's EJECT write"),
     measured("eject-to-free", "eject command -> CPU free, in all"),
+    measured(
+        "resize-to-ged-psci-off",
+        "resize command -> GED handler; its CPU was off",
+    ),
+    measured(
+        "ged-to-cpu-on-psci-off",
+        "GED handler -> CPU_ON called; its CPU was off",
+    ),
+    measured(
+        "cpu-on-to-first-psci-off",
+        "CPU_ON -> first instruction of the added vCPU; its CPU was off",
+    ),
+    measured(
+        "resize-to-first-psci-off",
+        "resize command -> first instruction, in all; its CPU was off",
+    ),
+    measured(
+        "eject-to-ged-psci-off",
+        "eject command -> GED handler; its CPU was off",
+    ),
+    measured(
+        "ged-to-off-psci-off",
+        "GED handler -> the vCPU is off; its CPU was off",
+    ),
+    measured("ej0-psci-off", "_EJ0: the EJECT write; its CPU was off"),
+    measured(
+        "eject-to-free-psci-off",
+        "eject command -> CPU free, in all; its CPU was off",
+    ),
     measured(
         "linux-resize-online",
         "Linux: resize command -> vCPU online, ns",

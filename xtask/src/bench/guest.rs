@@ -54,17 +54,29 @@ pub(crate) fn under_bullpen(placement: Placement, samples: u32, arguments: &[Str
     })
 }
 
-/// Adds a vCPU and takes it back, in phases: two CPUs, one vCPU each, the second in reserve.
+/// Adds a vCPU and takes it back, in phases: two CPUs, one vCPU each, the second in reserve. Its CPU waits in WFI, and then
+/// again is turned off, for the rows that end in `-psci-off`.
 ///
 /// How the command's bytes arrive is the harness's doing, so these rows differ a little from run to run.
 pub(crate) fn elastic(samples: u32) -> Findings {
+    let mut findings = elastic_from("bench-elastic", "wfi", "", samples);
+    findings.extend(elastic_from(
+        "bench-elastic-psci-off",
+        "psci-off",
+        " reserve-off",
+        samples,
+    ));
+    findings
+}
+
+fn elastic_from(name: &str, idle: &str, word: &str, samples: u32) -> Findings {
     let rounds = samples.min(ROUNDS);
-    let name = "bench-elastic";
     let vm = Vm::guest("bench", "bench")
         .text("firmware", "acpi")
+        .text("reserve-idle", idle)
         .vcpus(1, 2)
         .cpus(&[0, 1])
-        .command_line(&format!("samples={rounds} elastic asked cpus=2"));
+        .command_line(&format!("samples={rounds} elastic asked cpus=2{word}"));
     let machine = machine(name, &[]).cpus(2);
     super::attempt(name, || {
         let mut running = machine.boot(&Manifest::new([vm]));
@@ -107,6 +119,7 @@ pub(crate) fn findings(report: Report) -> Findings {
             row.set_histogram(pairs);
         }
     }
+    found.notes.extend(report.notes);
     found.failures.extend(report.bench_failed);
     if let Some(panic) = report.panic {
         found.failures.push(("bench".into(), panic));

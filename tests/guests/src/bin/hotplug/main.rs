@@ -1,64 +1,22 @@
 //! The vCPU hot-plug block (docs/hotplug-registers.md) as a driver uses it, and as a guest abuses it.
 //!
-//! Words: `asked boot=n max=m`: a harness is there, the VM boots with n of m vCPUs. `bare`: there is no such block. Each
-//! test leaves the VM with its boot vCPUs only.
+//! Words: `asked boot=n max=m`: a harness is there, the VM boots with n of m vCPUs. `bare`: there is no such block.
+//! `reserve-off`: each vCPU has a CPU, which is off while the vCPU is in reserve. Each test leaves the VM with its
+//! boot vCPUs only. Neighbour: `driver`.
 #![no_std]
 #![no_main]
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+mod driver;
+
+use core::sync::atomic::Ordering;
+use driver::*;
 use guest_rt::probe::{self, Width};
-use guest_rt::suite::{self, Outcome, Reason, Stop};
+use guest_rt::suite::{self, Outcome};
 use guest_rt::{
     ask, check, check_eq, cpu, exception, gic, guest, ignore, machine, mmio, psci, tests, timer,
 };
 
 guest!(main);
-
-/// Where the block is, and how long.
-const BLOCK: u64 = 0x090c_0000;
-const BLOCK_SIZE: u64 = 0x1_0000;
-/// EVENT: the next event; reading takes it.
-const EVENT: u64 = BLOCK;
-/// COUNT: possible vCPUs.
-const COUNT: u64 = BLOCK + 4;
-/// The GED's interrupt.
-const INTID: u32 = 41;
-/// EVENT.VALID.
-const VALID: u32 = 1 << 31;
-/// EVENT.CODE: a vCPU was added.
-const ADDED: u32 = 1;
-/// EVENT.CODE: a vCPU is asked back.
-const ASKED_BACK: u32 = 3;
-/// STA of an enabled vCPU.
-const ENABLED: u32 = 0x0f;
-/// STA of a vCPU in reserve.
-const RESERVE: u32 = 0x0d;
-/// How long the hypervisor gets for anything, in milliseconds.
-const PATIENCE_MS: u64 = 20_000;
-
-fn sta(uid: u64) -> u64 {
-    BLOCK + 0x1000 + 16 * uid
-}
-
-fn eject(uid: u64) {
-    mmio::write32(sta(uid) + 4, 1);
-}
-
-fn report(uid: u64, source: u32, status: u32) {
-    mmio::write32(sta(uid) + 8, source << 16 | status);
-}
-
-fn boot() -> u64 {
-    machine().number("boot").unwrap_or(1)
-}
-
-fn max() -> u64 {
-    machine().number("max").unwrap_or(1)
-}
-
-fn affinity(uid: u64) -> u64 {
-    ((uid / 16) << 8) | (uid % 16)
-}
 
 fn main() {
     gic::init_distributor();
@@ -80,6 +38,7 @@ fn main() {
             eject_of_a_reserve_cpu_changes_nothing,
             add_and_take_back,
             add_all_and_take_all_back,
+            cpus_of_the_reserve_go_off,
             interrupt_while_masked_is_kept,
             eject_while_on_is_not_accepted,
             add_is_refused,
@@ -206,112 +165,6 @@ fn eject_of_a_reserve_cpu_changes_nothing() -> Outcome {
     as_at_boot()
 }
 
-static STOP: AtomicU64 = AtomicU64::new(0);
-static RUNNING: AtomicU32 = AtomicU32::new(0);
-
-/// Runs until its bit in STOP is set.
-fn work(uid: u64) {
-    RUNNING.fetch_add(1, Ordering::AcqRel);
-    while STOP.load(Ordering::Acquire) & 1 << uid == 0 {
-        core::hint::spin_loop();
-    }
-    RUNNING.fetch_sub(1, Ordering::AcqRel);
-}
-
-fn turn_on(uid: u64) -> Outcome {
-    STOP.fetch_and(!(1 << uid), Ordering::AcqRel);
-    let context = cpu::prepare(uid as usize, work, uid);
-    let answer = psci::cpu_on(affinity(uid), cpu::entry_address(), context);
-    check_eq!(answer, psci::SUCCESS, "CPU_ON of the added vCPU {uid}");
-    let runs = timer::within_ms(PATIENCE_MS, || cpu::is_running(uid as usize));
-    check!(runs, "the added vCPU {uid} does not run");
-    Ok(())
-}
-
-fn turn_off(uid: u64) -> Outcome {
-    STOP.fetch_or(1 << uid, Ordering::AcqRel);
-    let off = timer::within_ms(PATIENCE_MS, || {
-        psci::affinity_info(affinity(uid)) == psci::AFFINITY_OFF
-    });
-    check!(off, "vCPU {uid} does not turn off");
-    Ok(())
-}
-
-/// Asks the harness for a command without waiting for its reply.
-fn request(command: core::fmt::Arguments<'_>) -> ask::Ticket {
-    gic::reset_counts();
-    exception::unmask();
-    ask::send(format_args!("control {command}"))
-}
-
-/// Asks the operator for this many vCPUs, without waiting for the reply.
-fn resize(vcpus: u64) -> ask::Ticket {
-    request(format_args!("vcpu set @ {vcpus} --timeout 15"))
-}
-
-/// Waits for what the operator is told when the resize has ended.
-fn reply(ticket: ask::Ticket) -> Result<ask::Reply, Stop> {
-    ask::await_reply(ticket, PATIENCE_MS * timer::frequency() / 1000).ok_or_else(|| {
-        Stop::Failed(Reason::new(format_args!(
-            "no reply to the operator: a resize without an end"
-        )))
-    })
-}
-
-/// Waits for the interrupt and takes the next event.
-fn next_event() -> Result<(u32, u64), Stop> {
-    let mut event = 0;
-    let came = timer::within_ms(PATIENCE_MS, || {
-        event = mmio::read32(EVENT);
-        event & VALID != 0
-    });
-    if !came {
-        let why = format_args!("no event comes; interrupts: {}", gic::count(INTID));
-        return Err(Stop::Failed(Reason::new(why)));
-    }
-    Ok((event >> 16 & 0xff, u64::from(event & 0xffff)))
-}
-
-/// Serves events as Linux does until this many vCPUs were added.
-fn serve_adds(count: u64) -> Outcome {
-    for _ in 0..count {
-        let (code, uid) = next_event()?;
-        check_eq!(code, ADDED, "CODE of the event of vCPU {uid}");
-        check!((boot()..max()).contains(&uid), "an event of vCPU {uid}");
-        check_eq!(
-            mmio::read32(sta(uid)),
-            ENABLED,
-            "STA of the added vCPU {uid}"
-        );
-        report(uid, ADDED, 0);
-        turn_on(uid)?;
-    }
-    Ok(())
-}
-
-/// Serves events as Linux does until this many vCPUs were given back.
-fn serve_ejects(count: u64) -> Outcome {
-    for _ in 0..count {
-        let (code, uid) = next_event()?;
-        check_eq!(code, ASKED_BACK, "CODE of the event of vCPU {uid}");
-        check_eq!(
-            mmio::read32(sta(uid)),
-            ENABLED,
-            "STA of vCPU {uid}, asked back"
-        );
-        report(uid, ASKED_BACK, 0x84);
-        turn_off(uid)?;
-        eject(uid);
-        check_eq!(
-            mmio::read32(sta(uid)),
-            RESERVE,
-            "STA of vCPU {uid} after EJECT"
-        );
-        report(uid, ASKED_BACK, 0);
-    }
-    Ok(())
-}
-
 /// Gives everything above the boot set back, whatever is under way; tests begin and end with it.
 fn clean_up() -> Outcome {
     for _ in 0..5 {
@@ -381,22 +234,6 @@ fn add_and_take_back() -> Outcome {
     as_at_boot()
 }
 
-/// Expects that the operator is told "done", with this many vCPUs.
-fn expect_done(asked: ask::Ticket, reached: u64) -> Outcome {
-    let reply = reply(asked)?;
-    let mut words = reply.text().split(' ');
-    let (outcome, number) = (
-        words.next(),
-        words.next().and_then(|word| word.parse().ok()),
-    );
-    check!(
-        outcome == Some("done") && number == Some(reached),
-        "the operator reads \"{}\"",
-        reply.text()
-    );
-    Ok(())
-}
-
 fn add_all_and_take_all_back() -> Outcome {
     needs_a_harness!();
     if max() != 8 {
@@ -414,6 +251,24 @@ fn add_all_and_take_all_back() -> Outcome {
         let asked = resize(boot());
         serve_ejects(max() - boot())?;
         expect_done(asked, boot())?;
+    }
+    as_at_boot()
+}
+
+fn cpus_of_the_reserve_go_off() -> Outcome {
+    needs_a_harness!();
+    if !machine().word("reserve-off") {
+        ignore!("CPUs of vCPUs in reserve stay on");
+    }
+    for _ in 0..machine().number("cycles").unwrap_or(3) {
+        for vcpus in boot()..max() {
+            add_one_to(vcpus)?;
+            cpus_are_on(vcpus + 1)?;
+        }
+        for vcpus in (boot()..max()).rev() {
+            take_one_of(vcpus + 1)?;
+            cpus_are_on(vcpus)?;
+        }
     }
     as_at_boot()
 }
@@ -445,9 +300,7 @@ fn interrupt_while_masked_is_kept() -> Outcome {
 
 fn eject_while_on_is_not_accepted() -> Outcome {
     needs_a_harness!();
-    let asked = resize(boot() + 1);
-    serve_adds(1)?;
-    expect_done(asked, boot() + 1)?;
+    add_one_to(boot())?;
     let uid = boot();
     for _ in 0..10 {
         eject(uid);
@@ -471,31 +324,19 @@ fn add_is_refused() -> Outcome {
     let (code, uid) = next_event()?;
     check_eq!(code, ADDED, "CODE");
     report(uid, ADDED, 0x81);
-    let reply = reply(asked)?;
-    check!(
-        reply.text().starts_with("refused"),
-        "the operator reads \"{}\"",
-        reply.text()
-    );
+    expect(asked, "refused")?;
     clean_up()
 }
 
 fn take_back_is_refused() -> Outcome {
     needs_a_harness!();
-    let asked = resize(boot() + 1);
-    serve_adds(1)?;
-    expect_done(asked, boot() + 1)?;
+    add_one_to(boot())?;
     let asked = resize(boot());
     let (code, uid) = next_event()?;
     check_eq!(code, ASKED_BACK, "CODE");
     report(uid, ASKED_BACK, 0x84);
     report(uid, ASKED_BACK, 0x82);
-    let reply = reply(asked)?;
-    check!(
-        reply.text().starts_with("refused"),
-        "the operator reads \"{}\"",
-        reply.text()
-    );
+    expect(asked, "refused")?;
     check_eq!(mmio::read32(sta(uid)), ENABLED, "STA after a refusal");
     check_eq!(
         psci::affinity_info(affinity(uid)),
@@ -509,12 +350,7 @@ fn add_is_never_answered() -> Outcome {
     needs_a_harness!();
     let asked = request(format_args!("vcpu set @ {} --timeout 1", boot() + 1));
     let (_, uid) = next_event()?;
-    let reply = reply(asked)?;
-    check!(
-        reply.text().starts_with("timed-out"),
-        "the operator reads \"{}\"",
-        reply.text()
-    );
+    expect(asked, "timed-out")?;
     check_eq!(
         psci::cpu_on(affinity(uid), cpu::entry_address(), 0),
         psci::DENIED,
@@ -537,20 +373,13 @@ fn acknowledged_but_never_on() -> Outcome {
     let (_, uid) = next_event()?;
     // What Linux 6.1 and a guest with nr_cpus= say.
     report(uid, ADDED, 0);
-    let reply = reply(asked)?;
-    check!(
-        !reply.text().starts_with("done"),
-        "the operator reads \"{}\"",
-        reply.text()
-    );
+    expect_failure(asked)?;
     clean_up()
 }
 
 fn ejection_by_the_guest_alone() -> Outcome {
     needs_a_harness!();
-    let asked = resize(boot() + 1);
-    serve_adds(1)?;
-    expect_done(asked, boot() + 1)?;
+    add_one_to(boot())?;
     let uid = boot();
     turn_off(uid)?;
     eject(uid);
@@ -574,12 +403,7 @@ fn boot_cpus_are_not_taken() -> Outcome {
         ignore!("one boot vCPU");
     }
     let asked = resize(boot() - 1);
-    let reply = reply(asked)?;
-    check!(
-        !reply.text().starts_with("done"),
-        "the operator reads \"{}\"",
-        reply.text()
-    );
+    expect_failure(asked)?;
     check_eq!(mmio::read32(EVENT), 0, "EVENT");
     as_at_boot()
 }
@@ -590,11 +414,6 @@ fn add_then_remove_before_it_is_read() -> Outcome {
     let came = timer::within_ms(PATIENCE_MS, || gic::count(INTID) > 0);
     check!(came, "no interrupt");
     // Nothing is read until the deadline has passed: only the newest request may be found then.
-    let reply = reply(asked)?;
-    check!(
-        !reply.text().starts_with("done"),
-        "the operator reads \"{}\"",
-        reply.text()
-    );
+    expect_failure(asked)?;
     clean_up()
 }
