@@ -23,10 +23,12 @@ impl<const N: usize> LogRing<N> {
     }
 
     /// Keeps a line in place of as many of the oldest as it takes. A line feed within it makes two lines of it; what of it
-    /// exceeds the ring is cut off, be it in the middle of a character.
+    /// exceeds the ring is cut off at a character.
     pub fn push_line(&mut self, line: &str) {
+        let most = line.len().min(N.saturating_sub(1));
+        let end = (0..=most).rev().find(|&end| line.is_char_boundary(end));
         let line = line.as_bytes();
-        let line = line.get(..N.saturating_sub(1)).unwrap_or(line);
+        let line = end.and_then(|end| line.get(..end)).unwrap_or_default();
         let needed = line.len().saturating_add(1);
         while N.saturating_sub(self.len) < needed && self.len > 0 {
             self.drop_oldest_line();
@@ -159,6 +161,12 @@ mod tests {
         assert_eq!(text(&ring), "two\nthree\nfour\n\n");
         ring.push_line("a line that is too long");
         assert_eq!(text(&ring), "a line that is \n");
+        ring.push_line("with characters\u{e9}");
+        assert_eq!(text(&ring), "with characters\n");
+        ring.push_line("one that is \u{20ac} dear");
+        assert_eq!(text(&ring), "one that is \u{20ac}\n");
+        ring.push_line("what is that \u{20ac}?");
+        assert_eq!(text(&ring), "what is that \n");
     }
 
     proptest! {

@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::Range;
 use spin::Once;
-use vmm::config::Bundle;
+use vmm::config::{Bundle, ReserveIdle};
 use vmm::devicetree;
-use vmm::host::{self, Conduit, Gic, HostDescription, UartKind};
+use vmm::host::{self, Conduit, EnableMethod, Gic, HostDescription};
 use vmm::ids::{PcpuId, VmId};
 use vmm::vm::kicks::MAX_PCPUS;
 
@@ -60,12 +60,11 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
     let dtb_range = map_dtb(dtb);
     // SAFETY: mapped just now; the device tree is never written, and its memory is kept out of the pool.
     let tree = unsafe { memory::bytes(dtb_range.clone()) };
-    let host = match host::describe(tree) {
+    let pages = dtb_range.start & !(PAGE - 1)..dtb_range.end.next_multiple_of(PAGE);
+    let host = match host::describe(tree, &[layout::image(), pages]) {
         Ok(host) => HOST.call_once(|| host),
         Err(error) => {
-            if let Some(found) =
-                host::find_console(tree).filter(|uart| uart.kind != UartKind::Cadence)
-            {
+            if let Some(found) = host::find_console(tree) {
                 start_console(found.registers.base.get());
             }
             give_up(format_args!("device tree: {error}"));
@@ -79,11 +78,7 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
     for warning in &host.warnings {
         log::warn!("device tree: {warning}");
     }
-    if host
-        .psci
-        .as_ref()
-        .is_some_and(|psci| psci.conduit == Conduit::Smc)
-    {
+    if host.psci.is_some_and(|psci| psci.conduit == Conduit::Smc) {
         smc::use_smc();
     }
     take_memory(host, dtb_range);
@@ -156,7 +151,7 @@ fn start_console(base: u64) {
 /// Takes over the RAM that nobody else uses.
 fn take_memory(host: &HostDescription, dtb: Range<u64>) {
     for bank in &host.memory {
-        let range = bank.base.get()..bank.end();
+        let range = bank.addresses();
         if mmu::map_identity(range.clone(), Use::Data).is_err() {
             log::error!(
                 "memory {:#x}..{:#x}: can't be mapped, not used",
@@ -167,28 +162,27 @@ fn take_memory(host: &HostDescription, dtb: Range<u64>) {
         }
         memory::with_pool(|pool| pool.add(range));
     }
-    let reserved = host
-        .reserved
-        .iter()
-        .map(|reserved| reserved.range.base.get()..reserved.range.end());
-    let initrd = host
-        .chosen
-        .initrd
-        .iter()
-        .map(|range| range.base.get()..range.end());
-    let board = boards::Board::by_compatible(host.compatible.iter().map(String::as_str));
-    let firmware = board
-        .reserved
-        .iter()
-        .map(|range| range.base..range.base + range.size);
-    for range in reserved
-        .chain(firmware)
-        .chain(initrd)
-        .chain([dtb, layout::image()])
-    {
+    let keep_out = |range: Range<u64>| {
         let outward = range.start & !(PAGE - 1)..(range.end + PAGE - 1) & !(PAGE - 1);
         memory::with_pool(|pool| pool.remove(outward));
+    };
+    for reserved in &host.reserved {
+        keep_out(reserved.range.addresses());
     }
+    let board = boards::Board::by_compatible(host.compatible.iter().map(String::as_str));
+    for range in board.reserved {
+        keep_out(range.base..range.base + range.size);
+    }
+    for cpu in &host.cpus {
+        if let EnableMethod::SpinTable { release } = cpu.enable {
+            keep_out(release.get()..release.get() + 8);
+        }
+    }
+    if let Some(initrd) = host.chosen.initrd {
+        keep_out(initrd.addresses());
+    }
+    keep_out(dtb);
+    keep_out(layout::image());
 }
 
 /// Reads the machine's PL031, so that guests know the date.
@@ -226,9 +220,8 @@ fn start_gic(host: &HostDescription) {
 
 /// Makes the VMs of the bundle, gives the UARTs to the console, and starts what is to be started.
 fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize) {
-    let pa_range = read_register!("id_aa64mmfr0_el1") & 0xf;
     let vmid_16 = read_register!("id_aa64mmfr1_el1") >> 4 & 0xf == 2;
-    if let Err(error) = vms::measure_host(pa_range, vmid_16) {
+    if let Err(error) = vms::measure_host(vmid_16) {
         give_up(format_args!("stage 2: {error}"));
     }
     let (options, descriptions) = read_bundle(host);
@@ -236,19 +229,13 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
     if options.scrub == vmm::config::Scrub::Boot {
         memory::scrub_free();
     }
-    let vcpus: usize = descriptions
-        .iter()
-        .map(|description| usize::from(description.config.max_vcpus))
-        .sum();
+    let (mut vcpus, mut autostart, mut names) = (0, Vec::new(), Vec::new());
+    for Description { config, .. } in &descriptions {
+        vcpus += usize::from(config.max_vcpus);
+        autostart.push(config.autostart);
+        names.push(config.name.to_string());
+    }
     memory::grow_heap(heap_for(vcpus));
-    let autostart: Vec<bool> = descriptions
-        .iter()
-        .map(|description| description.config.autostart)
-        .collect();
-    let names = descriptions
-        .iter()
-        .map(|description| description.config.name.to_string())
-        .collect();
     vms::create(descriptions, cpus, list_registers, &host_id_registers());
     let ports = [host.console(), host.control()].map(|found| {
         let found = found?;
@@ -289,11 +276,13 @@ const fn heap_for(vcpus: usize) -> u64 {
 fn read_bundle(host: &'static HostDescription) -> (vmm::config::Options, Vec<Description>) {
     let initrd: &'static [u8] = match &host.chosen.initrd {
         // SAFETY: the boot loader's initrd, mapped with the RAM it lies in and kept out of the pool.
-        Some(range) => unsafe { memory::bytes(range.base.get()..range.end()) },
+        Some(range) => unsafe { memory::bytes(range.addresses()) },
         None => &[],
     };
     let mut options = vmm::config::Options::default();
     let mut descriptions = Vec::new();
+    let mut cpus = host.cpus.iter();
+    let all_psci = cpus.all(|cpu| cpu.enable == EnableMethod::Psci);
     match Bundle::open(initrd) {
         Ok(bundle) => {
             options = bundle.manifest.options;
@@ -303,16 +292,17 @@ fn read_bundle(host: &'static HostDescription) -> (vmm::config::Options, Vec<Des
             for vm in bundle.manifest.vms {
                 match vm.and_then(|vm| vm.check_host(host).map(|()| vm)) {
                     Ok(config) => {
-                        let kernel = bundle.archive.file(&config.kernel).unwrap_or(&[]);
-                        let initrd = config
-                            .initrd
-                            .as_deref()
-                            .and_then(|name| bundle.archive.file(name))
-                            .unwrap_or(&[]);
+                        if config.reserve_idle == ReserveIdle::PsciOff && !all_psci {
+                            log::warn!(
+                                "{}: `reserve-idle` = \"psci-off\": CPUs that PSCI did not start wait in WFI",
+                                config.name
+                            );
+                        }
+                        let file = |name: &str| bundle.archive.file(name).unwrap_or(&[]);
                         descriptions.push(Description {
+                            kernel: file(&config.kernel),
+                            initrd: config.initrd.as_deref().map_or(&[][..], file),
                             config,
-                            kernel,
-                            initrd,
                         });
                     }
                     Err(error) => log::error!("{error}"),

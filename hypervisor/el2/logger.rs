@@ -62,5 +62,6 @@ pub(crate) fn text() -> String {
     let (first, second) = ring.as_slices();
     let mut bytes = first.to_vec();
     bytes.extend_from_slice(second);
-    String::from_utf8_lossy(&bytes).into_owned()
+    // Whole lines of text are kept.
+    String::from_utf8(bytes).unwrap_or_default()
 }

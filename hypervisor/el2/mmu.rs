@@ -18,6 +18,8 @@ pub(crate) const PAGE: u64 = 4096;
 const TABLE_COUNT: usize = 28;
 /// Level-0 table entries cover 512 GiB each; 48-bit addresses.
 const VA_BITS: u64 = 48;
+/// Bits of a physical address by ID_AA64MMFR0_EL1.PARange (Arm ARM D19.2.64); the 52 bits of FEAT_LPA are not used.
+pub(crate) const PA_BITS: [u32; 6] = [32, 36, 40, 42, 44, VA_BITS as u32];
 /// Start of the window in which every CPU's stack has unmapped neighbours; above any RAM this runs on.
 pub(crate) const STACK_WINDOW: u64 = 0xff00_0000_0000;
 
@@ -70,6 +72,8 @@ impl Use {
 pub(crate) enum MapError {
     /// The static pool of translation tables is used up: the machine's memory is too scattered.
     OutOfTables,
+    /// It passes the end of the CPU's physical addresses, or lies where the stacks are.
+    OutOfReach,
 }
 
 #[repr(C, align(4096))]
@@ -153,6 +157,13 @@ impl Tables {
     }
 }
 
+/// Returns the CPU's place in [`PA_BITS`].
+pub(crate) fn pa_range() -> u64 {
+    ID_AA64MMFR0_EL1
+        .read(ID_AA64MMFR0_EL1::PARange)
+        .min(PA_BITS.len() as u64 - 1)
+}
+
 /// Maps virtual addresses to physical ones where nothing is mapped yet; both are rounded outward to pages.
 ///
 /// # Errors
@@ -171,8 +182,12 @@ pub(crate) fn map(va: Range<u64>, pa: u64, how: Use) -> Result<(), MapError> {
 /// Maps a physical range at its own address.
 ///
 /// # Errors
-/// When the pool of tables is used up.
+/// When the pool of tables is used up, or the range is out of reach.
 pub(crate) fn map_identity(range: Range<u64>, how: Use) -> Result<(), MapError> {
+    let limit = STACK_WINDOW.min(1 << PA_BITS[pa_range() as usize]);
+    if range.is_empty() || range.end > limit {
+        return Err(MapError::OutOfReach);
+    }
     map(range.clone(), range.start, how)
 }
 
@@ -214,9 +229,8 @@ fn invalidate_image_cache() {
 
 /// Turns the MMU and the caches on for this CPU with the shared tables.
 fn enable(root: u64) {
-    let pa_range = ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange).min(5);
     MAIR_EL2.set(MEMORY_ATTRIBUTES);
-    TCR_EL2.set(tcr(pa_range));
+    TCR_EL2.set(tcr(pa_range()));
     TTBR0_EL2.set_baddr(root);
     dsb_sy();
     // SAFETY: no translation has been used yet; stale entries of an earlier stage are dropped.

@@ -8,7 +8,7 @@ pub(crate) use off::{bring_up, is_off, power_down};
 use alloc::boxed::Box;
 use core::arch::naked_asm;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use vmm::features::{self, hcr};
 use vmm::host::{EnableMethod, HostCpu};
 use vmm::ids::PcpuId;
@@ -50,8 +50,12 @@ struct Handover {
     mpidr: u64,
     /// Stack pointer at which to go on; zero before the CPU was first turned off.
     resume: u64,
+    /// Set by the CPU when it comes, or by the boot CPU when it gives up: whoever is first decides.
+    settled: AtomicBool,
 }
 
+/// The [`Handover`] of the CPU that is being started, for those that come without a word of it in x0.
+static EXPECTED: AtomicU64 = AtomicU64::new(0);
 static ONLINE: AtomicU32 = AtomicU32::new(1);
 
 /// Maps a stack for a CPU between unmapped pages and returns its top.
@@ -64,32 +68,34 @@ pub(crate) fn map_stack(id: PcpuId) -> Option<u64> {
 
 /// Turns a CPU on and waits until it runs; returns whether it does.
 pub(crate) fn start(id: PcpuId, cpu: &HostCpu) -> Result<(), &'static str> {
+    if cpu.enable == EnableMethod::None {
+        return Err("the device tree names no usable way to start it");
+    }
     let stack = map_stack(id).ok_or("no memory for its stack")?;
-    let handover = Box::leak(Box::new(Handover {
+    let handover: &Handover = Box::leak(Box::new(Handover {
         mmu: mmu::registers(),
         stack,
         vectors: vectors::address(),
         id: u64::from(id.get()),
         mpidr: cpu.mpidr,
         resume: 0,
+        settled: AtomicBool::new(false),
     }));
     let address = (&raw const *handover).addr() as u64;
-    off::register(id, address);
     cache::clean_invalidate(address..address + size_of::<Handover>() as u64);
     let before = ONLINE.load(Ordering::Acquire);
-    let entry = secondary_entry as *const () as u64;
-    match cpu.enable {
-        EnableMethod::Psci => match smc::cpu_on(cpu.mpidr, entry, address) {
-            Some(0) => {}
+    if let EnableMethod::SpinTable { release } = cpu.enable {
+        release_from(release.get(), address)?;
+    } else {
+        match smc::cpu_on(cpu.mpidr, secondary_entry as *const () as u64, address) {
+            Some(0) => off::register(id, address),
             Some(_) => return Err("firmware refused CPU_ON"),
             None => return Err("no PSCI firmware to turn it on"),
-        },
-        EnableMethod::SpinTable { .. } => return Err("spin-table start is not supported"),
-        EnableMethod::None => return Err("the device tree names no enable-method"),
+        }
     }
     let deadline = timer::now() + crate::clock::duration_ticks(START_TIMEOUT_NS);
     while ONLINE.load(Ordering::Acquire) == before {
-        if timer::now() > deadline {
+        if timer::now() > deadline && !handover.settled.swap(true, Ordering::AcqRel) {
             return Err("did not come up within 1 s");
         }
         core::hint::spin_loop();
@@ -97,9 +103,51 @@ pub(crate) fn start(id: PcpuId, cpu: &HostCpu) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Sends a CPU that waits for an address at `release` (Linux booting.rst, "spin-table") to [`spin_table_entry`].
+fn release_from(release: u64, handover: u64) -> Result<(), &'static str> {
+    mmu::map_identity(release..release + 8, Use::Data)
+        .map_err(|_| "its cpu-release-addr can't be mapped")?;
+    let expected = (&raw const EXPECTED).addr() as u64;
+    EXPECTED.store(handover, Ordering::Relaxed);
+    let entry = spin_table_entry as *const () as u64;
+    // SAFETY: mapped just now; the device tree gives this doubleword to who starts the CPU, and it is nobody's memory.
+    unsafe { (release as *mut u64).write_volatile(entry.to_le()) };
+    // Both are read with the MMU off.
+    cache::clean_invalidate(expected..expected + 8);
+    cache::clean_invalidate(release..release + 8);
+    // SAFETY: an event changes no state.
+    unsafe { core::arch::asm!("sev", options(nostack, preserves_flags)) };
+    Ok(())
+}
+
 /// Returns how many CPUs run.
 pub(crate) fn online() -> u32 {
     ONLINE.load(Ordering::Acquire)
+}
+
+/// The first instructions of a CPU that comes with nothing in its registers: it waits until it is the one expected.
+///
+/// Several CPUs may share a release address, and come all at once.
+#[unsafe(naked)]
+extern "C" fn spin_table_entry() -> ! {
+    naked_asm!(
+        "msr  daifset, #0xf",
+        "1: adrp x0, {expected}",
+        "ldr  x0, [x0, :lo12:{expected}]",
+        "cbz  x0, 2f",
+        "mrs  x1, mpidr_el1",
+        "and  x2, x1, #0xffffff",
+        "ubfx x1, x1, #32, #8",
+        "bfi  x2, x1, #32, #8",
+        "ldr  x1, [x0, {mpidr}]",
+        "cmp  x1, x2",
+        "b.eq {secondary_entry}",
+        "2: wfe",
+        "b    1b",
+        expected = sym EXPECTED,
+        mpidr = const offset_of!(Handover, mpidr),
+        secondary_entry = sym secondary_entry,
+    )
 }
 
 /// A secondary CPU's first instructions: x0 is the address of its [`Handover`].
@@ -130,12 +178,19 @@ extern "C" fn secondary_entry() -> ! {
         "isb",
         "ldr  x1, [x0, {resume}]",
         "cbnz x1, 2f",
+        // Too late: another may have been given this CPU's number and stack.
+        "add  x1, x0, {settled}",
+        "mov  w2, #1",
+        "3: ldaxrb w3, [x1]",
+        "cbnz w3, 4f",
+        "stxrb w3, w2, [x1]",
+        "cbnz w3, 3b",
         "ldr  x1, [x0, {stack}]",
         "mov  sp, x1",
         "ldr  x0, [x0, {id}]",
-        "mov  x29, xzr",
-        "mov  x30, xzr",
         "b    {main}",
+        "4: wfi",
+        "b    4b",
         // Back in the middle of `off::leave`.
         "2: mov sp, x1",
         "mov  x0, xzr",
@@ -152,6 +207,7 @@ extern "C" fn secondary_entry() -> ! {
         vectors = const offset_of!(Handover, vectors),
         id = const offset_of!(Handover, id),
         resume = const offset_of!(Handover, resume),
+        settled = const offset_of!(Handover, settled),
         main = sym secondary_main,
     )
 }

@@ -18,7 +18,7 @@ use vmm::vm::Vm;
 use vmm::vm::resize::Resizer;
 
 use crate::guest_memory::{GuestRam, TablePages};
-use crate::{clock, console, heap, run};
+use crate::{clock, console, heap, mmu, run};
 
 mod commands;
 mod create;
@@ -33,11 +33,6 @@ pub(crate) use events::vcpu_changed;
 pub(crate) use hotplug::{carry_out, hotplug_write, listening, strict, vendor_call};
 pub(crate) use lifecycle::{all_left, pause, resume, start, system_fail, system_off, system_reset};
 pub(crate) use start::clean_memory;
-
-/// Most guest-physical address bits offered: as many as the host has, so that guests may read its PARange, but no 52-bit ones.
-const MAX_IPA_BITS: u32 = 48;
-/// Physical address bits by ID_AA64MMFR0_EL1.PARange (Arm ARM D19.2.64).
-const PA_BITS: [u32; 6] = [32, 36, 40, 42, 44, MAX_IPA_BITS];
 
 /// A VM with what only its starts and stops need.
 pub(crate) struct Slate {
@@ -86,14 +81,10 @@ pub(crate) struct HostLimits {
     pub(crate) pa_code: u64,
 }
 
-/// Finds out how many address bits and VMIDs there are.
-pub(crate) fn measure_host(pa_range: u64, vmid_16: bool) -> Result<(), stage2::Error> {
-    let pa_code = pa_range.min(PA_BITS.len() as u64 - 1);
-    let ipa_bits = PA_BITS
-        .get(pa_code as usize)
-        .copied()
-        .unwrap_or(MAX_IPA_BITS);
-    let space = AddressSpace::new(ipa_bits, pa_code as u8)?;
+/// Finds out how many VMIDs there are, and address bits: guests get as many as the host has, so that they may read its PARange.
+pub(crate) fn measure_host(vmid_16: bool) -> Result<(), stage2::Error> {
+    let pa_code = mmu::pa_range();
+    let space = AddressSpace::new(mmu::PA_BITS[pa_code as usize], pa_code as u8)?;
     let width = if vmid_16 {
         VmidWidth::Bits16
     } else {

@@ -236,15 +236,16 @@ pub const fn decode(x0: u64, x1: u64, x2: u64, x3: u64) -> Call {
             target: x1,
             entry: at(x2, x3),
         },
-        id::AFFINITY_INFO => affinity_info(x1, x2 as u32),
+        id::AFFINITY_INFO if x2 as u32 == LEVEL_CPU => Call::AffinityInfo { target: x1 },
         id::MIGRATE_INFO_TYPE if !wide => Call::MigrateInfoType,
         id::SYSTEM_OFF if !wide => Call::SystemOff,
         id::SYSTEM_RESET if !wide => Call::SystemReset(Reset::Cold),
         id::PSCI_FEATURES if !wide => Call::Features(FunctionId::new(x1 as u32)),
         id::CPU_DEFAULT_SUSPEND => Call::CpuSuspend(Suspend::PowerDown(at(x1, x2))),
-        id::NODE_HW_STATE => node_hw_state(x1, x2 as u32),
+        id::NODE_HW_STATE if x2 as u32 == LEVEL_CPU => Call::NodeHwState { target: x1 },
         id::SYSTEM_SUSPEND => Call::SystemSuspend(at(x1, x2)),
-        id::SYSTEM_RESET2 => system_reset2(x1 as u32),
+        id::SYSTEM_RESET2 if x1 as u32 == RESET_TYPE_WARM => Call::SystemReset(Reset::Warm),
+        id::AFFINITY_INFO | id::NODE_HW_STATE | id::SYSTEM_RESET2 => Call::Invalid,
         id::SYSTEM_OFF2 => system_off2(x1 as u32, x2),
         id::SMCCC_VERSION if !wide => Call::SmcccVersion,
         id::SMCCC_ARCH_FEATURES if !wide => Call::ArchFeatures(FunctionId::new(x1 as u32)),
@@ -273,33 +274,6 @@ const fn cpu_suspend(power_state: u32, entry: EntryPoint) -> Call {
         POWER_STATE_STANDBY => Call::CpuSuspend(Suspend::Standby),
         POWER_STATE_POWER_DOWN => Call::CpuSuspend(Suspend::PowerDown(entry)),
         _ => Call::Invalid,
-    }
-}
-
-#[inline]
-const fn affinity_info(target: u64, level: u32) -> Call {
-    if level == LEVEL_CPU {
-        Call::AffinityInfo { target }
-    } else {
-        Call::Invalid
-    }
-}
-
-#[inline]
-const fn node_hw_state(target: u64, level: u32) -> Call {
-    if level == LEVEL_CPU {
-        Call::NodeHwState { target }
-    } else {
-        Call::Invalid
-    }
-}
-
-#[inline]
-const fn system_reset2(reset_type: u32) -> Call {
-    if reset_type == RESET_TYPE_WARM {
-        Call::SystemReset(Reset::Warm)
-    } else {
-        Call::Invalid
     }
 }
 

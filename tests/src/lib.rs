@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod neighbour;
 mod slots;
 pub mod source;
+pub mod tree;
 
 pub use machine::{Machine, Running};
 pub use manifest::{Manifest, Vm};

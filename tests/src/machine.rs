@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// What the hypervisor itself and its tables get beside the guests, in MiB.
 const HOST_RESERVE_MIB: u64 = 192;
+/// Where firmware of ours finds the kernel that it is to start.
+const KERNEL: u64 = 0x4400_0000;
 /// How long QEMU gets to open its channels.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// What Bullpen prints when its console is there.
@@ -32,6 +34,8 @@ pub struct Machine {
     exact_memory: bool,
     machine: String,
     extra: Vec<String>,
+    /// What QEMU starts in place of Bullpen, to start Bullpen in its turn.
+    firmware: Option<PathBuf>,
 }
 
 impl Machine {
@@ -46,7 +50,20 @@ impl Machine {
             exact_memory: false,
             machine: "virt,gic-version=3".into(),
             extra: Vec::new(),
+            firmware: None,
         }
+    }
+
+    /// Has this firmware start Bullpen, which it finds at [`KERNEL`].
+    #[must_use]
+    pub fn after(mut self, firmware: &Path) -> Self {
+        self.firmware = Some(firmware.to_owned());
+        let image = artefacts::hypervisor();
+        let device = format!(
+            "loader,file={},addr={KERNEL:#x},force-raw=on",
+            image.display()
+        );
+        self.argument("-device").argument(&device)
     }
 
     /// Sets the number of physical CPUs.
@@ -144,8 +161,9 @@ impl Machine {
         let needed = manifest.memory_mib() + bundle_mib + HOST_RESERVE_MIB;
         let needed = if self.exact_memory { 0 } else { needed };
         let memory = self.memory_mib.max(needed.next_multiple_of(256));
+        let kernel = self.firmware.clone().unwrap_or_else(artefacts::hypervisor);
         self.memory_mib(memory).option("virtualization=on").start(
-            &artefacts::hypervisor(),
+            &kernel,
             Some(&bundle),
             None,
             true,

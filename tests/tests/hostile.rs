@@ -2,10 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::neighbour::ask;
+use tests::tree::Tree;
 use tests::{Manifest, Vm, artefacts};
 
 /// Writes a copy of a guest's image that can be told from others, with some of its bytes changed.
@@ -168,40 +168,9 @@ fn what_is_no_bundle_is_named_and_the_console_answers() {
     }
 }
 
-/// Runs a tool of the tests; `cargo xtask setup --all` installs it.
-fn tool(program: &str, arguments: &[&str]) {
-    let status = Command::new(program)
-        .args(arguments)
-        .stderr(Stdio::null())
-        .status();
-    let well = status.as_ref().is_ok_and(ExitStatus::success);
-    assert!(well, "{program} {arguments:?}: {status:?}");
-}
-
 #[test]
 fn what_is_wrong_with_the_hosts_tree_is_named_with_its_node() {
-    let directory = artefacts::log_directory("hostile-tree");
-    let file = |name: &str| directory.join(name).to_string_lossy().into_owned();
-    let (tree, source) = (file("good.dtb"), file("good.dts"));
-    let machine = format!("virt,gic-version=3,virtualization=on,dumpdtb={tree}");
-    tool(
-        "qemu-system-aarch64",
-        &[
-            "-M",
-            &machine,
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            "512M",
-            "-nodefaults",
-            "-display",
-            "none",
-        ],
-    );
-    tool("dtc", &["-I", "dtb", "-O", "dts", "-o", &source, &tree]);
-    let good = std::fs::read_to_string(&source).expect("dtc has written it");
+    let good = Tree::of_virt(&artefacts::log_directory("hostile-tree"), 2);
     let cases = [
         (
             "twice",
@@ -217,10 +186,7 @@ fn what_is_wrong_with_the_hosts_tree_is_named_with_its_node() {
         ),
     ];
     for (case, from, to, expected) in cases {
-        let (bad, source) = (file(&format!("{case}.dtb")), file(&format!("{case}.dts")));
-        assert!(good.contains(from), "{from}: {good}");
-        std::fs::write(&source, good.replace(from, to)).expect("the log directory can be written");
-        tool("dtc", &["-I", "dts", "-O", "dtb", "-o", &bad, &source]);
+        let bad = good.clone().replace(from, to).write(case);
         let machine = Machine::new(&format!("hostile-tree-{case}")).cpus(2);
         let machine = machine
             .exact_memory_mib(512)

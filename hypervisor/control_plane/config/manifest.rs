@@ -135,7 +135,9 @@ impl Manifest {
 /// Returns a node's name with its unit address, which a VM's name cannot have.
 fn full_name(node: &Node<'_, '_>) -> String {
     let path = node.path();
-    path.rsplit('/').next().unwrap_or_default().to_string()
+    let start = path.bytes().rposition(|byte| byte == b'/');
+    let name = start.and_then(|at| path.get(at.saturating_add(1)..));
+    name.unwrap_or_default().to_string()
 }
 
 /// Reads one VM.

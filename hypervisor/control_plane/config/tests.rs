@@ -278,8 +278,8 @@ fn more_boot_vcpus_than_possible_ones_are_refused() {
 #[test]
 fn the_machine_sets_limits_too() {
     let gic = |version| match version {
-        2 => crate::host::describe(include_bytes!("../host/testdata/virt-gic2-4.dtb")),
-        _ => crate::host::describe(include_bytes!("../host/testdata/virt-gic3-4.dtb")),
+        2 => crate::host::describe(include_bytes!("../host/testdata/virt-gic2-4.dtb"), &[]),
+        _ => crate::host::describe(include_bytes!("../host/testdata/virt-gic3-4.dtb"), &[]),
     };
     let check = |name, value, version: u8| {
         let mut properties = minimal();

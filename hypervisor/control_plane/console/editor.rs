@@ -143,7 +143,7 @@ impl Editor {
 
     /// Adds the line to the history unless it is blank or the same as the last one.
     fn remember(&mut self) {
-        if self.line.trim().is_empty() || self.history.front() == Some(&self.line) {
+        if self.line.trim_ascii().is_empty() || self.history.front() == Some(&self.line) {
             return;
         }
         if self.history.is_full() {
@@ -191,8 +191,11 @@ impl Editor {
     }
 
     fn word_start(&self) -> usize {
-        let head = self.line.get(..self.cursor).unwrap_or_default().trim_end();
-        head.rfind(' ').map_or(0, |blank| blank.saturating_add(1))
+        let head = self.line.get(..self.cursor).unwrap_or_default();
+        let mut bytes = head.trim_ascii_end().bytes();
+        bytes
+            .rposition(|byte| byte == b' ')
+            .map_or(0, |blank| blank.saturating_add(1))
     }
 
     fn recall(&mut self, back: usize, out: &mut dyn ByteSink) {

@@ -342,7 +342,7 @@ impl Console {
 
     /// Acts on a line of the prompt.
     fn prompt_line(&mut self, line: &str, sinks: &mut Sinks<'_>) -> Option<Request> {
-        if line.trim_start().starts_with('{') {
+        if line.trim_ascii_start().starts_with('{') {
             let parsed = request::parse(line.as_bytes());
             let request = self.json_request(Port::Terminal, parsed, sinks);
             self.editor.redraw(sinks.terminal);

@@ -192,7 +192,7 @@ fn table(align: &[Align], cells: &[String], out: &mut dyn ByteSink) {
                 Align::Right => format!("{cell:>width$}  "),
             });
         }
-        put!(out, "{}\r\n", line.trim_end());
+        put!(out, "{}\r\n", line.trim_ascii_end());
     }
 }
 

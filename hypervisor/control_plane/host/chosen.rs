@@ -56,11 +56,10 @@ fn initrd(node: &Node<'_, '_>) -> Result<Option<HostRange>, HostError> {
         return Ok(None);
     };
     match end.checked_sub(start) {
-        None => Err(HostError::property(
-            node,
-            "linux,initrd-end",
-            "lies before the start",
-        )),
+        None => {
+            let problem = "lies before the start";
+            Err(HostError::property(node, "linux,initrd-end", problem))
+        }
         Some(0) => Ok(None),
         Some(size) => Ok(Some(HostRange {
             base: HostPhys::new(start),

@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use core::ops::Range;
 use stage2::HostPhys;
 
 use super::HostError;
@@ -11,6 +12,8 @@ use crate::devicetree::{Cells, Node, Tree};
 
 /// The affinity fields of MPIDR_EL1: Aff3 in bits 39:32, Aff2 to Aff0 in bits 23:0 (Arm ARM DDI0487, D24.2.118).
 const AFFINITY_MASK: u64 = 0xff_00ff_ffff;
+/// Physical addresses have at most 48 bits without FEAT_LPA (Arm ARM DDI0487, D8.1.7).
+const ADDRESS_LIMIT: u64 = 1 << 48;
 /// Most CPUs accepted; [`crate::ids::PcpuId`] and the bars hold to 512.
 const MAX_CPUS: usize = 512;
 
@@ -37,10 +40,11 @@ pub struct HostCpu {
     pub enable: EnableMethod,
 }
 
-/// Lists the CPUs that are not disabled, in the tree's order.
+/// Lists the CPUs that are not disabled, in the tree's order; nothing may be written to what is `taken`.
 pub(super) fn find_all(
     tree: &Tree<'_>,
     has_psci: bool,
+    taken: &[Range<u64>],
     warnings: &mut Vec<String>,
 ) -> Result<Vec<HostCpu>, HostError> {
     let parent = tree.find("/cpus").ok_or(HostError::Missing {
@@ -59,31 +63,23 @@ pub(super) fn find_all(
             ));
             break;
         }
-        let reg = node
-            .property("reg")
-            .ok_or_else(|| HostError::property(&node, "reg", "is missing"))?;
-        let mpidr = Cells(reg)
-            .number(address_cells)
-            .filter(|_| (1..=2).contains(&address_cells));
-        let mpidr =
-            mpidr.ok_or_else(|| HostError::property(&node, "reg", "is not a CPU's affinity"))?;
+        let bad = |problem| HostError::property(&node, "reg", problem);
+        let reg = node.property("reg").ok_or_else(|| bad("is missing"))?;
+        let mpidr = (1..=2).contains(&address_cells).then_some(Cells(reg));
+        let mpidr = mpidr.and_then(|mut cells| cells.number(address_cells));
+        let mpidr = mpidr.ok_or_else(|| bad("is not a CPU's affinity"))?;
         if mpidr & !AFFINITY_MASK != 0 {
-            return Err(HostError::property(
-                &node,
-                "reg",
-                "has bits outside MPIDR's affinity fields",
-            ));
+            return Err(bad("has bits outside MPIDR's affinity fields"));
         }
         if cpus.iter().any(|cpu| cpu.mpidr == mpidr) {
-            return Err(HostError::property(
-                &node,
-                "reg",
-                "names the same CPU as another node",
-            ));
+            return Err(bad("names the same CPU as another node"));
         }
         cpus.push(HostCpu {
             mpidr,
-            enable: enable_method(&node, has_psci, warnings),
+            enable: enable_method(&node, has_psci, taken).unwrap_or_else(|problem| {
+                warnings.push(format!("{}: {problem}", node.path()));
+                EnableMethod::None
+            }),
         });
     }
     if cpus.is_empty() {
@@ -102,29 +98,34 @@ fn is_cpu(node: &Node<'_, '_>) -> bool {
     }
 }
 
-/// Reads how a CPU is started; what cannot be used is warned of.
-fn enable_method(node: &Node<'_, '_>, has_psci: bool, warnings: &mut Vec<String>) -> EnableMethod {
+/// Reads how a CPU is started, or what is wrong with that.
+fn enable_method(
+    node: &Node<'_, '_>,
+    has_psci: bool,
+    taken: &[Range<u64>],
+) -> Result<EnableMethod, String> {
     match node.string("enable-method") {
-        Some("psci") | None if has_psci => EnableMethod::Psci,
-        Some("spin-table") => match node.number("cpu-release-addr") {
-            Some(release) if release != 0 && release.is_multiple_of(8) => EnableMethod::SpinTable {
-                release: HostPhys::new(release),
-            },
-            _ => {
-                warnings.push(format!(
-                    "{}: `cpu-release-addr` is missing or not an address",
-                    node.path()
-                ));
-                EnableMethod::None
-            }
-        },
-        None => EnableMethod::None,
-        Some(method) => {
-            warnings.push(format!(
-                "{}: `enable-method` = \"{method}\" cannot be used here",
-                node.path()
-            ));
-            EnableMethod::None
-        }
+        Some("psci") | None if has_psci => Ok(EnableMethod::Psci),
+        Some("spin-table") => release_address(node, taken)
+            .map(|release| EnableMethod::SpinTable { release })
+            .map_err(|problem| format!("`cpu-release-addr` {problem}")),
+        None => Ok(EnableMethod::None),
+        Some(method) => Err(format!(
+            "`enable-method` = \"{method}\" cannot be used here"
+        )),
     }
+}
+
+/// Reads where a CPU waits for its entry address: a doubleword in nobody's memory.
+fn release_address(node: &Node<'_, '_>, taken: &[Range<u64>]) -> Result<HostPhys, String> {
+    let number = node.number("cpu-release-addr");
+    let address = number.filter(|at| (1..ADDRESS_LIMIT).contains(at) && at.is_multiple_of(8));
+    let address = address.ok_or("is missing or not an address")?;
+    let is_in = |range: &Range<u64>| address < range.end && range.start < address.saturating_add(8);
+    if taken.iter().any(is_in) {
+        return Err(format!(
+            "= {address:#x} lies in the hypervisor, its device tree or the initrd"
+        ));
+    }
+    Ok(HostPhys::new(address))
 }

@@ -2,10 +2,8 @@
 
 use alloc::vec::Vec;
 
-use stage2::HostPhys;
-
 use super::{HostError, HostRange, interrupts};
-use crate::devicetree::{AddressRange, Node, Tree};
+use crate::devicetree::{Node, Tree};
 
 /// GICv3 and GICv4 (Linux Documentation/devicetree/bindings/interrupt-controller/arm,gic-v3.yaml).
 const V3_MODELS: &[&str] = &["arm,gic-v3"];
@@ -78,15 +76,11 @@ pub(super) fn find(tree: &Tree<'_>) -> Result<Gic, HostError> {
 fn frame(node: &Node<'_, '_>, index: usize, missing: &'static str) -> Result<HostRange, HostError> {
     match node.reg().nth(index) {
         None => Err(HostError::property(node, "reg", missing)),
-        Some(Ok(AddressRange { base, size })) if size != 0 => Ok(HostRange {
-            base: HostPhys::new(base),
-            size,
-        }),
-        Some(_) => Err(HostError::property(
-            node,
-            "reg",
-            "is not a list of mapped register frames",
-        )),
+        Some(Ok(range)) if range.size != 0 => Ok(range.into()),
+        Some(_) => {
+            let problem = "is not a list of mapped register frames";
+            Err(HostError::property(node, "reg", problem))
+        }
     }
 }
 
@@ -99,23 +93,16 @@ fn maintenance(node: &Node<'_, '_>) -> u32 {
 }
 
 fn read_v3(node: &Node<'_, '_>) -> Result<GicV3, HostError> {
+    let bad = |name, problem| Err(HostError::property(node, name, problem));
     let regions = node.u32("#redistributor-regions").unwrap_or(1);
     if regions == 0 || regions > MAX_REGIONS {
-        return Err(HostError::property(
-            node,
-            "#redistributor-regions",
-            "is not a number of regions",
-        ));
+        return bad("#redistributor-regions", "is not a number of regions");
     }
     let stride = node
         .number("redistributor-stride")
         .filter(|stride| *stride != 0);
     if stride.is_some_and(|stride| !stride.is_multiple_of(REDISTRIBUTOR_FRAME)) {
-        return Err(HostError::property(
-            node,
-            "redistributor-stride",
-            "is not a multiple of 64 KiB",
-        ));
+        return bad("redistributor-stride", "is not a multiple of 64 KiB");
     }
     let redistributors =
         (1..=regions as usize).map(|index| frame(node, index, "has too few redistributor regions"));

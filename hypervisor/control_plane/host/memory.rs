@@ -4,18 +4,13 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use stage2::HostPhys;
-
 use super::{HostError, HostRange, Reservation};
 use crate::devicetree::{AddressRange, Node, Tree};
 
 /// Names a non-empty range that does not wrap; `None` otherwise.
 fn host_range(range: AddressRange) -> Option<HostRange> {
     range.base.checked_add(range.size)?;
-    (range.size != 0).then_some(HostRange {
-        base: HostPhys::new(range.base),
-        size: range.size,
-    })
+    (range.size != 0).then(|| range.into())
 }
 
 /// Returns whether a node describes RAM: by `device_type`, or by name where that deprecated property was left out.
@@ -53,11 +48,8 @@ pub(super) fn banks(tree: &Tree<'_>) -> Result<Vec<HostRange>, HostError> {
     for (bank, node) in banks {
         match joined.last_mut() {
             Some(last) if last.overlaps(bank) => {
-                return Err(HostError::property(
-                    &node,
-                    "reg",
-                    "overlaps another RAM bank",
-                ));
+                let problem = "overlaps another RAM bank";
+                return Err(HostError::property(&node, "reg", problem));
             }
             Some(last) if last.end() == bank.base.get() => {
                 last.size = last.size.saturating_add(bank.size)

@@ -22,10 +22,11 @@ mod uart;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Range;
 
 use stage2::HostPhys;
 
-use crate::devicetree::{Node, Tree, TreeError, show};
+use crate::devicetree::{AddressRange, Node, Tree, TreeError, show};
 
 pub use chosen::Chosen;
 pub use cpus::{EnableMethod, HostCpu};
@@ -50,10 +51,23 @@ impl HostRange {
         self.base.get().saturating_add(self.size)
     }
 
+    /// Returns its addresses.
+    #[must_use]
+    pub const fn addresses(self) -> Range<u64> {
+        self.base.get()..self.end()
+    }
+
     /// Returns whether the two ranges share an address.
     #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {
         self.base.get() < other.end() && other.base.get() < self.end()
+    }
+}
+
+impl From<AddressRange> for HostRange {
+    fn from(AddressRange { base, size }: AddressRange) -> Self {
+        let base = HostPhys::new(base);
+        Self { base, size }
     }
 }
 
@@ -163,18 +177,12 @@ impl fmt::Display for HostError {
                 property,
                 value,
                 problem,
-            } if value.is_empty() => {
-                write!(f, "host device tree: {node}: `{property}` {problem}")
-            }
-            Self::Property {
-                node,
-                property,
-                value,
-                problem,
             } => {
+                let is = if value.is_empty() { "" } else { " = " };
+                let then = if value.is_empty() { "" } else { ":" };
                 write!(
                     f,
-                    "host device tree: {node}: `{property}` = {value}: {problem}"
+                    "host device tree: {node}: `{property}`{is}{value}{then} {problem}"
                 )
             }
         }
@@ -186,18 +194,14 @@ fn rtc(tree: &Tree<'_>) -> Option<HostRange> {
     let node = tree
         .nodes()
         .find(|node| node.is_compatible(&["arm,pl031"]) && node.is_enabled())?;
-    let range = node.reg().next()?.ok()?;
-    Some(HostRange {
-        base: HostPhys::new(range.base),
-        size: range.size,
-    })
+    Some(node.reg().next()?.ok()?.into())
 }
 
-/// Reads the machine out of the device tree at the start of `dtb`.
+/// Reads the machine out of the device tree at the start of `dtb`; `own` is memory that this program uses already.
 ///
 /// # Errors
 /// A [`HostError`] when the blob is no tree, or lacks what the hypervisor cannot run without.
-pub fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
+pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostError> {
     let tree = Tree::parse(dtb)?;
     let mut warnings = Vec::new();
     let root = tree.root();
@@ -212,17 +216,20 @@ pub fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
         .to_string();
     let psci = psci::find(&tree, &mut warnings);
     let uarts = uart::find_all(&tree, &mut warnings);
+    let chosen = chosen::read(&tree, &mut warnings);
+    let initrd = chosen.initrd.map(HostRange::addresses);
+    let taken: Vec<_> = own.iter().cloned().chain(initrd).collect();
     Ok(HostDescription {
         model,
         memory: memory::banks(&tree)?,
         reserved: memory::reservations(&tree, &mut warnings),
-        cpus: cpus::find_all(&tree, psci.is_some(), &mut warnings)?,
+        cpus: cpus::find_all(&tree, psci.is_some(), &taken, &mut warnings)?,
         gic: gic::find(&tree)?,
         timer: interrupts::timer(&tree)?,
         uarts,
         rtc: rtc(&tree),
         psci,
-        chosen: chosen::read(&tree, &mut warnings),
+        chosen,
         compatible,
         warnings,
     })

@@ -1,5 +1,6 @@
 //! QEMU's own trees, as `testdata/README.md` says they were made, and trees of ours for what those do not have.
 
+use std::format;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -19,6 +20,11 @@ const VIRT: &[(u8, usize, &[u8])] = &[
     (3, 8, include_bytes!("testdata/virt-gic3-8.dtb")),
     (3, 128, include_bytes!("testdata/virt-gic3-128.dtb")),
 ];
+
+/// Reads a tree on a machine of which the hypervisor uses nothing that matters.
+fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
+    super::describe(dtb, &[])
+}
 
 fn range(base: u64, size: u64) -> HostRange {
     HostRange {
@@ -527,6 +533,79 @@ fn what_can_be_done_without_is_a_warning() {
             psci("arm,psci-1.0", "svc").psci
         ),
         (None, None)
+    );
+}
+
+#[test]
+fn release_addresses_that_must_not_be_written_are_refused() {
+    let tree = |cells| {
+        write(&change(
+            "cpu-release-addr",
+            1,
+            Some(Cells("cpu-release-addr", cells)),
+        ))
+    };
+    let image = [0x20_0000..0x28_0000, 0x3000_0000..0x3000_1000];
+    let cases: &[(&'static [u32], &str)] = &[
+        (&[0, 0], "is missing or not an address"),
+        (&[0, 0xe1], "is missing or not an address"),
+        (&[0, 0xe4], "is missing or not an address"),
+        (&[0x1_0000, 0], "is missing or not an address"),
+        (&[u32::MAX, 0xffff_fff8], "is missing or not an address"),
+        (&[], "is missing or not an address"),
+        (&[0, 0, 0xe0], "is missing or not an address"),
+        (&[0, 0x20_0000], "= 0x200000 lies in the hypervisor"),
+        (&[0, 0x27_fff8], "= 0x27fff8 lies in the hypervisor"),
+        (&[0, 0x3000_0ff8], "= 0x30000ff8 lies in the hypervisor"),
+        (&[0, 0x800_0000], "= 0x8000000 lies in the hypervisor"),
+    ];
+    for (cells, expected) in cases {
+        let host = super::describe(&tree(cells), &image).expect("a board");
+        let expected = format!("/cpus/cpu@1: `cpu-release-addr` {expected}");
+        assert!(
+            host.warnings.iter().any(|line| line.contains(&expected)),
+            "{:?} should contain {expected}",
+            host.warnings
+        );
+        assert_eq!(host.cpus[1].enable, EnableMethod::None, "{cells:x?}");
+        // Nobody else is to blame.
+        assert_ne!(host.cpus[0].enable, EnableMethod::None, "{cells:x?}");
+    }
+    let good: &[(&'static [u32], u64)] = &[
+        (&[0, 0xe0], 0xe0),
+        (&[0, 0xd8], 0xd8),
+        (&[0, 0x28_0000], 0x28_0000),
+        (&[0, 0x1f_fff8], 0x1f_fff8),
+        (&[0xffff, 0xffff_fff8], 0xffff_ffff_fff8),
+        // As some old trees have it: one cell.
+        (&[0xe0], 0xe0),
+    ];
+    for (cells, release) in good {
+        let host = super::describe(&tree(cells), &image).expect("a board");
+        let release = HostPhys::new(*release);
+        assert_eq!(
+            host.cpus[1].enable,
+            EnableMethod::SpinTable { release },
+            "{:?}",
+            host.warnings
+        );
+    }
+}
+
+#[test]
+fn each_cpu_has_its_own_way_to_start() {
+    let mut steps = change("enable-method", 1, Some(Text("enable-method", "psci")));
+    steps.extend([
+        Open("psci"),
+        Text("compatible", "arm,psci-1.0"),
+        Text("method", "smc"),
+        Close,
+    ]);
+    let host = describe(&write(&steps)).expect("a board");
+    let release = HostPhys::new(0xd8);
+    assert_eq!(
+        [host.cpus[0].enable, host.cpus[1].enable],
+        [EnableMethod::SpinTable { release }, EnableMethod::Psci]
     );
 }
 

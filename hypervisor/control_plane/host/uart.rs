@@ -4,8 +4,6 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use stage2::HostPhys;
-
 use super::{HostRange, interrupts};
 use crate::devicetree::{Node, Tree};
 
@@ -85,18 +83,12 @@ pub(super) fn find_all(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Vec<Uart>
             break;
         }
         match node.reg().next() {
-            Some(Ok(range)) if range.size != 0 => {
-                let registers = HostRange {
-                    base: HostPhys::new(range.base),
-                    size: range.size,
-                };
-                uarts.push(Uart {
-                    kind,
-                    registers,
-                    intid: interrupts::intid(&node, 0),
-                    path,
-                });
-            }
+            Some(Ok(range)) if range.size != 0 => uarts.push(Uart {
+                kind,
+                registers: range.into(),
+                intid: interrupts::intid(&node, 0),
+                path,
+            }),
             Some(Err(problem)) => warnings.push(format!("{path}: UART not used: `reg` {problem}")),
             _ => warnings.push(format!("{path}: UART not used: it has no registers")),
         }
