@@ -232,6 +232,8 @@ fn cargo(arguments: &[&str]) -> Command {
 fn tests(gate: &Gate, selection: &[&str]) -> Command {
     let mut command = cargo(&["test", "--no-fail-fast"]);
     command.args(selection).arg("--").args(gate.filter);
+    // A test that needs a tool fails without it instead of saying so.
+    command.env("BULLPEN_GATE", "1");
     command
 }
 
