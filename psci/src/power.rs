@@ -170,6 +170,9 @@ pub const STA_ENABLED: u32 = 0x0f;
 /// `_STA` of a processor held back: as [`STA_ENABLED`] without the enabled bit; present is always set on arm64.
 pub const STA_DISABLED: u32 = 0x0d;
 
+/// What AFFINITY_INFO says of a virtual CPU that is off and not on its way (DEN0022, 5.7).
+pub const AFFINITY_OFF: u64 = 1;
+
 impl State {
     /// Returns the word for it that an operator reads: a claim in progress is "on-pending", an eject request out "eject-pending".
     #[must_use]
@@ -246,7 +249,7 @@ impl State {
     #[must_use]
     pub const fn affinity_info(self) -> i32 {
         const ON: i32 = 0;
-        const OFF: i32 = 1;
+        const OFF: i32 = AFFINITY_OFF as i32;
         const ON_PENDING: i32 = 2;
         match self {
             Self::Absent => ReturnCode::InvalidParameters as i32,

@@ -17,9 +17,6 @@ use super::start::{release, release_tables, step};
 use super::{Slate, State, carry_out, events, manager, slate};
 use crate::{clock, percpu, run, timer};
 
-/// What AFFINITY_INFO says of a vCPU that is off and not on its way (PSCI DEN0022, AFFINITY_INFO).
-const AFFINITY_OFF: u64 = 1;
-
 /// Begins a VM's start; returns whether it was off.
 pub(crate) fn start(slate: &'static Slate) -> bool {
     let begun = slate.vm.life.start();
@@ -83,7 +80,7 @@ pub(crate) fn all_left(vm: &'static Vm) {
             if vm
                 .vcpus
                 .iter()
-                .all(|vcpu| vcpu.power.affinity_info() == AFFINITY_OFF) =>
+                .all(|vcpu| vcpu.power.affinity_info() == psci::AFFINITY_OFF) =>
         {
             system_off(vm, Cause::AllVcpusOff);
         }
