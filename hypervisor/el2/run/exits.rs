@@ -95,14 +95,14 @@ impl Runner {
         let context = &mut *attached.context;
         match next {
             Next::Resume => {}
-            Next::Advance => context.frame.pc = context.frame.pc.wrapping_add(4),
+            Next::Advance => context.frame.step_over(),
             Next::Inject(exception) => world::inject_exception(context, exception),
             Next::Block => self.wait(),
             Next::UseFp => self.use_fp(slot),
             Next::Lend(unit) => lent::lend(&vm.policy, context, unit),
             Next::LoadDebug => {
                 write_register!("mdscr_el1", context.system.mdscr_el1);
-                context.frame.pc = context.frame.pc.wrapping_add(4);
+                context.frame.step_over();
             }
             Next::Off => self.power_off(slot),
             Next::SystemOff => {
@@ -114,11 +114,11 @@ impl Runner {
             Next::Hotplug { offset, value } => {
                 let big = is_big_endian(context.frame.pstate);
                 let value = if big { value.swap_bytes() } else { value };
-                context.frame.pc = context.frame.pc.wrapping_add(4);
+                context.frame.step_over();
                 vms::hotplug_write(vm, offset, value);
             }
             Next::CleanMemory(set_way) if !vms::clean_memory(vm, set_way) => {}
-            Next::CleanMemory(_) => context.frame.pc = context.frame.pc.wrapping_add(4),
+            Next::CleanMemory(_) => context.frame.step_over(),
             Next::Listen => vms::listening(vm),
             Next::Vendor => vms::vendor_call(vm, &mut context.frame),
         }

@@ -32,6 +32,9 @@ pub struct Owner {
 /// PSTATE of a CPU that PSCI turns on: EL1h with D, A, I and F masked (PSCI DEN0022, 6.4).
 pub const PSTATE_EL1_MASKED: u64 = 0x3c5;
 
+/// PSTATE.SS: the next instruction is executed before a software step exception is taken (Arm ARM D2.12).
+const PSTATE_SS: u64 = 1 << 21;
+
 /// SCTLR_EL1 at reset: its RES1 bits, MMU and caches off (Arm ARM D19.2.118).
 const SCTLR_EL1_RESET: u64 = 0x30d0_0800;
 
@@ -41,6 +44,13 @@ impl Frame {
     #[must_use]
     pub fn register(&self, n: u32) -> u64 {
         self.x.get(n as usize).copied().unwrap_or(0)
+    }
+
+    /// Goes on behind the trapped instruction, which counts as one for a debugger in the guest that steps (Arm ARM D2.12).
+    #[inline]
+    pub fn step_over(&mut self) {
+        self.pc = self.pc.wrapping_add(4);
+        self.pstate &= !PSTATE_SS;
     }
 
     /// Writes general register `n` as an instruction's Rt field names it; writes to 31 are dropped.

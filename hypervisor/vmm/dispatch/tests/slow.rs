@@ -77,6 +77,21 @@ fn waiting_by_table() {
 }
 
 #[test]
+fn what_is_stepped_over_counts_as_a_step_of_a_debugger() {
+    const SS: u64 = 1 << 21;
+    let version = u64::from(id::PSCI_VERSION);
+    let table = [(class::WFX, 0), (class::SMC64, 0), (class::HVC64, SS)];
+    for (class, left) in table {
+        let mut bench = Bench::new();
+        bench.registers(&[version, 0, 0, 0]);
+        bench.context.frame.pstate = PSTATE_EL1_MASKED | SS;
+        let _ = exit(&mut bench, class, 0, 0);
+        let pstate = bench.context.frame.pstate;
+        assert_eq!(pstate, PSTATE_EL1_MASKED | left, "class {class:#x}");
+    }
+}
+
+#[test]
 fn calls_by_table() {
     let smc64 = u64::from(id::SMC64);
     let suspend = |depth: u64| [u64::from(id::CPU_SUSPEND) | smc64, depth, RAM + 64, 5];
