@@ -2,6 +2,9 @@
 
 use core::fmt;
 
+/// Most VMs of one manifest.
+pub const MAX_VMS: usize = 64;
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $letter:literal) => {
         $(#[$doc])*
@@ -10,19 +13,16 @@ macro_rules! id {
 
         impl $name {
             /// Makes the id of the element with this index.
-            #[must_use]
             pub const fn new(index: u16) -> Self {
                 Self(index)
             }
 
             /// Returns the index this id stands for.
-            #[must_use]
             pub const fn index(self) -> usize {
                 self.0 as usize
             }
 
             /// Returns the index as the number it was made of.
-            #[must_use]
             pub const fn get(self) -> u16 {
                 self.0
             }
@@ -57,14 +57,12 @@ const CPUS_PER_CLUSTER: u64 = 16;
 
 impl VcpuId {
     /// Returns the affinity fields of MPIDR_EL1 that this virtual CPU shows.
-    #[must_use]
     pub const fn affinity(self) -> u64 {
         let index = self.0 as u64;
         ((index / CPUS_PER_CLUSTER) << 8) | (index % CPUS_PER_CLUSTER)
     }
 
     /// Finds the virtual CPU that an affinity value names, if the value is one that [`VcpuId::affinity`] can give.
-    #[must_use]
     pub const fn from_affinity(affinity: u64) -> Option<Self> {
         let (aff0, aff1) = (affinity & 0xff, affinity >> 8 & 0xff);
         if affinity >> 16 != 0 || aff0 >= CPUS_PER_CLUSTER {

@@ -29,7 +29,6 @@ pub struct Region {
 
 impl Region {
     /// Describes `size` bytes from `base` on.
-    #[must_use]
     pub const fn new(base: u64, size: u64) -> Self {
         Self {
             base: GuestPhys::new(base),
@@ -38,7 +37,6 @@ impl Region {
     }
 
     /// Returns the address after the last byte, or `None` when the region is empty or leaves the address space.
-    #[must_use]
     pub const fn end(self) -> Option<u64> {
         match self.base.get().checked_add(self.size) {
             Some(end) if self.size != 0 => Some(end),
@@ -47,13 +45,11 @@ impl Region {
     }
 
     /// Returns whether `address` is inside.
-    #[must_use]
     pub const fn contains(self, address: GuestPhys) -> bool {
         address.get().wrapping_sub(self.base.get()) < self.size
     }
 
     /// Returns whether the two regions share a byte.
-    #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {
         self.size != 0
             && other.size != 0
@@ -61,7 +57,6 @@ impl Region {
     }
 
     /// Returns whether all of `other` is inside.
-    #[must_use]
     pub const fn covers(self, other: Self) -> bool {
         match (self.end(), other.end()) {
             (Some(end), Some(other_end)) => self.base.get() <= other.base.get() && other_end <= end,
@@ -144,7 +139,6 @@ impl Default for GuestLayout {
 
 impl GuestLayout {
     /// Returns the part of RAM that firmware's tables and device trees are put in: the bottom, at most [`FIRMWARE_SIZE`].
-    #[must_use]
     pub const fn firmware(&self) -> Region {
         Region {
             base: self.ram_base,
@@ -155,7 +149,6 @@ impl GuestLayout {
     /// Returns the redistributor ranges of a VM with `max_vcpus` possible vCPUs.
     ///
     /// Guests walk each range until GICR_TYPER.Last, so the last frame *of each range* must say Last (GIC IHI0069, GICR_TYPER).
-    #[must_use]
     pub const fn redistributors(&self, max_vcpus: u16) -> Redistributors {
         let room = self.redistributors.size / REDISTRIBUTOR_SIZE;
         let count = max_vcpus as u64;
@@ -189,7 +182,6 @@ impl Redistributors {
     }
 
     /// Returns the RD_base frame of a vCPU, or `None` when the VM has no such vCPU.
-    #[must_use]
     pub const fn frame(self, vcpu: VcpuId) -> Option<GuestPhys> {
         let offset = vcpu.get() as u64 * REDISTRIBUTOR_SIZE;
         if offset < self.first.size {
@@ -204,7 +196,6 @@ impl Redistributors {
     }
 
     /// Returns the vCPU whose redistributor `address` is in, and the offset from its RD_base.
-    #[must_use]
     #[inline(always)]
     pub const fn find(self, address: GuestPhys) -> Option<(VcpuId, u64)> {
         let (region, before) = if self.first.contains(address) {
@@ -220,7 +211,6 @@ impl Redistributors {
     }
 
     /// Returns whether a vCPU's redistributor is the last of its range: the value of GICR_TYPER.Last.
-    #[must_use]
     pub const fn is_last(self, vcpu: VcpuId) -> bool {
         let end = (vcpu.get() as u64 + 1) * REDISTRIBUTOR_SIZE;
         end == self.first.size

@@ -21,7 +21,6 @@ macro_rules! exit_reasons {
             pub const ALL: [Self; [$($word,)+].len()] = [$(Self::$name,)+];
 
             /// Returns the word that stands for the reason.
-            #[must_use]
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => $word,)+
@@ -89,7 +88,6 @@ pub struct ExitCounters([AtomicU64; REASONS]);
 
 impl ExitCounters {
     /// Makes counters at zero.
-    #[must_use]
     pub const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; REASONS])
     }
@@ -107,7 +105,6 @@ impl ExitCounters {
     }
 
     /// Reads all counters; exits that happen meanwhile are counted or not.
-    #[must_use]
     pub fn snapshot(&self) -> ExitCounts {
         ExitCounts(core::array::from_fn(|index| {
             self.0
@@ -136,13 +133,11 @@ impl Default for ExitCounts {
 
 impl ExitCounts {
     /// Returns the exits for one reason.
-    #[must_use]
     pub fn of(&self, reason: ExitReason) -> u64 {
         self.0.get(reason as usize).copied().unwrap_or(0)
     }
 
     /// Returns the exits for all reasons.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.0.iter().fold(0, |sum, &count| sum.wrapping_add(count))
     }

@@ -276,7 +276,7 @@ pub(crate) fn reply(token: Token, result: &Result<Reply, CommandError>) {
     with_console(|console, sinks| console.reply(token, result, sinks));
 }
 
-/// Tells an event.
-pub(crate) fn event(event: &Event) {
-    with_console(|console, sinks| console.event(event, sinks));
+/// Tells an event, before which so many of its VM were lost.
+pub(crate) fn event(event: &Event, lost: u32) {
+    with_console(|console, sinks| console.event(event, lost, sinks));
 }

@@ -15,12 +15,11 @@ use super::vm::{
     MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
 use crate::devicetree::{Cells, Node, Tree};
+pub use crate::ids::MAX_VMS;
 use crate::ids::PcpuId;
 
 /// The `compatible` of a manifest's root: the schema's name and version.
 pub const COMPATIBLE: &str = "bullpen,manifest-1";
-/// Most VMs of one manifest.
-pub const MAX_VMS: usize = 64;
 /// Longest command line of a guest in bytes: arm64 Linux has room for 2048 with the NUL.
 pub const MAX_COMMAND_LINE: usize = 2047;
 /// Number of SPIs that one register of the distributor holds a bit of (GIC IHI0069, 12.9.7): `spis` comes in these.

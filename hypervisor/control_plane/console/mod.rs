@@ -12,6 +12,7 @@
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)
 )]
 
+mod backlog;
 mod command;
 mod editor;
 mod error;
@@ -28,6 +29,7 @@ mod sink;
 mod tests;
 mod text;
 
+pub use backlog::Backlog;
 pub use command::{Command, MAX_TIMEOUT_S, USAGE, Usage, VmAction};
 pub use editor::LINE_BYTES;
 pub use error::{CommandError, ErrorKind};
@@ -262,13 +264,13 @@ impl Console {
         }
     }
 
-    /// Tells an event: a line on the control channel, and a notice at the prompt.
-    pub fn event(&mut self, event: &Event, sinks: &mut Sinks<'_>) {
+    /// Tells an event, before which `lost` of its VM found no room: a line on the control channel, and a notice at the prompt.
+    pub fn event(&mut self, event: &Event, lost: u32, sinks: &mut Sinks<'_>) {
         let gone = matches!(event.what, What::VmOff(_) | What::VmReset(_));
         if (gone || event.what == What::VmStart) && self.mux.current() == Some(event.vm) {
             self.mux.forget_typed();
         }
-        let Some(dropped) = self.admit(event) else {
+        let Some(dropped) = self.admit(event, lost) else {
             return;
         };
         json::event_line(event, dropped, &self.names, sinks.control);
@@ -301,12 +303,12 @@ impl Console {
     ///
     /// Only single vCPUs coming and going are limited: a guest makes thousands a second of them. A VM's life and the end of a
     /// resize are always told.
-    fn admit(&mut self, event: &Event) -> Option<u32> {
+    fn admit(&mut self, event: &Event, lost: u32) -> Option<u32> {
         let Some(of_vm) = self.limits.get_mut(event.vm.index()) else {
             return Some(0);
         };
-        let limited = matches!(event.what, What::VcpuOnline(_) | What::VcpuOffline(_));
-        if !limited || of_vm.limit.allow(event.time_ns) {
+        of_vm.dropped = of_vm.dropped.saturating_add(lost);
+        if !event.what.is_frequent() || of_vm.limit.allow(event.time_ns) {
             return Some(core::mem::take(&mut of_vm.dropped));
         }
         of_vm.dropped = of_vm.dropped.saturating_add(1);

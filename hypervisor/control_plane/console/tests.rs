@@ -69,6 +69,10 @@ impl Bench {
     }
 
     fn event(&mut self, time_ns: u64, what: What) {
+        self.event_after(0, time_ns, what);
+    }
+
+    fn event_after(&mut self, lost: u32, time_ns: u64, what: What) {
         self.run(|console, sinks| {
             console.event(
                 &Event {
@@ -76,6 +80,7 @@ impl Bench {
                     vm: LINUX,
                     what,
                 },
+                lost,
                 sinks,
             )
         });
@@ -478,6 +483,9 @@ fn events_a_guest_floods_are_counted_instead_of_told() {
     }
     bench.event(2_000_000_000, What::VcpuOffline(VcpuId::new(1)));
     assert_eq!(bench.told()[0].get("dropped"), None);
+    // Those that found no room on the way count too, told or not.
+    bench.event_after(7, 3_000_000_000, What::VmPaused);
+    assert_eq!(bench.told()[0]["dropped"], 7);
 }
 
 #[test]
@@ -893,7 +901,7 @@ proptest! {
                     bench.reply(&request, Ok(replies[index].clone()));
                 },
                 Step::Event(vm) => bench.run(|console, sinks| {
-                    console.event(&Event { time_ns: 1, vm: VmId::new(vm), what: What::VmOff("guest") }, sinks);
+                    console.event(&Event { time_ns: 1, vm: VmId::new(vm), what: What::VmOff("guest") }, 0, sinks);
                 }),
             }
             let _ = bench.told();

@@ -90,7 +90,6 @@ impl<'a> Tree<'a> {
     }
 
     /// Returns the root node.
-    #[must_use]
     pub fn root(&self) -> Node<'_, 'a> {
         Node {
             tree: self,
@@ -104,7 +103,6 @@ impl<'a> Tree<'a> {
     }
 
     /// Finds the node with this full path; a component without unit address matches the first node of that name.
-    #[must_use]
     pub fn find(&self, path: &str) -> Option<Node<'_, 'a>> {
         let mut node = self.root();
         for component in path
@@ -122,21 +120,18 @@ impl<'a> Tree<'a> {
     }
 
     /// Finds the node that a phandle names.
-    #[must_use]
     pub fn by_phandle(&self, phandle: u32) -> Option<Node<'_, 'a>> {
         self.nodes()
             .find(|node| node.u32("phandle").or_else(|| node.u32("linux,phandle")) == Some(phandle))
     }
 
     /// Returns the memory reservation block (Devicetree Specification 5.3).
-    #[must_use]
     pub fn reservations(&self) -> &[AddressRange] {
         &self.reservations
     }
 }
 
 /// Reads the tree's declared size if `start` begins like a device tree: what must be known before the rest is looked at.
-#[must_use]
 pub fn declared_size(start: &[u8]) -> Option<usize> {
     (word(start, 0)? == MAGIC)
         .then(|| word(start, 4))

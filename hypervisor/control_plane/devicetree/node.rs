@@ -18,13 +18,11 @@ impl<'t, 'a> Node<'t, 'a> {
     }
 
     /// Returns the tree this is a node of.
-    #[must_use]
     pub fn tree(&self) -> &'t Tree<'a> {
         self.tree
     }
 
     /// Returns the node's name without unit address; the root's is empty.
-    #[must_use]
     pub fn name(&self) -> &'a str {
         self.entry().map_or("", |entry| entry.name)
     }
@@ -36,7 +34,6 @@ impl<'t, 'a> Node<'t, 'a> {
     }
 
     /// Returns the node's full path, for messages.
-    #[must_use]
     pub fn path(&self) -> String {
         let Some(parent) = self.parent() else {
             return "/".to_string();
@@ -54,7 +51,6 @@ impl<'t, 'a> Node<'t, 'a> {
     }
 
     /// Returns the node that this one is a child of, or `None` for the root.
-    #[must_use]
     pub fn parent(&self) -> Option<Node<'t, 'a>> {
         let index = self.entry()?.parent;
         (self.index != 0).then_some(Node {
@@ -83,7 +79,6 @@ impl<'t, 'a> Node<'t, 'a> {
     }
 
     /// Returns a property's bytes.
-    #[must_use]
     pub fn property(&self, name: &str) -> Option<&'a [u8]> {
         self.properties()
             .find(|(found, _)| *found == name)
@@ -91,13 +86,11 @@ impl<'t, 'a> Node<'t, 'a> {
     }
 
     /// Returns a property that is one 32-bit cell.
-    #[must_use]
     pub fn u32(&self, name: &str) -> Option<u32> {
         Some(u32::from_be_bytes(self.property(name)?.try_into().ok()?))
     }
 
     /// Returns a property that is a number of one or two cells.
-    #[must_use]
     pub fn number(&self, name: &str) -> Option<u64> {
         let value = self.property(name)?;
         matches!(value.len(), 4 | 8)
@@ -106,7 +99,6 @@ impl<'t, 'a> Node<'t, 'a> {
     }
 
     /// Returns a property that is one string.
-    #[must_use]
     pub fn string(&self, name: &str) -> Option<&'a str> {
         single_string(self.property(name)?)
     }
@@ -127,14 +119,12 @@ impl<'t, 'a> Node<'t, 'a> {
     }
 
     /// Returns whether `compatible` lists one of these models.
-    #[must_use]
     pub fn is_compatible(&self, models: &[&str]) -> bool {
         self.models()
             .any(|model| models.iter().any(|known| known.as_bytes() == model))
     }
 
     /// Returns whether the node may be used: no `status`, or one that says so (Devicetree Specification 2.3.4).
-    #[must_use]
     pub fn is_enabled(&self) -> bool {
         match self.property("status") {
             None => true,
@@ -143,7 +133,6 @@ impl<'t, 'a> Node<'t, 'a> {
     }
 
     /// Returns how many cells an address and a size take in this node's children (Devicetree Specification 2.3.5).
-    #[must_use]
     pub fn child_cells(&self) -> (usize, usize) {
         let cells = |name, default| self.u32(name).map_or(default, |cells| cells as usize);
         (cells("#address-cells", 2), cells("#size-cells", 1))

@@ -45,7 +45,6 @@ const SHOWN_BYTES: usize = 32;
 const SHOWN_TEXT_BYTES: usize = 128;
 
 /// Writes a property's value for people: as text if it is text, else as cells.
-#[must_use]
 pub fn show(value: &[u8]) -> String {
     let is_text =
         |text: &[u8]| !text.is_empty() && text.iter().all(|byte| matches!(byte, b' '..=b'~'));

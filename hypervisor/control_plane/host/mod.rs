@@ -46,19 +46,16 @@ pub struct HostRange {
 
 impl HostRange {
     /// Returns the address after the last one.
-    #[must_use]
     pub const fn end(self) -> u64 {
         self.base.get().saturating_add(self.size)
     }
 
     /// Returns its addresses.
-    #[must_use]
     pub const fn addresses(self) -> Range<u64> {
         self.base.get()..self.end()
     }
 
     /// Returns whether the two ranges share an address.
-    #[must_use]
     pub const fn overlaps(self, other: Self) -> bool {
         self.base.get() < other.end() && other.base.get() < self.end()
     }
@@ -112,13 +109,11 @@ pub struct HostDescription {
 impl HostDescription {
     /// Returns the UART for people: the one of `stdout-path`, else of `serial0`, else the first; but of those that
     /// are programmed like a PL011.
-    #[must_use]
     pub fn console(&self) -> Option<&Uart> {
         self.uarts.iter().find(|uart| uart.kind.is_pl011())
     }
 
     /// Returns the UART for programs: the next one after the console that is a full PL011.
-    #[must_use]
     pub fn control(&self) -> Option<&Uart> {
         let like_pl011 = self.uarts.iter().filter(|uart| uart.kind.is_pl011());
         like_pl011.skip(1).find(|uart| uart.kind == UartKind::Pl011)
@@ -236,7 +231,6 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
 }
 
 /// Finds only the console's UART, for the message that says why [`describe`] failed.
-#[must_use]
 pub fn find_console(dtb: &[u8]) -> Option<Uart> {
     let tree = Tree::parse(dtb).ok()?;
     let uarts = uart::find_all(&tree, &mut Vec::new());

@@ -27,7 +27,6 @@ pub enum UartKind {
 
 impl UartKind {
     /// Returns whether a program that only sends, receives and masks interrupts can take it for a PL011.
-    #[must_use]
     pub const fn is_pl011(self) -> bool {
         matches!(self, Self::Pl011 | Self::Sbsa)
     }

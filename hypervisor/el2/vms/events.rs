@@ -2,7 +2,7 @@
 
 use heapless::Deque;
 use spin::mutex::SpinMutex;
-use vmm::console::{Event, MAX_PENDING, Reply, ResizeReport, Token, What};
+use vmm::console::{Backlog, Event, MAX_PENDING, Reply, ResizeReport, Token, What};
 use vmm::vm::resize::{Limits, Origin, Report};
 use vmm::vm::{Vcpu, Vm};
 
@@ -17,8 +17,8 @@ pub(crate) const DEFAULT_LIMITS: Limits = Limits {
     boot_grace_ns: 60_000_000_000,
 };
 
-/// Events that wait to be told; the oldest give way.
-static QUEUE: SpinMutex<Deque<Event, 64>> = SpinMutex::new(Deque::new());
+/// Events that wait to be told.
+static QUEUE: SpinMutex<Backlog> = SpinMutex::new(Backlog::new());
 /// Answers that wait to be given; at most as many as the console takes requests.
 static ANSWERS: SpinMutex<Deque<(Token, ResizeReport), MAX_PENDING>> = SpinMutex::new(Deque::new());
 /// Whether anybody listens for single vCPUs' events.
@@ -38,12 +38,7 @@ fn push_at(time_ns: u64, vm: &Vm, what: What) {
         vm: vm.id,
         what,
     };
-    let mut queue = QUEUE.lock();
-    if queue.is_full() {
-        queue.pop_front();
-    }
-    let _ = queue.push_back(event);
-    drop(queue);
+    QUEUE.lock().push(event);
     look_again();
 }
 
@@ -116,10 +111,10 @@ pub(super) fn tell() -> Option<u64> {
         }
     }
     loop {
-        let Some(event) = QUEUE.lock().pop_front() else {
+        let Some((event, lost)) = QUEUE.lock().pop() else {
             break;
         };
-        console::event(&event);
+        console::event(&event, lost);
     }
     loop {
         let Some((token, report)) = ANSWERS.lock().pop_front() else {
