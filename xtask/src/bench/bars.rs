@@ -47,7 +47,7 @@ const fn measured(row: &'static str, what: &'static str) -> Bar {
 }
 
 /// The rows in the order in which they are shown.
-pub(crate) const BARS: [Bar; 48] = [
+pub(crate) const BARS: [Bar; 50] = [
     bar(
         "hvc-psci-version",
         "HVC PSCI_VERSION, round trip",
@@ -172,6 +172,14 @@ pub(crate) const BARS: [Bar; 48] = [
         "sgi-switch-ping-pong-shared",
         "two vCPUs on one CPU: SGI and back",
     ),
+    measured(
+        "vtimer-contended-shared",
+        "virtual timer -> handler, CPU shared with a busy vCPU",
+    ),
+    measured(
+        "sgi-contended-shared",
+        "SGI -> handler, CPU shared with a busy vCPU",
+    ),
     bar(
         "host-boot",
         "host boot -> first guest instruction, 1 CPU, 1 GiB",
@@ -221,32 +229,32 @@ pub(crate) const BARS: [Bar; 48] = [
     measured("eject-to-free", "eject command -> CPU free, in all"),
     measured(
         "resize-to-ged-psci-off",
-        "resize command -> GED handler; its CPU was off",
+        "resize command -> GED handler (psci-off)",
     ),
     measured(
         "ged-to-cpu-on-psci-off",
-        "GED handler -> CPU_ON called; its CPU was off",
+        "GED handler -> CPU_ON called (psci-off)",
     ),
     measured(
         "cpu-on-to-first-psci-off",
-        "CPU_ON -> first instruction of the added vCPU; its CPU was off",
+        "CPU_ON -> first instruction of the added vCPU (psci-off)",
     ),
     measured(
         "resize-to-first-psci-off",
-        "resize command -> first instruction, in all; its CPU was off",
+        "resize command -> first instruction, in all (psci-off)",
     ),
     measured(
         "eject-to-ged-psci-off",
-        "eject command -> GED handler; its CPU was off",
+        "eject command -> GED handler (psci-off)",
     ),
     measured(
         "ged-to-off-psci-off",
-        "GED handler -> the vCPU is off; its CPU was off",
+        "GED handler -> the vCPU is off (psci-off)",
     ),
-    measured("ej0-psci-off", "_EJ0: the EJECT write; its CPU was off"),
+    measured("ej0-psci-off", "_EJ0: the EJECT write (psci-off)"),
     measured(
         "eject-to-free-psci-off",
-        "eject command -> CPU free, in all; its CPU was off",
+        "eject command -> CPU free, in all (psci-off)",
     ),
     measured(
         "linux-resize-online",

@@ -11,6 +11,19 @@ pub(crate) const CPUS: u32 = 4;
 pub(crate) const MODEL: &str = "max,pauth=off";
 /// CPUs that the shared rows use, for as many vCPUs: each has two.
 const SHARED_CPUS: [u32; 2] = [0, 1];
+/// How a peer runs the guest: on how many CPUs, and which words of the command line pick what is measured so. A vCPU for each
+/// CPU; two for each; and all on one, for the rows between two vCPUs of one CPU: nobody can say there which share one.
+pub(crate) const PEER_RUNS: [(u32, &str); 3] = [
+    (CPUS, ""),
+    (
+        CPUS / 2,
+        "shared rows=vtimer-wfi,cpu-suspend-resume,sgi-to-wfi,sgi-ping-pong-wfi,cpu-on-first-instruction,cpu-off-to-affinity-off",
+    ),
+    (
+        1,
+        "shared rows=sgi-switch,sgi-switch-ping-pong,vtimer-contended",
+    ),
+];
 /// Rounds of adding a vCPU and taking it back: a person's command each.
 const ROUNDS: u32 = 20;
 /// How long a run may take on a busy machine.

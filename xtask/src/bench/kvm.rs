@@ -14,14 +14,22 @@ const LIMIT: Duration = Duration::from_secs(600);
 
 /// Runs all rows under KVM.
 pub(crate) fn measure(samples: u32) -> Findings {
+    let mut findings = Findings::default();
+    for (cpus, words) in guest::PEER_RUNS {
+        findings.extend(run(cpus, &format!("samples={samples} {words}")));
+    }
+    findings
+}
+
+fn run(cpus: u32, words: &str) -> Findings {
     super::attempt("bench-kvm", || {
         let kernel = setup::guest::kernel(&setup::guest::LINUX_6_12)?;
         let image = artefacts::guest("bench");
-        let words = format!("samples={samples}");
         let vmm = setup::guest::vmm()?;
-        let initrd = initramfs::kvm_host(&setup::guest::busybox()?, &vmm, &image, &words)?;
+        let initrd = initramfs::kvm_host(&setup::guest::busybox()?, &vmm, &image, words)?;
         let arguments = ["-initrd".to_owned(), initrd.display().to_string()];
         let mut running = guest::machine("bench-kvm", &arguments)
+            .cpus(cpus)
             .memory_mib(MEMORY_MIB)
             .option("virtualization=on")
             .bare(&kernel, "console=ttyAMA0 quiet rdinit=/init");

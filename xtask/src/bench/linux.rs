@@ -68,8 +68,13 @@ fn boot_and_idle(extent: Extent) -> anyhow::Result<Findings> {
         std::thread::sleep(Duration::from_secs(5));
         let before = exits(&mut running)?;
         std::thread::sleep(MINUTE);
-        let idle = exits(&mut running)?.total - before.total;
+        let after = exits(&mut running)?;
+        let idle = after.total - before.total;
         findings.rows.push(Row::single("linux-idle-exits", idle));
+        findings.notes.push(format!(
+            "an idle minute: before {}; after {}",
+            before.by_reason, after.by_reason
+        ));
     }
     Ok(findings)
 }

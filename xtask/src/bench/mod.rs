@@ -44,7 +44,7 @@ pub(crate) struct Options {
     /// Also measures an idle minute of Linux
     #[arg(long)]
     long: bool,
-    /// Runs the same guest elsewhere too and prints the ratios: bare, xen, kvm
+    /// Runs the same guest elsewhere too and prints the ratios: bare, xen, xen-best, kvm
     #[arg(long, value_delimiter = ',', value_name = "PEERS")]
     against: Vec<peers::Peer>,
     /// Also splits the rows by the TCG plugin: at EL2, in the guest, and what costs most on silicon

@@ -26,6 +26,10 @@ const SPARE_WORD: u64 = 4;
 
 /// The vCPU that shares vCPU 0's CPU, where CPUs are shared: four vCPUs run on two CPUs in turn.
 const PARTNER: usize = 2;
+/// Samples of a row that waits for whole slices of a scheduler: each takes tens of milliseconds.
+const CONTENDED_SAMPLES: u64 = 5;
+/// Longer than a slice: what who waits for its end gets.
+const CONTENDED_NS: u64 = 15_000_000;
 
 /// One sample in nanoseconds or cycles, or `None` when the operation did not happen.
 type Sample = fn() -> Option<u64>;
@@ -41,23 +45,37 @@ enum Peer {
     Echoing,
     /// One that is off.
     Off,
+    /// The one that shares this CPU, and spins.
+    Busy,
+    /// One that waits in WFI while the one that shares its CPU spins.
+    WaitingBesideBusy,
+}
+
+/// What sharing CPUs is to a row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// It makes no difference.
+    Same,
+    /// It is measured with and without.
+    Both,
+    /// There is no such row without.
+    Only,
 }
 
 struct Row {
     name: &'static str,
     peer: Peer,
-    /// Whether sharing a CPU changes what it measures.
-    shares: bool,
+    sharing: Sharing,
     /// Whether it can be counted in cycles.
     cycles: bool,
     sample: Sample,
 }
 
-const fn row(name: &'static str, peer: Peer, shares: bool, sample: Sample) -> Row {
+const fn row(name: &'static str, peer: Peer, sharing: Sharing, sample: Sample) -> Row {
     Row {
         name,
         peer,
-        shares,
+        sharing,
         cycles: false,
         sample,
     }
@@ -67,11 +85,11 @@ const fn row(name: &'static str, peer: Peer, shares: bool, sample: Sample) -> Ro
 const fn repeated(name: &'static str, sample: Sample) -> Row {
     Row {
         cycles: true,
-        ..row(name, Peer::None, false, sample)
+        ..row(name, Peer::None, Sharing::Same, sample)
     }
 }
 
-static ROWS: [Row; 19] = [
+static ROWS: [Row; 21] = [
     repeated("hvc-psci-version", || {
         batch(|n| paths::call1(psci::VERSION, n))
     }),
@@ -95,20 +113,39 @@ static ROWS: [Row; 19] = [
     }),
     repeated("id-register-read", || batch(paths::id_register)),
     repeated("physical-timer-write", || batch(paths::physical_timer)),
-    row("sgi-self", Peer::None, false, sgi_self),
-    row("vtimer-spinning", Peer::None, false, || {
+    row("sgi-self", Peer::None, Sharing::Same, sgi_self),
+    row("vtimer-spinning", Peer::None, Sharing::Same, || {
         from_deadline(paths::timer_spinning)
     }),
-    row("vtimer-wfi", Peer::None, true, || {
+    row("vtimer-wfi", Peer::None, Sharing::Both, || {
         from_deadline(paths::timer_waiting)
     }),
-    row("cpu-suspend-resume", Peer::None, true, cpu_suspend),
-    row("sgi-to-wfi", Peer::Waiting, true, sgi_to_wfi),
-    row("sgi-ping-pong-wfi", Peer::Echoing, true, sgi_ping_pong),
-    row("cpu-on-first-instruction", Peer::Off, true, cpu_on),
-    row("cpu-off-to-affinity-off", Peer::Off, true, cpu_off),
-    row("sgi-switch", Peer::Waiting, true, sgi_to_wfi),
-    row("sgi-switch-ping-pong", Peer::Echoing, true, sgi_ping_pong),
+    row("cpu-suspend-resume", Peer::None, Sharing::Both, cpu_suspend),
+    row("sgi-to-wfi", Peer::Waiting, Sharing::Both, sgi_to_wfi),
+    row(
+        "sgi-ping-pong-wfi",
+        Peer::Echoing,
+        Sharing::Both,
+        sgi_ping_pong,
+    ),
+    row("cpu-on-first-instruction", Peer::Off, Sharing::Both, cpu_on),
+    row("cpu-off-to-affinity-off", Peer::Off, Sharing::Both, cpu_off),
+    row("sgi-switch", Peer::Waiting, Sharing::Only, sgi_to_wfi),
+    row(
+        "sgi-switch-ping-pong",
+        Peer::Echoing,
+        Sharing::Only,
+        sgi_ping_pong,
+    ),
+    row("vtimer-contended", Peer::Busy, Sharing::Only, || {
+        from_deadline(paths::timer_waiting)
+    }),
+    row(
+        "sgi-contended",
+        Peer::WaitingBesideBusy,
+        Sharing::Only,
+        sgi_contended,
+    ),
 ];
 
 struct Holder(UnsafeCell<Samples>);
@@ -125,22 +162,28 @@ pub fn count() -> usize {
     ROWS.iter().filter(|row| wanted(row)).count()
 }
 
-/// Rows between vCPUs of one CPU exist only where CPUs are shared.
 fn wanted(row: &Row) -> bool {
     let shared = machine().word("shared");
     let chosen = machine()
         .value("rows")
         .is_none_or(|list| list.split(',').any(|name| name == row.name));
-    let switch = row.name.starts_with("sgi-switch");
     let cpus = machine().cpus().len();
-    let enough = row.peer == Peer::None || peer(row) < cpus;
+    let enough = tasks(row)
+        .into_iter()
+        .flatten()
+        .all(|(index, _)| index < cpus);
     let countable = row.cycles || !machine().word("cycles");
-    chosen && enough && countable && (row.shares || !shared) && (!switch || shared)
+    let placed = match row.sharing {
+        Sharing::Same => !shared,
+        Sharing::Both => true,
+        Sharing::Only => shared,
+    };
+    chosen && enough && countable && placed
 }
 
 /// Returns the index of the other CPU: the one that shares this CPU, or one on another.
 fn peer(row: &Row) -> usize {
-    if row.name.starts_with("sgi-switch") {
+    if row.name.starts_with("sgi-switch") || row.peer == Peer::Busy {
         PARTNER
     } else {
         1
@@ -182,6 +225,10 @@ fn measure(row: &Row, samples: &mut Samples, suffix: &str) -> bool {
         .number("samples")
         .unwrap_or(SAMPLES)
         .clamp(1, SAMPLES_MAX as u64);
+    let wanted = match row.peer {
+        Peer::Busy | Peer::WaitingBesideBusy => wanted.min(CONTENDED_SAMPLES),
+        _ => wanted,
+    };
     samples.clear();
     PEER.store(peer(row), Ordering::Relaxed);
     if !start_peer(row) {
@@ -267,6 +314,24 @@ fn sgi_to_wfi() -> Option<u64> {
     Some(nanoseconds(MAILBOX.stamp()?.saturating_sub(start)))
 }
 
+/// The other vCPU has just had the CPU and given it up, so that the one that spins there has a whole slice before it.
+///
+/// All waits are short ones by the timer: QEMU's round robin gives who spins half of the time to the next timer at a stretch.
+fn sgi_contended() -> Option<u64> {
+    rest(CONTENDED_NS);
+    MAILBOX.clear();
+    timer::arm_virtual(timer::now() + ticks(PATIENCE_NS));
+    let _ = paths::send_and_wait(to_peer());
+    MAILBOX.stamp()?;
+    MAILBOX.clear();
+    timer::arm_virtual(timer::now() + ticks(PATIENCE_NS));
+    let (start, _) = paths::send_and_wait(to_peer());
+    while MAILBOX.stamp().is_none() && timer::now() - start < ticks(CONTENDED_NS) {
+        rest(PATIENCE_NS);
+    }
+    Some(nanoseconds(MAILBOX.stamp()?.saturating_sub(start)))
+}
+
 fn sgi_ping_pong() -> Option<u64> {
     let (start, end) = paths::send_and_wait(to_peer());
     Some(nanoseconds(end - start))
@@ -292,42 +357,64 @@ fn cpu_off() -> Option<u64> {
     Some(nanoseconds(end.saturating_sub(MAILBOX.stamp()?)))
 }
 
-fn start_peer(row: &Row) -> bool {
+/// A CPU and what it does.
+type Task = (usize, fn(u64));
+
+/// What other CPUs do while a row is measured.
+fn tasks(row: &Row) -> [Option<Task>; 2] {
     let index = peer(row);
-    STOP.store(false, Ordering::Release);
-    let task: fn(u64) = match row.peer {
-        Peer::None => return true,
-        Peer::Off => return cpu::wait_off(index),
-        Peer::Waiting => waiting,
-        Peer::Echoing => echoing,
-    };
-    // The CPU that shares this one idles already: it leaves that for this row's task.
-    if machine().word("shared") && index == PARTNER {
-        STOP.store(true, Ordering::Release);
-        paths::send(index, paths::rows_sgi());
-        if !cpu::wait_off(index) {
-            return false;
+    match row.peer {
+        Peer::None | Peer::Off => [None; 2],
+        Peer::Waiting => [Some((index, waiting)), None],
+        Peer::Echoing => [Some((index, echoing)), None],
+        Peer::Busy => [Some((index, busy)), None],
+        Peer::WaitingBesideBusy => [Some((index, waiting)), Some((index + PARTNER, busy))],
+    }
+}
+
+/// Returns whether a CPU has nothing to do but to share another one's, between rows.
+fn idles(index: usize) -> bool {
+    machine().word("shared") && index >= PARTNER
+}
+
+fn start_peer(row: &Row) -> bool {
+    if row.peer == Peer::Off {
+        return cpu::wait_off(peer(row));
+    }
+    for (index, task) in tasks(row).into_iter().flatten() {
+        // A CPU that shares one idles already: it leaves that for this row's task.
+        if idles(index) {
+            STOP.store(true, Ordering::Release);
+            paths::send(index, paths::rows_sgi());
+            if !cpu::wait_off(index) {
+                return false;
+            }
         }
         STOP.store(false, Ordering::Release);
+        let runs = || timer::within_ms(1000, || cpu::is_running(index));
+        if cpu::start(index, task, 0) != psci::SUCCESS || !runs() {
+            return false;
+        }
     }
-    cpu::start(index, task, 0) == psci::SUCCESS && timer::within_ms(1000, || cpu::is_running(index))
+    true
 }
 
 fn stop_peer(row: &Row) {
-    if row.peer == Peer::None || row.peer == Peer::Off {
-        return;
-    }
     STOP.store(true, Ordering::Release);
-    let index = peer(row);
-    rest(PATIENCE_NS);
-    paths::send(index, paths::rows_sgi());
-    rest(PATIENCE_NS);
-    if !cpu::wait_off(index) {
-        println!("BENCH-FAILED {}: CPU {index} does not turn off", row.name);
+    for (index, _) in tasks(row).into_iter().flatten() {
+        rest(PATIENCE_NS);
+        paths::send(index, paths::rows_sgi());
+        rest(PATIENCE_NS);
+        if !cpu::wait_off(index) {
+            println!("BENCH-FAILED {}: CPU {index} does not turn off", row.name);
+        }
     }
-    if machine().word("shared") && index == PARTNER {
-        let _ = cpu::start(index, idle, 0);
-        rest(10 * SETTLE_NS);
+    STOP.store(false, Ordering::Release);
+    for (index, _) in tasks(row).into_iter().flatten() {
+        if idles(index) {
+            let _ = cpu::start(index, idle, 0);
+            rest(10 * SETTLE_NS);
+        }
     }
 }
 
@@ -336,6 +423,14 @@ fn idle(_: u64) {
     paths::prepare_secondary();
     while !STOP.load(Ordering::Acquire) {
         let _ = paths::wait();
+    }
+}
+
+/// Takes all it can get of its CPU.
+fn busy(_: u64) {
+    paths::prepare_secondary();
+    while !STOP.load(Ordering::Acquire) {
+        core::hint::spin_loop();
     }
 }
 
