@@ -235,6 +235,19 @@ fn a_neighbour_does_not_meet_breakpoints() {
 }
 
 #[test]
+fn registers_of_two_guests_on_one_cpu_do_not_mix() {
+    let vm = |name: &str| {
+        Vm::guest(name, "sysreg")
+            .vcpus(2, 2)
+            .cpus(&[0])
+            .command_line("only=floating_point_survives,keys_survive")
+    };
+    let name = "baremetal-registers";
+    let machine = Machine::new(name).cpus(1).model("max");
+    both_green_on(machine, [vm("one"), vm("other")]);
+}
+
+#[test]
 fn two_guests_side_by_side() {
     let noisy = Vm::guest("noisy", "memory").vcpus(2, 2).cpus(&[0, 1]);
     let quiet = Vm::guest("quiet", "gic").vcpus(2, 2).cpus(&[1, 0]);
@@ -243,8 +256,11 @@ fn two_guests_side_by_side() {
 
 /// Runs two guests beside each other to their ends.
 fn both_green(name: &str, cpus: u32, vms: [Vm; 2]) {
+    both_green_on(Machine::new(name).cpus(cpus), vms);
+}
+
+fn both_green_on(machine: Machine, vms: [Vm; 2]) {
     let names = vms.each_ref().map(|vm| vm.name().to_owned());
-    let machine = Machine::new(name).cpus(cpus);
     let mut running = machine.boot(&Manifest::new(vms));
     let begin = Instant::now();
     // In either order.

@@ -315,3 +315,72 @@ fn a_guest_that_prints_without_end_holds_nobody_up() {
     );
     assert_eq!(running.command("host")["free_pages"], before, "free pages");
 }
+
+/// A guest whose CPUs never rest, on all CPUs but one, and one that keeps a beat on the first, which they share.
+fn storm(test: &str, words: &str) -> Running {
+    let storm = Vm::guest("storm", "storm")
+        .vcpus(4, 4)
+        .cpus(&[0, 1])
+        .command_line(words);
+    let beats = Vm::guest("beats", "neighbour").cpus(&[0]);
+    let mut running = Machine::new(test)
+        .cpus(3)
+        .boot(&Manifest::new([storm, beats]));
+    for vm in ["beats", "storm"] {
+        running.command(&format!("console {vm}"));
+        running.console.expect("READY", PATIENCE);
+    }
+    running
+}
+
+/// Ends the storm and begins it once more; free pages are then as before, and the neighbour is well.
+fn nothing_is_left_of(mut running: Running, before: &serde_json::Value) {
+    running.control().forget_events();
+    running.command("vm stop storm");
+    running.control().event("vm-off", "storm", PATIENCE);
+    running.command("vm start storm");
+    running.control().event("vm-start", "storm", PATIENCE);
+    assert_eq!(&running.command("host")["free_pages"], before, "free pages");
+    let beats = ask(&mut running, "beats");
+    assert!(
+        beats.late_us < LATE_ON_A_BUSY_MACHINE_US && beats.damaged == 0,
+        "{beats:?}"
+    );
+}
+
+#[test]
+fn a_guest_that_is_ended_in_the_middle_of_everything_ends_at_once() {
+    let mut running = storm("hostile-storm", "");
+    let before = running.command("host")["free_pages"].clone();
+    for number in 0..if artefacts::full() { 300 } else { 30 } {
+        std::thread::sleep(Duration::from_millis(number * 37 % 100));
+        running.control().forget_events();
+        let (commands, event): (&[&str], &str) = match number % 3 {
+            0 => (&["vm reset storm"], "vm-start"),
+            1 => (&["vm stop storm", "vm start storm"], "vm-start"),
+            _ => (&["vm pause storm", "vm resume storm"], "vm-resumed"),
+        };
+        for command in commands {
+            running.command(command);
+            if *command == "vm stop storm" {
+                running.control().event("vm-off", "storm", PATIENCE);
+            }
+            if *command == "vm pause storm" {
+                running.control().event("vm-paused", "storm", PATIENCE);
+            }
+        }
+        running.control().event(event, "storm", PATIENCE);
+    }
+    nothing_is_left_of(running, &before);
+}
+
+#[test]
+fn a_guest_may_reset_itself_on_any_cpu_and_inside_of_an_interrupt() {
+    let mut running = storm("hostile-reset", "reset");
+    let before = running.command("host")["free_pages"].clone();
+    for _ in 0..if artefacts::full() { 1000 } else { 50 } {
+        running.control().event("vm-reset", "storm", PATIENCE);
+        running.control().event("vm-start", "storm", PATIENCE);
+    }
+    nothing_is_left_of(running, &before);
+}

@@ -25,12 +25,12 @@ pub struct Chosen {
 }
 
 /// Reads `/chosen`; a tree without it says nothing, which is no error.
-pub(super) fn read(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Chosen {
+pub(super) fn read(tree: &Tree<'_>, ram: &[HostRange], warnings: &mut Vec<String>) -> Chosen {
     let Some(node) = tree.find("/chosen") else {
         return Chosen::default();
     };
     let seed = node.property("rng-seed").unwrap_or_default();
-    let initrd = initrd(&node).unwrap_or_else(|error| {
+    let initrd = initrd(&node, ram).unwrap_or_else(|error| {
         warnings.push(error.to_string());
         None
     });
@@ -43,7 +43,7 @@ pub(super) fn read(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Chosen {
 }
 
 /// Reads the initrd's place: start and end, each of one or two cells, whichever the loader wrote.
-fn initrd(node: &Node<'_, '_>) -> Result<Option<HostRange>, HostError> {
+fn initrd(node: &Node<'_, '_>, ram: &[HostRange]) -> Result<Option<HostRange>, HostError> {
     let number = |name: &'static str| match node.property(name) {
         None => Ok(None),
         Some(_) => node
@@ -55,15 +55,18 @@ fn initrd(node: &Node<'_, '_>) -> Result<Option<HostRange>, HostError> {
     else {
         return Ok(None);
     };
+    let bad = |problem| Err(HostError::property(node, "linux,initrd-end", problem));
+    let base = HostPhys::new(start);
     match end.checked_sub(start) {
-        None => {
-            let problem = "lies before the start";
-            Err(HostError::property(node, "linux,initrd-end", problem))
-        }
+        None => bad("lies before the start"),
         Some(0) => Ok(None),
-        Some(size) => Ok(Some(HostRange {
-            base: HostPhys::new(start),
-            size,
-        })),
+        Some(_)
+            if !ram
+                .iter()
+                .any(|bank| bank.base <= base && end <= bank.end()) =>
+        {
+            bad("lies outside of RAM")
+        }
+        Some(size) => Ok(Some(HostRange { base, size })),
     }
 }

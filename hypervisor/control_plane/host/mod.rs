@@ -211,12 +211,13 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
         .to_string();
     let psci = psci::find(&tree, &mut warnings);
     let uarts = uart::find_all(&tree, &mut warnings);
-    let chosen = chosen::read(&tree, &mut warnings);
+    let memory = memory::banks(&tree)?;
+    let chosen = chosen::read(&tree, &memory, &mut warnings);
     let initrd = chosen.initrd.map(HostRange::addresses);
     let taken: Vec<_> = own.iter().cloned().chain(initrd).collect();
     Ok(HostDescription {
         model,
-        memory: memory::banks(&tree)?,
+        memory,
         reserved: memory::reservations(&tree, &mut warnings),
         cpus: cpus::find_all(&tree, psci.is_some(), &taken, &mut warnings)?,
         gic: gic::find(&tree)?,

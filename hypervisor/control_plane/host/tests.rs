@@ -479,6 +479,18 @@ fn what_can_be_done_without_is_a_warning() {
             "is not an address",
         ),
         (
+            "linux,initrd-end",
+            0,
+            Some(Cells("linux,initrd-end", &[0, 0x3c00_0001])),
+            "`linux,initrd-end` = <0x0 0x3c000001>: lies outside of RAM",
+        ),
+        (
+            "linux,initrd-start",
+            0,
+            Some(Cells("linux,initrd-start", &[0, 1])),
+            "",
+        ),
+        (
             "enable-method",
             0,
             Some(Text("enable-method", "magic")),

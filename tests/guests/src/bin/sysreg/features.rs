@@ -4,7 +4,9 @@ use crate::{is_an_answer, undefined};
 use core::sync::atomic::{AtomicU64, Ordering};
 use guest_rt::probe::Encoding;
 use guest_rt::suite::Outcome;
-use guest_rt::{check, check_eq, cpu, machine, mrs, msr, psci, timer};
+use guest_rt::{
+    check, check_eq, cpu, exception, gic, ignore, insn, machine, mrs, msr, psci, timer,
+};
 
 /// A feature: where its ID register field is, and a register that exists only with it.
 struct Feature {
@@ -147,5 +149,38 @@ pub(crate) fn id_registers_are_alike_on_all_cpus() -> Outcome {
         check_eq!(left(), expected, "ID registers of CPU {index}");
         check!(cpu::wait_off(index), "CPU {index} does not turn off");
     }
+    Ok(())
+}
+
+/// The keys of pointer authentication: two registers each (DDI0487 D24.2).
+fn keys() -> impl Iterator<Item = Encoding> {
+    (0..10).map(|n| Encoding(3, 0, 2, 1 + n / 4, n % 4))
+}
+
+/// Whoever else runs on this CPU, meanwhile: it has keys of its own, which are none of ours.
+pub(crate) fn keys_survive() -> Outcome {
+    // API, APA, GPI and GPA of ID_AA64ISAR1_EL1.
+    if mrs!("id_aa64isar1_el1") & 0xff00_0ff0 == 0 {
+        ignore!("no pointer authentication");
+    }
+    gic::enable(timer::VIRTUAL_INTID);
+    exception::mask();
+    for round in 0..30_u64 {
+        let pattern = |n: usize| (timer::frequency() ^ round << 40) + n as u64;
+        let salt = timer::now();
+        for (n, key) in keys().enumerate() {
+            check!(key.write(pattern(n) ^ salt).fault.is_none(), "key {n}");
+        }
+        timer::arm_virtual(timer::now() + timer::frequency() / 20_000);
+        insn!("wfi");
+        timer::stop_virtual();
+        for (n, key) in keys().enumerate() {
+            check_eq!(key.read().x0, pattern(n) ^ salt, "key {n} in round {round}");
+        }
+    }
+    for key in keys() {
+        let _ = key.write(0);
+    }
+    gic::disable(timer::VIRTUAL_INTID);
     Ok(())
 }

@@ -45,6 +45,7 @@ fn main() {
             address_translation,
             big_endian_mmio,
             floating_point_survives,
+            features::keys_survive,
             wfi_with_a_masked_interrupt,
             wfe_and_wfit,
             counters_agree,
