@@ -20,6 +20,12 @@ fn resize(running: &mut Running, vcpus: u32, deadline_s: u32) -> Value {
     running.command(&format!("vcpu set linux {vcpus} --timeout {deadline_s}"))
 }
 
+fn resize_to(running: &mut Running, vcpus: u32) {
+    let result = resize(running, vcpus, DEADLINE_S);
+    assert_eq!(result["outcome"], "done", "{result}");
+    expect_online(running, vcpus);
+}
+
 /// Waits until the guest itself counts this many CPUs: it tells the operator first and its shell a moment later.
 fn expect_online(running: &mut Running, vcpus: u32) {
     for _ in 0..20 {
@@ -41,12 +47,9 @@ fn grow_and_shrink(name: &str, kernel: &str, cpus: u32, model: &str, cycles: u32
     let (mut running, online) = boot(name, cpus, model, Vm::linux("linux", kernel));
     assert_eq!(online, 2, "CPUs online after the boot");
     for _ in 0..cycles {
-        let result = resize(&mut running, 8, DEADLINE_S);
-        assert_eq!(result["outcome"], "done", "{result}");
-        expect_online(&mut running, 8);
-        let result = resize(&mut running, 2, DEADLINE_S);
-        assert_eq!(result["outcome"], "done", "{result}");
-        expect_online(&mut running, 2);
+        for vcpus in [8, 2] {
+            resize_to(&mut running, vcpus);
+        }
     }
     let result = resize(&mut running, 1, DEADLINE_S);
     assert_eq!(result["reached"], 2, "{result}");
@@ -81,6 +84,21 @@ fn eight_vcpus_on_two_cpus() {
 #[test]
 fn eight_vcpus_on_eight_cpus() {
     grow_and_shrink("linux-on-8", "linux-6.12", 8, "neoverse-n1", 1);
+}
+
+#[test]
+fn cpus_of_a_reserve_are_off_between_resizes() {
+    let vm = Vm::linux("linux", "linux-6.12").text("reserve-idle", "psci-off");
+    let (mut running, _) = boot("linux-reserve-off", 8, "cortex-a57", vm);
+    for _ in 0..cycles().div_ceil(3) {
+        for vcpus in [8, 5, 2, 3, 2] {
+            resize_to(&mut running, vcpus);
+            // Asked for after the ejection was over and told: a CPU of the reserve has long gone off.
+            let host = running.command("host");
+            assert_eq!(host["cpus_online"], vcpus, "{host}");
+        }
+    }
+    expect_no_complaints(&mut running);
 }
 
 /// A guest that does not take them lives on, and the operator gets the truth.
