@@ -103,6 +103,30 @@ impl Control {
         }
     }
 
+    /// Waits for the replies to several commands, in whatever order they come.
+    ///
+    /// # Panics
+    /// If one is missing in time, or there twice.
+    pub fn replies(&mut self, ids: &[u64], timeout: Duration) -> Vec<Result<Value, Refusal>> {
+        let deadline = Instant::now() + timeout;
+        let mut missing = ids.to_vec();
+        let mut replies = Vec::new();
+        while !missing.is_empty() {
+            let Some(message) = self.message(deadline) else {
+                panic!("no reply to requests {missing:?}{}", self.line.tail());
+            };
+            if message.get("event").is_some() {
+                self.events.push(message);
+                continue;
+            }
+            let place = missing.iter().position(|id| message["id"] == *id);
+            let place = place.unwrap_or_else(|| panic!("nobody waits for {message}"));
+            missing.swap_remove(place);
+            replies.push(result(&message));
+        }
+        replies
+    }
+
     /// Sends bytes that need not be a request.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! Hostile and careless operators, boot loaders and guests: what they send is refused by name, and everybody else goes on.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 use tests::machine::{Machine, PATIENCE, Running};
@@ -383,4 +384,48 @@ fn a_guest_may_reset_itself_on_any_cpu_and_inside_of_an_interrupt() {
         running.control().event("vm-start", "storm", PATIENCE);
     }
     nothing_is_left_of(running, &before);
+}
+
+#[test]
+fn resizes_are_asked_for_faster_than_any_guest_takes_them_and_each_is_answered() {
+    // It does not know what a hot-added vCPU is.
+    let deaf = Vm::guest("deaf", "neighbour")
+        .text("firmware", "acpi")
+        .vcpus(1, 8);
+    let beats = Vm::guest("beats", "neighbour");
+    let mut running = Machine::new("hostile-resizes")
+        .cpus(2)
+        .boot(&Manifest::new([deaf, beats]));
+    ask(&mut running, "beats");
+    let before = running.command("host")["free_pages"].clone();
+    let control = running.control();
+    let mut ids = Vec::new();
+    for number in 0..200 {
+        ids.push(control.send(&format!("vcpu set deaf {} --timeout 1", number % 10)));
+        if number % 20 == 7 {
+            ids.push(control.send("vm reset deaf"));
+        }
+    }
+    let mut kinds = BTreeMap::new();
+    for reply in control.replies(&ids, PATIENCE) {
+        let word = match reply {
+            Ok(result) => result["outcome"].as_str().unwrap_or("ok").to_owned(),
+            Err(refusal) => refusal.kind,
+        };
+        *kinds.entry(word).or_insert(0) += 1;
+    }
+    println!("{kinds:?}");
+    // Once it is quiet the next one is heard, and what cannot be is refused by name.
+    for command in ["vcpu set deaf 9", "vcpu set deaf 0"] {
+        let refusal = control.command(command, PATIENCE).expect_err(command);
+        assert_eq!(refusal.kind, "bad-number", "{refusal:?}");
+    }
+    let report = running.command("vcpu set deaf 1");
+    assert_eq!(report["outcome"], "done", "{report}");
+    assert_eq!(running.command("host")["free_pages"], before, "free pages");
+    let beats = ask(&mut running, "beats");
+    assert!(
+        beats.late_us < LATE_ON_A_BUSY_MACHINE_US && beats.damaged == 0,
+        "{beats:?}"
+    );
 }
