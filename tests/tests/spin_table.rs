@@ -51,11 +51,11 @@ fn machine(test: &str, tree: &Tree) -> Machine {
         .argument(&tree.write("machine"))
 }
 
-/// Boots, expects so many CPUs, and runs a guest's tests with a vCPU on each of them.
-fn check(test: &str, tree: &Tree, cpus: u32) -> Running {
+/// Boots a machine, expects so many CPUs, and runs a guest's tests with a vCPU on each of them.
+fn check(machine: Machine, cpus: u32) -> Running {
     let places: Vec<u32> = (0..cpus).collect();
     let vm = Vm::guest("guest", "smoke").vcpus(cpus, cpus).cpus(&places);
-    let mut running = machine(test, tree).boot(&Manifest::new([vm]));
+    let mut running = machine.boot(&Manifest::new([vm]));
     let (console, control) = running.channels();
     let report = follow(console, control, "guest", PATIENCE);
     report.assert_green(&running.console);
@@ -79,14 +79,14 @@ fn every_cpu_is_released_from_where_it_waits() {
     let tree = (0..CPUS).fold(tree(test), |tree, cpu| {
         tree.replace(PSCI, &waits_at(own(cpu)))
     });
-    check(test, &tree, CPUS);
+    check(machine(test, &tree), CPUS);
 }
 
 #[test]
 fn cpus_may_wait_at_the_same_address_and_come_all_at_once() {
     let test = "spin-table-shared";
     let tree = (0..CPUS).fold(tree(test), |tree, _| tree.replace(PSCI, &waits_at(SHARED)));
-    check(test, &tree, CPUS);
+    check(machine(test, &tree), CPUS);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_cpu_that_cannot_be_started_is_named_and_the_others_come() {
     let tree = ways
         .iter()
         .fold(tree(test), |tree, way| tree.replace(PSCI, way));
-    let running = check(test, &tree, 3);
+    let running = check(machine(test, &tree), 3);
     said(
         &running,
         "/cpus/cpu@0: `cpu-release-addr` is missing or not an address",
@@ -123,7 +123,7 @@ fn a_cpu_that_cannot_be_started_is_named_and_the_others_come() {
     let tree = ways
         .iter()
         .fold(self::tree(test), |tree, way| tree.replace(PSCI, way));
-    let running = check(test, &tree, 2);
+    let running = check(machine(test, &tree), 2);
     said(
         &running,
         "/cpus/cpu@1: `cpu-release-addr` = 0x44020000 lies in the hypervisor",
@@ -138,6 +138,33 @@ fn a_cpu_that_cannot_be_started_is_named_and_the_others_come() {
             &format!("cpu@{cpu}: the device tree names no usable way to start it"),
         );
     }
+}
+
+#[test]
+fn a_cpu_that_comes_too_late_stays_out() {
+    let test = "spin-table-late";
+    let tree = (0..CPUS).fold(tree(test), |tree, cpu| {
+        tree.replace(PSCI, &waits_at(own(cpu)))
+    });
+    // While another is being started, and after the last one.
+    let machine = machine(test, &tree)
+        .argument("-device")
+        .argument("loader,addr=0x40001808,data=0xa,data-len=8");
+    let mut running = check(machine, 2);
+    for cpu in [1, 3] {
+        said(&running, &format!("cpu@{cpu}: did not come up within 1 s"));
+    }
+    let up_ns = |running: &mut Running| running.command("host")["uptime_ns"].as_u64();
+    let deadline = Instant::now() + PATIENCE;
+    while up_ns(&mut running) < Some(6_000_000_000) {
+        assert!(Instant::now() < deadline, "{}", running.console.tail());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(running.command("host")["cpus_online"], 2);
+    running.command("vm start guest");
+    let (console, control) = running.channels();
+    let report = follow(console, control, "guest", PATIENCE);
+    report.assert_green(&running.console);
 }
 
 #[test]

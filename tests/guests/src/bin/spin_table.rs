@@ -13,6 +13,8 @@ use core::arch::global_asm;
 const RELEASE: u64 = 0x4000_1000;
 /// Where the harness puts a mask of the CPUs that are left to PSCI.
 const SPARED: u64 = 0x4000_1800;
+/// Where the harness puts a mask of the CPUs that do not go at once.
+const LATE: u64 = 0x4000_1808;
 /// Where the harness puts the kernel.
 const KERNEL: u64 = 0x4400_0000;
 /// PSCI's CPU_ON and AFFINITY_INFO (PSCI DEN0022, 5.1).
@@ -76,7 +78,20 @@ pen:
     cbnz    x4, 6f
     ldr     x4, [x20]
     cbz     x4, 5b
-6:  ldr     x0, ={garbage}
+    // Some take two seconds to go.
+6:  ldr     x1, ={late}
+    ldr     x1, [x1]
+    sub     x2, x19, x20
+    lsr     x2, x2, #3
+    lsr     x1, x1, x2
+    tbz     x1, #0, 9f
+    mrs     x1, cntpct_el0
+    mrs     x2, cntfrq_el0
+    add     x1, x1, x2, lsl #1
+8:  mrs     x2, cntpct_el0
+    cmp     x2, x1
+    b.lo    8b
+9:  ldr     x0, ={garbage}
     mov     x1, x0
     mov     x2, x0
     mov     x3, x0
@@ -88,6 +103,7 @@ pen:
     affinity_info = const AFFINITY_INFO,
     release = const RELEASE,
     spared = const SPARED,
+    late = const LATE,
     kernel = const KERNEL,
     cpus_max = const CPUS_MAX,
     garbage = const GARBAGE,
