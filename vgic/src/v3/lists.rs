@@ -10,7 +10,7 @@
 
 use super::distributor::{Claim, Distributor};
 use super::redistributor::{Owed, Redistributor, bit, bits, passes};
-use super::spi_set::{SpiSet, spi_at};
+use super::spi_set::spi_at;
 use crate::{
     Inbox, IntId, ListRegister, ListRegisters, Mail, Maintenance, Notice, SavedListRegisters,
 };
@@ -275,19 +275,18 @@ impl Redistributor {
         for intid in bits(self.backlog()).map(IntId::private) {
             offer(intid, self.template(intid).priority());
         }
-        let mut stale = SpiSet::EMPTY;
-        for spi in self.candidates.iter() {
+        let mut next = self.candidates.first_from(0);
+        while let Some(spi) = next {
+            let above = spi.spi_index().unwrap_or_default().saturating_add(1);
+            next = self.candidates.first_from(above);
             match distributor.look(spi, self.index) {
                 Claim::Taken(lr) => offer(spi, lr.priority()),
-                Claim::Nothing => stale.insert(spi),
+                Claim::Nothing => self.candidates.remove(spi),
                 Claim::Elsewhere(vcpu) => {
                     post(vcpu, Notice::Interrupt(spi));
-                    stale.insert(spi);
+                    self.candidates.remove(spi);
                 }
             }
-        }
-        for spi in stale.iter() {
-            self.candidates.remove(spi);
         }
         best
     }

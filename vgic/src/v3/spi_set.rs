@@ -52,6 +52,18 @@ impl SpiSet {
         self.summary == 0
     }
 
+    /// Returns the lowest member that has this index or a higher one, counting from the first SPI.
+    pub(super) fn first_from(&self, index: u16) -> Option<IntId> {
+        let word = u32::from(index >> 5);
+        let here = self.words.get(word as usize)? & u32::MAX << (index & 31);
+        if here != 0 {
+            return spi_at(word, here.trailing_zeros());
+        }
+        let later = self.summary & !(u32::MAX >> (31 & !word));
+        let word = later.trailing_zeros();
+        spi_at(word, self.words.get(word as usize)?.trailing_zeros())
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = IntId> {
         bits(self.summary).flat_map(|word| {
             let set = self.words.get(word as usize).copied().unwrap_or_default();
