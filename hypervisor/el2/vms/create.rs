@@ -45,16 +45,15 @@ pub(crate) fn create(
         })
         .collect();
     let slates = SLATES.call_once(|| slates);
-    let mut places: Vec<Loaded> = slates
-        .iter()
-        .flat_map(|slate| {
-            let vcpus = slate.vm.vcpus.iter();
-            vcpus.map(|vcpu| Loaded { vm: slate.vm, vcpu })
-        })
-        .collect();
-    places.sort_unstable_by_key(|place| (place.vcpu.home.pcpu, place.vcpu.home.slot));
-    for place in places {
-        run::add_place(place);
+    // In the order in which they were given.
+    for is_held in [false, true] {
+        for slate in slates {
+            let boot_set = usize::from(slate.config.boot_vcpus);
+            let (boot, reserve) = slate.vm.vcpus.split_at(boot_set);
+            for vcpu in if is_held { reserve } else { boot } {
+                run::add_place(Loaded { vm: slate.vm, vcpu });
+            }
+        }
     }
 }
 
@@ -118,7 +117,7 @@ fn slate(
         initrd: description.initrd,
         state: SpinMutex::new(State::default()),
         resizing: AtomicBool::new(false),
-        resizer: SpinMutex::new(Resizer::new()),
+        resizer: SpinMutex::new(Resizer::new(vm)),
         asked: SpinMutex::default(),
         note: SpinMutex::new(None),
     }

@@ -58,7 +58,7 @@ pub(crate) fn is_watched() -> bool {
 pub(crate) fn vcpu_changed(vm: &'static Vm, vcpu: &'static Vcpu, on: bool, ticks: u64) {
     let slate = slate(vm);
     if on && slate.resizing.load(Ordering::Acquire) {
-        let progress = slate.resizer.lock().on_cpu_started(vm, vcpu.id);
+        let progress = slate.resizer.lock().on_cpu_started(vcpu.id);
         carry_out(slate, progress);
     }
     if is_watched() {
@@ -97,10 +97,8 @@ pub(super) fn tell() -> Option<u64> {
     for slate in all() {
         let mut resizer = slate.resizer.lock();
         let now = clock::now_ns();
-        if resizer
-            .deadline_ns()
-            .is_some_and(|deadline| deadline <= now)
-        {
+        let is_due = resizer.deadline_ns().is_some_and(|at| at <= now);
+        if is_due {
             let progress = resizer.on_deadline(slate.vm, now);
             drop(resizer);
             carry_out(slate, progress);
@@ -110,16 +108,12 @@ pub(super) fn tell() -> Option<u64> {
             next = Some(next.unwrap_or(u64::MAX).min(deadline));
         }
     }
-    loop {
-        let Some((event, lost)) = QUEUE.lock().pop() else {
-            break;
-        };
+    // No lock is held while something is told.
+    let (event, answer) = (|| QUEUE.lock().pop(), || ANSWERS.lock().pop_front());
+    while let Some((event, lost)) = event() {
         console::event(&event, lost);
     }
-    loop {
-        let Some((token, report)) = ANSWERS.lock().pop_front() else {
-            break;
-        };
+    while let Some((token, report)) = answer() {
         console::reply(token, &Ok(Reply::Resize(report)));
     }
     next

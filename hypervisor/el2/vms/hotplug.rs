@@ -25,12 +25,10 @@ pub(crate) fn hotplug_write(vm: &'static Vm, offset: u64, value: u32) {
     let progress = match write {
         HotplugWrite::Ignored => return,
         HotplugWrite::Eject(id) => {
-            let Some(vcpu) = vm.vcpu(id) else { return };
-            if vcpu.power.apply(psci::Event::Eject).is_err() {
-                return;
-            }
+            let progress = slate.resizer.lock().on_eject(vm, id);
+            let Some(progress) = progress else { return };
             run::park(slate);
-            slate.resizer.lock().on_eject(vm, id)
+            progress
         }
         HotplugWrite::Ost {
             vcpu,
@@ -38,7 +36,9 @@ pub(crate) fn hotplug_write(vm: &'static Vm, offset: u64, value: u32) {
             status,
         } => slate.resizer.lock().on_ost(vm, vcpu, event, status),
     };
-    carry_out(slate, progress);
+    if progress.report.is_some() || !progress.effects.is_empty() {
+        carry_out(slate, progress);
+    }
 }
 
 /// Hears that a guest reads its event register for the first time.

@@ -9,7 +9,7 @@ use vmm::config::OnReset;
 use vmm::console::What;
 use vmm::devices::Device;
 use vmm::vm::life::Resume;
-use vmm::vm::resize::{self, AfterReset, Progress};
+use vmm::vm::resize::{AfterReset, Progress};
 use vmm::vm::vcpu::request;
 use vmm::vm::{Cause, Kicks, Phase, Vcpu, Vm};
 
@@ -183,7 +183,6 @@ fn give_up(slate: &'static Slate, state: &mut State) -> Progress {
 /// Begins a VM's next life in the same memory.
 fn begin_again(slate: &'static Slate) {
     let vm = slate.vm;
-    let held = resize::held(vm);
     rewind(vm);
     release_tables(slate, &mut slate.state.lock());
     let after = match slate.config.on_reset {
@@ -194,7 +193,7 @@ fn begin_again(slate: &'static Slate) {
         slate
             .resizer
             .lock()
-            .on_reset(vm, held, after, events::DEFAULT_LIMITS, clock::now_ns());
+            .on_reset(vm, after, events::DEFAULT_LIMITS, clock::now_ns());
     events::push(vm, What::VmReset(vm.life.cause().word()));
     vm.life.left();
     carry_out(slate, progress);

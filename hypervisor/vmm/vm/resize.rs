@@ -13,15 +13,17 @@
 //!
 //! Neighbours: `psci::power` (the states), `devices::cpu_hotplug` (the events that effects become), `vm` (calls, and holds the lock).
 
+mod ledger;
 mod want;
 
 use alloc::vec::Vec;
 
-use psci::{Event, PowerCell, Refusal, Role, State};
+use psci::{Event, PowerCell, State};
 
 use crate::ids::VcpuId;
 use control_plane::resize::ost::Ost;
 pub use control_plane::resize::{BeginError, Origin, Outcome, Report, Shortfall, Why};
+use ledger::{Ledger, Talk};
 use want::{EjectWord, Phase, Want};
 
 /// A VM's vCPUs by number.
@@ -73,35 +75,8 @@ pub enum AfterReset {
     BootSet,
 }
 
-/// Returns how many vCPUs a VM holds: what the guest may turn on, and what it has.
-#[must_use]
-pub fn held(cells: &impl Cells) -> u16 {
-    ids(cells)
-        .filter(|&vcpu| is_held(state(cells, vcpu)))
-        .count() as u16
-}
-
-fn ids(cells: &impl Cells) -> impl DoubleEndedIterator<Item = VcpuId> {
-    (0..cells.possible()).map(VcpuId::new)
-}
-
 fn state(cells: &impl Cells, vcpu: VcpuId) -> State {
     cells.cell(vcpu).map_or(State::Absent, PowerCell::state)
-}
-
-fn is_boot(cells: &impl Cells, vcpu: VcpuId) -> bool {
-    cells
-        .cell(vcpu)
-        .is_some_and(|cell| cell.role() == Role::Boot)
-}
-
-fn apply(cells: &impl Cells, vcpu: VcpuId, event: Event) -> Result<State, Refusal> {
-    let cell = cells.cell(vcpu).ok_or(Refusal::Absent)?;
-    cell.apply(event).map(|step| step.next)
-}
-
-const fn is_held(state: State) -> bool {
-    state.is_enabled() && !matches!(state, State::Withdrawn)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,25 +92,33 @@ struct Active {
     origin: Origin,
     limits: Limits,
     deadline_ns: u64,
+    /// By ascending vCPU.
     wants: Vec<Want>,
+    /// How many of them are not decided.
+    open: usize,
 }
 
 /// The resizes of one VM.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Resizer {
     listening: bool,
     started_ns: u64,
+    ledger: Ledger,
     active: Option<Active>,
+    /// Room for the next resize's `wants`.
+    room: Vec<Want>,
 }
 
 impl Resizer {
     /// Makes the resizer of a VM that has not started.
     #[must_use]
-    pub const fn new() -> Self {
+    pub fn new(cells: &impl Cells) -> Self {
         Self {
             listening: false,
             started_ns: 0,
+            ledger: Ledger::of(cells),
             active: None,
+            room: Vec::new(),
         }
     }
 
@@ -202,32 +185,37 @@ impl Resizer {
     pub fn on_listening(&mut self, cells: &impl Cells, now_ns: u64) -> Progress {
         self.listening = true;
         let mut progress = Progress::default();
-        if let Some(active) = &mut self.active
-            && active.offer_waiting(cells, &mut progress.effects)
+        let (active, mut talk) = self.talk(cells, &mut progress);
+        if let Some(active) = active
+            && active.offer_waiting(&mut talk)
             && active.limits.boot_grace_ns != 0
         {
             active.deadline_ns = now_ns.saturating_add(active.limits.timeout_ns);
         }
-        self.settled(cells, progress)
+        self.settled(progress)
     }
 
     /// Notes that a vCPU has run its first instruction after a CPU_ON.
-    pub fn on_cpu_started(&mut self, cells: &impl Cells, vcpu: VcpuId) -> Progress {
-        if let Some(want) = self.want(vcpu)
-            && matches!(want.phase, Phase::Offered { .. })
-        {
-            want.phase = Phase::Reached;
+    pub fn on_cpu_started(&mut self, vcpu: VcpuId) -> Progress {
+        if let Some(active) = &mut self.active {
+            active.change(vcpu, |want| {
+                if matches!(want.phase, Phase::Offered { .. }) {
+                    want.phase = Phase::Reached;
+                }
+            });
         }
-        self.settled(cells, Progress::default())
+        self.settled(Progress::default())
     }
 
-    /// Notes that a vCPU has been given back: its cell has accepted `_EJ0`.
-    pub fn on_eject(&mut self, cells: &impl Cells, vcpu: VcpuId) -> Progress {
+    /// Has a vCPU given back, as `_EJ0` asks: nothing happens if its cell does not accept that.
+    pub fn on_eject(&mut self, cells: &impl Cells, vcpu: VcpuId) -> Option<Progress> {
         let mut progress = Progress::default();
-        if let Some(active) = &mut self.active {
-            active.given_back(cells, vcpu, &mut progress.effects);
+        let (active, mut talk) = self.talk(cells, &mut progress);
+        talk.apply(vcpu, Event::Eject).ok()?;
+        if let Some(active) = active {
+            active.given_back(&mut talk, vcpu);
         }
-        self.settled(cells, progress)
+        Some(self.settled(progress))
     }
 
     /// Notes what the guest reports by `_OST`; a number of a vCPU that there is not, or one nobody asked about, means nothing.
@@ -239,10 +227,12 @@ impl Resizer {
         status: u16,
     ) -> Progress {
         let mut progress = Progress::default();
-        if let Some(want) = self.want(vcpu) {
-            want.hear(cells, Ost::decode(source, status), &mut progress.effects);
+        let (active, mut talk) = self.talk(cells, &mut progress);
+        if let Some(active) = active {
+            let said = Ost::decode(source, status);
+            active.change(vcpu, |want| want.hear(&mut talk, said));
         }
-        self.settled(cells, progress)
+        self.settled(progress)
     }
 
     /// Ends the resize if its deadline has come.
@@ -256,26 +246,29 @@ impl Resizer {
     /// Ends the resize now, as its deadline would.
     pub fn cancel(&mut self, cells: &impl Cells) -> Progress {
         let mut progress = Progress::default();
-        if let Some(active) = &mut self.active {
+        let (active, mut talk) = self.talk(cells, &mut progress);
+        if let Some(active) = active {
+            active.open = 0;
             for want in &mut active.wants {
-                want.give_up(cells, &mut progress.effects);
+                want.give_up(&mut talk);
             }
         }
-        self.settled(cells, progress)
+        self.settled(progress)
     }
 
-    /// Goes on after a reset: the cells and the event register are as new, and `held_before` vCPUs were held before.
+    /// Goes on after a reset: the cells and the event register are as new.
     ///
     /// What was asked for and had not ended is asked for again, whatever `policy` says; `limits` are for what the reset begins itself.
     pub fn on_reset(
         &mut self,
         cells: &impl Cells,
-        held_before: u16,
         policy: AfterReset,
         limits: Limits,
         now_ns: u64,
     ) -> Progress {
         self.on_start(now_ns);
+        let held_before = self.ledger.held();
+        self.ledger = Ledger::of(cells);
         if let Some(Active {
             target,
             origin,
@@ -292,22 +285,18 @@ impl Resizer {
             }
             return progress;
         }
-        if policy == AfterReset::KeepTarget && held_before > held(cells) {
-            return self.plan(
-                cells,
-                held_before.min(cells.possible()),
-                Origin::Reset,
-                limits,
-                now_ns,
-            );
+        if policy == AfterReset::KeepTarget && held_before > self.ledger.held() {
+            return self.plan(cells, held_before, Origin::Reset, limits, now_ns);
         }
         Progress::default()
     }
 
-    /// Ends the resize because the VM is off: there is nobody to tell anything.
+    /// Ends the resize because the VM is off, its cells as new: there is nobody to tell anything.
     pub fn on_vm_off(&mut self, cells: &impl Cells) -> Progress {
         self.listening = false;
+        self.ledger = Ledger::of(cells);
         if let Some(active) = &mut self.active {
+            active.open = 0;
             for want in active
                 .wants
                 .iter_mut()
@@ -316,15 +305,7 @@ impl Resizer {
                 want.phase = Phase::Failed(Why::VmOff);
             }
         }
-        self.settled(cells, Progress::default())
-    }
-
-    fn want(&mut self, vcpu: VcpuId) -> Option<&mut Want> {
-        self.active
-            .as_mut()?
-            .wants
-            .iter_mut()
-            .find(|want| want.vcpu == vcpu)
+        self.settled(Progress::default())
     }
 
     /// Decides which vCPUs the resize is about, and begins.
@@ -337,13 +318,17 @@ impl Resizer {
         now_ns: u64,
     ) -> Progress {
         let mut progress = Progress::default();
-        let have = held(cells);
-        let (direction, wants) = if target < have {
-            let wants = shrink(cells, have - target, &mut progress.effects);
-            (Direction::Shrink, wants)
+        let (have, listening) = (self.ledger.held(), self.listening);
+        let mut wants = core::mem::take(&mut self.room);
+        let (_, mut talk) = self.talk(cells, &mut progress);
+        let direction = if target < have {
+            shrink(&mut talk, have - target, &mut wants);
+            Direction::Shrink
         } else {
-            (Direction::Grow, grow(cells, target - have))
+            grow(&mut talk, target - have, &mut wants);
+            Direction::Grow
         };
+        let open = wants.iter().filter(|want| !want.phase.is_decided()).count();
         let mut active = Active {
             target,
             direction,
@@ -351,75 +336,96 @@ impl Resizer {
             limits,
             deadline_ns: now_ns.saturating_add(limits.timeout_ns),
             wants,
+            open,
         };
-        if self.listening {
-            active.offer_waiting(cells, &mut progress.effects);
+        if listening {
+            active.offer_waiting(&mut talk);
         } else if active.wants.iter().any(|want| want.phase == Phase::Waiting) {
             let grace_ends_ns = self.started_ns.saturating_add(limits.boot_grace_ns);
             active.deadline_ns = active.deadline_ns.max(grace_ends_ns);
             progress.effects.push(Effect::Pulse);
         }
         self.active = Some(active);
-        self.settled(cells, progress)
+        self.settled(progress)
     }
 
     /// Makes the report if every vCPU of the resize is decided.
-    fn settled(&mut self, cells: &impl Cells, mut progress: Progress) -> Progress {
-        progress.report = self
-            .active
-            .take_if(|active| active.wants.iter().all(|want| want.phase.is_decided()))
-            .map(|active| active.report(held(cells)));
+    fn settled(&mut self, mut progress: Progress) -> Progress {
+        if let Some(active) = self.active.take_if(|active| active.open == 0) {
+            progress.report = Some(active.report(self.ledger.held()));
+            self.room = active.wants;
+            self.room.clear();
+        }
         progress
+    }
+
+    /// Returns the resize under way, and what a step of it works with.
+    fn talk<'a, C: Cells>(
+        &'a mut self,
+        cells: &'a C,
+        progress: &'a mut Progress,
+    ) -> (Option<&'a mut Active>, Talk<'a, C>) {
+        let (ledger, effects) = (&mut self.ledger, &mut progress.effects);
+        let talk = Talk {
+            cells,
+            ledger,
+            effects,
+        };
+        (self.active.as_mut(), talk)
     }
 }
 
 /// Picks vCPUs to offer; what has been offered before and not been turned on yet is awaited with them.
-fn grow(cells: &impl Cells, mut missing: u16) -> Vec<Want> {
-    let mut wants = Vec::new();
-    for vcpu in ids(cells).filter(|&vcpu| !is_boot(cells, vcpu)) {
-        let phase = match state(cells, vcpu) {
-            State::EnabledOff => Phase::Offered {
-                acknowledged: false,
-            },
-            State::Reserve | State::Withdrawn if missing > 0 => {
-                missing -= 1;
-                Phase::Waiting
-            }
-            _ => continue,
+fn grow(talk: &mut Talk<'_, impl Cells>, mut missing: u16, wants: &mut Vec<Want>) {
+    let ledger = &mut *talk.ledger;
+    ledger.look_at_offered(talk.cells);
+    let (mut spare, mut offered) = (ledger.spare.first_from(0), ledger.offered.first_from(0));
+    loop {
+        spare = spare.filter(|_| missing > 0);
+        let Some(vcpu) = spare.into_iter().chain(offered).min() else {
+            return;
+        };
+        let next = vcpu.get() + 1;
+        let phase = if spare == Some(vcpu) {
+            missing -= 1;
+            spare = ledger.spare.first_from(next);
+            Phase::Waiting
+        } else {
+            offered = ledger.offered.first_from(next);
+            Phase::OFFERED
         };
         wants.push(Want { vcpu, phase });
     }
-    wants
 }
 
 /// Asks vCPUs back; those of the boot set that would be needed too are refused on the spot.
-fn shrink(cells: &impl Cells, mut surplus: u16, effects: &mut Vec<Effect>) -> Vec<Want> {
-    let mut wants = Vec::new();
-    for vcpu in ids(cells).rev().filter(|&vcpu| is_held(state(cells, vcpu))) {
-        if surplus == 0 {
-            break;
-        }
-        let phase = match apply(cells, vcpu, Event::RequestEject) {
+fn shrink(talk: &mut Talk<'_, impl Cells>, mut surplus: u16, wants: &mut Vec<Want>) {
+    let mut below = talk.cells.possible();
+    while surplus > 0
+        && let Some(vcpu) = talk.ledger.lent.last_below(below)
+    {
+        below = vcpu.get();
+        let phase = match talk.apply(vcpu, Event::RequestEject) {
             // Never turned on: it is out of the guest's reach at once, whenever the guest ejects it.
             Ok(State::Withdrawn) => Phase::Reached,
             Ok(_) => Phase::Asked(EjectWord::Nothing),
             Err(_) => continue,
         };
-        effects.push(Effect::Eject(vcpu));
+        talk.effects.push(Effect::Eject(vcpu));
         wants.push(Want { vcpu, phase });
         surplus -= 1;
     }
-    let boot_set = ids(cells).rev().filter(|&vcpu| is_boot(cells, vcpu));
-    wants.extend(boot_set.take(surplus as usize).map(|vcpu| Want {
+    let boot_set = (0..talk.ledger.boot).rev().map(VcpuId::new);
+    wants.extend(boot_set.take(surplus.into()).map(|vcpu| Want {
         vcpu,
         phase: Phase::Failed(Why::BootVcpu),
     }));
-    wants
+    wants.reverse();
 }
 
 impl Active {
     /// Offers what waits; returns whether there was anything.
-    fn offer_waiting(&mut self, cells: &impl Cells, effects: &mut Vec<Effect>) -> bool {
+    fn offer_waiting(&mut self, talk: &mut Talk<'_, impl Cells>) -> bool {
         let mut any = false;
         for want in self
             .wants
@@ -427,32 +433,46 @@ impl Active {
             .filter(|want| want.phase == Phase::Waiting)
         {
             any = true;
-            want.offer(cells, effects);
+            want.offer(talk);
         }
         any
     }
 
-    /// Takes note of a vCPU that the guest has ejected.
-    fn given_back(&mut self, cells: &impl Cells, vcpu: VcpuId, effects: &mut Vec<Effect>) {
-        let Some(want) = self.wants.iter_mut().find(|want| want.vcpu == vcpu) else {
-            let phase = Phase::Failed(Why::GivenBack);
-            self.wants.push(Want { vcpu, phase });
-            return;
-        };
-        match want.phase {
-            Phase::Asked(_) => want.phase = Phase::Reached,
-            // The guest was still at an earlier eject when the vCPU was offered to it again.
-            Phase::Offered { .. } => want.offer(cells, effects),
-            Phase::Reached if self.direction == Direction::Grow => {
-                want.phase = Phase::Failed(Why::GivenBack);
-            }
-            Phase::Reached | Phase::Failed(_) | Phase::Waiting => {}
+    /// Finds a vCPU of the resize, or where it would be.
+    fn find(&self, vcpu: VcpuId) -> Result<usize, usize> {
+        self.wants.binary_search_by_key(&vcpu, |want| want.vcpu)
+    }
+
+    /// Changes one vCPU of the resize, if it is about that one.
+    fn change(&mut self, vcpu: VcpuId, how: impl FnOnce(&mut Want)) {
+        let place = self.find(vcpu).ok();
+        if let Some(want) = place.and_then(|place| self.wants.get_mut(place)) {
+            let was_decided = want.phase.is_decided();
+            how(want);
+            self.open -= usize::from(!was_decided && want.phase.is_decided());
         }
     }
 
-    fn report(self, reached: u16) -> Report {
+    /// Takes note of a vCPU that the guest has ejected.
+    fn given_back(&mut self, talk: &mut Talk<'_, impl Cells>, vcpu: VcpuId) {
+        let failed = Phase::Failed(Why::GivenBack);
+        if let Err(place) = self.find(vcpu) {
+            let phase = failed;
+            return self.wants.insert(place, Want { vcpu, phase });
+        }
+        let is_growing = self.direction == Direction::Grow;
+        self.change(vcpu, |want| match want.phase {
+            Phase::Asked(_) => want.phase = Phase::Reached,
+            // The guest was still at an earlier eject when the vCPU was offered to it again.
+            Phase::Offered { .. } => want.offer(talk),
+            Phase::Reached if is_growing => want.phase = failed,
+            Phase::Reached | Phase::Failed(_) | Phase::Waiting => {}
+        });
+    }
+
+    fn report(&self, reached: u16) -> Report {
         let any_reached = self.wants.iter().any(|want| want.phase == Phase::Reached);
-        let mut shortfalls: Vec<_> = self
+        let shortfalls: Vec<_> = self
             .wants
             .iter()
             .filter_map(|want| match want.phase {
@@ -463,7 +483,6 @@ impl Active {
                 _ => None,
             })
             .collect();
-        shortfalls.sort_unstable_by_key(|shortfall| shortfall.vcpu);
         let outcome = if shortfalls.is_empty() {
             Outcome::Done
         } else if any_reached {

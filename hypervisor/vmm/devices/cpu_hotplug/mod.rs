@@ -12,7 +12,7 @@ pub mod spec;
 mod tests;
 
 use crate::{devices::AccessWidth, ids::VcpuId};
-use pending::VcpuSet;
+pub(crate) use pending::VcpuSet;
 use spec::{Notify, Register};
 
 /// What a guest's write means.

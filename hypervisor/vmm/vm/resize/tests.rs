@@ -2,10 +2,10 @@
 
 use super::{
     AfterReset, BeginError, Cells, Effect, Limits, Origin, Outcome, Progress, Report, Resizer,
-    Shortfall, Why, held,
+    Shortfall, Why,
 };
 use crate::devices::AccessWidth;
-use crate::devices::cpu_hotplug::{HotplugBlock, spec};
+use crate::devices::cpu_hotplug::{HotplugBlock, VcpuSet, spec};
 use crate::ids::VcpuId;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -20,6 +20,11 @@ impl Cells for Vec<PowerCell> {
     fn cell(&self, vcpu: VcpuId) -> Option<&PowerCell> {
         self.get(vcpu.index())
     }
+}
+
+/// Looks at every cell: what the resizer's sets must come to.
+fn is_held(cell: &PowerCell) -> bool {
+    cell.state().is_enabled() && cell.state() != State::Withdrawn
 }
 
 const SECOND: u64 = 1_000_000_000;
@@ -75,10 +80,11 @@ impl Machine {
     /// Makes a VM of 8 vCPUs, 2 of them in the boot set, both on, whose guest has just been started and does not listen yet.
     fn booting(guest: Guest) -> Self {
         let roles = (0..8).map(|index| if index < 2 { Role::Boot } else { Role::Hotplug });
+        let cells = roles.map(PowerCell::new).collect::<Vec<_>>();
         let mut machine = Self {
-            cells: roles.map(PowerCell::new).collect(),
+            resizer: Resizer::new(&cells),
+            cells,
             block: HotplugBlock::new(8),
-            resizer: Resizer::new(),
             guest,
             now_ns: 1000 * SECOND,
             edge: false,
@@ -104,7 +110,9 @@ impl Machine {
     }
 
     fn held(&self) -> u16 {
-        held(&self.cells)
+        let held = self.cells.iter().filter(|cell| is_held(cell)).count() as u16;
+        assert_eq!(self.resizer.ledger.held(), held);
+        held
     }
 
     fn state(&self, vcpu: u16) -> State {
@@ -153,7 +161,7 @@ impl Machine {
         let cell = &self.cells[usize::from(vcpu)];
         let code = cell.cpu_on(ENTRY);
         if cell.start().is_some() {
-            let progress = self.resizer.on_cpu_started(&self.cells, VcpuId::new(vcpu));
+            let progress = self.resizer.on_cpu_started(VcpuId::new(vcpu));
             self.take(progress);
         }
         code
@@ -165,8 +173,7 @@ impl Machine {
     }
 
     fn eject(&mut self, vcpu: u16) {
-        if self.cells[usize::from(vcpu)].apply(Event::Eject).is_ok() {
-            let progress = self.resizer.on_eject(&self.cells, VcpuId::new(vcpu));
+        if let Some(progress) = self.resizer.on_eject(&self.cells, VcpuId::new(vcpu)) {
             self.take(progress);
         }
     }
@@ -239,7 +246,6 @@ impl Machine {
 
     /// Resets the VM: everything is as at its start, and the boot set comes up again.
     fn reset(&mut self, policy: AfterReset) {
-        let held_before = self.held();
         for cell in &self.cells {
             assert!(cell.apply(Event::Reset).is_ok());
         }
@@ -247,7 +253,7 @@ impl Machine {
         self.edge = false;
         let progress = self
             .resizer
-            .on_reset(&self.cells, held_before, policy, LIMITS, self.now_ns);
+            .on_reset(&self.cells, policy, LIMITS, self.now_ns);
         self.take(progress);
         self.turn_on(0);
         self.turn_on(1);
@@ -746,6 +752,7 @@ proptest! {
                 prop_assert!(report.outcome != Outcome::Done || report.reached == report.requested, "{report}");
             }
             prop_assert!(machine.held() >= 2, "the boot set is always held");
+            check_ledger(&machine)?;
             prop_assert_eq!(machine.resizer.is_active(), machine.resizer.deadline_ns().is_some());
         }
         machine.pass(LIMITS.timeout_ns + LIMITS.boot_grace_ns);
@@ -753,4 +760,34 @@ proptest! {
         prop_assert_eq!(answered, asked);
         prop_assert!(!machine.resizer.is_active());
     }
+}
+
+fn members(set: &VcpuSet) -> impl Iterator<Item = VcpuId> {
+    core::iter::successors(set.first_from(0), |vcpu| set.first_from(vcpu.get() + 1))
+}
+
+/// Holds the resizer's sets and its count of what is open against a look at everything.
+fn check_ledger(machine: &Machine) -> Result<(), TestCaseError> {
+    let ledger = &machine.resizer.ledger;
+    for (vcpu, cell) in (0..).map(VcpuId::new).zip(&machine.cells) {
+        let is_boot = cell.role() == Role::Boot;
+        prop_assert_eq!(is_boot, vcpu.get() < ledger.boot);
+        prop_assert_eq!(
+            members(&ledger.lent).any(|member| member == vcpu),
+            !is_boot && is_held(cell)
+        );
+        prop_assert_eq!(
+            members(&ledger.spare).any(|member| member == vcpu),
+            !is_held(cell)
+        );
+        let is_offered = !is_boot && cell.state() == State::EnabledOff;
+        prop_assert!(members(&ledger.offered).any(|member| member == vcpu) || !is_offered);
+    }
+    if let Some(active) = &machine.resizer.active {
+        let wants = &active.wants;
+        let open = wants.iter().filter(|want| !want.phase.is_decided()).count();
+        prop_assert_eq!(active.open, open);
+        prop_assert!(wants.is_sorted_by(|a, b| a.vcpu < b.vcpu));
+    }
+    Ok(())
 }

@@ -1,10 +1,9 @@
 //! One vCPU of a resize: how far the talk about it is, and what each thing said about it leads to.
 
-use alloc::vec::Vec;
-
 use psci::{Event, Refusal};
 
-use super::{Cells, Effect, apply};
+use super::ledger::Talk;
+use super::{Cells, Effect};
 use crate::ids::VcpuId;
 use control_plane::resize::Why;
 use control_plane::resize::ost::Ost;
@@ -33,6 +32,11 @@ pub(super) enum EjectWord {
 }
 
 impl Phase {
+    /// Offered, and nothing heard.
+    pub(super) const OFFERED: Self = Self::Offered {
+        acknowledged: false,
+    };
+
     pub(super) const fn is_decided(self) -> bool {
         matches!(self, Self::Reached | Self::Failed(_))
     }
@@ -46,58 +50,54 @@ pub(super) struct Want {
 
 impl Want {
     /// Offers the vCPU; one that the guest holds already is just awaited.
-    pub(super) fn offer(&mut self, cells: &impl Cells, effects: &mut Vec<Effect>) {
-        if apply(cells, self.vcpu, Event::Offer).is_ok() {
-            effects.push(Effect::Insert(self.vcpu));
+    pub(super) fn offer(&mut self, talk: &mut Talk<'_, impl Cells>) {
+        if talk.apply(self.vcpu, Event::Offer).is_ok() {
+            talk.effects.push(Effect::Insert(self.vcpu));
         }
-        self.phase = Phase::Offered {
-            acknowledged: false,
-        };
+        self.phase = Phase::OFFERED;
     }
 
     /// Takes note of what the guest says about the vCPU.
-    pub(super) fn hear(&mut self, cells: &impl Cells, said: Ost, effects: &mut Vec<Effect>) {
+    pub(super) fn hear(&mut self, talk: &mut Talk<'_, impl Cells>, said: Ost) {
         self.phase = match (self.phase, said) {
             (Phase::Offered { .. }, Ost::Added) => Phase::Offered { acknowledged: true },
             (Phase::Offered { .. }, Ost::AddFailed(status)) => {
-                self.withdraw(cells, Why::AddRefused(status), effects)
+                self.withdraw(talk, Why::AddRefused(status))
             }
             (Phase::Asked(_), Ost::Ejecting) => Phase::Asked(EjectWord::InProgress),
             (Phase::Asked(_), Ost::Ejected) => Phase::Asked(EjectWord::Success),
             (Phase::Asked(_), Ost::EjectFailed(status)) => {
-                self.keep(cells, Why::EjectRefused(status), effects)
+                self.keep(talk, Why::EjectRefused(status))
             }
             (phase, _) => phase,
         };
     }
 
     /// Decides the vCPU at the deadline.
-    pub(super) fn give_up(&mut self, cells: &impl Cells, effects: &mut Vec<Effect>) {
+    pub(super) fn give_up(&mut self, talk: &mut Talk<'_, impl Cells>) {
         self.phase = match self.phase {
             Phase::Waiting => Phase::Failed(Why::NotListening),
             Phase::Offered {
                 acknowledged: false,
-            } => self.withdraw(cells, Why::NotTurnedOn, effects),
-            Phase::Offered { acknowledged: true } => {
-                self.withdraw(cells, Why::OnlyAcknowledged, effects)
-            }
+            } => self.withdraw(talk, Why::NotTurnedOn),
+            Phase::Offered { acknowledged: true } => self.withdraw(talk, Why::OnlyAcknowledged),
             Phase::Asked(word) => {
                 let why = match word {
                     EjectWord::Nothing => Why::EjectUnanswered,
                     EjectWord::InProgress => Why::EjectUnfinished,
                     EjectWord::Success => Why::EjectNotCarriedOut,
                 };
-                self.keep(cells, why, effects)
+                self.keep(talk, why)
             }
             decided => decided,
         };
     }
 
     /// Withdraws an offer, unless the guest has been quicker and turned it on, or given it back.
-    fn withdraw(&self, cells: &impl Cells, why: Why, effects: &mut Vec<Effect>) -> Phase {
-        match apply(cells, self.vcpu, Event::Withdraw) {
+    fn withdraw(&self, talk: &mut Talk<'_, impl Cells>, why: Why) -> Phase {
+        match talk.apply(self.vcpu, Event::Withdraw) {
             Ok(_) => {
-                effects.push(Effect::Eject(self.vcpu));
+                talk.effects.push(Effect::Eject(self.vcpu));
                 Phase::Failed(why)
             }
             Err(Refusal::AlreadyOn) => Phase::Reached,
@@ -106,10 +106,10 @@ impl Want {
     }
 
     /// Takes an eject request back, unless the guest has been quicker and given the vCPU back.
-    fn keep(&self, cells: &impl Cells, why: Why, effects: &mut Vec<Effect>) -> Phase {
-        match apply(cells, self.vcpu, Event::EjectRefused) {
+    fn keep(&self, talk: &mut Talk<'_, impl Cells>, why: Why) -> Phase {
+        match talk.apply(self.vcpu, Event::EjectRefused) {
             Ok(_) => {
-                effects.push(Effect::Retract(self.vcpu));
+                talk.effects.push(Effect::Retract(self.vcpu));
                 Phase::Failed(why)
             }
             Err(_) => Phase::Reached,

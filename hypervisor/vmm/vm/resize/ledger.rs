@@ -1,0 +1,77 @@
+//! Who has which of a VM's vCPUs, by sets: a step of a resize looks at those that it is about, however many are possible.
+
+use psci::{Event, Refusal, Role, State};
+
+use super::{Cells, Effect, state};
+use crate::devices::cpu_hotplug::VcpuSet;
+use crate::ids::VcpuId;
+use alloc::vec::Vec;
+
+/// The vCPUs that are not in the boot set, and how many are.
+///
+/// It follows the cells because nobody else offers, withdraws or ejects; what a guest turns on and off it holds all the same.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    /// The boot set: vCPUs 0 to `boot` - 1, which the guest always holds.
+    pub(super) boot: u16,
+    /// What the guest holds beyond that.
+    pub(super) lent: VcpuSet,
+    /// What it does not: in reserve, or withdrawn.
+    pub(super) spare: VcpuSet,
+    /// Of `lent` at least those that were offered and never turned on.
+    pub(super) offered: VcpuSet,
+}
+
+impl Ledger {
+    /// Looks at every cell once.
+    pub(super) fn of(cells: &impl Cells) -> Self {
+        let mut ledger = Self::default();
+        for vcpu in (0..cells.possible()).map(VcpuId::new) {
+            match cells.cell(vcpu) {
+                Some(cell) if cell.role() == Role::Boot => ledger.boot += 1,
+                _ => ledger.note(vcpu, state(cells, vcpu)),
+            }
+        }
+        ledger
+    }
+
+    /// Returns how many vCPUs the VM holds: what the guest may turn on, and what it has.
+    pub(super) const fn held(&self) -> u16 {
+        self.boot + self.lent.len()
+    }
+
+    fn note(&mut self, vcpu: VcpuId, state: State) {
+        let is_held = state.is_enabled() && !matches!(state, State::Withdrawn);
+        self.lent.put(vcpu, is_held);
+        self.spare.put(vcpu, !is_held);
+        self.offered.put(vcpu, state == State::EnabledOff);
+    }
+
+    /// Leaves in `offered` what is still off.
+    pub(super) fn look_at_offered(&mut self, cells: &impl Cells) {
+        let mut from = 0;
+        while let Some(vcpu) = self.offered.first_from(from) {
+            from = vcpu.get() + 1;
+            if state(cells, vcpu) != State::EnabledOff {
+                self.offered.remove(vcpu);
+            }
+        }
+    }
+}
+
+/// What a step of a resize works with.
+pub(super) struct Talk<'a, C> {
+    pub(super) cells: &'a C,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) effects: &'a mut Vec<Effect>,
+}
+
+impl<C: Cells> Talk<'_, C> {
+    /// Applies an event to a vCPU's cell and takes note of what came of it.
+    pub(super) fn apply(&mut self, vcpu: VcpuId, event: Event) -> Result<State, Refusal> {
+        let cell = self.cells.cell(vcpu).ok_or(Refusal::Absent)?;
+        let next = cell.apply(event)?.next;
+        self.ledger.note(vcpu, next);
+        Ok(next)
+    }
+}
