@@ -6,11 +6,11 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spin::Once;
 use spin::mutex::SpinMutex;
 use vmm::config::MAX_VMS;
-use vmm::console::{ByteSink, Console, EscapeKey, Event, Port, Request, Silent, Sinks};
+use vmm::console::{ByteSink, Console, EscapeKey, Event, Port, Request, Sinks};
 use vmm::console::{CommandError, Reply, Token};
 use vmm::ids::{PcpuId, VmId};
 use vmm::vm::{Kicks, Vm};
@@ -34,34 +34,40 @@ struct State {
     console: Box<Console>,
     terminal: Option<Uart>,
     control: Option<Uart>,
+    /// The ports ask for no interrupts, because bytes have to wait there.
+    masked: bool,
 }
 
 static STATE: Once<SpinMutex<State>> = Once::new();
 /// VMs whose UARTs have bytes to show, a bit each.
 static OUTPUT: AtomicU64 = AtomicU64::new(0);
-/// INTIDs of the two ports.
-static INTERRUPTS: Once<[Option<u32>; 2]> = Once::new();
+/// The ports, and their INTIDs; 0 for none.
+const PORTS: [Port; 2] = [Port::Terminal, Port::Control];
+static INTERRUPTS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
 
 impl ByteSink for Uart {
     fn put(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.send(*byte);
-        }
+        bytes.iter().for_each(|byte| self.send(*byte));
     }
 }
 
 impl State {
     fn with<R>(&mut self, work: impl FnOnce(&mut Console, &mut Sinks<'_>) -> R) -> R {
-        let (mut no_terminal, mut no_control) = (Silent, Silent);
-        let terminal: &mut dyn ByteSink = match &mut self.terminal {
-            Some(uart) => uart,
-            None => &mut no_terminal,
-        };
-        let control: &mut dyn ByteSink = match &mut self.control {
-            Some(uart) => uart,
-            None => &mut no_control,
-        };
+        let (terminal, control) = (&mut self.terminal, &mut self.control);
         work(&mut self.console, &mut Sinks { terminal, control })
+    }
+
+    /// Has the ports ask for no interrupts or for some: a level interrupt stays asserted until all bytes are taken.
+    fn set_masked(&mut self, masked: bool) {
+        if core::mem::replace(&mut self.masked, masked) == masked {
+            return;
+        }
+        let change = match masked {
+            true => Uart::mask_receive_interrupt,
+            false => Uart::enable_receive_interrupt,
+        };
+        let ports = [self.terminal, self.control];
+        ports.into_iter().flatten().for_each(change);
     }
 }
 
@@ -73,25 +79,21 @@ pub(crate) fn start(
     attach: Option<VmId>,
 ) {
     let [terminal, control] = ports;
-    INTERRUPTS.call_once(|| {
-        [
-            terminal.and_then(|port| port.1),
-            control.and_then(|port| port.1),
-        ]
-    });
+    for (own, port) in INTERRUPTS.iter().zip(ports) {
+        let intid = port.and_then(|port| port.1).unwrap_or(0);
+        own.store(intid, Ordering::Relaxed);
+    }
     let state = STATE.call_once(|| {
         SpinMutex::new(State {
             console: make(names),
             terminal: terminal.map(|port| port.0),
             control: control.map(|port| port.0),
+            masked: true,
         })
     });
-    state
-        .lock()
-        .with(|console, sinks| console.start(attach, sinks));
-    for (uart, _) in [terminal, control].into_iter().flatten() {
-        uart.enable_receive_interrupt();
-    }
+    let mut state = state.lock();
+    state.with(|console, sinks| console.start(attach, sinks));
+    state.set_masked(false);
 }
 
 /// Makes the console on the heap; its lines would fill a good part of a stack, so they pass over it here only.
@@ -124,10 +126,19 @@ fn with_console<R>(work: impl FnOnce(&mut Console, &mut Sinks<'_>) -> R) -> Opti
     Some(result)
 }
 
+/// Shows what VMs have sent, if they have.
+#[inline]
+fn show_waiting() {
+    if OUTPUT.load(Ordering::Acquire) != 0 {
+        show_all();
+    }
+}
+
 /// Shows what VMs have sent, unless another CPU has the console: it comes here when it has let go.
 ///
 /// Only so much at once, for a guest that sends without end must not keep this CPU: the boot CPU goes on.
-fn show_waiting() {
+#[inline(never)]
+fn show_all() {
     let Some(state) = STATE.get() else { return };
     for _ in 0..ROUNDS {
         if OUTPUT.load(Ordering::Acquire) == 0 {
@@ -171,22 +182,24 @@ fn show(state: &mut State, vm: &'static Vm) {
     percpu::kick(kicks);
 }
 
-/// Handles a physical interrupt, if it is one of the ports': the boot CPU will look.
+/// Handles a physical interrupt, if it is one of the ports': takes what has come.
 pub(crate) fn interrupt(intid: u32) {
-    let Some(ports) = INTERRUPTS.get() else {
-        return;
-    };
-    if ports.contains(&Some(intid)) {
-        let Some(state) = STATE.get() else { return };
-        let state = state.lock();
-        // A level interrupt stays asserted until the byte is taken: silent until then.
-        for uart in [state.terminal, state.control].into_iter().flatten() {
-            uart.mask_receive_interrupt();
+    let Some(state) = STATE.get() else { return };
+    let (mut again, mut is_ours) = (false, false);
+    for (port, own) in PORTS.iter().zip(&INTERRUPTS) {
+        if own.load(Ordering::Relaxed) == intid {
+            is_ours = true;
+            again |= poll_port(state, *port);
         }
-        run::ask_chores(percpu::this().id);
-    } else {
+    }
+    if again {
+        state.lock().set_masked(true);
+        run::ask_boot_cpu_soon();
+    }
+    if !is_ours {
         log::warn!("interrupt {intid} is nobody's");
     }
+    show_waiting();
 }
 
 /// Takes the bytes that have come and carries out the commands in them; returns whether to look again soon.
@@ -194,48 +207,47 @@ pub(crate) fn poll() -> bool {
     let Some(state) = STATE.get() else {
         return false;
     };
-    let mut again = false;
-    for port in [Port::Terminal, Port::Control] {
-        again |= poll_port(state, port);
-    }
-    again |= feed_guests(state);
-    if !again {
-        let state = state.lock();
-        for uart in [state.terminal, state.control].into_iter().flatten() {
-            uart.enable_receive_interrupt();
-        }
-    }
+    let again = PORTS.map(|port| poll_port(state, port)).contains(&true);
+    state.lock().set_masked(again);
     show_waiting();
     again
 }
 
-/// Takes a port's bytes; returns whether some were left.
+/// Takes a port's bytes; returns whether some were left, in the port or on their way to a guest.
 fn poll_port(state: &SpinMutex<State>, port: Port) -> bool {
+    match port {
+        Port::Control => take(state, port),
+        Port::Terminal => take(state, port) | feed_guests(state),
+    }
+}
+
+/// Takes a port's bytes and carries out the commands in them; returns whether bytes have to wait there.
+fn take(state: &SpinMutex<State>, port: Port) -> bool {
+    let mut piece = [0; PIECE];
     for _ in 0..PIECES_A_POLL {
         let mut guard = state.lock();
-        let uart = match port {
-            Port::Terminal => guard.terminal,
-            Port::Control => guard.control,
+        let (uart, room) = match port {
+            // What is typed may change what the next key means.
+            Port::Terminal => (guard.terminal, &mut piece[..1]),
+            Port::Control => (guard.control, &mut piece[..]),
         };
-        let Some(uart) = uart.filter(|uart| uart.has_byte()) else {
-            return false;
-        };
-        if !guard.console.accepts_input(port, clock::now_ns()) {
+        let Some(uart) = uart else { return false };
+        let is_typed = port == Port::Terminal && uart.has_byte();
+        if is_typed && !guard.console.accepts_input(clock::now_ns()) {
             return true;
         }
-        // What is typed may change what the next key means.
-        let most = if port == Port::Control { PIECE } else { 1 };
-        let mut piece = heapless::Vec::<u8, PIECE>::new();
-        piece.extend(core::iter::from_fn(|| uart.receive()).take(most));
-        let mut rest = piece.as_slice();
-        while !rest.is_empty() {
-            let (taken, request) = guard.with(|console, sinks| console.input(port, rest, sinks));
-            rest = rest.get(taken..).unwrap_or_default();
-            if let Some(Request { token, command }) = request {
-                drop(guard);
-                vms::execute(token, command);
-                guard = state.lock();
-            }
+        let count = uart.receive(room);
+        let bytes = &room[..count];
+        if bytes.is_empty() {
+            return false;
+        }
+        let request = guard.with(|console, sinks| console.input(port, bytes, sinks));
+        if let Some(Request { token, command }) = request {
+            drop(guard);
+            vms::execute(token, command);
+        } else if count < room.len() {
+            // What has come since interrupts once more.
+            return false;
         }
     }
     true

@@ -231,6 +231,13 @@ pub(crate) fn take(cpu: &Percpu, intid: u32) -> bool {
             }
         }
         (gic::FIRST_SPECIAL.., _) => true,
+        (gic::FIRST_SPI.., _) => {
+            gic::drop_priority(intid);
+            loaded.inspect(|owner| owner.vcpu.exits.count(ExitReason::Interrupt));
+            console::interrupt(intid);
+            gic::deactivate(intid);
+            true
+        }
         _ => {
             cpu.acknowledged.set(Some(intid));
             false

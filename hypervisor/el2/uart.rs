@@ -54,12 +54,20 @@ impl Uart {
         self.0.read32(spec::FR) & spec::FR_RXFE == 0
     }
 
-    /// Takes a received byte, if there is one.
-    pub(crate) fn receive(self) -> Option<u8> {
-        if self.0.read32(spec::FR) & spec::FR_RXFE != 0 {
-            return None;
+    /// Takes received bytes up to the end of a line (or another control character of that kind), as many as there are and as
+    /// there is room for; returns how many.
+    pub(crate) fn receive(self, to: &mut [u8]) -> usize {
+        let room = to.len();
+        let mut places = to.iter_mut();
+        while self.has_byte()
+            && let Some(place) = places.next()
+        {
+            *place = self.0.read32(spec::DR) as u8;
+            if *place <= b'\r' {
+                break;
+            }
         }
-        Some(self.0.read32(spec::DR) as u8)
+        room - places.len()
     }
 
     /// Sends a byte, waiting for room.

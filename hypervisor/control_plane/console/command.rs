@@ -1,6 +1,7 @@
 //! Commands: the text an operator or a program writes, parsed into values that are complete and in range.
 
 use super::error::{CommandError, ErrorKind};
+use super::names::Names;
 use crate::ids::VmId;
 use alloc::format;
 
@@ -105,33 +106,31 @@ const fn usage(form: &'static str, text: &'static str) -> Usage {
     Usage { form, text }
 }
 
-/// Parses a line; `resolve` finds a VM by its name. A line of nothing but blanks gives `None`.
+/// Parses a line with the names of the VMs. A line of nothing but blanks gives `None`.
 ///
 /// # Errors
 /// The operator is to blame: an unknown command, wrong arguments, a bad number, or a name that no VM has.
-pub(super) fn parse(
-    line: &str,
-    resolve: &dyn Fn(&str) -> Option<VmId>,
-) -> Result<Option<Command>, CommandError> {
-    let mut words = line.split_ascii_whitespace();
+pub(super) fn parse(line: &str, names: &Names) -> Result<Option<Command>, CommandError> {
+    let mut words = Words(line);
     let Some(first) = words.next() else {
         return Ok(None);
     };
     let mut arguments = Arguments {
         words,
-        resolve,
+        names,
         form: "",
     };
-    let command = match first {
-        "help" | "?" => arguments.only("help", Command::Help),
-        "host" => arguments.only("host", Command::Host),
-        "log" => arguments.only("log", Command::Log),
-        "vm" => arguments.vm(),
-        "vcpu" => arguments.vcpu(),
-        "console" => arguments.on_vm("console NAME", |vm| Command::Console { vm }),
-        "stats" => arguments.stats(),
-        "json" => arguments.json(),
-        other => Err(unknown(other)),
+    // Bytes are compared in place, texts by calls.
+    let command = match first.as_bytes() {
+        b"help" | b"?" => arguments.only("help", Command::Help),
+        b"host" => arguments.only("host", Command::Host),
+        b"log" => arguments.only("log", Command::Log),
+        b"vm" => arguments.vm(),
+        b"vcpu" => arguments.vcpu(),
+        b"console" => arguments.on_vm("console NAME", |vm| Command::Console { vm }),
+        b"stats" => arguments.stats(),
+        b"json" => arguments.json(),
+        _ => Err(unknown(first)),
     };
     command.map(Some)
 }
@@ -141,10 +140,31 @@ fn unknown(word: &str) -> CommandError {
     CommandError::new(ErrorKind::UnknownCommand, message)
 }
 
+/// What is left of a line.
+struct Words<'a>(&'a str);
+
+impl<'a> Words<'a> {
+    fn next(&mut self) -> Option<&'a str> {
+        let (mut start, mut end) = (0_usize, 0_usize);
+        for &byte in self.0.as_bytes() {
+            if byte <= b' ' && byte.is_ascii_whitespace() {
+                if start != end {
+                    break;
+                }
+                start = start.wrapping_add(1);
+            }
+            end = end.wrapping_add(1);
+        }
+        let (text, rest) = self.0.split_at_checked(end)?;
+        self.0 = rest;
+        text.get(start..).filter(|word| !word.is_empty())
+    }
+}
+
 /// The words after a command's first, and what the command should have looked like.
 struct Arguments<'a> {
-    words: core::str::SplitAsciiWhitespace<'a>,
-    resolve: &'a dyn Fn(&str) -> Option<VmId>,
+    words: Words<'a>,
+    names: &'a Names,
     form: &'static str,
 }
 
@@ -166,9 +186,9 @@ impl<'a> Arguments<'a> {
 
     fn vcpu(&mut self) -> Result<Command, CommandError> {
         self.form = "vcpu list NAME | vcpu set NAME N [--timeout S]";
-        match self.word()? {
-            "list" => self.on_vm("vcpu list NAME", |vm| Command::VcpuList { vm }),
-            "set" => self.vcpu_set(),
+        match self.word()?.as_bytes() {
+            b"list" => self.on_vm("vcpu list NAME", |vm| Command::VcpuList { vm }),
+            b"set" => self.vcpu_set(),
             _ => Err(self.misused()),
         }
     }
@@ -177,9 +197,9 @@ impl<'a> Arguments<'a> {
         self.form = "vcpu set NAME N [--timeout S]";
         let vm = self.name()?;
         let count = self.number("vCPUs", 1, u32::from(u16::MAX))? as u16;
-        let timeout_s = match self.words.next() {
+        let timeout_s = match self.words.next().map(str::as_bytes) {
             None => None,
-            Some("--timeout") => Some(self.number("seconds", 1, MAX_TIMEOUT_S)?),
+            Some(b"--timeout") => Some(self.number("seconds", 1, MAX_TIMEOUT_S)?),
             Some(_) => return Err(self.misused()),
         };
         self.only(
@@ -240,13 +260,17 @@ impl<'a> Arguments<'a> {
     }
 
     fn find(&self, name: &str) -> Result<VmId, CommandError> {
-        (self.resolve)(name).ok_or_else(|| CommandError::no_such_vm(name))
+        let vm = self.names.find(name);
+        vm.ok_or_else(|| CommandError::no_such_vm(name))
     }
 
     fn number(&mut self, what: &str, low: u32, high: u32) -> Result<u32, CommandError> {
         let word = self.word()?;
-        let digits = word.bytes().all(|byte| byte.is_ascii_digit());
-        let value = if digits { word.parse().ok() } else { None };
+        let value = word.bytes().try_fold(0_u32, |value, byte| {
+            let digit = byte.wrapping_sub(b'0');
+            let digit = (digit < 10).then_some(u32::from(digit))?;
+            value.checked_mul(10)?.checked_add(digit)
+        });
         value
             .filter(|value| (low..=high).contains(value))
             .ok_or_else(|| {
@@ -262,17 +286,15 @@ impl<'a> Arguments<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, ErrorKind, USAGE, VmAction, parse};
+    use super::{Command, CommandError, ErrorKind, Names, USAGE, VmAction};
     use crate::ids::VmId;
     use proptest::prelude::*;
 
     const LINUX: VmId = VmId::new(0);
 
-    fn resolve(name: &str) -> Option<VmId> {
-        ["linux", "rtos"]
-            .iter()
-            .position(|&known| known == name)
-            .map(|index| VmId::new(index as u16))
+    fn parse(line: &str) -> Result<Option<Command>, CommandError> {
+        let names = ["linux", "rtos"].map(Into::into).to_vec();
+        super::parse(line, &Names::new(names))
     }
 
     #[test]
@@ -341,9 +363,9 @@ mod tests {
             ("json off", Command::JsonOff),
         ];
         for (line, command) in cases {
-            assert_eq!(parse(line, &resolve), Ok(Some(command)), "{line}");
+            assert_eq!(parse(line), Ok(Some(command)), "{line}");
         }
-        assert_eq!(parse(" \t ", &resolve), Ok(None));
+        assert_eq!(parse(" \t "), Ok(None));
     }
 
     #[test]
@@ -364,6 +386,8 @@ mod tests {
             ("vcpu set linux 65536", ErrorKind::BadNumber),
             ("vcpu set linux 99999999999999999999", ErrorKind::BadNumber),
             ("vcpu set linux eight", ErrorKind::BadNumber),
+            ("vcpu set linux 4294967298", ErrorKind::BadNumber),
+            ("vcpu set linux 8/", ErrorKind::BadNumber),
             ("vcpu set linux 8 9", ErrorKind::Usage),
             ("vcpu set linux 8 --timeout", ErrorKind::Usage),
             ("vcpu set linux 8 --timeout 0", ErrorKind::BadNumber),
@@ -376,11 +400,7 @@ mod tests {
             ("json maybe", ErrorKind::Usage),
         ];
         for (line, kind) in cases {
-            assert_eq!(
-                parse(line, &resolve).map_err(|error| error.kind),
-                Err(kind),
-                "{line}"
-            );
+            assert_eq!(parse(line).map_err(|error| error.kind), Err(kind), "{line}");
         }
     }
 
@@ -393,7 +413,7 @@ mod tests {
                 .replace("[NAME]", "linux")
                 .replace("NAME", "linux")
                 .replace(" N ", " 8 ");
-            assert!(matches!(parse(&line, &resolve), Ok(Some(_))), "{line}");
+            assert!(matches!(parse(&line), Ok(Some(_))), "{line}");
         }
     }
 
@@ -401,7 +421,7 @@ mod tests {
         /// Any text is parsed or refused.
         #[test]
         fn any_line_is_answered(line in ".{0,200}") {
-            let _ = parse(&line, &resolve);
+            let _ = parse(&line);
         }
 
         /// Anything made of the language's own words is parsed or refused.
@@ -414,7 +434,7 @@ mod tests {
                 0..7,
             ),
         ) {
-            let _ = parse(&words.join(" "), &resolve);
+            let _ = parse(&words.join(" "));
         }
     }
 }

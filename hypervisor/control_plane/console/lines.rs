@@ -17,7 +17,8 @@ pub(super) enum Fetched<'a> {
 /// Collects the bytes of one line.
 #[derive(Debug)]
 pub(super) struct LineReader {
-    bytes: heapless::Vec<u8, JSON_LINE_BYTES>,
+    bytes: [u8; JSON_LINE_BYTES],
+    length: usize,
     overflown: bool,
     complete: bool,
 }
@@ -25,34 +26,43 @@ pub(super) struct LineReader {
 impl LineReader {
     pub(super) const fn new() -> Self {
         Self {
-            bytes: heapless::Vec::new(),
+            bytes: [0; JSON_LINE_BYTES],
+            length: 0,
             overflown: false,
             complete: false,
         }
     }
 
-    /// Takes bytes up to the end of a line and returns how many; a carriage return or a line feed ends one, and an empty
-    /// line is none.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> (usize, Fetched<'_>) {
+    /// Takes bytes of one line, whose end is the last of them if it is there; a carriage return or a line feed ends one, and
+    /// an empty line is none.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Fetched<'_> {
         if core::mem::take(&mut self.complete) {
-            self.bytes.clear();
+            self.length = 0;
         }
-        let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
-        let text = end.and_then(|end| bytes.get(..end)).unwrap_or(bytes);
-        self.overflown |= self.bytes.extend_from_slice(text).is_err();
-        self.complete = end.is_some();
-        let fetched = match end {
-            Some(_) if core::mem::take(&mut self.overflown) => Fetched::TooLong,
-            Some(_) if !self.bytes.is_empty() => Fetched::Line(&self.bytes),
+        self.complete = matches!(bytes, [.., b'\r' | b'\n']);
+        let length = bytes.len().saturating_sub(usize::from(self.complete));
+        let text = bytes.get(..length).unwrap_or(bytes);
+        let end = self.length.saturating_add(text.len());
+        match self.bytes.get_mut(self.length..end) {
+            Some(place) => {
+                place.copy_from_slice(text);
+                self.length = end;
+            }
+            None => self.overflown = true,
+        }
+        if !self.complete {
+            return Fetched::Nothing;
+        }
+        match self.bytes.get(..self.length) {
+            _ if core::mem::take(&mut self.overflown) => Fetched::TooLong,
+            Some(line) if !line.is_empty() => Fetched::Line(line),
             _ => Fetched::Nothing,
-        };
-        let taken = text.len().saturating_add(usize::from(end.is_some()));
-        (taken, fetched)
+        }
     }
 
     /// Drops the line that was begun.
     pub(super) fn forget(&mut self) {
-        *self = Self::new();
+        (self.length, self.overflown, self.complete) = (0, false, false);
     }
 }
 
@@ -66,29 +76,26 @@ mod tests {
         let fetched = bytes
             .into_iter()
             .filter_map(|byte| match reader.feed(&[byte]) {
-                (1, Fetched::Line(line)) => Some(Some(line.to_vec())),
-                (1, Fetched::TooLong) => Some(None),
-                (taken, _) => {
-                    assert_eq!(taken, 1);
-                    None
-                }
+                Fetched::Line(line) => Some(Some(line.to_vec())),
+                Fetched::TooLong => Some(None),
+                Fetched::Nothing => None,
             });
         fetched.collect()
     }
 
     #[test]
-    fn a_piece_is_taken_up_to_its_lines_end() {
+    fn a_line_comes_in_pieces() {
         let mut reader = LineReader::new();
-        assert_eq!(reader.feed(b"ab"), (2, Fetched::Nothing));
-        assert_eq!(reader.feed(b"c\nde\r\n"), (2, Fetched::Line(b"abc")));
-        assert_eq!(reader.feed(b"de\r\n"), (3, Fetched::Line(b"de")));
-        assert_eq!(reader.feed(b"\n"), (1, Fetched::Nothing));
-        assert_eq!(reader.feed(b""), (0, Fetched::Nothing));
+        assert_eq!(reader.feed(b"ab"), Fetched::Nothing);
+        assert_eq!(reader.feed(b"c\n"), Fetched::Line(b"abc"));
+        assert_eq!(reader.feed(b"de\r"), Fetched::Line(b"de"));
+        assert_eq!(reader.feed(b"\n"), Fetched::Nothing);
+        assert_eq!(reader.feed(b""), Fetched::Nothing);
         let long = [b'x'; JSON_LINE_BYTES];
-        assert_eq!(reader.feed(&long), (JSON_LINE_BYTES, Fetched::Nothing));
-        assert_eq!(reader.feed(b"x"), (1, Fetched::Nothing));
-        assert_eq!(reader.feed(b"\nok\n"), (1, Fetched::TooLong));
-        assert_eq!(reader.feed(b"ok\n"), (3, Fetched::Line(b"ok")));
+        assert_eq!(reader.feed(&long), Fetched::Nothing);
+        assert_eq!(reader.feed(b"x"), Fetched::Nothing);
+        assert_eq!(reader.feed(b"y\n"), Fetched::TooLong);
+        assert_eq!(reader.feed(b"ok\n"), Fetched::Line(b"ok"));
     }
 
     #[test]

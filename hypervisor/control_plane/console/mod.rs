@@ -36,7 +36,7 @@ pub use error::{CommandError, ErrorKind};
 pub use lines::JSON_LINE_BYTES;
 pub use pending::{MAX_PENDING, Token};
 pub use reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What};
-pub use sink::{ByteSink, Silent, Sinks};
+pub use sink::{ByteSink, Sinks};
 
 use crate::{ids::VmId, resize::Origin, trace::RateLimit};
 use alloc::{format, string::String, vec::Vec};
@@ -173,30 +173,23 @@ impl Console {
         }
     }
 
-    /// Returns whether to take a byte from a port now; otherwise it waits in the UART, because a guest does not read.
+    /// Returns whether to take a byte from the terminal now; otherwise it waits in the UART, because a guest does not read.
     #[must_use]
-    pub fn accepts_input(&mut self, port: Port, now_ns: u64) -> bool {
-        port == Port::Control || self.mode != Mode::Guest || self.mux.accepts_input(now_ns)
+    pub fn accepts_input(&mut self, now_ns: u64) -> bool {
+        self.mode != Mode::Guest || self.mux.accepts_input(now_ns)
     }
 
-    /// Takes bytes from a port, of JSON up to the end of a line, and returns how many.
+    /// Takes bytes from a port: one of the terminal's, and of the control channel's those of one line, its end included.
     #[inline(never)]
-    pub fn input(
-        &mut self,
-        port: Port,
-        bytes: &[u8],
-        sinks: &mut Sinks<'_>,
-    ) -> (usize, Option<Request>) {
-        let Some(&byte) = bytes.first() else {
-            return (0, None);
-        };
-        let request = match (port, self.mode) {
-            (Port::Control, _) => return self.json_bytes(port, bytes, sinks),
+    pub fn input(&mut self, port: Port, bytes: &[u8], sinks: &mut Sinks<'_>) -> Option<Request> {
+        let &byte = bytes.first()?;
+        match (port, self.mode) {
+            (Port::Control, _) => self.json_bytes(port, bytes, sinks),
             (Port::Terminal, _) if byte == self.escape.0 => {
                 self.switch(sinks);
                 None
             }
-            (Port::Terminal, Mode::Json) => self.json_bytes(port, &[byte], sinks).1,
+            (Port::Terminal, Mode::Json) => self.json_bytes(port, bytes, sinks),
             (Port::Terminal, Mode::Guest) => {
                 self.mux.type_byte(byte);
                 None
@@ -213,8 +206,7 @@ impl Console {
                     None
                 }
             },
-        };
-        (1, request)
+        }
     }
 
     /// Returns the VM for which typed bytes wait, if any do.
@@ -290,15 +282,6 @@ impl Console {
         }
     }
 
-    /// Shows a line of the log, at the prompt only.
-    pub fn notice(&mut self, line: &str, sinks: &mut Sinks<'_>) {
-        if self.mode == Mode::Prompt {
-            self.editor.make_way(sinks.terminal);
-            text::line(line, sinks.terminal);
-            self.editor.redraw(sinks.terminal);
-        }
-    }
-
     /// Counts an event against its VM's limit: `None` if it is not to be told, else how many before it were not.
     ///
     /// Only single vCPUs coming and going are limited: a guest makes thousands a second of them. A VM's life and the end of a
@@ -345,13 +328,12 @@ impl Console {
     /// Acts on a line of the prompt.
     fn prompt_line(&mut self, line: &str, sinks: &mut Sinks<'_>) -> Option<Request> {
         if line.trim_ascii_start().starts_with('{') {
-            let parsed = request::parse(line.as_bytes());
-            let request = self.json_request(Port::Terminal, parsed, sinks);
+            let (id, command) = read_json(line.as_bytes(), &self.names);
+            let request = self.json_request(Port::Terminal, &id, command, sinks);
             self.editor.redraw(sinks.terminal);
             return request;
         }
-        let parsed = command::parse(line, &|name| self.names.find(name));
-        let command = match parsed {
+        let command = match command::parse(line, &self.names) {
             Ok(Some(command)) => command,
             Ok(None) => {
                 self.editor.redraw(sinks.terminal);
@@ -392,70 +374,41 @@ impl Console {
         }
     }
 
-    fn json_bytes(
-        &mut self,
-        port: Port,
-        bytes: &[u8],
-        sinks: &mut Sinks<'_>,
-    ) -> (usize, Option<Request>) {
+    fn json_bytes(&mut self, port: Port, bytes: &[u8], sinks: &mut Sinks<'_>) -> Option<Request> {
         let reader = match port {
             Port::Terminal => &mut self.terminal_lines,
             Port::Control => &mut self.control_lines,
         };
-        let (taken, fetched) = reader.feed(bytes);
-        let request = match fetched {
-            Fetched::Nothing => None,
-            Fetched::Line(line) => {
-                let parsed = request::parse(line);
-                self.json_request(port, parsed, sinks)
-            }
-            Fetched::TooLong => {
-                let error = Err(too_long(JSON_LINE_BYTES));
-                self.json_answer(port, &RequestId::default(), &error, sinks);
-                None
-            }
+        let (id, command) = match reader.feed(bytes) {
+            Fetched::Nothing => return None,
+            Fetched::Line(line) => read_json(line, &self.names),
+            Fetched::TooLong => (RequestId::default(), Err(too_long(JSON_LINE_BYTES))),
         };
-        (taken, request)
+        self.json_request(port, &id, command, sinks)
     }
 
     /// Acts on a line of JSON: answers it, or returns the request that it holds.
     fn json_request(
         &mut self,
         port: Port,
-        parsed: Result<request::JsonRequest, request::Mistake>,
+        id: &RequestId,
+        command: Result<Command, CommandError>,
         sinks: &mut Sinks<'_>,
     ) -> Option<Request> {
-        let (id, command) = match parsed {
-            Ok(request) => (request.id, self.json_command(request.command)),
-            Err(mistake) => {
-                let error = CommandError::new(ErrorKind::BadJson, mistake);
-                (RequestId::default(), Err(error))
-            }
-        };
         let answer = match command {
             Err(error) => Err(error),
             Ok(Command::Help) => Ok(Reply::Help),
             Ok(Command::Console { vm }) => self.attach_by_json(vm, sinks),
             Ok(command @ (Command::JsonOn | Command::JsonOff)) => {
-                return self.json_switch(port, &id, command, sinks);
+                return self.json_switch(port, id, command, sinks);
             }
             Ok(command) => match self.pending.insert(Asker::Json(port, id.clone())) {
                 Ok(token) => return Some(Request { token, command }),
                 Err(_) => Err(too_many()),
             },
         };
-        self.json_answer(port, &id, &answer, sinks);
+        self.json_answer(port, id, &answer, sinks);
         None
-    }
-
-    fn json_command(
-        &self,
-        command: Result<heapless::String<LINE_BYTES>, (ErrorKind, request::Mistake)>,
-    ) -> Result<Command, CommandError> {
-        let line = command.map_err(|(kind, mistake)| CommandError::new(kind, mistake))?;
-        let parsed = command::parse(&line, &|name| self.names.find(name))?;
-        let message = "the command is empty; `help` lists them";
-        parsed.ok_or_else(|| CommandError::new(ErrorKind::UnknownCommand, message))
     }
 
     /// Turns the terminal to a VM for a program; a terminal that carries JSON itself stays as it is.
@@ -517,6 +470,23 @@ impl Console {
             }
         }
     }
+}
+
+/// Reads a line of JSON: the id of its answer, and the command.
+fn read_json(line: &[u8], names: &Names) -> (RequestId, Result<Command, CommandError>) {
+    let mut room = editor::Line::new();
+    let (id, command) = match request::parse(line, &mut room) {
+        Ok(request) => (request.id, request.command),
+        Err(mistake) => (RequestId::default(), Err((ErrorKind::BadJson, mistake))),
+    };
+    let command = command
+        .map_err(|(kind, mistake)| CommandError::new(kind, mistake))
+        .and_then(|command| command::parse(command, names))
+        .and_then(|command| {
+            let message = "the command is empty; `help` lists them";
+            command.ok_or_else(|| CommandError::new(ErrorKind::UnknownCommand, message))
+        });
+    (id, command)
 }
 
 /// Returns whether the operator gets the same as a reply.

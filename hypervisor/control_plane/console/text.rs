@@ -205,8 +205,3 @@ pub(super) fn error(error: &CommandError, out: &mut dyn ByteSink) {
         error.kind.name()
     );
 }
-
-/// Writes a line of text that came from elsewhere.
-pub(super) fn line(line: &str, out: &mut dyn ByteSink) {
-    put!(out, "{}\r\n", Printable(line));
-}

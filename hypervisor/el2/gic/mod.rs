@@ -19,5 +19,7 @@ pub(crate) use list_registers::{
 pub(crate) const KICK_SGI: u32 = 0;
 /// Maintenance interrupt of the virtual CPU interface (GIC IHI0069, 6.1.2; every board seen).
 pub(crate) const MAINTENANCE_PPI: u32 = 25;
+/// INTIDs from here on are shared by all CPUs (GIC IHI0069, 2.2.1).
+pub(crate) const FIRST_SPI: u32 = 32;
 /// INTIDs from here on are special: nothing to acknowledge (GIC IHI0069, 2.2.1).
 pub(crate) const FIRST_SPECIAL: u32 = 1020;

@@ -42,6 +42,8 @@ pub(crate) fn ask_boot_cpu_soon() {
     }
     let soon = timer::now() + clock::duration_ticks(SOON_NS);
     cpu.chore_deadline.set(soon.min(cpu.chore_deadline.get()));
+    // A guest may go on at once.
+    cpu.arm(soon.min(cpu.armed.get()));
 }
 
 impl Runner {

@@ -147,8 +147,7 @@ impl Runner {
         if let Some(Loaded { vcpu, .. }) = self.cpu.loaded.get() {
             vcpu.exits.count(match intid {
                 timer::HYPERVISOR_PPI => ExitReason::HostTimer,
-                gic::MAINTENANCE_PPI => ExitReason::Maintenance,
-                _ => ExitReason::Interrupt,
+                _ => ExitReason::Maintenance,
             });
         }
         match intid {

@@ -4,7 +4,6 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use psci::State;
 use vmm::console::{
     Command, CommandError, ErrorKind, HostReport, Reply, StatsRow, Token, VcpuRow, VmAction, VmRow,
 };
@@ -18,6 +17,7 @@ use super::{
 use crate::{clock, console, logger, memory, percpu, smp};
 
 /// Carries a command out and answers it, at once or when it has ended.
+#[inline(never)]
 pub(crate) fn execute(token: Token, command: Command) {
     let result = match command {
         Command::VcpuSet {
@@ -56,11 +56,13 @@ fn act(slate: &'static Slate, action: VmAction) -> Result<Reply, CommandError> {
         VmAction::Resume => resume(slate),
         VmAction::PowerButton => press(slate),
     };
-    if done {
-        return Ok(Reply::Done);
-    }
+    done.then_some(Reply::Done).ok_or_else(|| not_now(slate))
+}
+
+/// The VM's state does not allow it.
+fn not_now(slate: &Slate) -> CommandError {
     let message = format!("{} is {}", slate.vm.name, slate.vm.phase().name());
-    Err(CommandError::new(ErrorKind::WrongState, message))
+    CommandError::new(ErrorKind::WrongState, message)
 }
 
 fn press(slate: &'static Slate) -> bool {
@@ -92,8 +94,7 @@ fn resize_vm(
     // Under the lock: a VM that ends later ends this resize with it.
     let phase = slate.vm.phase();
     if !matches!(phase, Phase::Running | Phase::Starting | Phase::Resetting) {
-        let message = format!("{} is {}", slate.vm.name, phase.name());
-        return Err(CommandError::new(ErrorKind::WrongState, message));
+        return Err(not_now(slate));
     }
     let progress = resizer.begin(slate.vm, count, limits, clock::now_ns())?;
     slate.asked.lock().push_back(token);
@@ -126,7 +127,7 @@ fn vcpu_list(slate: &'static Slate) -> Reply {
         .iter()
         .map(|vcpu| VcpuRow {
             vcpu: vcpu.id,
-            state: state_word(vcpu.power.state()),
+            state: vcpu.power.state().word(),
             cpu: vcpu.power.state().is_on().then_some(vcpu.home.pcpu),
             exits: vcpu.exits.snapshot().total(),
             ran_ns: clock::ticks_to_ns(vcpu.ran_ticks.load(Ordering::Relaxed)),
@@ -136,21 +137,6 @@ fn vcpu_list(slate: &'static Slate) -> Reply {
     Reply::VcpuList {
         vm: slate.vm.id,
         vcpus,
-    }
-}
-
-const fn state_word(state: State) -> &'static str {
-    match state {
-        State::Absent => "absent",
-        State::Reserve => "reserve",
-        State::EnabledOff => "enabled-off",
-        State::Starting | State::OnPending => "on-pending",
-        State::On => "on",
-        State::Off => "off",
-        State::Withdrawn => "withdrawn",
-        State::EjectStarting | State::EjectOnPending | State::EjectOn | State::EjectOff => {
-            "eject-pending"
-        }
     }
 }
 
