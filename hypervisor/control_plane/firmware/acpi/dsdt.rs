@@ -4,16 +4,13 @@
 //! that a resize costs in traps: for an added vCPU one read of EVENT, one write of OST, and one read of STA each time the guest
 //! asks for `_STA`; for a removed one the same, one write of EJECT, and a second of OST. MORE in EVENT saves the read that
 //! would find nothing. From an event to its processor it is a binary search, with no register.
+//!
+//! What never changes stands here as the bytes that `acpi_tables` writes for it: `tests::aml` makes the same table with that
+//! crate. Only packages that depend on the machine are put together here; a VM's start then costs little, and so does the image.
 
 use alloc::vec::Vec;
 
-use acpi_tables::aml::{
-    And, Arg, Device, EISAName, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
-    FieldUpdateRule, If, Interrupt, Local, Memory32Fixed, Method, Name, Notify, OpRegion,
-    OpRegionSpace, Or, Path, ResourceTemplate, Return, Scope, ShiftLeft, ShiftRight, Store, While,
-    ZERO,
-};
-use acpi_tables::{Aml, AmlSink};
+use acpi_tables::AmlSink;
 
 use super::super::{Error, Machine};
 use super::table::Table;
@@ -22,9 +19,6 @@ use crate::hotplug as spec;
 /// Revision 2: integers have 64 bits.
 const REVISION: u8 = 2;
 
-/// `_STA` of a device that is present, enabled, shown and working (ACPI 6.5, 6.3.7).
-const PRESENT_AND_ENABLED: u8 = 0x0f;
-
 /// At most this much AML for all that is in the table once, and for a vCPU.
 const FIXED_SIZE: usize = 448;
 const SPARE_VCPU_SIZE: usize = 144;
@@ -32,68 +26,89 @@ const SPARE_VCPU_SIZE: usize = 144;
 /// vCPUs per reopened scope: bounds what is copied while AML packages are nested.
 const VCPUS_PER_SCOPE: u16 = 16;
 
-/// A method argument that is not stored anywhere (ACPI 6.5, 20.2.2, NullName).
-const NOWHERE: acpi_tables::aml::Zero = ZERO;
+/// Opcodes (ACPI 6.5, table 20.1).
+const BYTE_PREFIX: u8 = 0x0a;
+const WORD_PREFIX: u8 = 0x0b;
+const SCOPE_OP: &[u8] = &[0x10];
+const METHOD_OP: &[u8] = &[0x14];
+const DEVICE_OP: &[u8] = &[0x5b, 0x82];
+const ARG0_OP: u8 = 0x68;
+const ARG1_OP: u8 = 0x69;
+const NOTIFY_OP: u8 = 0x86;
+const LESS_OP: u8 = 0x95;
+const IF_OP: u8 = 0xa0;
+const ELSE_OP: u8 = 0xa1;
+const WHILE_OP: &[u8] = &[0xa2];
 
-/// The local variables of `_EVT`: the event as it was read, and its Notify code.
-const EVENT: Local = Local(0);
-const CODE: Local = Local(1);
-const CODE_MASK: u8 = 0xff;
-const UID_MASK: u16 = 0xffff;
+/// `Scope (_SB)` with COM0 (ARMH0011) up to its address, between its size and its interrupt, and from there on with PWRB
+/// (PNP0C0C) and CPUS (ACPI0010); `_UID` is 0.
+const DEVICES: [&[u8]; 3] = [
+    b"\x10\x45\x07_SB_\x5b\x82\x3aCOM0\x08_HID\x0dARMH0011\0\x08_UID\0\x08_CRS\x11\x1a\x0a\x17\x86\x09\0\x01",
+    b"\x89\x06\0\x01\x01",
+    b"\x79\0\x5b\x82\x15PWRB\x08_HID\x0c\x41\xd0\x0c\x0c\x08_UID\0\x5b\x82\x1aCPUS\x08_HID\x0dACPI0010\0\x08_UID\0",
+];
 
-/// Either half of what is written to OST.
-const OST_HALF: u16 = 0xffff;
+/// The path `_SB.CPUS`.
+const CPUS: &[u8] = b"\x2e_SB_CPUS";
 
-/// What `_EJ0` writes to EJECT.
-const EJECT_CONFIRM: u64 = spec::EJECT_CONFIRM;
+/// A processor between its name and its UID, and after the UID of one that runs from reset: `Name (_STA, 0x0F)`.
+const PROCESSOR: &[u8] = b"\x08_HID\x0dACPI0007\0\x08_UID";
+const ALWAYS_THERE: &[u8] = b"\x08_STA\x0a\x0f";
 
-/// The registers of a vCPU, in the order they stand in.
-const FRAME_FIELDS: [[u8; 4]; 3] = [*b"STAT", *b"EJCT", *b"OSTR"];
-const _: () = assert!(spec::FRAME_STA == 0 && spec::FRAME_EJECT == 4 && spec::FRAME_OST == 8);
+/// A processor in reserve between its UID and its registers' address, and after that:
+///
+/// `OperationRegion (REGS, SystemMemory, …, 0x10) Field (REGS, DWordAcc, NoLock, Preserve) { STAT, 32, EJCT, 32, OSTR, 32 }`
+/// `Method (_STA) { Return (STAT) } Method (_EJ0, 1) { EJCT = One }`
+/// `Method (_OST, 3) { OSTR = ((Arg0 & 0xFFFF) << 0x10) | (Arg1 & 0xFFFF) }`
+const SPARE: [&[u8]; 2] = [
+    b"\x5b\x80REGS\0\x0c",
+    b"\x0a\x10\x5b\x81\x15REGS\x03STAT EJCT OSTR \x14\x0b_STA\0\xa4STAT\x14\x0c_EJ0\x01\x70\x01EJCT\x14\x1b_OST\x03\
+      \x7d\x79\x7b\x68\x0b\xff\xff\0\x0a\x10\0\x7b\x69\x0b\xff\xff\0OSTR",
+];
 
-/// The event register.
-const EVENT_FIELDS: [[u8; 4]; 1] = [*b"EVNT"];
-const EVENT_BYTES: u64 = 4;
-
-const REGISTER_BITS: usize = 32;
+/// GED0 (ACPI0013) up to its interrupt, which is an edge, from there to its register's address, and from there to its method:
+/// `Field (REGS, DWordAcc, NoLock, Preserve) { EVNT, 32 }`.
+const EVENT_DEVICE: [&[u8]; 3] = [
+    b"GED0\x08_HID\x0dACPI0013\0\x08_UID\0\x08_CRS\x11\x0e\x0a\x0b\x89\x06\0\x03\x01",
+    b"\x79\0\x5b\x80REGS\0\x0c",
+    b"\x0a\x04\x5b\x81\x0bREGS\x03EVNT ",
+];
+/// `Method (_EVT, 1, Serialized)`: `Local0 = MORE`, and in `While (Local0 & MORE)`: `Local0 = EVNT`; in `If (Local0 & VALID)` what
+/// delivers the event.
+const EVT: &[u8] = b"_EVT\x09\x70\x0c\0\0\0\x40\x60";
+const WHILE_MORE: &[u8] = b"\x7b\x60\x0c\0\0\0\x40\0\x70EVNT\x60";
+const IF_VALID: &[u8] = b"\x7b\x60\x0c\0\0\0\x80\0";
+/// `Local1 = (Local0 >> 0x10) & 0xFF; If (Local1 == 0x80) { Notify (PWRB, 0x80) }`, and where there are processors
+/// `Else { ^^CPUS.NTFY (Local0 & 0xFFFF, Local1) }`.
+const DELIVER: [&[u8]; 2] = [
+    b"\x7b\x7a\x60\x0a\x10\0\x0a\xff\x61\xa0\x0c\x93\x61\x0a\x80\x86PWRB\x0a\x80",
+    b"\xa1\x13^^\x2eCPUSNTFY\x7b\x60\x0b\xff\xff\0\x61",
+];
+/// `NTFY`, with two arguments, serialized.
+const NOTIFY_METHOD: &[u8] = b"NTFY\x0a";
 
 /// Writes the DSDT.
 pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
     let mut table = Table::new(*b"DSDT", REVISION, most(machine.max_vcpus));
-    let uart = machine.layout.uart;
-    let uart_base = u32::try_from(uart.registers.base.get());
-    let uart_size = u32::try_from(uart.registers.size);
-    let (Ok(base), Ok(size)) = (uart_base, uart_size) else {
-        return Err(Error::Layout(uart.registers));
-    };
-    let uid = Name::new(Path::new("_UID"), &ZERO);
-    let button = EISAName::new("PNP0C0C");
-    let button = Name::new(Path::new("_HID"), &button);
-    let container = Name::new(Path::new("_HID"), &"ACPI0010");
-    Scope::new(
-        Path::new("_SB_"),
-        alloc::vec![
-            &Device::new(
-                Path::new("COM0"),
-                alloc::vec![
-                    &Name::new(Path::new("_HID"), &"ARMH0011"),
-                    &uid,
-                    &Name::new(
-                        Path::new("_CRS"),
-                        &ResourceTemplate::new(alloc::vec![
-                            &Memory32Fixed::new(true, base, size),
-                            &Interrupt::new(true, false, false, false, uart.intid),
-                        ]),
-                    ),
-                ],
-            ),
-            &Device::new(Path::new("PWRB"), alloc::vec![&button, &uid]),
-            &Device::new(Path::new("CPUS"), alloc::vec![&container, &uid]),
-        ],
-    )
-    .to_aml_bytes(&mut table);
-    processors(machine, &mut table)?;
-    event_device(machine, &mut table);
+    let (uart, hotplug) = (machine.layout.uart, machine.layout.hotplug);
+    let registers = uart.registers;
+    let word = |value: u64, region| u32::try_from(value).map_err(|_| Error::Layout(region));
+    let base = word(registers.base.get(), registers)?.to_le_bytes();
+    let size = word(registers.size, registers)?.to_le_bytes();
+    let [to_address, to_interrupt, rest] = DEVICES;
+    for part in [
+        to_address,
+        &base,
+        &size,
+        to_interrupt,
+        &uart.intid.to_le_bytes(),
+        rest,
+    ] {
+        table.vec(part);
+    }
+    let events = word(hotplug.registers.base.get(), hotplug.registers)?;
+    processors(machine, events, &mut table);
+    event_device(machine, events, &mut table);
     Ok(table.finish())
 }
 
@@ -102,85 +117,47 @@ const fn most(max_vcpus: u16) -> usize {
     FIXED_SIZE + max_vcpus as usize * SPARE_VCPU_SIZE
 }
 
-/// Writes the processor devices, some at a time; those that differ only in their numbers are stamped from one.
-fn processors(machine: &Machine<'_>, table: &mut Table) -> Result<(), Error> {
-    let hotplug = machine.layout.hotplug.registers;
-    let frames = u32::try_from(hotplug.base.get() + spec::FRAMES);
-    let frames = frames.map_err(|_| Error::Layout(hotplug))?;
-    let mut stamp = Stamp::default();
+/// Writes the processor devices, some at a time, and the way to those that can have events.
+fn processors(machine: &Machine<'_>, registers: u32, table: &mut Table) {
+    let (boot, max) = (machine.boot_vcpus, machine.max_vcpus);
     let mut first = 0;
-    while first < machine.max_vcpus {
-        let next = machine.max_vcpus.min(first.saturating_add(VCPUS_PER_SCOPE));
-        let mut devices = Vec::with_capacity(usize::from(VCPUS_PER_SCOPE) * SPARE_VCPU_SIZE);
+    let mut devices = Vec::new();
+    while first < max {
+        let next = max.min(first.saturating_add(VCPUS_PER_SCOPE));
+        devices.clear();
         for index in first..next {
-            let processor = Processor {
-                index,
-                spare: index >= machine.boot_vcpus,
-                registers: frames.wrapping_add(u32::from(index) * spec::FRAME_BYTES as u32),
-            };
-            if stamp.form != Some((processor.spare, processor.uid_form())) {
-                stamp = Stamp::of(&processor);
-            }
-            stamp.press(&processor, &mut devices);
+            processor(index, (index >= boot).then_some(registers), &mut devices);
         }
-        table.vec(&Scope::raw(Path::new("_SB_.CPUS"), devices));
+        package(SCOPE_OP, &[CPUS, &devices], table);
         first = next;
     }
-    Ok(())
-}
-
-/// The device of one possible vCPU.
-struct Processor {
-    index: u16,
-    /// Whether it is in reserve at boot, and can be added and removed.
-    spare: bool,
-    /// Address of its registers.
-    registers: u32,
-}
-
-/// The AML of a processor, and where in it the name, the UID and the registers' address are.
-#[derive(Default)]
-struct Stamp {
-    form: Option<(bool, usize)>,
-    bytes: Vec<u8>,
-    places: [usize; 3],
-}
-
-impl Stamp {
-    fn of(processor: &Processor) -> Self {
-        let mut bytes = Vec::new();
-        processor.to_aml_bytes(&mut bytes);
-        let find = |what: &[u8; 4]| bytes.windows(4).position(|at| at == what);
-        let place = |what, behind| find(what).map_or(bytes.len(), |at| at + behind);
-        // The opcodes of 0 and 1 are these numbers; others have a prefix, and addresses a kind of space before that.
-        let uid = 4 + processor.uid_form().min(1);
-        let name = processor_name(processor.index);
-        let places = [place(&name, 0), place(b"_UID", uid), place(b"REGS", 6)];
-        let form = Some((processor.spare, processor.uid_form()));
-        Self {
-            form,
-            bytes,
-            places,
-        }
+    if boot < max {
+        let (mut search, mut method) = (Vec::new(), Vec::new());
+        let (first, end) = (boot, max);
+        Search { first, end }.write(&mut search);
+        search.reverse();
+        package(METHOD_OP, &[NOTIFY_METHOD, &search], &mut method);
+        package(SCOPE_OP, &[CPUS, &method], table);
     }
+}
 
-    /// Adds the AML of another processor of this form.
-    fn press(&self, processor: &Processor, to: &mut Vec<u8>) {
-        let start = to.len();
-        to.extend_from_slice(&self.bytes);
-        let (name, uid) = (
-            processor_name(processor.index),
-            processor.index.to_le_bytes(),
-        );
-        let uid = uid.get(..processor.uid_form().max(1)).unwrap_or(&[]);
-        let numbers: [&[u8]; 3] = [&name, uid, &processor.registers.to_le_bytes()];
-        for (at, number) in self.places.iter().zip(numbers) {
-            let rest = to.get_mut(start + at..).unwrap_or(&mut []);
-            if let Some(place) = rest.get_mut(..number.len()) {
-                place.copy_from_slice(number);
-            }
-        }
-    }
+/// Writes the device of one possible vCPU; one in reserve at boot, which can be added and removed, has registers in the block.
+fn processor(index: u16, block: Option<u32>, to: &mut Vec<u8>) {
+    let (name, (uid, length)) = (processor_name(index), integer(index));
+    let uid = uid.get(..length).unwrap_or(&uid);
+    let Some(block) = block else {
+        return package(DEVICE_OP, &[&name, PROCESSOR, uid, ALWAYS_THERE], to);
+    };
+    let frame = block
+        .wrapping_add(spec::FRAMES as u32)
+        .wrapping_add(u32::from(index) * spec::FRAME_BYTES as u32)
+        .to_le_bytes();
+    let [to_address, rest] = SPARE;
+    package(
+        DEVICE_OP,
+        &[&name, PROCESSOR, uid, to_address, &frame, rest],
+        to,
+    );
 }
 
 /// Names the device of a vCPU: three hexadecimal digits after a C.
@@ -192,168 +169,74 @@ fn processor_name(index: u16) -> [u8; 4] {
     [b'C', digit(8), digit(4), digit(0)]
 }
 
-impl Processor {
-    /// Says how AML writes the UID: 0 as an opcode of its own, 1 as a byte, 2 as a word (ACPI 6.5, 20.2.3).
-    fn uid_form(&self) -> usize {
-        usize::from(self.index > 1) + usize::from(self.index > 0xff)
+/// Returns an integer as AML and how many bytes it has: 0 and 1 are opcodes of their own (ACPI 6.5, 20.2.3).
+const fn integer(value: u16) -> ([u8; 3], usize) {
+    let [low, high] = value.to_le_bytes();
+    match value {
+        0 | 1 => ([low, 0, 0], 1),
+        2..=0xff => ([BYTE_PREFIX, low, 0], 2),
+        _ => ([WORD_PREFIX, low, high], 3),
     }
 }
 
-impl Aml for Processor {
-    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        let name = processor_name(self.index);
-        let path = Path::new(core::str::from_utf8(&name).unwrap_or_default());
-        let hid = Name::new(Path::new("_HID"), &"ACPI0007");
-        let uid = Name::new(Path::new("_UID"), &self.index);
-        if !self.spare {
-            let sta = Name::new(Path::new("_STA"), &PRESENT_AND_ENABLED);
-            return Device::new(path, alloc::vec![&hid, &uid, &sta]).to_aml_bytes(sink);
-        }
-        Device::new(
-            path,
-            alloc::vec![
-                &hid,
-                &uid,
-                &registers("REGS", &u64::from(self.registers), &spec::FRAME_BYTES),
-                &fields("REGS", &FRAME_FIELDS),
-                &Method::new(
-                    Path::new("_STA"),
-                    0,
-                    false,
-                    alloc::vec![&Return::new(&Path::new("STAT"))],
-                ),
-                &Method::new(
-                    Path::new("_EJ0"),
-                    1,
-                    false,
-                    alloc::vec![&Store::new(&Path::new("EJCT"), &EJECT_CONFIRM)],
-                ),
-                &Method::new(Path::new("_OST"), 3, false, alloc::vec![&StoreOst],),
-            ],
-        )
-        .to_aml_bytes(sink);
-    }
-}
-
-/// What `_OST` does, in one access: write the source event (Arg0) above the status (Arg1).
-struct StoreOst;
-
-impl Aml for StoreOst {
-    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        let source = And::new(&NOWHERE, &Arg(0), &OST_HALF);
-        Or::new(
-            &Path::new("OSTR"),
-            &ShiftLeft::new(&NOWHERE, &source, &spec::OST_SOURCE_SHIFT),
-            &And::new(&NOWHERE, &Arg(1), &OST_HALF),
-        )
-        .to_aml_bytes(sink);
-    }
-}
-
-/// Writes the event device, whose interrupt says that there are events, and the way from an event to its processor.
-fn event_device(machine: &Machine<'_>, sink: &mut dyn AmlSink) {
-    let hotplug = machine.layout.hotplug;
-    let base = hotplug.registers.base.get();
-    if machine.boot_vcpus < machine.max_vcpus {
-        let search = Search {
-            first: machine.boot_vcpus,
-            end: machine.max_vcpus,
-        };
-        let notify = Method::new(Path::new("NTFY"), 2, true, alloc::vec![&search]);
-        Scope::new(Path::new("_SB_.CPUS"), alloc::vec![&notify]).to_aml_bytes(sink);
-    }
-    let deliver = Deliver {
-        processors: machine.boot_vcpus < machine.max_vcpus,
+/// Writes the event device, whose interrupt says that there are events.
+fn event_device(machine: &Machine<'_>, registers: u32, table: &mut Table) {
+    let [power_button, processors] = DELIVER;
+    let processors = if machine.boot_vcpus < machine.max_vcpus {
+        processors
+    } else {
+        &[]
     };
-    Scope::new(
-        Path::new("_SB_"),
-        alloc::vec![&Device::new(
-            Path::new("GED0"),
-            alloc::vec![
-                &Name::new(Path::new("_HID"), &"ACPI0013"),
-                &Name::new(Path::new("_UID"), &ZERO),
-                &Name::new(
-                    Path::new("_CRS"),
-                    &ResourceTemplate::new(alloc::vec![&Interrupt::new(
-                        true,
-                        true,
-                        false,
-                        false,
-                        hotplug.intid
-                    )]),
-                ),
-                &registers("REGS", &(base + spec::EVENT), &EVENT_BYTES),
-                &fields("REGS", &EVENT_FIELDS),
-                &Method::new(
-                    Path::new("_EVT"),
-                    1,
-                    true,
-                    alloc::vec![
-                        &Store::new(&EVENT, &spec::EVENT_MORE),
-                        &While::new(
-                            &And::new(&NOWHERE, &EVENT, &spec::EVENT_MORE),
-                            alloc::vec![
-                                &Store::new(&EVENT, &Path::new("EVNT")),
-                                &If::new(
-                                    &And::new(&NOWHERE, &EVENT, &spec::EVENT_VALID),
-                                    alloc::vec![&deliver],
-                                ),
-                            ],
-                        ),
-                    ],
-                ),
-            ],
-        )],
-    )
-    .to_aml_bytes(sink);
+    let intid = machine.layout.hotplug.intid.to_le_bytes();
+    let [to_interrupt, to_address, rest] = EVENT_DEVICE;
+    let registers = registers.to_le_bytes();
+    let device = [to_interrupt, &intid, to_address, &registers, rest];
+    let packages: [(&[u8], &[&[u8]]); 5] = [
+        (&[IF_OP], &[IF_VALID, power_button, processors]),
+        (WHILE_OP, &[WHILE_MORE]),
+        (METHOD_OP, &[EVT]),
+        (DEVICE_OP, &device),
+        (SCOPE_OP, &[b"_SB_"]),
+    ];
+    // From the innermost outwards.
+    let mut inner = Vec::new();
+    for (op, parts) in packages {
+        let head = parts.concat();
+        let mut outer = Vec::new();
+        package(op, &[&head, &inner], &mut outer);
+        inner = outer;
+    }
+    table.vec(&inner);
 }
 
-/// Passes on the event in `EVENT`: to the power button or to a processor.
-struct Deliver {
-    /// Whether any processor can have events.
-    processors: bool,
-}
-
-impl Aml for Deliver {
-    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        let shifted = ShiftRight::new(&NOWHERE, &EVENT, &spec::EVENT_CODE_SHIFT);
-        And::new(&CODE, &shifted, &CODE_MASK).to_aml_bytes(sink);
-        let power_button = spec::Notify::PowerButton as u8;
-        If::new(
-            &Equal::new(&CODE, &power_button),
-            alloc::vec![&Notify::new(&Path::new("PWRB"), &power_button)],
-        )
-        .to_aml_bytes(sink);
-        if self.processors {
-            let uid = And::new(&NOWHERE, &EVENT, &UID_MASK);
-            let mut call = NOTIFY_PATH.to_vec();
-            uid.to_aml_bytes(&mut call);
-            CODE.to_aml_bytes(&mut call);
-            call.reverse();
-            package(ELSE_OP, 0, &mut call);
-            call.reverse();
-            sink.vec(&call);
-        }
+/// Writes an opcode and its package (ACPI 6.5, 20.2.4, PkgLength).
+fn package(op: &[u8], parts: &[&[u8]], to: &mut impl AmlSink) {
+    let body = parts.iter().map(|part| part.len()).sum();
+    let (lead, more) = length(body);
+    to.vec(op);
+    to.byte(lead);
+    to.vec(more.1.get(..more.0).unwrap_or(&[]));
+    for part in parts {
+        to.vec(part);
     }
 }
 
-/// The path of the method that notifies a processor, from the event device's method: ^^CPUS.NTFY (ACPI 6.5, 20.2.2).
-const NOTIFY_PATH: &[u8] = b"^^\x2eCPUSNTFY";
+/// Returns the length of a package with so long a body, itself included: its first byte, and how many follow.
+fn length(body: usize) -> (u8, (usize, [u8; 2])) {
+    let more = usize::from(body >= 0x3f) + usize::from(body >= 0xffe);
+    let length = body + 1 + more;
+    let lead = match more {
+        0 => length as u8,
+        _ => (more as u8) << 6 | length as u8 & 0xf,
+    };
+    (lead, (more, [(length >> 4) as u8, (length >> 12) as u8]))
+}
 
 /// A binary search for the processor whose UID is Arg0, which is then notified of Arg1.
 struct Search {
     first: u16,
     /// One past the last; always greater than `first`.
     end: u16,
-}
-
-impl Aml for Search {
-    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        let mut backwards = Vec::new();
-        self.write(&mut backwards);
-        backwards.reverse();
-        sink.vec(&backwards);
-    }
 }
 
 impl Search {
@@ -367,57 +250,21 @@ impl Search {
         }
         let start = out.len();
         Self { first: middle, end }.write(out);
-        package(ELSE_OP, start, out);
+        end_package(ELSE_OP, start, out);
         let start = out.len();
         Self { first, end: middle }.write(out);
-        let integer = out.len();
-        middle.to_aml_bytes(out);
-        out.get_mut(integer..).unwrap_or(&mut []).reverse();
+        let (integer, length) = integer(middle);
+        out.extend(integer.iter().take(length).rev());
         out.extend_from_slice(&[ARG0_OP, LESS_OP]);
-        package(IF_OP, start, out);
+        end_package(IF_OP, start, out);
     }
 }
 
-/// Ends, at its beginning, a package that was written backwards from `start` on (ACPI 6.5, 20.2.4, PkgLength).
-fn package(op: u8, start: usize, out: &mut Vec<u8>) {
-    let body = out.len() - start;
-    let bytes = 1 + usize::from(body >= 0x3f) + usize::from(body >= 0xffe);
-    let length = body + bytes;
-    for byte in (1..bytes).rev() {
-        out.push((length >> (8 * byte - 4)) as u8);
-    }
-    out.push(match bytes {
-        1 => length as u8,
-        _ => (bytes as u8 - 1) << 6 | length as u8 & 0xf,
-    });
-    out.push(op);
-}
-
-/// Opcodes (ACPI 6.5, table 20.1).
-const ARG0_OP: u8 = 0x68;
-const ARG1_OP: u8 = 0x69;
-const NOTIFY_OP: u8 = 0x86;
-const LESS_OP: u8 = 0x95;
-const IF_OP: u8 = 0xa0;
-const ELSE_OP: u8 = 0xa1;
-
-/// Declares a range of registers.
-fn registers<'a>(name: &str, address: &'a u64, size: &'a u64) -> OpRegion<'a> {
-    OpRegion::new(Path::new(name), OpRegionSpace::SystemMemory, address, size)
-}
-
-/// Names the registers of a range; they are accessed 32 bits at a time, and never read to be written.
-fn fields(region: &str, names: &[[u8; 4]]) -> Field {
-    Field::new(
-        Path::new(region),
-        FieldAccessType::DWord,
-        FieldLockRule::NoLock,
-        FieldUpdateRule::Preserve,
-        names
-            .iter()
-            .map(|name| FieldEntry::Named(*name, REGISTER_BITS))
-            .collect(),
-    )
+/// Ends, at its beginning, a package that was written backwards from `start` on.
+fn end_package(op: u8, start: usize, out: &mut Vec<u8>) {
+    let (lead, (more, bytes)) = length(out.len() - start);
+    out.extend(bytes.iter().take(more).rev());
+    out.extend_from_slice(&[lead, op]);
 }
 
 #[cfg(test)]

@@ -13,10 +13,9 @@ use super::vcpus;
 
 const REVISION: u8 = 3;
 
-/// The GICC affinity structure (ACPI 6.5, 5.2.16.4).
-const GICC_AFFINITY: u8 = 3;
-const GICC_AFFINITY_SIZE: u8 = 18;
-const ENABLED: u32 = 1 << 0;
+/// The GICC affinity structure (ACPI 6.5, 5.2.16.4): type, length, node 0, UID, flags (enabled), clock domain 0.
+const GICC_AFFINITY: [u8; 18] = *b"\x03\x12\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0";
+const UID: core::ops::Range<usize> = 6..10;
 
 const MEMORY_AFFINITY_SIZE: usize = 40;
 const RESERVED_SIZE: usize = 12;
@@ -26,18 +25,17 @@ const NODE: u32 = 0;
 
 /// Writes the SRAT.
 pub(super) fn table(machine: &Machine<'_>) -> Vec<u8> {
-    let vcpu_size = usize::from(machine.max_vcpus) * usize::from(GICC_AFFINITY_SIZE);
+    let vcpu_size = usize::from(machine.max_vcpus) * GICC_AFFINITY.len();
     let body = RESERVED_SIZE + vcpu_size + machine.memory.len() * MEMORY_AFFINITY_SIZE;
     let mut table = Table::new(*b"SRAT", REVISION, body);
     table.dword(1); // reserved, must be 1
     table.qword(0);
     for (vcpu, _) in vcpus(machine) {
-        table.byte(GICC_AFFINITY);
-        table.byte(GICC_AFFINITY_SIZE);
-        table.dword(NODE);
-        table.dword(u32::from(vcpu.get()));
-        table.dword(ENABLED);
-        table.dword(0); // clock domain
+        let mut entry = GICC_AFFINITY;
+        if let Some(uid) = entry.get_mut(UID) {
+            uid.copy_from_slice(&u32::from(vcpu.get()).to_le_bytes());
+        }
+        table.vec(&entry);
     }
     for bank in machine.memory {
         MemoryAffinity::new(NODE, bank.base.get(), bank.size)

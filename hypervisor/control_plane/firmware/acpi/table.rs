@@ -39,12 +39,22 @@ impl Table {
         if let Some(field) = bytes.get_mut(LENGTH) {
             field.copy_from_slice(&length);
         }
-        let sum = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+        let sum = sum(&bytes);
         if let Some(field) = bytes.get_mut(CHECKSUM) {
             *field = field.wrapping_sub(sum);
         }
         bytes
     }
+}
+
+/// Adds all bytes, eight in a row.
+fn sum(bytes: &[u8]) -> u8 {
+    let (eights, rest) = bytes.as_chunks();
+    let add = |sum: u8, byte: &u8| sum.wrapping_add(*byte);
+    eights.iter().fold(rest.iter().fold(0, add), |sum, eight| {
+        let [a, b, c, d, e, f, g, h] = eight.map(u32::from);
+        sum.wrapping_add((a + b + c + d + e + f + g + h) as u8)
+    })
 }
 
 impl AmlSink for Table {
@@ -54,5 +64,22 @@ impl AmlSink for Table {
 
     fn vec(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sum;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Eight bytes at a time come to what one at a time do.
+        #[test]
+        fn bytes_are_added(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let bytes: Vec<u8> = bytes;
+            let expected = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+            prop_assert_eq!(sum(&bytes), expected);
+        }
     }
 }

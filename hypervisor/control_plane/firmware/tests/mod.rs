@@ -3,6 +3,7 @@
 extern crate std;
 
 mod acpica;
+mod aml;
 mod fdt;
 mod goldens;
 mod properties;
