@@ -94,6 +94,13 @@ impl Machine {
         self.memory_mib(size)
     }
 
+    /// Makes it another machine of QEMU's than `virt`.
+    #[must_use]
+    pub fn board(mut self, name: &str) -> Self {
+        self.machine = name.into();
+        self
+    }
+
     /// Adds an option to QEMU's `-M`.
     #[must_use]
     pub fn option(mut self, option: &str) -> Self {

@@ -198,6 +198,31 @@ fn what_is_wrong_with_the_hosts_tree_is_named_with_its_node() {
     }
 }
 
+#[test]
+fn a_machine_that_cannot_be_used_is_told_so_in_one_line() {
+    let machine = |case: &str| Machine::new(&format!("hostile-machine-{case}")).cpus(1);
+    let pi = machine("no-tree").board("raspi4b").model("cortex-a72");
+    let cases = [
+        (
+            machine("el1"),
+            "bullpen: entered at EL1, but a hypervisor needs EL2",
+        ),
+        (
+            machine("gicv2").board("virt,virtualization=on,gic-version=2"),
+            "bullpen: the interrupt controller is a GICv2; only GICv3 is supported",
+        ),
+        // What its firmware hands over is no device tree.
+        (
+            pi.cpus(4).memory_mib(2048),
+            "bullpen: no device tree at 0x100",
+        ),
+    ];
+    for (machine, expected) in cases {
+        let mut running = machine.bare(&artefacts::hypervisor(), "");
+        running.console.expect(expected, PATIENCE);
+    }
+}
+
 /// More bytes than anybody types, in one line.
 fn long_line() -> Vec<u8> {
     vec![
