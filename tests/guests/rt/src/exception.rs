@@ -41,6 +41,8 @@ impl Fault {
     pub const UNDEFINED: u64 = 0x00;
     /// Exception class of a trapped system register at the same level.
     pub const TRAPPED: u64 = 0x18;
+    /// Exception class of a software step without change of level.
+    pub const SOFTWARE_STEP: u64 = 0x33;
     /// Exception class of an instruction abort without change of level.
     pub const INSTRUCTION_ABORT: u64 = 0x21;
     /// Exception class of a data abort without change of level.
@@ -153,6 +155,9 @@ const FROM_EL0: u64 = 8;
 /// SPSR_EL1 for EL1h with D, A, I and F masked.
 const EL1H_MASKED: u64 = 0x3c5;
 
+/// SPSR_EL1.D: debug exceptions are masked.
+const SPSR_D: u64 = 1 << 9;
+
 extern "C" fn handle(frame: &mut Frame, kind: u64) {
     let cpu = cpu::current();
     match kind & 3 {
@@ -164,6 +169,10 @@ extern "C" fn handle(frame: &mut Frame, kind: u64) {
                 elr: frame.elr,
                 vector: kind,
             });
+            // Whoever has stepped goes on without.
+            if frame.esr >> 26 == Fault::SOFTWARE_STEP {
+                frame.spsr |= SPSR_D;
+            }
             if kind < FROM_EL0 {
                 frame.elr = crate::probe::resume_address();
             } else {

@@ -5,6 +5,7 @@
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
+use guest_rt::exception::Fault;
 use guest_rt::probe::{self, Encoding, Width};
 use guest_rt::suite::Outcome;
 use guest_rt::{check, check_eq, cpu, exception, gic, insn, machine, mrs, msr, psci, timer};
@@ -28,8 +29,59 @@ global_asm!(
     ".balign 8",
     "debug_target:",
     "nop",
-    "ret"
+    "ret",
+    // x1: the instruction to be stepped over, with PSTATE.SS set and D clear.
+    "debug_step:",
+    "msr elr_el1, x1",
+    "mov x2, {pstate}",
+    "movk x2, {single_step}, lsl #16",
+    "msr spsr_el1, x2",
+    "eret",
+    "debug_steps:",
+    "nop",
+    "mrs x1, oslsr_el1",
+    "wfe",
+    "nop",
+    "ret",
+    pstate = const EL1H_INTERRUPTS_MASKED,
+    single_step = const PSTATE_SS >> 16,
 );
+
+/// PSTATE: EL1h with A, I and F masked; the next instruction is a step.
+const EL1H_INTERRUPTS_MASKED: u64 = 0x1c5;
+const PSTATE_SS: u64 = 1 << 21;
+/// MDSCR_EL1: SS and KDE.
+const MDSCR_STEP: u64 = 1 << 13 | 1;
+/// Instructions that are stepped over: nothing, a trapped register, what may be trapped.
+const STEPS: u64 = 3;
+
+/// A step takes one instruction, even if it is EL2 that carries it out.
+pub(crate) fn single_steps_take_one_instruction() -> Outcome {
+    unsafe extern "C" {
+        fn debug_step();
+        fn debug_steps();
+    }
+    msr!("osdlr_el1", 0);
+    msr!("oslar_el1", 0);
+    let _ = MDSCR.write(MDSCR_STEP);
+    insn!("isb");
+    let first = debug_steps as *const () as u64;
+    let outcome = (0..STEPS).try_for_each(|number| {
+        let at = first + 4 * number;
+        // For the WFE.
+        insn!("sevl");
+        let seen = probe::at(debug_step as *const () as u64, 0, at);
+        check_eq!(seen.class(), Some(Fault::SOFTWARE_STEP), "step {number}");
+        check_eq!(
+            seen.fault.map(|fault| fault.elr),
+            Some(at + 4),
+            "step {number}"
+        );
+        Ok(())
+    });
+    mask();
+    outcome
+}
 
 fn target() -> u64 {
     unsafe extern "C" {

@@ -38,6 +38,7 @@ fn main() {
             masked_debug_registers_do_nothing,
             debug::breakpoints_and_watchpoints_fire,
             debug::breakpoints_stay_with_their_cpu,
+            debug::single_steps_take_one_instruction,
             performance_monitors_count_and_start_afresh,
             os_lock,
             set_and_way,
