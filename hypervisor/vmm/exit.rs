@@ -29,35 +29,30 @@ pub struct Syndrome(u64);
 impl Syndrome {
     /// Names the value of ESR_EL2.
     #[inline]
-    #[must_use]
     pub const fn new(esr: u64) -> Self {
         Self(esr)
     }
 
     /// Returns the whole register.
     #[inline]
-    #[must_use]
     pub const fn get(self) -> u64 {
         self.0
     }
 
     /// Returns the exception class.
     #[inline]
-    #[must_use]
     pub const fn class(self) -> u64 {
         self.0 >> 26 & 0x3f
     }
 
     /// Returns the immediate of an HVC or SMC.
     #[inline]
-    #[must_use]
     pub const fn immediate(self) -> u64 {
         self.0 & 0xffff
     }
 
     /// Returns whether a trapped wait is WFI (and not WFE, WFIT or WFET).
     #[inline]
-    #[must_use]
     pub const fn is_wfi(self) -> bool {
         self.0 & 3 == 0
     }
@@ -68,7 +63,6 @@ impl Syndrome {
 pub struct SystemAccess(u32);
 
 /// Composes the part of the ISS that names a register: op0, op1, CRn, CRm, op2.
-#[must_use]
 pub const fn system_register(op0: u32, op1: u32, crn: u32, crm: u32, op2: u32) -> u32 {
     op0 << 20 | op2 << 17 | op1 << 14 | crn << 10 | crm << 1
 }
@@ -81,21 +75,18 @@ impl SystemAccess {
 
     /// Takes the ISS out of a syndrome.
     #[inline]
-    #[must_use]
     pub const fn new(syndrome: Syndrome) -> Self {
         Self(syndrome.0 as u32 & 0x1ff_ffff)
     }
 
     /// Returns the register's name as [`system_register`] composes it.
     #[inline]
-    #[must_use]
     pub const fn register(self) -> u32 {
         self.0 & Self::REGISTER
     }
 
     /// Returns whether it reads a feature register: op0 3, op1 0, CRn 0, CRm 0 to 7.
     #[inline]
-    #[must_use]
     pub const fn is_id_register_read(self) -> bool {
         const CRM_8: u32 = 8 << 1;
         const READ: u32 = 1;
@@ -104,28 +95,24 @@ impl SystemAccess {
 
     /// Returns whether it is a read.
     #[inline]
-    #[must_use]
     pub const fn is_read(self) -> bool {
         self.0 & 1 != 0
     }
 
     /// Returns the general register.
     #[inline]
-    #[must_use]
     pub const fn rt(self) -> u32 {
         self.0 >> 5 & 0x1f
     }
 
     /// Returns CRm.
     #[inline]
-    #[must_use]
     pub const fn crm(self) -> u32 {
         self.0 >> 1 & 0xf
     }
 
     /// Returns op2.
     #[inline]
-    #[must_use]
     pub const fn op2(self) -> u32 {
         self.0 >> 17 & 7
     }
@@ -138,21 +125,18 @@ pub struct Abort(u64);
 impl Abort {
     /// Takes the ISS out of a syndrome.
     #[inline]
-    #[must_use]
     pub const fn new(syndrome: Syndrome) -> Self {
         Self(syndrome.0 & 0x1ff_ffff)
     }
 
     /// Returns whether it is a translation fault, at any level.
     #[inline]
-    #[must_use]
     pub const fn is_translation_fault(self) -> bool {
         self.0 & 0x3c == 0x04
     }
 
     /// Returns whether the hardware has described the access (ISV): its register, width and extension.
     #[inline]
-    #[must_use]
     pub const fn is_described(self) -> bool {
         self.0 & 1 << 24 != 0
     }
@@ -160,56 +144,48 @@ impl Abort {
     /// Returns whether a described access may be one of a device register: a translation fault of neither a cache
     /// operation nor a table walk.
     #[inline]
-    #[must_use]
     pub const fn is_device_access(self) -> bool {
         self.0 & (1 << 8 | 1 << 7 | 0x3c) == 0x04
     }
 
     /// Returns whether the hardware has described the access (ISV) and it is not a cache operation or a table walk.
     #[inline]
-    #[must_use]
     pub const fn is_plain_access(self) -> bool {
         self.0 & (1 << 24 | 1 << 8 | 1 << 7) == 1 << 24
     }
 
     /// Returns whether it was a cache maintenance instruction.
     #[inline]
-    #[must_use]
     pub const fn is_cache_maintenance(self) -> bool {
         self.0 & 1 << 8 != 0
     }
 
     /// Returns whether it was a stage-1 table walk.
     #[inline]
-    #[must_use]
     pub const fn is_table_walk(self) -> bool {
         self.0 & 1 << 7 != 0
     }
 
     /// Returns whether it was a write.
     #[inline]
-    #[must_use]
     pub const fn is_write(self) -> bool {
         self.0 & 1 << 6 != 0
     }
 
     /// Returns the width of a plain access.
     #[inline]
-    #[must_use]
     pub const fn width(self) -> AccessWidth {
         AccessWidth::from_sas(self.0 >> 22)
     }
 
     /// Returns the general register of a plain access.
     #[inline]
-    #[must_use]
     pub const fn rt(self) -> u32 {
         (self.0 >> 16) as u32 & 0x1f
     }
 
     /// Extends a value that was read as the instruction asks: sign (SSE) and register width (SF).
     #[inline]
-    #[must_use]
     pub const fn extend(self, value: u64) -> u64 {
         let sign_extend = self.0 & 1 << 21 != 0;
         if !sign_extend {
@@ -227,7 +203,6 @@ impl Abort {
 
 impl Abort {
     /// Turns the bytes of a plain access round: a register's low bytes from the guest's order to a device's, or back.
-    #[must_use]
     pub const fn reversed(self, value: u64) -> u64 {
         value.swap_bytes() >> (64 - 8 * self.width().bytes())
     }
@@ -246,7 +221,6 @@ const AARCH32_E: u64 = 1 << 9;
 const LEVEL: u64 = 3 << 2;
 
 /// Returns whether an instruction that trapped from this PSTATE accesses data in big-endian order.
-#[must_use]
 pub const fn is_big_endian(pstate: u64, sctlr: u64) -> bool {
     if pstate & AARCH32 != 0 {
         pstate & AARCH32_E != 0
@@ -259,7 +233,6 @@ pub const fn is_big_endian(pstate: u64, sctlr: u64) -> bool {
 
 /// Composes the guest address of an abort from HPFAR_EL2 and FAR_EL2 (Arm ARM D19.2.53).
 #[inline]
-#[must_use]
 pub const fn fault_address(hpfar: u64, far: u64) -> u64 {
     const OFFSET: u64 = 0xfff;
     hpfar << 8 & !OFFSET | far & OFFSET

@@ -34,7 +34,6 @@ impl AccessWidth {
 
     /// Decodes the SAS field of an ESR_EL2 data-abort syndrome (Arm ARM DDI0487, ISS encoding for a Data Abort).
     #[inline]
-    #[must_use]
     pub const fn from_sas(sas: u64) -> Self {
         match sas & 0b11 {
             0 => Self::Byte,
@@ -46,14 +45,12 @@ impl AccessWidth {
 
     /// Returns the number of bytes: 1, 2, 4 or 8.
     #[inline]
-    #[must_use]
     pub const fn bytes(self) -> u64 {
         1 << self as u64
     }
 
     /// Returns the mask that keeps the bytes of one access.
     #[inline]
-    #[must_use]
     pub const fn mask(self) -> u64 {
         match self {
             Self::Byte => 0xff,

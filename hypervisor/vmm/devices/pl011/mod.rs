@@ -45,7 +45,6 @@ impl Default for Pl011 {
 
 impl Pl011 {
     /// Makes a UART in its reset state.
-    #[must_use]
     pub const fn new() -> Self {
         Self {
             flags: FR_RXFE | FR_TXFE,
@@ -65,14 +64,12 @@ impl Pl011 {
 
     /// Returns the flag register, which is what a guest polls; reading it has no effect.
     #[inline]
-    #[must_use]
     pub const fn flags(&self) -> u32 {
         self.flags
     }
 
     /// Returns whether [`Pl011::receive`] will take a byte.
     #[inline]
-    #[must_use]
     pub const fn rx_room(&self) -> bool {
         self.flags & FR_RXFF == 0
     }
@@ -97,7 +94,6 @@ impl Pl011 {
 
     /// Returns whether [`Pl011::pop_transmit`] has a byte.
     #[inline]
-    #[must_use]
     pub const fn has_transmit(&self) -> bool {
         self.flags & FR_TXFE == 0
     }

@@ -92,7 +92,6 @@ pub const PERIPHERAL_ID: [u8; 4] = [0x11, 0x10, 0x34, 0x00];
 
 /// Returns the FIFO level that an IFLS field selects; reserved encodings act as one half.
 #[inline]
-#[must_use]
 pub const fn trigger_level(field: u32) -> usize {
     match field & 0b111 {
         0 => FIFO_DEPTH / 8,

@@ -28,7 +28,6 @@ pub struct Pl031 {
 
 impl Pl031 {
     /// Makes a clock that showed `wall_clock_s` seconds since the epoch when the caller's time was zero.
-    #[must_use]
     pub const fn new(wall_clock_s: u32) -> Self {
         Self {
             base_s: wall_clock_s,
@@ -41,7 +40,6 @@ impl Pl031 {
     }
 
     /// Returns what DR shows at `now_ns`.
-    #[must_use]
     pub const fn seconds(&self, now_ns: u64) -> u32 {
         self.base_s.wrapping_add((now_ns / NS_PER_S) as u32)
     }
