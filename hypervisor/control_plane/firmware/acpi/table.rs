@@ -51,9 +51,10 @@ impl Table {
 fn sum(bytes: &[u8]) -> u8 {
     let (eights, rest) = bytes.as_chunks();
     let add = |sum: u8, byte: &u8| sum.wrapping_add(*byte);
-    eights.iter().fold(rest.iter().fold(0, add), |sum, eight| {
-        let [a, b, c, d, e, f, g, h] = eight.map(u32::from);
-        sum.wrapping_add((a + b + c + d + e + f + g + h) as u8)
+    let sum = rest.iter().fold(0, add);
+    eights.iter().fold(sum, |sum, [a, b, c, d, e, f, g, h]| {
+        let low = add(add(add(add(sum, a), b), c), d);
+        add(add(add(add(low, e), f), g), h)
     })
 }
 
