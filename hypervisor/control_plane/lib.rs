@@ -9,6 +9,8 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod words;
+
 pub mod clock;
 pub mod config;
 pub mod console;

@@ -7,30 +7,9 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-macro_rules! exit_reasons {
-    ($($(#[$doc:meta])* $name:ident = $word:literal,)+) => {
-        /// Why a guest left its CPU to the hypervisor.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(u8)]
-        pub enum ExitReason {
-            $($(#[$doc])* $name,)+
-        }
-
-        impl ExitReason {
-            /// Every reason, in the order of its counter.
-            pub const ALL: [Self; [$($word,)+].len()] = [$(Self::$name,)+];
-
-            /// Returns the word that stands for the reason.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$name => $word,)+
-                }
-            }
-        }
-    };
-}
-
-exit_reasons! {
+crate::words! {
+    /// Why a guest left its CPU to the hypervisor.
+    ExitReason:
     /// A PSCI call, or another one of SMCCC.
     Psci = "psci",
     /// A read of an ID register.

@@ -7,9 +7,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vmm::ids::PcpuId;
 use vmm::sched::WakeSet;
-use vmm::vm::Kicks;
 pub(crate) use vmm::vm::context::Owner as Loaded;
 use vmm::vm::kicks::MAX_PCPUS;
+use vmm::vm::{Kicks, Wakes};
 
 use crate::gic::{self, Redistributor};
 use crate::sysreg::{read_register, write_register};
@@ -68,14 +68,9 @@ impl Percpu {
 }
 
 /// The mailboxes of all CPUs.
-static WAKES: [WakeSet; MAX_PCPUS] = [const { WakeSet::new() }; MAX_PCPUS];
+pub(crate) static WAKES: Wakes = [const { WakeSet::new() }; MAX_PCPUS];
 /// ICC_SGI1R_EL1 target bits of all CPUs; zero for those that are not there.
 static KICK_TARGETS: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
-
-/// Returns a CPU's mailbox.
-pub(crate) fn wakes(id: PcpuId) -> &'static WakeSet {
-    &WAKES[id.index()]
-}
 
 /// Returns the affinity fields of this CPU's MPIDR_EL1: Aff3 in bits 39:32, the rest in 23:0.
 pub(crate) fn own_affinity() -> u64 {
@@ -108,7 +103,7 @@ pub(crate) fn start(
     let data = Box::leak(Box::new(Percpu {
         id,
         affinity,
-        wakes: wakes(id),
+        wakes: &WAKES[id.index()],
         redistributor,
         list_registers,
         loaded: Cell::new(None),

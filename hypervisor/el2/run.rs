@@ -14,17 +14,19 @@ mod reserve;
 mod world;
 
 use alloc::vec::Vec;
+use vmm::config::MAX_VMS;
+use vmm::ids::VcpuId;
 use vmm::sched::{RunQueue, Slot};
 use vmm::vm::Vm;
 
-use crate::percpu::Percpu;
+use crate::percpu::{Loaded, Percpu};
 use crate::sysreg::wfi;
 use crate::{clock, gic, hot, timer};
 pub(crate) use chores::{ask_boot_cpu_soon, ask_chores, chores_of, set_chore_deadline};
 pub(crate) use exits::is_big_endian;
 use news::News;
-pub(crate) use places::add_place;
 use places::{Attached, at};
+pub(crate) use places::{free_place, take_place};
 pub(crate) use reserve::park;
 
 /// How long a vCPU runs while another one waits.
@@ -41,6 +43,10 @@ struct Runner {
     resident: Option<Slot>,
     /// The VM whose tables, traps and time are in the hardware.
     world: Option<&'static Vm>,
+    /// Who was loaded last.
+    guest: Option<Loaded>,
+    /// The vCPU of each other VM that was loaded last.
+    last: [VcpuId; MAX_VMS],
     /// Whose values are in the FP unit.
     fp_owner: Option<Slot>,
     /// HCR_EL2 and CPTR_EL2 as last written.
@@ -61,6 +67,8 @@ pub(crate) fn run(cpu: &'static Percpu) -> ! {
         loaded: None,
         resident: None,
         world: None,
+        guest: None,
+        last: [VcpuId::new(u16::MAX); MAX_VMS],
         fp_owner: None,
         hcr: 0,
         cptr: 0,

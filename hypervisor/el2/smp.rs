@@ -3,7 +3,7 @@
 
 mod off;
 
-pub(crate) use off::{bring_up, is_off, power_down};
+pub(crate) use off::{bring_up, is_off, is_there, power_down};
 
 use alloc::boxed::Box;
 use core::arch::naked_asm;

@@ -1,6 +1,6 @@
 //! The VMs of the manifest: made at start-up, started, stopped, reset and resized by the operator or by themselves.
 //!
-//! Work that takes time (copying images, building tables) is done in steps by the CPU to which the VM's first vCPU belongs,
+//! Work that takes time (copying images, building tables) is done in steps by the CPU to which the VM's first vCPU belonged at first,
 //! between the turns of the guests there. Decisions are `vmm`'s: `vm::resize`, `loader`, `firmware`.
 
 use alloc::collections::VecDeque;
@@ -10,8 +10,8 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use spin::Once;
 use spin::mutex::SpinMutex;
-use stage2::{AddressSpace, Tables, Vmid, VmidAllocator, VmidWidth};
-use vmm::config::VmConfig;
+use stage2::{AddressSpace, Tables, VmidAllocator, VmidWidth};
+use vmm::config::{MAX_VMS, VmConfig};
 use vmm::console::Token;
 use vmm::ids::{PcpuId, VmId};
 use vmm::vm::Vm;
@@ -30,7 +30,7 @@ mod start;
 pub(crate) use commands::execute;
 pub(crate) use create::{Description, create};
 pub(crate) use events::vcpu_changed;
-pub(crate) use hotplug::{carry_out, hotplug_write, listening, strict, vendor_call};
+pub(crate) use hotplug::{call, carry_out, hotplug_write, listening, strict, vendor_call};
 pub(crate) use lifecycle::{all_left, pause, resume, start, system_fail, system_off, system_reset};
 pub(crate) use start::clean_memory;
 
@@ -38,6 +38,8 @@ pub(crate) use start::clean_memory;
 pub(crate) struct Slate {
     pub(crate) vm: &'static Vm,
     pub(crate) config: VmConfig,
+    /// The CPU that does its starts and stops.
+    pub(crate) manager: PcpuId,
     kernel: &'static [u8],
     initrd: &'static [u8],
     pub(crate) state: SpinMutex<State>,
@@ -57,7 +59,6 @@ pub(crate) struct Slate {
 pub(crate) struct State {
     ram: Option<GuestRam>,
     tables: Option<(Tables, TablePages)>,
-    vmid: Option<Vmid>,
     job: Option<start::Job>,
     /// Parts of `ram` that may still hold what another guest wrote.
     dirty: Vec<Range<u64>>,
@@ -70,7 +71,7 @@ pub(crate) struct State {
 }
 
 static SLATES: Once<Vec<Slate>> = Once::new();
-static VMIDS: Once<SpinMutex<VmidAllocator>> = Once::new();
+static VMIDS: Once<SpinMutex<VmidAllocator<MAX_VMS>>> = Once::new();
 static HOST: Once<HostLimits> = Once::new();
 
 /// What the machine's CPUs can do for guests.
@@ -113,13 +114,6 @@ pub(crate) fn slate(vm: &Vm) -> &'static Slate {
     &all()[vm.id.index()]
 }
 
-/// Returns the CPU that does a VM's starts and stops: that of its first vCPU.
-fn manager(vm: &Vm) -> PcpuId {
-    vm.vcpus
-        .first()
-        .map_or(PcpuId::new(0), |vcpu| vcpu.home.pcpu)
-}
-
 /// Finds out who wants to know of single vCPUs, once the console has its ports.
 pub(crate) fn watch() {
     let watched = events::is_watched();
@@ -131,7 +125,7 @@ pub(crate) fn watch() {
 /// Does what a CPU has to do besides running guests; returns whether there is more at once.
 pub(crate) fn chores(cpu: PcpuId) -> bool {
     let mut more = false;
-    for slate in all().iter().filter(|slate| manager(slate.vm) == cpu) {
+    for slate in all().iter().filter(|slate| slate.manager == cpu) {
         more |= lifecycle::go_on(slate);
     }
     if cpu.index() == 0 {

@@ -9,7 +9,7 @@ use crate::smccc::{
 };
 
 /// Where a virtual CPU begins, and the value it finds in x0 there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EntryPoint {
     /// Guest physical address of the first instruction, as the guest alleges it.
     pub address: u64,

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::call::EntryPoint;
-use crate::power::{Event, Refusal, Role, State, Transition, transition};
+use crate::power::{Event, Refusal, Role, State, transition};
 use crate::smccc::ReturnCode;
 
 /// Bits of the word that hold the [`State`].
@@ -88,25 +88,25 @@ impl PowerCell {
         self.state().sta()
     }
 
-    /// Applies an event and returns what it led to.
+    /// Applies an event and returns the state that it led to.
     ///
     /// CPU_ON and the start go through [`PowerCell::cpu_on`] and [`PowerCell::start`], which carry the entry point.
     ///
     /// # Errors
     /// The [`Refusal`] of [`transition`]; the state is then unchanged.
     #[inline]
-    pub fn apply(&self, event: Event) -> Result<Transition, Refusal> {
+    pub fn apply(&self, event: Event) -> Result<State, Refusal> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let (role, state) = unpack(word);
-            let step = transition(role, state, event)?;
+            let next = transition(role, state, event)?;
             match self.word.compare_exchange_weak(
                 word,
-                pack(role, step.next),
+                pack(role, next),
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(step),
+                Ok(_) => return Ok(next),
                 Err(now) => word = now,
             }
         }

@@ -23,5 +23,5 @@ pub use call::{
     quick,
 };
 pub use cell::PowerCell;
-pub use power::{AFFINITY_OFF, Action, Event, Refusal, Role, State, Transition, transition};
+pub use power::{AFFINITY_OFF, Event, Refusal, Role, State, transition};
 pub use smccc::{FunctionId, ReturnCode};

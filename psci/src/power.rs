@@ -79,38 +79,6 @@ pub enum Event {
     Reset,
 }
 
-/// What the caller has to do once the next state is in place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[must_use]
-pub enum Action {
-    /// Nothing.
-    None,
-    /// Write the entry point, then [`Event::Publish`].
-    WriteEntry,
-    /// Queue the virtual CPU to run and wake its physical CPU.
-    Wake,
-    /// Load the entry point and enter the guest.
-    Enter,
-    /// Take the virtual CPU off its run queue.
-    Park,
-    /// Tell the guest of a new processor: Notify code 1.
-    NotifyInsert,
-    /// Ask the guest for the processor: Notify code 3.
-    NotifyEject,
-    /// The virtual CPU is back in the reserve; its physical CPU is free.
-    Release,
-}
-
-/// A state to come and what it entails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[must_use]
-pub struct Transition {
-    /// The state that follows.
-    pub next: State,
-    /// What the caller has to do.
-    pub action: Action,
-}
-
 /// Why an event was refused; the state stays as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
@@ -295,54 +263,50 @@ impl State {
     }
 }
 
-const fn to(next: State, action: Action) -> Result<Transition, Refusal> {
-    Ok(Transition { next, action })
-}
-
 /// Decides what an event does to a virtual CPU in a state.
 ///
 /// # Errors
 /// A [`Refusal`] when the event does not apply; the state must then be left as it is.
 #[inline]
-pub const fn transition(role: Role, state: State, event: Event) -> Result<Transition, Refusal> {
+pub const fn transition(role: Role, state: State, event: Event) -> Result<State, Refusal> {
     if matches!(state, State::Absent) {
         return Err(Refusal::Absent);
     }
     match event {
         Event::CpuOn => cpu_on(state),
         Event::Publish => match state {
-            State::Starting => to(State::OnPending, Action::Wake),
-            State::EjectStarting => to(State::EjectOnPending, Action::Wake),
+            State::Starting => Ok(State::OnPending),
+            State::EjectStarting => Ok(State::EjectOnPending),
             _ => Err(Refusal::NoStart),
         },
         Event::Started => match state {
-            State::OnPending => to(State::On, Action::Enter),
-            State::EjectOnPending => to(State::EjectOn, Action::Enter),
+            State::OnPending => Ok(State::On),
+            State::EjectOnPending => Ok(State::EjectOn),
             _ => Err(Refusal::NoStart),
         },
         Event::CpuOff => match state {
-            State::On => to(State::Off, Action::Park),
-            State::EjectOn => to(State::EjectOff, Action::Park),
+            State::On => Ok(State::Off),
+            State::EjectOn => Ok(State::EjectOff),
             _ => Err(Refusal::NotOn),
         },
         Event::Offer => match state {
-            State::Reserve | State::Withdrawn => to(State::EnabledOff, Action::NotifyInsert),
+            State::Reserve | State::Withdrawn => Ok(State::EnabledOff),
             _ => Err(Refusal::AlreadyEnabled),
         },
         Event::Withdraw | Event::RequestEject | Event::Eject => take_back(role, state, event),
         Event::EjectRefused => match state.without_eject() {
-            Some(next) => to(next, Action::None),
+            Some(next) => Ok(next),
             None => Err(Refusal::NoEjectRequested),
         },
-        Event::Reset => to(State::at_reset(role), Action::None),
+        Event::Reset => Ok(State::at_reset(role)),
     }
 }
 
 #[inline]
-const fn cpu_on(state: State) -> Result<Transition, Refusal> {
+const fn cpu_on(state: State) -> Result<State, Refusal> {
     match state {
-        State::EnabledOff | State::Off => to(State::Starting, Action::WriteEntry),
-        State::EjectOff => to(State::EjectStarting, Action::WriteEntry),
+        State::EnabledOff | State::Off => Ok(State::Starting),
+        State::EjectOff => Ok(State::EjectStarting),
         State::Absent => Err(Refusal::Absent),
         State::Reserve | State::Withdrawn => Err(Refusal::HeldBack),
         State::Starting
@@ -354,7 +318,7 @@ const fn cpu_on(state: State) -> Result<Transition, Refusal> {
     }
 }
 
-const fn take_back(role: Role, state: State, event: Event) -> Result<Transition, Refusal> {
+const fn take_back(role: Role, state: State, event: Event) -> Result<State, Refusal> {
     if matches!(role, Role::Boot) {
         return Err(Refusal::BootSet);
     }
@@ -362,14 +326,12 @@ const fn take_back(role: Role, state: State, event: Event) -> Result<Transition,
         return Err(Refusal::NotEnabled);
     }
     match (event, state) {
-        (Event::Withdraw, State::EnabledOff | State::Withdrawn) => {
-            to(State::Withdrawn, Action::NotifyEject)
-        }
+        (Event::Withdraw, State::EnabledOff | State::Withdrawn) => Ok(State::Withdrawn),
         (Event::Withdraw, _) => Err(Refusal::AlreadyOn),
         (Event::Eject, _) if state.is_on() => Err(Refusal::StillOn),
-        (Event::Eject, _) => to(State::Reserve, Action::Release),
+        (Event::Eject, _) => Ok(State::Reserve),
         (_, _) => match state.with_eject() {
-            Some(next) => to(next, Action::NotifyEject),
+            Some(next) => Ok(next),
             None => Err(Refusal::NotEnabled),
         },
     }

@@ -34,4 +34,4 @@ pub use memory::{ENTRIES_PER_TABLE, PAGE_SIZE, TableMemory};
 pub use quota::{MAX_TABLES_PER_CHANGE, tables_needed, tables_needed_in_pages};
 pub use space::AddressSpace;
 pub use tables::{Mapping, Tables, Translation};
-pub use vmid::{Assignment, Vmid, VmidAllocator, VmidWidth};
+pub use vmid::{Vmid, VmidAllocator, VmidWidth};

@@ -170,9 +170,9 @@ mod tests {
 
     #[test]
     fn vttbr_has_root_and_vmid() {
-        let assignment = crate::VmidAllocator::new(VmidWidth::Bits16).assign(None);
+        let vmid = crate::VmidAllocator::<1>::new(VmidWidth::Bits16).assign(0, || ());
         assert_eq!(
-            AddressSpace::vttbr(HostPhys::new(0x8_4000_2000), assignment.vmid),
+            AddressSpace::vttbr(HostPhys::new(0x8_4000_2000), vmid.expect("one")),
             0x0001_0008_4000_2000
         );
     }

@@ -1,14 +1,16 @@
-//! VMIDs by generation: each VM gets its own until they run out, then all start anew behind one flush.
+//! VMIDs by generation: a VM takes a new number at each start and keeps it until its next one; a number that was used is used again
+//! only in the next generation, which begins when all have been, behind one flush of every TLB.
 //!
-//! A number is never used for two VMs in one generation, so destroying a VM needs no TLB maintenance for the sake
-//! of the next one (Arm ARM D8.16; the width is ID_AA64MMFR1_EL1.VMIDBits).
+//! So no number ever stands for two VMs, or for two lives of one, and the end of a VM needs no TLB maintenance of its own
+//! (Arm ARM D8.16; the width is ID_AA64MMFR1_EL1.VMIDBits). Numbers that VMs hold when it begins are passed
+//! over, so there must be more than VMs.
 
 /// How many bits a VMID has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VmidWidth {
-    /// 255 VMs a generation.
+    /// 255 starts a generation.
     Bits8,
-    /// 65,535 VMs a generation; VTCR_EL2.VS is set.
+    /// 65,535 starts a generation; VTCR_EL2.VS is set.
     Bits16,
 }
 
@@ -21,80 +23,56 @@ impl VmidWidth {
     }
 }
 
-/// A VMID of one generation. Zero is never handed out: it stands for "no VM".
+/// The number for VTTBR_EL2.VMID. Zero is never handed out: it stands for "no VM".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vmid {
-    generation: u64,
-    number: u16,
-}
+pub struct Vmid(u16);
 
 impl Vmid {
-    /// Returns the number for VTTBR_EL2.VMID.
+    /// Returns the number.
     #[must_use]
     pub const fn number(self) -> u16 {
-        self.number
+        self.0
     }
 }
 
-/// The VMID a VM is to run with, and what has to happen before it does.
-#[must_use = "a new generation must not run before the flush"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Assignment {
-    /// The VMID to run with.
-    pub vmid: Vmid,
-    /// A new generation begins: before any CPU enters a VM with a VMID of it, every CPU has left its guest, and
-    /// `TLBI ALLE1IS` and `DSB ISH` have been carried out.
-    pub flush_all: bool,
-}
-
-/// Hands out VMIDs. Shared by all CPUs, so under a lock; [`VmidAllocator::is_current`] is the fast check.
+/// Hands out VMIDs to this many VMs. Shared by all CPUs, so under a lock.
 #[derive(Debug)]
-pub struct VmidAllocator {
-    width: VmidWidth,
-    generation: u64,
-    last_used: u16,
+pub struct VmidAllocator<const VMS: usize> {
+    last: u16,
+    used: u16,
+    held: [u16; VMS],
+    /// What was held when the generation began: used in it, whoever has it now.
+    carried: [u16; VMS],
 }
 
-impl VmidAllocator {
+impl<const VMS: usize> VmidAllocator<VMS> {
     /// Makes an allocator in its first generation. The TLBs have been flushed since power-on.
     #[must_use]
     pub const fn new(width: VmidWidth) -> Self {
+        const { assert!(VMS < VmidWidth::Bits8.last() as usize) };
         Self {
-            width,
-            generation: 1,
-            last_used: 0,
+            last: width.last(),
+            used: 0,
+            held: [0; VMS],
+            carried: [0; VMS],
         }
     }
 
-    /// Returns whether `vmid` may be entered with as it is.
-    #[inline]
-    #[must_use]
-    pub const fn is_current(&self, vmid: Vmid) -> bool {
-        vmid.generation == self.generation
-    }
-
-    /// Returns the VMID for a VM that holds `held`, `None` for a VM that has not run yet.
-    pub fn assign(&mut self, held: Option<Vmid>) -> Assignment {
-        if let Some(vmid) = held
-            && self.is_current(vmid)
-        {
-            return Assignment {
-                vmid,
-                flush_all: false,
-            };
-        }
-        let flush_all = self.last_used == self.width.last();
-        if flush_all {
-            self.generation += 1;
-            self.last_used = 0;
-        }
-        self.last_used += 1;
-        Assignment {
-            vmid: Vmid {
-                generation: self.generation,
-                number: self.last_used,
-            },
-            flush_all,
+    /// Returns the VMID for the next life of a VM, of which nothing runs; there are none from `VMS` on.
+    ///
+    /// `flush` is called when a new generation begins: `TLBI ALLE1IS` and `DSB ISH`, which other VMs may run through.
+    pub fn assign(&mut self, vm: usize, mut flush: impl FnMut()) -> Option<Vmid> {
+        loop {
+            if self.used == self.last {
+                self.used = 0;
+                self.carried = self.held;
+                flush();
+            }
+            self.used += 1;
+            if !self.carried.contains(&self.used) {
+                *self.held.get_mut(vm)? = self.used;
+                return Some(Vmid(self.used));
+            }
         }
     }
 }
@@ -102,61 +80,74 @@ impl VmidAllocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// Starts `count` VMs, one after another, each beside `resident` ones that live for ever, and fails when a TLB
-    /// could hold a number's entries for another VM.
-    fn churn(width: VmidWidth, count: usize, resident: usize) -> usize {
-        let mut allocator = VmidAllocator::new(width);
-        let mut held = std::vec![None; resident];
+    /// Starts VMs in an order and fails when a TLB could hold a number's entries for another life than the one that has it.
+    fn churn<const VMS: usize>(mut allocator: VmidAllocator<VMS>, starts: &[usize]) -> usize {
         let mut tagged: BTreeMap<u16, usize> = BTreeMap::new();
+        let mut live: BTreeMap<usize, (u16, usize)> = BTreeMap::new();
         let mut flushes = 0;
-        for vm in 0..count {
-            for owner in (0..resident).chain([resident + vm]) {
-                let assignment = allocator.assign(held.get(owner).copied().flatten());
-                if assignment.flush_all {
-                    tagged.clear();
-                    flushes += 1;
-                }
-                assert!(allocator.is_current(assignment.vmid));
-                let number = assignment.vmid.number();
-                assert!(number != 0 && number <= width.last());
-                assert_eq!(
-                    *tagged.entry(number).or_insert(owner),
-                    owner,
-                    "VMID {number} reused without a flush"
-                );
-                if let Some(place) = held.get_mut(owner) {
-                    *place = Some(assignment.vmid);
-                }
+        for (life, &vm) in starts.iter().enumerate() {
+            let last = allocator.last;
+            let vmid = allocator.assign(vm, || {
+                tagged.clear();
+                flushes += 1;
+            });
+            let number = vmid.expect("a VM").number();
+            assert!(number != 0 && number <= last);
+            live.remove(&vm);
+            assert_eq!(tagged.get(&number), None, "used again without a flush");
+            live.insert(vm, (number, life));
+            for (number, life) in live.values() {
+                assert_eq!(*tagged.entry(*number).or_insert(*life), *life);
             }
         }
         flushes
     }
 
     #[test]
-    fn eight_bits_wrap() {
-        assert_eq!(churn(VmidWidth::Bits8, 255, 0), 0);
-        assert_eq!(churn(VmidWidth::Bits8, 300, 0), 1);
-        assert_eq!(churn(VmidWidth::Bits8, 5_000, 4), 19);
+    fn numbers_wrap() {
+        let narrow = || VmidAllocator::<4>::new(VmidWidth::Bits8);
+        assert_eq!(churn(narrow(), &[0; 255]), 0);
+        assert_eq!(churn(narrow(), &[0; 300]), 1);
+        let wide = VmidAllocator::<4>::new(VmidWidth::Bits16);
+        assert_eq!(churn(wide, &[3; 70_000]), 1);
+    }
+
+    /// VM 1 keeps 2 through the flush and gives it up after: 2 is not free before the next one.
+    #[test]
+    fn what_was_carried_into_a_generation_is_used_in_it() {
+        let narrow = VmidAllocator::<2> {
+            last: 4,
+            ..VmidAllocator::new(VmidWidth::Bits8)
+        };
+        assert_eq!(churn(narrow, &[0, 1, 0, 0, 1, 1, 0, 0]), 2);
     }
 
     #[test]
-    fn sixteen_bits_wrap() {
-        assert_eq!(churn(VmidWidth::Bits16, 65_535, 0), 0);
-        assert_eq!(churn(VmidWidth::Bits16, 70_000, 0), 1);
-        assert_eq!(churn(VmidWidth::Bits16, 140_000, 3), 2);
-    }
-
-    #[test]
-    fn a_held_vmid_is_kept_and_an_old_one_replaced() {
-        let mut allocator = VmidAllocator::new(VmidWidth::Bits8);
-        let first = allocator.assign(None);
-        assert_eq!(allocator.assign(Some(first.vmid)), first);
-        while allocator.is_current(first.vmid) {
-            let _ = allocator.assign(None);
+    fn what_a_vm_holds_is_passed_over_and_strangers_get_nothing() {
+        let mut allocator = VmidAllocator::<2>::new(VmidWidth::Bits8);
+        let held = allocator.assign(0, || ()).map(Vmid::number);
+        for _ in 0..600 {
+            let other = allocator.assign(1, || ()).map(Vmid::number);
+            assert_ne!(other, held);
         }
-        let again = allocator.assign(Some(first.vmid));
-        assert!(!allocator.is_current(first.vmid) && !again.flush_all && again.vmid != first.vmid);
+        assert_eq!(allocator.assign(2, || ()), None);
+    }
+
+    proptest! {
+        /// As few numbers as there can be.
+        #[test]
+        fn no_number_stands_for_two_lives(
+            spare in 1..4_u16,
+            starts in prop::collection::vec(0..5_usize, 1..200),
+        ) {
+            let allocator = VmidAllocator::<5> {
+                last: 5 + spare,
+                ..VmidAllocator::new(VmidWidth::Bits8)
+            };
+            churn(allocator, &starts);
+        }
     }
 }

@@ -81,6 +81,35 @@ guest_tests! {
     gic_on_cortex_a57: "gic", Shape { cpus: 4, vcpus: 4, model: "cortex-a57" }, "";
 }
 
+/// Has vCPUs moved while they are at work, and looks where they are in the end.
+fn move_about(name: &str, cpus: u32, vcpus: u32, model: &'static str, moves: u32) {
+    let vm = Vm::guest("guest", "moves")
+        .vcpus(vcpus, vcpus)
+        .command_line(&format!("asked cpus={cpus} moves={moves}"));
+    let machine = Machine::new(name).cpus(cpus).model(model);
+    let mut running = machine.boot(&Manifest::new([vm]));
+    let (console, control) = running.channels();
+    let report = follow(console, control, "guest", PATIENCE * 2);
+    report.assert_green(&running.console);
+    running.control().event("vm-off", "guest", PATIENCE);
+    let list = running.command("vcpu list guest");
+    for vcpu in 0..vcpus {
+        let cpu = &list["vcpus"][vcpu as usize]["cpu"];
+        assert_eq!(*cpu, (vcpu + 1) % cpus, "{list}");
+    }
+}
+
+#[test]
+fn vcpus_move_4_on_4() {
+    let moves = if artefacts::full() { 2000 } else { 200 };
+    move_about("baremetal-move-4", 4, 4, "max,pauth-impdef=on", moves);
+}
+
+#[test]
+fn vcpus_move_6_on_2() {
+    move_about("baremetal-move-6", 2, 6, "cortex-a57", 60);
+}
+
 #[test]
 fn held_vcpus_are_denied() {
     let vm = Vm::guest("guest", "psci")

@@ -48,7 +48,7 @@ impl Inbox {
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.summary.load(Ordering::Acquire) == 0
+        self.summary.load(Ordering::SeqCst) == 0
     }
 
     /// Posts a notice; returns whether the mailbox was empty, that is, whether the owner needs a kick.
@@ -86,7 +86,7 @@ impl Inbox {
 
     #[inline]
     fn announce(&self, bits: u64) -> bool {
-        self.summary.fetch_or(bits, Ordering::AcqRel) == 0
+        self.summary.fetch_or(bits, Ordering::SeqCst) == 0
     }
 
     /// Takes everything that was announced; the SPIs' bits follow by [`Self::take_spis`].

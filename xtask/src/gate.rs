@@ -239,7 +239,8 @@ fn tests(gate: &Gate, selection: &[&str]) -> Command {
 
 /// The models of what several CPUs do at once: the same code as shipped, with loom's atomics under it.
 fn loom() -> Command {
-    let mut command = cargo(&["test", "--package", "psci", "--release", "--lib", "model"]);
+    let mut command = cargo(&["test", "--package", "psci", "--package", "hypervisor"]);
+    command.args(["--release", "--lib", "model"]);
     command
         .env("RUSTFLAGS", "--cfg loom")
         // Three preemptions find every race that was ever planted in the models; without a bound some take many minutes.

@@ -2,7 +2,7 @@
 
 use super::error::{CommandError, ErrorKind};
 use super::names::Names;
-use crate::ids::VmId;
+use crate::ids::{PcpuId, VcpuId, VmId};
 use alloc::format;
 
 /// What to do with a whole VM.
@@ -52,6 +52,15 @@ pub enum Command {
         /// When to give up, in seconds; `None` leaves it to the default.
         timeout_s: Option<u32>,
     },
+    /// Have a vCPU run on a CPU from now on. The reply comes when it has moved.
+    VcpuPin {
+        /// The VM.
+        vm: VmId,
+        /// The vCPU.
+        vcpu: VcpuId,
+        /// The physical CPU.
+        cpu: PcpuId,
+    },
     /// Attach the terminal to a VM's console.
     Console {
         /// The VM.
@@ -83,7 +92,7 @@ pub struct Usage {
 }
 
 /// All commands, in the order in which `help` shows them.
-pub const USAGE: [Usage; 16] = [
+pub const USAGE: [Usage; 17] = [
     usage("help", "explain the commands"),
     usage("vm list", "list the VMs"),
     usage("vm start NAME", "start a VM that is off"),
@@ -94,6 +103,7 @@ pub const USAGE: [Usage; 16] = [
     usage("vm powerbutton NAME", "press the guest's power button"),
     usage("vcpu list NAME", "list a VM's vCPUs"),
     usage("vcpu set NAME N [--timeout S]", "give the guest N vCPUs"),
+    usage("vcpu pin NAME VCPU CPU", "run a vCPU on this CPU"),
     usage("console NAME", "attach the terminal to a VM's console"),
     usage("stats [NAME]", "count exits by reason"),
     usage("log", "show the hypervisor's log"),
@@ -185,10 +195,11 @@ impl<'a> Arguments<'a> {
     }
 
     fn vcpu(&mut self) -> Result<Command, CommandError> {
-        self.form = "vcpu list NAME | vcpu set NAME N [--timeout S]";
+        self.form = "vcpu list NAME | vcpu set NAME N [--timeout S] | vcpu pin NAME VCPU CPU";
         match self.word()?.as_bytes() {
             b"list" => self.on_vm("vcpu list NAME", |vm| Command::VcpuList { vm }),
             b"set" => self.vcpu_set(),
+            b"pin" => self.vcpu_pin(),
             _ => Err(self.misused()),
         }
     }
@@ -210,6 +221,14 @@ impl<'a> Arguments<'a> {
                 timeout_s,
             },
         )
+    }
+
+    fn vcpu_pin(&mut self) -> Result<Command, CommandError> {
+        self.form = "vcpu pin NAME VCPU CPU";
+        let vm = self.name()?;
+        let vcpu = VcpuId::new(self.number("vCPU", 0, u32::from(u16::MAX))? as u16);
+        let cpu = PcpuId::new(self.number("CPU", 0, u32::from(u16::MAX))? as u16);
+        self.only(self.form, Command::VcpuPin { vm, vcpu, cpu })
     }
 
     fn stats(&mut self) -> Result<Command, CommandError> {
@@ -287,7 +306,7 @@ impl<'a> Arguments<'a> {
 #[cfg(test)]
 mod tests {
     use super::{Command, CommandError, ErrorKind, Names, USAGE, VmAction};
-    use crate::ids::VmId;
+    use crate::ids::{PcpuId, VcpuId, VmId};
     use proptest::prelude::*;
 
     const LINUX: VmId = VmId::new(0);
@@ -356,6 +375,14 @@ mod tests {
             ("vcpu set linux 8", set(8, None)),
             ("vcpu set linux 65535", set(65535, None)),
             ("vcpu set linux 008 --timeout 30", set(8, Some(30))),
+            (
+                "vcpu pin rtos 17 3",
+                Command::VcpuPin {
+                    vm: VmId::new(1),
+                    vcpu: VcpuId::new(17),
+                    cpu: PcpuId::new(3),
+                },
+            ),
             ("console linux", Command::Console { vm: LINUX }),
             ("stats", Command::Stats { vm: None }),
             ("stats linux", Command::Stats { vm: Some(LINUX) }),
@@ -394,6 +421,11 @@ mod tests {
             ("vcpu set linux 8 --timeout 3601", ErrorKind::BadNumber),
             ("vcpu set linux 8 --timeout 1 2", ErrorKind::Usage),
             ("vcpu set nobody 8", ErrorKind::NoSuchVm),
+            ("vcpu pin linux 1", ErrorKind::Usage),
+            ("vcpu pin linux 1 2 3", ErrorKind::Usage),
+            ("vcpu pin linux x 2", ErrorKind::BadNumber),
+            ("vcpu pin linux 1 65536", ErrorKind::BadNumber),
+            ("vcpu pin nobody 1 2", ErrorKind::NoSuchVm),
             ("console", ErrorKind::Usage),
             ("stats nobody", ErrorKind::NoSuchVm),
             ("json", ErrorKind::Usage),
@@ -412,7 +444,8 @@ mod tests {
                 .replace("[--timeout S]", "--timeout 5")
                 .replace("[NAME]", "linux")
                 .replace("NAME", "linux")
-                .replace(" N ", " 8 ");
+                .replace(" N ", " 8 ")
+                .replace("VCPU CPU", "1 2");
             assert!(matches!(parse(&line), Ok(Some(_))), "{line}");
         }
     }
@@ -429,7 +462,7 @@ mod tests {
         fn any_words_are_answered(
             words in proptest::collection::vec(
                 proptest::sample::select(&[
-                    "vm", "vcpu", "set", "list", "linux", "8", "--timeout", "stats", "console", "json", "on", "99999999999", "start",
+                    "vm", "vcpu", "set", "pin", "list", "linux", "8", "--timeout", "stats", "console", "json", "on", "99999999999", "start",
                 ]),
                 0..7,
             ),

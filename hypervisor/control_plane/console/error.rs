@@ -6,70 +6,33 @@ use alloc::{
     string::{String, ToString},
 };
 
-/// The kind of an error: the word a program compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ErrorKind {
+crate::words! {
+    /// The kind of an error: the word a program compares.
+    ErrorKind:
     /// The line on the control channel is not a JSON request.
-    BadJson,
+    BadJson = "bad-json",
     /// The line is longer than the console keeps.
-    TooLong,
+    TooLong = "too-long",
     /// There is no such command.
-    UnknownCommand,
+    UnknownCommand = "unknown-command",
     /// The command's arguments are not what it takes.
-    Usage,
+    Usage = "usage",
     /// A number is malformed or out of range.
-    BadNumber,
+    BadNumber = "bad-number",
     /// No VM has this name.
-    NoSuchVm,
+    NoSuchVm = "no-such-vm",
     /// The VM's state does not allow the command.
-    WrongState,
+    WrongState = "wrong-state",
     /// Something of the kind is already under way.
-    Busy,
+    Busy = "busy",
     /// The request cannot be fulfilled.
-    Refused,
+    Refused = "refused",
     /// The time allowed is over.
-    Timeout,
+    Timeout = "timeout",
     /// Memory or another resource is used up.
-    NoResources,
+    NoResources = "no-resources",
     /// The host or the guest's configuration cannot do it.
-    Unsupported,
-}
-
-impl ErrorKind {
-    /// Every kind, for tests and documentation.
-    pub const ALL: [Self; 12] = [
-        Self::BadJson,
-        Self::TooLong,
-        Self::UnknownCommand,
-        Self::Usage,
-        Self::BadNumber,
-        Self::NoSuchVm,
-        Self::WrongState,
-        Self::Busy,
-        Self::Refused,
-        Self::Timeout,
-        Self::NoResources,
-        Self::Unsupported,
-    ];
-
-    /// Returns the word that stands for the kind.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::BadJson => "bad-json",
-            Self::TooLong => "too-long",
-            Self::UnknownCommand => "unknown-command",
-            Self::Usage => "usage",
-            Self::BadNumber => "bad-number",
-            Self::NoSuchVm => "no-such-vm",
-            Self::WrongState => "wrong-state",
-            Self::Busy => "busy",
-            Self::Refused => "refused",
-            Self::Timeout => "timeout",
-            Self::NoResources => "no-resources",
-            Self::Unsupported => "unsupported",
-        }
-    }
+    Unsupported = "unsupported",
 }
 
 /// An error as the operator sees it.

@@ -214,10 +214,7 @@ fn vm_fields(json: &mut JsonWriter<'_>, row: &VmRow, names: &Names) {
 fn vcpu_fields(json: &mut JsonWriter<'_>, row: &VcpuRow) {
     json.key("vcpu").number(row.vcpu.get());
     json.key("state").string(row.state);
-    match row.cpu {
-        Some(cpu) => json.key("cpu").number(cpu.get()),
-        None => json.key("cpu").raw("null"),
-    }
+    json.key("cpu").number(row.cpu.get());
     json.key("exits").number(row.exits);
     json.key("ran_ns").number(row.ran_ns);
     json.key("stolen_ns").number(row.stolen_ns);
@@ -228,7 +225,7 @@ fn resize_fields(json: &mut JsonWriter<'_>, resize: &ResizeReport, names: &Names
     vm_field(json, *vm, names);
     json.key("requested").number(report.requested);
     json.key("reached").number(report.reached);
-    json.key("outcome").string(report.outcome.word());
+    json.key("outcome").string(report.outcome.name());
     json.key("reasons")
         .array(&report.shortfalls, |json, Shortfall { vcpu, why }| {
             json.object(|json| {

@@ -61,8 +61,8 @@ pub struct VcpuRow {
     pub vcpu: VcpuId,
     /// The state's word, as `psci::State::word` gives it.
     pub state: &'static str,
-    /// The physical CPU that it runs on.
-    pub cpu: Option<PcpuId>,
+    /// The physical CPU that it runs on, or would.
+    pub cpu: PcpuId,
     /// Exits since the VM's start.
     pub exits: u64,
     /// Time it has run, in nanoseconds.

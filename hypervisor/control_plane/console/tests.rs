@@ -607,7 +607,7 @@ fn every_reply() -> Vec<Reply> {
     let vcpu = VcpuRow {
         vcpu: VcpuId::new(0),
         state: "on",
-        cpu: Some(PcpuId::new(3)),
+        cpu: PcpuId::new(3),
         exits: u64::MAX,
         ran_ns: 12_345_678_901,
         stolen_ns: 5_000_000,
@@ -615,7 +615,7 @@ fn every_reply() -> Vec<Reply> {
     let spare = VcpuRow {
         vcpu: VcpuId::new(7),
         state: "reserve",
-        cpu: None,
+        cpu: PcpuId::new(1),
         exits: 0,
         ran_ns: 0,
         stolen_ns: 0,
@@ -662,7 +662,7 @@ fn every_reply_as_json() {
         ]}),
         json!({"vm": "linux", "vcpus": [
             {"vcpu": 0, "state": "on", "cpu": 3, "exits": u64::MAX, "ran_ns": 12_345_678_901_u64, "stolen_ns": 5_000_000},
-            {"vcpu": 7, "state": "reserve", "cpu": null, "exits": 0, "ran_ns": 0, "stolen_ns": 0},
+            {"vcpu": 7, "state": "reserve", "cpu": 1, "exits": 0, "ran_ns": 0, "stolen_ns": 0},
         ]}),
         json!({"vm": "linux", "requested": 1, "reached": 2, "outcome": "refused",
             "reasons": boot_vcpu()}),
@@ -716,7 +716,7 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
         texts.next().expect("the list of vCPUs"),
         "VCPU  STATE    CPU                 EXITS       RAN   STOLEN\r\n\
          \x20  0  on         3  18446744073709551615  12.345 s  0.005 s\r\n\
-         \x20  7  reserve    -                     0   0.000 s  0.000 s\r\n"
+         \x20  7  reserve    1                     0   0.000 s  0.000 s\r\n"
     );
     assert_eq!(
         texts.nth(1).expect("statistics"),
@@ -756,7 +756,7 @@ fn the_manual_has_every_word_that_programs_compare() {
         Outcome::Refused,
         Outcome::TimedOut,
     ] {
-        assert!(is_documented(outcome.word()), "outcome {}", outcome.word());
+        assert!(is_documented(outcome.name()), "outcome {}", outcome.name());
     }
     for why in [
         Why::BootVcpu,

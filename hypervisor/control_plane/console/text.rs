@@ -53,16 +53,21 @@ pub(super) fn event(event: &Event, names: &Names, out: &mut dyn ByteSink) {
 }
 
 fn help(out: &mut dyn ByteSink) {
-    let rows = USAGE
-        .iter()
-        .flat_map(|usage| [usage.form.to_string(), usage.text.to_string()]);
-    table(&[Align::Left, Align::Left], &rows.collect::<Vec<_>>(), out);
+    let mut cells = Vec::new();
+    for usage in USAGE {
+        cells.extend([usage.form.to_string(), usage.text.to_string()]);
+    }
+    table(&[Align::Left, Align::Left], &cells, out);
+}
+
+fn header(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
 }
 
 fn vm_list(rows: &[VmRow], names: &Names, out: &mut dyn ByteSink) {
-    let header = ["NAME", "STATE", "VCPUS", "TARGET", "MAX", "MEMORY", "NOTE"].map(String::from);
-    let cells = rows.iter().flat_map(|row| {
-        [
+    let mut cells = header(&["NAME", "STATE", "VCPUS", "TARGET", "MAX", "MEMORY", "NOTE"]);
+    for row in rows {
+        cells.extend([
             names.of(row.vm).to_string(),
             row.state.to_string(),
             row.on.to_string(),
@@ -70,35 +75,28 @@ fn vm_list(rows: &[VmRow], names: &Names, out: &mut dyn ByteSink) {
             row.possible.to_string(),
             format!("{} MiB", row.memory_bytes / MIB),
             row.note.clone().unwrap_or_default(),
-        ]
-    });
+        ]);
+    }
     use Align::{Left, Right};
-    table(
-        &[Left, Left, Right, Right, Right, Right, Left],
-        &header.into_iter().chain(cells).collect::<Vec<_>>(),
-        out,
-    );
+    let columns = [Left, Left, Right, Right, Right, Right, Left];
+    table(&columns, &cells, out);
 }
 
 fn vcpu_list(rows: &[VcpuRow], out: &mut dyn ByteSink) {
-    let header = ["VCPU", "STATE", "CPU", "EXITS", "RAN", "STOLEN"].map(String::from);
-    let cells = rows.iter().flat_map(|row| {
-        [
+    let mut cells = header(&["VCPU", "STATE", "CPU", "EXITS", "RAN", "STOLEN"]);
+    for row in rows {
+        cells.extend([
             row.vcpu.get().to_string(),
             row.state.to_string(),
-            row.cpu
-                .map_or_else(|| "-".to_string(), |cpu| cpu.get().to_string()),
+            row.cpu.get().to_string(),
             row.exits.to_string(),
             seconds(row.ran_ns),
             seconds(row.stolen_ns),
-        ]
-    });
+        ]);
+    }
     use Align::{Left, Right};
-    table(
-        &[Right, Left, Right, Right, Right, Right],
-        &header.into_iter().chain(cells).collect::<Vec<_>>(),
-        out,
-    );
+    let columns = [Right, Left, Right, Right, Right, Right];
+    table(&columns, &cells, out);
 }
 
 fn resize(ResizeReport { vm, report }: &ResizeReport, names: &Names, out: &mut dyn ByteSink) {
@@ -107,7 +105,7 @@ fn resize(ResizeReport { vm, report }: &ResizeReport, names: &Names, out: &mut d
         out,
         "{}: {reached} of {requested} vCPUs, {}\r\n",
         names.of(*vm),
-        report.outcome.word()
+        report.outcome.name()
     );
     for shortfall in &report.shortfalls {
         put!(out, "  {shortfall}\r\n");
@@ -116,15 +114,11 @@ fn resize(ResizeReport { vm, report }: &ResizeReport, names: &Names, out: &mut d
 
 fn stats(row: &StatsRow, names: &Names, out: &mut dyn ByteSink) {
     put!(out, "{}: {} exits\r\n", names.of(row.vm), row.exits.total());
-    let cells = row
-        .exits
-        .occurred()
-        .flat_map(|(reason, count)| [format!("  {}", reason.name()), count.to_string()]);
-    table(
-        &[Align::Left, Align::Right],
-        &cells.collect::<Vec<_>>(),
-        out,
-    );
+    let mut cells = Vec::new();
+    for (reason, count) in row.exits.occurred() {
+        cells.extend([format!("  {}", reason.name()), count.to_string()]);
+    }
+    table(&[Align::Left, Align::Right], &cells, out);
 }
 
 fn host(report: &HostReport, out: &mut dyn ByteSink) {

@@ -16,30 +16,17 @@ pub enum Origin {
     Reset,
 }
 
-/// How a resize ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+crate::words! {
+    /// How a resize ended.
+    Outcome:
     /// The VM has what was asked for.
-    Done,
+    Done = "done",
     /// Some of it; the shortfalls say what is missing and why.
-    Partly,
+    Partly = "partly",
     /// None of it, and every vCPU's reason is a refusal, not silence.
-    Refused,
+    Refused = "refused",
     /// None of it, and the guest has not answered for all of them.
-    TimedOut,
-}
-
-impl Outcome {
-    /// Returns the word for it that control messages use.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Partly => "partly",
-            Self::Refused => "refused",
-            Self::TimedOut => "timed-out",
-        }
-    }
+    TimedOut = "timed-out",
 }
 
 /// Why a vCPU was not added or not taken back.
@@ -159,25 +146,6 @@ pub struct Report {
     pub reached: u16,
     /// What is missing, by ascending vCPU.
     pub shortfalls: Vec<Shortfall>,
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = match self.outcome {
-            Outcome::Done => "done",
-            Outcome::Partly => "partly done",
-            Outcome::Refused => "refused",
-            Outcome::TimedOut => "timed out",
-        };
-        write!(
-            f,
-            "{how}: {} vCPUs asked for, {} held",
-            self.requested, self.reached
-        )?;
-        self.shortfalls
-            .iter()
-            .try_for_each(|shortfall| write!(f, "; {shortfall}"))
-    }
 }
 
 /// Why a resize was not begun.

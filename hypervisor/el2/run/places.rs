@@ -1,38 +1,44 @@
-//! Whose home a CPU is, and whose registers it owns: taken over when a vCPU is first turned on, given back when its VM ends.
+//! Whose home a CPU is, and whose registers it owns: taken over when a vCPU is first turned on, given back when its VM ends or it
+//! moves to another CPU.
 
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use spin::mutex::{SpinMutex, SpinMutexGuard};
+use vmm::ids::PcpuId;
 use vmm::sched::Slot;
 use vmm::vm::kicks::MAX_PCPUS;
 use vmm::vm::vcpu::request;
-use vmm::vm::{Phase, VcpuContext, Vm};
+use vmm::vm::{Home, Phase, VcpuContext, Vm};
 
 use super::Runner;
 use crate::percpu::Loaded;
 use crate::{timer, vms};
 
-/// The vCPUs that have their place on each CPU, by slot.
-pub(super) static PLACES: [SpinMutex<Vec<Loaded>>; MAX_PCPUS] =
+/// The vCPUs that have their place on each CPU, or shall have it, by slot.
+pub(super) static PLACES: [SpinMutex<Vec<Option<Loaded>>>; MAX_PCPUS] =
     [const { SpinMutex::new(Vec::new()) }; MAX_PCPUS];
 
-/// Gives a vCPU its place; its home must name this CPU and the next free slot.
-pub(crate) fn add_place(place: Loaded) {
-    let home = place.vcpu.home;
-    let mut places = PLACES[home.pcpu.index()].lock();
-    assert!(
-        places.len() == home.slot.index(),
-        "slots are given in order"
-    );
-    places.push(place);
+/// Keeps a place on a CPU for a vCPU; there are 512.
+pub(crate) fn take_place(place: Loaded, pcpu: PcpuId) -> Option<Home> {
+    let mut places = PLACES[pcpu.index()].lock();
+    let free = places.iter().position(Option::is_none);
+    let slot = Slot::new(free.unwrap_or(places.len()))?;
+    if free.is_none() {
+        places.push(None);
+    }
+    places[slot.index()] = Some(place);
+    Some(Home::new(pcpu, slot))
+}
+
+/// Lets others have a place.
+pub(crate) fn free_place(home: Home) {
+    PLACES[home.pcpu().index()].lock()[home.slot().index()] = None;
 }
 
 /// A vCPU whose registers this CPU owns.
 pub(super) struct Attached {
     pub(super) place: Loaded,
     pub(super) context: SpinMutexGuard<'static, VcpuContext>,
-    /// It stands still because its VM is paused.
-    halted: bool,
 }
 
 /// Returns the vCPU in a slot that is on this CPU's queue, or was just taken over.
@@ -45,12 +51,22 @@ pub(super) fn at(attached: &mut [Option<Attached>], slot: Slot) -> &mut Attached
 impl Runner {
     /// Takes over a vCPU's registers; returns whether its VM wants that.
     pub(super) fn attach(&mut self, slot: Slot) -> bool {
-        let places = &PLACES[self.cpu.id.index()];
-        let Some(place) = places.lock().get(slot.index()).copied() else {
+        let pcpu = self.cpu.id;
+        let place = PLACES[pcpu.index()].lock().get(slot.index()).copied();
+        let Some(place) = place.flatten() else {
             return false;
         };
         let Loaded { vm, vcpu } = place;
-        if !vm.own() {
+        // A place may be kept for one that is not here yet.
+        if vcpu.at.home() != Home::new(pcpu, slot) {
+            return false;
+        }
+        // One that was on elsewhere is taken in any case: its VM waits for it.
+        let arrives = vcpu.requested() & request::ARRIVE != 0;
+        if !arrives && self.give_up(place, slot) {
+            return false;
+        }
+        if !vm.own() && !arrives {
             self.disown(vm);
             return false;
         }
@@ -61,11 +77,7 @@ impl Runner {
             self.attached.resize_with(slot.index() + 1, || None);
         }
         self.queue.reserve(slot);
-        self.attached[slot.index()] = Some(Attached {
-            place,
-            context,
-            halted: false,
-        });
+        self.attached[slot.index()] = Some(Attached { place, context });
         true
     }
 
@@ -94,10 +106,8 @@ impl Runner {
         let Loaded { vm, vcpu } = attached.place;
         // Taken before the phase is read: whoever changes the phase later asks again.
         vcpu.requests.swap(0, Ordering::SeqCst);
-        // While it stood still or was off, its VM's time may have changed.
-        self.world = None;
         let phase = vm.phase();
-        if phase != Phase::Paused && core::mem::take(&mut attached.halted) {
+        if phase != Phase::Paused && core::mem::take(&mut attached.context.halted) {
             vm.life.unhalt();
         }
         match phase {
@@ -110,7 +120,7 @@ impl Runner {
             Phase::Paused => {
                 // Stays asked, so that an interrupt that wakes it does not let it into the guest.
                 vcpu.requests.fetch_or(request::PAUSE, Ordering::SeqCst);
-                let moved = !core::mem::replace(&mut attached.halted, true);
+                let moved = !core::mem::replace(&mut attached.context.halted, true);
                 self.put_away(slot);
                 let now = timer::now();
                 self.queue.block(None, now);
@@ -120,6 +130,32 @@ impl Runner {
             }
             _ => {}
         }
+        // While it stood still or was off, its VM's time may have changed.
+        self.world = None;
+        self.give_up(Loaded { vm, vcpu }, slot);
+    }
+
+    /// Lets a vCPU go to the CPU where it is wanted, if it is: with its registers and what it was doing, if it is on. Tells that CPU.
+    pub(super) fn give_up(&mut self, place: Loaded, slot: Slot) -> bool {
+        let Loaded { vm, vcpu } = place;
+        if !vcpu.at.is_wanted() {
+            return false;
+        }
+        if let Some(Some(_)) = self.attached.get(slot.index()) {
+            self.tell_news();
+            self.put_away(slot);
+            self.save_fp(slot);
+            if self.drop_vcpu(slot, timer::now()) {
+                vcpu.requests.fetch_or(request::ARRIVE, Ordering::SeqCst);
+            }
+            self.let_go(slot);
+        }
+        // If the wish was taken back just now, it is this CPU that is told.
+        if let Some(from) = vcpu.at.leave() {
+            free_place(from);
+        }
+        vms::call(vm, vcpu);
+        true
     }
 
     /// Takes a vCPU's registers out of the hardware.
@@ -131,10 +167,10 @@ impl Runner {
 
     /// Takes a vCPU that is not loaded off the queue.
     #[inline]
-    pub(super) fn drop_vcpu(&mut self, slot: Slot, now: u64) {
+    pub(super) fn drop_vcpu(&mut self, slot: Slot, now: u64) -> bool {
         if self.fp_owner == Some(slot) {
             self.fp_owner = None;
         }
-        self.queue.detach(slot, now);
+        self.queue.detach(slot, now).is_some()
     }
 }

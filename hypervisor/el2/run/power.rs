@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering;
 use psci::Event;
 use vmm::sched::Slot;
 use vmm::vm::Kicks;
+use vmm::vm::vcpu::request;
 
 use super::Runner;
 use super::exits::with_trap;
@@ -20,6 +21,9 @@ impl Runner {
             return;
         }
         let place = at(&mut self.attached, slot).place;
+        if place.vcpu.requested() & (request::MOVE | request::ARRIVE) != 0 {
+            return self.resettle(place, slot, now);
+        }
         if place.vm.is_leaving() {
             return self.let_go(slot);
         }
@@ -35,10 +39,29 @@ impl Runner {
         }
     }
 
+    /// Lets a vCPU that was on elsewhere go on here, or one that is off here go elsewhere.
+    #[cold]
+    fn resettle(&mut self, place: Loaded, slot: Slot, now: u64) {
+        let vcpu = place.vcpu;
+        if vcpu.requests.fetch_and(!request::ARRIVE, Ordering::SeqCst) & request::ARRIVE != 0 {
+            self.queue.attach(slot, now);
+            self.queue.wake(slot, now);
+            return;
+        }
+        vcpu.requests.fetch_and(!request::MOVE, Ordering::SeqCst);
+        // If it was an old request, there may be another reason to look.
+        if !self.give_up(place, slot) {
+            self.start(slot, now);
+        }
+    }
+
     /// Prepares for a vCPU that is off and may be turned on soon: loads what a reset leaves, and looks at its mail.
     #[cold]
     fn prepare(&mut self, place: Loaded, slot: Slot) {
         if self.resident != Some(slot) {
+            // What an earlier life left, its timers above all, does not come back.
+            let context = &mut at(&mut self.attached, slot).context;
+            context.power_on(psci::EntryPoint::default());
             self.load(slot);
         }
         self.cpu.loaded.set(Some(place));
@@ -53,7 +76,7 @@ impl Runner {
     /// Leaves a vCPU that is off; if its interrupts are quiet, its registers stay, for it to find them there.
     #[inline]
     fn set_down(&mut self, place: Loaded, slot: Slot, quiet: bool) {
-        place.vcpu.loaded.store(false, Ordering::Release);
+        place.vcpu.at.loaded.store(false, Ordering::SeqCst);
         self.cpu.loaded.set(None);
         self.loaded = None;
         self.resident = quiet.then_some(slot);
@@ -101,7 +124,7 @@ impl Runner {
         self.set_fp_trap(place.vm.policy.cptr_fp_trapped);
         self.cpu.loaded.set(Some(place));
         self.loaded = Some(slot);
-        vcpu.loaded.store(true, Ordering::SeqCst);
+        vcpu.at.loaded.store(true, Ordering::SeqCst);
         if !self.begin(place, slot, now) {
             return None;
         }

@@ -16,20 +16,23 @@ pub(crate) fn park(slate: &'static Slate) {
         return;
     }
     for vcpu in &*slate.vm.vcpus {
-        if vcpu.power.state() == State::Reserve && !smp::is_off(vcpu.home.pcpu) {
-            ask_chores(vcpu.home.pcpu);
+        if vcpu.power.state() == State::Reserve && !smp::is_off(vcpu.at.home().pcpu()) {
+            ask_chores(vcpu.at.home().pcpu());
         }
     }
 }
 
-/// Returns whether every vCPU that has its place on a CPU is in reserve, and its manifest lets the CPU be turned off.
+/// Returns whether every vCPU that has its place on a CPU is in reserve, and its manifest lets the CPU be turned off. There are some,
+/// and the CPU has no VM to start and stop.
 fn is_all_reserve(cpu: PcpuId) -> bool {
     let places = PLACES[cpu.index()].lock();
-    !places.is_empty()
-        && places.iter().all(|place| {
+    let mut places = places.iter().flatten().peekable();
+    places.peek().is_some()
+        && places.all(|place| {
             place.vcpu.power.state() == State::Reserve
                 && vms::slate(place.vm).config.reserve_idle == ReserveIdle::PsciOff
         })
+        && vms::all().iter().all(|slate| slate.manager != cpu)
 }
 
 impl Runner {

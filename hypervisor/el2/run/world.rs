@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering;
 use vgic::SavedListRegisters;
 use vgic::v3::Redistributor;
+use vmm::config::MAX_VMS;
 use vmm::dispatch::inject::{self, Exception};
 use vmm::sched::Slot;
 use vmm::vm::context::FpRegisters;
@@ -13,7 +14,7 @@ use super::places::at;
 use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Loaded, Percpu};
 use crate::sysreg::{isb, read_register, write_register};
-use crate::{fpsimd, lent, switch, timer};
+use crate::{fpsimd, lent, switch, timer, tlb};
 
 impl Runner {
     /// Loads a vCPU's registers.
@@ -25,9 +26,18 @@ impl Runner {
         let Loaded { vm, vcpu } = place;
         let context = &mut *attached.context;
         let policy = &vm.policy;
-        if !self.world.is_some_and(|world| core::ptr::eq(world, vm)) {
+        let is_same_vm = self.world.is_some_and(|world| core::ptr::eq(world, vm));
+        if !is_same_vm {
             self.world = Some(vm);
             load_vm(vm);
+            if let Some(Loaded { vm, vcpu }) = self.guest {
+                self.last[vm.id.index() % MAX_VMS] = vcpu.id;
+            }
+        }
+        self.guest = Some(place);
+        // What the TLB has of a VM here is its last vCPU's.
+        if is_same_vm || self.last[vm.id.index() % MAX_VMS] != vcpu.id {
+            tlb::forget_sibling();
         }
         write_register!("vmpidr_el2", vcpu.mpidr());
         if core::mem::take(&mut context.fresh) {
@@ -50,7 +60,7 @@ impl Runner {
         });
         self.cpu.loaded.set(Some(place));
         self.loaded = Some(slot);
-        vcpu.loaded.store(true, Ordering::SeqCst);
+        vcpu.at.loaded.store(true, Ordering::SeqCst);
     }
 
     /// Saves the loaded vCPU's registers, if there is one.
@@ -74,12 +84,12 @@ impl Runner {
         if !quiet {
             self.save_interrupts(slot);
         }
-        vcpu.loaded.store(false, Ordering::SeqCst);
+        vcpu.at.loaded.store(false, Ordering::SeqCst);
         let account = self.queue.set_deadline(slot, deadline);
         vcpu.ran_ticks.store(account.run_ticks, Ordering::Relaxed);
         vcpu.stolen_ticks
             .store(account.steal_ticks, Ordering::Relaxed);
-        // Whoever posted before `loaded` was cleared only sent an interrupt.
+        // Whoever posted before that only sent an interrupt.
         if !vcpu.inbox.is_empty() {
             self.queue.wake(slot, timer::now());
         }
@@ -115,16 +125,25 @@ impl Runner {
         }
     }
 
+    /// Saves the FP registers of a vCPU that leaves this CPU, if they are in the unit.
+    pub(super) fn save_fp(&mut self, slot: Slot) {
+        if self.fp_owner == Some(slot) {
+            self.fp_owner = None;
+            let policy = &at(&mut self.attached, slot).place.vm.policy;
+            self.set_fp_trap(policy.cptr);
+            fpsimd::save(&mut at(&mut self.attached, slot).context.fp);
+            self.set_fp_trap(policy.cptr_fp_trapped);
+        }
+    }
+
     /// Gives the FP unit to the loaded vCPU.
     pub(super) fn use_fp(&mut self, slot: Slot) {
+        if let Some(owner) = self.fp_owner.filter(|owner| *owner != slot) {
+            self.save_fp(owner);
+        }
+        self.fp_owner = Some(slot);
         let policy = &at(&mut self.attached, slot).place.vm.policy;
         self.set_fp_trap(policy.cptr);
-        if let Some(owner) = self.fp_owner.replace(slot)
-            && owner != slot
-            && let Some(owner) = &mut self.attached[owner.index()]
-        {
-            fpsimd::save(&mut owner.context.fp);
-        }
         let context = &mut *at(&mut self.attached, slot).context;
         if core::mem::take(&mut context.fresh_fp) {
             context.fp = FpRegisters::default();

@@ -32,6 +32,11 @@ pub(crate) fn is_off(id: PcpuId) -> bool {
     OFF[id.index()].load(Ordering::SeqCst)
 }
 
+/// Returns whether a CPU runs, or would if it had anything to do.
+pub(crate) fn is_there(id: PcpuId) -> bool {
+    id.index() < MAX_PCPUS && (percpu::takes_kicks(id) || is_off(id))
+}
+
 /// Turns this CPU off until somebody has work for it, unless `is_wanted` says that somebody has.
 ///
 /// Its registers are as after `prepare` when this returns true, and as they were when it returns false.

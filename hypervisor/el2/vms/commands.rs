@@ -7,14 +7,16 @@ use core::sync::atomic::Ordering;
 use vmm::console::{
     Command, CommandError, ErrorKind, HostReport, Reply, StatsRow, Token, VcpuRow, VmAction, VmRow,
 };
-use vmm::ids::VmId;
+use vmm::ids::{PcpuId, VcpuId, VmId};
 use vmm::stats::ExitCounts;
-use vmm::vm::{Cause, Kicks, Phase};
+use vmm::vm::vcpu::request;
+use vmm::vm::{Cause, Home, Kicks, Phase};
 
 use super::{
-    Slate, all, carry_out, events, pause, resume, start, strict, system_off, system_reset,
+    Slate, all, call, carry_out, events, pause, resume, start, strict, system_off, system_reset,
 };
-use crate::{clock, console, logger, memory, percpu, smp};
+use crate::percpu::{self, Loaded};
+use crate::{clock, console, logger, memory, run, smp};
 
 /// Carries a command out and answers it, at once or when it has ended.
 #[inline(never)]
@@ -25,6 +27,10 @@ pub(crate) fn execute(token: Token, command: Command) {
             count,
             timeout_s,
         } => match resize_vm(token, vm, count, timeout_s) {
+            Ok(()) => return,
+            Err(error) => Err(error),
+        },
+        Command::VcpuPin { vm, vcpu, cpu } => match pin(token, vm, vcpu, cpu) {
             Ok(()) => return,
             Err(error) => Err(error),
         },
@@ -103,6 +109,31 @@ fn resize_vm(
     Ok(())
 }
 
+/// Wishes a vCPU to a CPU for good; answered when it is there.
+fn pin(token: Token, vm: VmId, vcpu: VcpuId, cpu: PcpuId) -> Result<(), CommandError> {
+    let no = |kind, why: &str| Err(CommandError::new(kind, why));
+    let vm = find(vm)?.vm;
+    let Some(vcpu) = vm.vcpu(vcpu).filter(|_| smp::is_there(cpu)) else {
+        return no(ErrorKind::BadNumber, "there is no such vCPU or CPU");
+    };
+    if events::MOVE.lock().is_some() {
+        return no(ErrorKind::Busy, "a vCPU is being moved");
+    }
+    let mut to = vcpu.at.home();
+    if to.pcpu() != cpu {
+        let Some(place) = run::take_place(Loaded { vm, vcpu }, cpu) else {
+            return no(ErrorKind::NoResources, "the CPU has 512 vCPUs");
+        };
+        to = place;
+        vcpu.at.change_wish(Home::NOWHERE, to);
+        vcpu.requests.fetch_or(request::MOVE, Ordering::SeqCst);
+    }
+    let deadline_ns = clock::now_ns() + events::DEFAULT_LIMITS.timeout_ns;
+    *events::MOVE.lock() = Some((token, vcpu, to, deadline_ns));
+    call(vm, vcpu);
+    Ok(())
+}
+
 fn vm_row(slate: &Slate) -> VmRow {
     let vm = slate.vm;
     VmRow {
@@ -128,7 +159,7 @@ fn vcpu_list(slate: &'static Slate) -> Reply {
         .map(|vcpu| VcpuRow {
             vcpu: vcpu.id,
             state: vcpu.power.state().word(),
-            cpu: vcpu.power.state().is_on().then_some(vcpu.home.pcpu),
+            cpu: vcpu.at.home().pcpu(),
             exits: vcpu.exits.snapshot().total(),
             ran_ns: clock::ticks_to_ns(vcpu.ran_ticks.load(Ordering::Relaxed)),
             stolen_ns: clock::ticks_to_ns(vcpu.stolen_ticks.load(Ordering::Relaxed)),

@@ -7,9 +7,8 @@ use core::sync::atomic::{AtomicBool, AtomicU16};
 use spin::mutex::SpinMutex;
 use vmm::config::VmConfig;
 use vmm::features::FeaturePolicy;
-use vmm::ids::{PcpuId, VcpuId, VmId};
+use vmm::ids::{PcpuId, VmId};
 use vmm::layout::{GuestLayout, Region};
-use vmm::sched::Slot;
 use vmm::vm::resize::Resizer;
 use vmm::vm::{Home, Vm, VmParts};
 
@@ -33,51 +32,39 @@ pub(crate) fn create(
     ids: &[u64; 64],
 ) {
     let host = HOST.get().expect("measured before");
-    let homes = give_homes(&descriptions, cpus);
-    let slates = descriptions
+    let mut slates: Vec<Slate> = descriptions
         .into_iter()
-        .zip(homes)
         .enumerate()
-        .map(|(index, (description, homes))| {
+        .map(|(index, description)| {
             let id = VmId::new(index as u16);
             let policy = FeaturePolicy::new(ids, host.pa_code);
-            slate(id, description, homes, policy, list_registers)
+            slate(id, description, policy, list_registers)
         })
         .collect();
-    let slates = SLATES.call_once(|| slates);
-    // In the order in which they were given.
-    for is_held in [false, true] {
-        for slate in slates {
-            let boot_set = usize::from(slate.config.boot_vcpus);
-            let (boot, reserve) = slate.vm.vcpus.split_at(boot_set);
-            for vcpu in if is_held { reserve } else { boot } {
-                run::add_place(Loaded { vm: slate.vm, vcpu });
-            }
-        }
+    give_homes(&slates, cpus);
+    for slate in &mut slates {
+        slate.manager = slate.vm.vcpus[0].at.home().pcpu();
     }
+    SLATES.call_once(|| slates);
 }
 
 /// Gives every vCPU its place: boot vCPUs of all VMs first, so that they get the emptiest CPUs; then those in reserve.
-fn give_homes(descriptions: &[Description], cpus: usize) -> Vec<Vec<Home>> {
-    let mut placer = Placer {
-        next_slot: alloc::vec![0; cpus],
-        turn: 0,
-    };
-    let mut homes: Vec<Vec<Home>> = descriptions.iter().map(|_| Vec::new()).collect();
+fn give_homes(slates: &[Slate], cpus: usize) {
+    let mut turns = (0..cpus as u16).cycle().map(PcpuId::new);
     for held in [false, true] {
-        for (description, homes) in descriptions.iter().zip(&mut homes) {
-            let config = &description.config;
-            let range = if held {
-                config.boot_vcpus..config.max_vcpus
-            } else {
-                0..config.boot_vcpus
-            };
-            for index in range {
-                homes.push(placer.place(config, VcpuId::new(index)));
+        for Slate { vm, config, .. } in slates {
+            let (boot, reserve) = vm.vcpus.split_at(usize::from(config.boot_vcpus));
+            for vcpu in if held { reserve } else { boot } {
+                let pinned = config.placement.pinned(vcpu.id);
+                let pinned = pinned.filter(|pcpu| pcpu.index() < cpus);
+                let pcpu = pinned.or_else(|| turns.next()).expect("a CPU");
+                let home = run::take_place(Loaded { vm, vcpu }, pcpu);
+                let home = home.expect("at most 512 vCPUs on a CPU");
+                vcpu.at.change_wish(Home::NOWHERE, home);
+                vcpu.at.leave();
             }
         }
     }
-    homes
 }
 
 /// Makes one VM.
@@ -85,7 +72,6 @@ fn give_homes(descriptions: &[Description], cpus: usize) -> Vec<Vec<Home>> {
 fn slate(
     id: VmId,
     description: Description,
-    homes: Vec<Home>,
     policy: FeaturePolicy,
     list_registers: usize,
 ) -> Slate {
@@ -105,7 +91,8 @@ fn slate(
         layout,
         policy,
         boot_vcpus: config.boot_vcpus,
-        homes: homes.into_boxed_slice(),
+        possible: config.max_vcpus,
+        wakes: &percpu::WAKES,
         list_registers,
         wall_clock_s: seeds::wall_clock_s(),
     })));
@@ -113,6 +100,7 @@ fn slate(
         vm,
         target: AtomicU16::new(config.boot_vcpus),
         config,
+        manager: PcpuId::new(0),
         kernel: description.kernel,
         initrd: description.initrd,
         state: SpinMutex::new(State::default()),
@@ -120,33 +108,5 @@ fn slate(
         resizer: SpinMutex::new(Resizer::new(vm)),
         asked: SpinMutex::default(),
         note: SpinMutex::new(None),
-    }
-}
-
-/// Gives vCPUs their places.
-struct Placer {
-    next_slot: Vec<u16>,
-    turn: usize,
-}
-
-impl Placer {
-    fn place(&mut self, config: &VmConfig, vcpu: VcpuId) -> Home {
-        let pcpu = match config.placement.pinned(vcpu) {
-            Some(pcpu) if pcpu.index() < self.next_slot.len() => pcpu.index(),
-            _ => {
-                let turn = self.turn;
-                self.turn = (turn + 1) % self.next_slot.len();
-                turn
-            }
-        };
-        let index = usize::from(self.next_slot[pcpu]);
-        self.next_slot[pcpu] += 1;
-        let pcpu = PcpuId::new(pcpu as u16);
-        let slot = Slot::new(index).expect("at most 512 vCPUs on a CPU");
-        Home {
-            pcpu,
-            slot,
-            wakes: percpu::wakes(pcpu),
-        }
     }
 }

@@ -2,9 +2,11 @@
 
 use heapless::Deque;
 use spin::mutex::SpinMutex;
-use vmm::console::{Backlog, Event, MAX_PENDING, Reply, ResizeReport, Token, What};
+use vmm::console::{
+    Backlog, CommandError, ErrorKind, Event, MAX_PENDING, Reply, ResizeReport, Token, What,
+};
 use vmm::vm::resize::{Limits, Origin, Report};
-use vmm::vm::{Vcpu, Vm};
+use vmm::vm::{Home, Vcpu, Vm};
 
 use super::{Slate, all, carry_out, slate};
 use crate::{clock, console, run};
@@ -21,6 +23,8 @@ pub(crate) const DEFAULT_LIMITS: Limits = Limits {
 static QUEUE: SpinMutex<Backlog> = SpinMutex::new(Backlog::new());
 /// Answers that wait to be given; at most as many as the console takes requests.
 static ANSWERS: SpinMutex<Deque<(Token, ResizeReport), MAX_PENDING>> = SpinMutex::new(Deque::new());
+/// The vCPU that is to move: who asked, where to, and until when. One at a time does.
+pub(super) static MOVE: SpinMutex<Option<(Token, &Vcpu, Home, u64)>> = SpinMutex::new(None);
 /// Whether anybody listens for single vCPUs' events.
 static CONTROL: Once<bool> = Once::new();
 /// Something changed that the boot CPU has to look at.
@@ -71,6 +75,23 @@ pub(crate) fn vcpu_changed(vm: &'static Vm, vcpu: &'static Vcpu, on: bool, ticks
     }
 }
 
+/// Answers who asked for a vCPU to move if it has, or does not; returns when to look again.
+fn tell_move() -> Option<u64> {
+    let (token, vcpu, to, deadline_ns) = (*MOVE.lock())?;
+    if vcpu.at.is_wanted() && clock::now_ns() < deadline_ns {
+        return Some(deadline_ns);
+    }
+    *MOVE.lock() = None;
+    let mut result = Ok(Reply::Done);
+    if vcpu.at.change_wish(to, Home::NOWHERE) {
+        run::free_place(to);
+        let why = "its CPU does not give it up";
+        result = Err(CommandError::new(ErrorKind::Timeout, why));
+    }
+    console::reply(token, &result);
+    None
+}
+
 /// Tells the end of a resize.
 pub(super) fn resized(slate: &'static Slate, report: Report) {
     let by_operator = report.origin == Origin::Operator;
@@ -93,7 +114,7 @@ pub(super) fn resized(slate: &'static Slate, report: Report) {
 /// Tells what has happened and looks at deadlines; returns when to look again, in nanoseconds since start.
 pub(super) fn tell() -> Option<u64> {
     DIRTY.store(false, Ordering::Release);
-    let mut next = None::<u64>;
+    let mut next = tell_move();
     for slate in all() {
         let mut resizer = slate.resizer.lock();
         let now = clock::now_ns();

@@ -5,7 +5,7 @@ use vmm::devices::AccessWidth;
 use vmm::devices::cpu_hotplug::HotplugWrite;
 use vmm::vm::context::Frame;
 use vmm::vm::resize::{Effect, Limits, Progress};
-use vmm::vm::{Kicks, Vm};
+use vmm::vm::{Kicks, Vcpu, Vm};
 
 use super::{Slate, events, slate};
 use crate::{clock, percpu, run, smp};
@@ -54,6 +54,16 @@ pub(crate) fn listening(vm: &'static Vm) {
     carry_out(slate, progress);
 }
 
+/// Makes a vCPU's CPU look at it, even if the CPU is off, before a move or after.
+pub(crate) fn call(vm: &Vm, vcpu: &Vcpu) {
+    smp::bring_up(vcpu.at.home().pcpu());
+    let mut kicks = Kicks::NONE;
+    vcpu.wake(&mut kicks);
+    percpu::kick(kicks);
+    run::park(slate(vm));
+    events::look_again();
+}
+
 /// Does what a step of a resize asks for.
 pub(crate) fn carry_out(slate: &'static Slate, progress: Progress) {
     let vm = slate.vm;
@@ -69,7 +79,7 @@ pub(crate) fn carry_out(slate: &'static Slate, progress: Progress) {
             Effect::Insert(id) => {
                 // Its CPU comes up and prepares while the guest finds out.
                 if let Some(vcpu) = vm.vcpu(id) {
-                    smp::bring_up(vcpu.home.pcpu);
+                    smp::bring_up(vcpu.at.home().pcpu());
                     vcpu.wake(&mut kicks);
                 }
                 pulse |= vm.hotplug.lock().request_insert(id);

@@ -1,7 +1,7 @@
 //! Starts and stops: who asks for them, and what is put back when a VM's last vCPU has left.
 //!
-//! `vmm::vm::life` says who wins when several ask at once. All that takes time is done by the VM's manager, the CPU of its first
-//! vCPU, between the turns of the guests there.
+//! `vmm::vm::life` says who wins when several ask at once. All that takes time is done by the VM's manager, the CPU that its
+//! first vCPU was made for, between the turns of the guests there.
 
 use alloc::string::{String, ToString};
 use core::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use vmm::vm::vcpu::request;
 use vmm::vm::{Cause, Kicks, Phase, Vcpu, Vm};
 
 use super::start::{release, release_tables, step};
-use super::{Slate, State, carry_out, events, manager, slate};
+use super::{Slate, State, carry_out, events, slate};
 use crate::{clock, percpu, run, timer};
 
 /// Begins a VM's start; returns whether it was off.
@@ -23,7 +23,7 @@ pub(crate) fn start(slate: &'static Slate) -> bool {
     if begun {
         *slate.note.lock() = None;
         slate.resizer.lock().on_start(clock::now_ns());
-        run::ask_chores(manager(slate.vm));
+        run::ask_chores(slate.manager);
     }
     begun
 }
@@ -56,11 +56,11 @@ pub(crate) fn system_reset(vm: &'static Vm, cause: Cause) -> bool {
 
 /// Makes the vCPUs leave; the last one that does makes the manager go on.
 fn leave(vm: &'static Vm, what: &str, cause: Cause, note: Option<String>) {
-    log::info!("{}: {what} ({})", vm.name, cause.word());
+    log::info!("{}: {what} ({})", vm.name, cause.name());
     *slate(vm).note.lock() = note;
     tell(vm, request::STOP);
     if vm.is_left() {
-        run::ask_chores(manager(vm));
+        run::ask_chores(slate(vm).manager);
     }
 }
 
@@ -74,7 +74,7 @@ fn tell(vm: &'static Vm, request: u32) {
 /// Hears that no vCPU of a VM is on a CPU any more.
 pub(crate) fn all_left(vm: &'static Vm) {
     match vm.phase() {
-        Phase::Stopping | Phase::Resetting => run::ask_chores(manager(vm)),
+        Phase::Stopping | Phase::Resetting => run::ask_chores(slate(vm).manager),
         // A vCPU that is about to be started counts as on.
         Phase::Running
             if vm
@@ -103,7 +103,7 @@ pub(crate) fn pause(slate: &'static Slate) -> bool {
 pub(crate) fn resume(slate: &'static Slate) -> bool {
     let asked = slate.vm.life.ask_resume();
     if asked {
-        run::ask_chores(manager(slate.vm));
+        run::ask_chores(slate.manager);
     }
     asked
 }
@@ -153,7 +153,7 @@ fn turn_off(slate: &'static Slate) {
     let progress = give_up(slate, &mut slate.state.lock());
     let cause = vm.life.cause();
     vm.life.left();
-    events::push(vm, What::VmOff(cause.word()));
+    events::push(vm, What::VmOff(cause.name()));
     carry_out(slate, progress);
     run::park(slate);
 }
@@ -166,13 +166,13 @@ pub(super) fn start_failed(slate: &'static Slate, state: &mut State, why: String
     let progress = give_up(slate, state);
     *slate.note.lock() = Some(why);
     vm.life.failed();
-    events::push(vm, What::VmOff(Cause::Failed.word()));
+    events::push(vm, What::VmOff(Cause::Failed.name()));
     progress
 }
 
 /// Gives back what a VM has, and forgets what the operator wanted of it.
 fn give_up(slate: &'static Slate, state: &mut State) -> Progress {
-    release(slate, state);
+    release(state);
     let progress = slate.resizer.lock().on_vm_off(slate.vm);
     slate
         .target
@@ -184,7 +184,7 @@ fn give_up(slate: &'static Slate, state: &mut State) -> Progress {
 fn begin_again(slate: &'static Slate) {
     let vm = slate.vm;
     rewind(vm);
-    release_tables(slate, &mut slate.state.lock());
+    release_tables(&mut slate.state.lock());
     let after = match slate.config.on_reset {
         OnReset::KeepTarget => AfterReset::KeepTarget,
         OnReset::BootSet => AfterReset::BootSet,
@@ -194,7 +194,7 @@ fn begin_again(slate: &'static Slate) {
             .resizer
             .lock()
             .on_reset(vm, after, events::DEFAULT_LIMITS, clock::now_ns());
-    events::push(vm, What::VmReset(vm.life.cause().word()));
+    events::push(vm, What::VmReset(vm.life.cause().name()));
     vm.life.left();
     carry_out(slate, progress);
 }

@@ -106,12 +106,11 @@ fn prepare(slate: &'static Slate, state: &mut State) -> Result<Then, String> {
     let mut tables =
         Tables::new(host.space, &mut pages).map_err(|error| format!("stage-2 tables: {error}"))?;
     let mapped = tables.map(&mut pages, mapping, Attributes::RAM);
-    let vmid = VMIDS.get().ok_or("no VMIDs")?.lock().assign(state.vmid);
-    if vmid.flush_all {
-        tlb::forget_all_guests();
-    }
-    state.vmid = Some(vmid.vmid);
-    let vttbr = AddressSpace::vttbr(tables.root(), vmid.vmid);
+    // The flush is over before anybody else can have a number of the new generation.
+    let mut vmids = VMIDS.get().ok_or("no VMIDs")?.lock();
+    let vmid = vmids.assign(vm.id.index(), tlb::forget_all_guests);
+    drop(vmids);
+    let vttbr = AddressSpace::vttbr(tables.root(), vmid.ok_or("no VMID")?);
     state.tables = Some((tables, pages));
     mapped.map_err(|error| format!("stage-2 tables: {error}"))?;
     vm.vttbr.store(vttbr, Ordering::Release);
@@ -274,10 +273,9 @@ fn write_tables(slate: &Slate, state: &mut State, plan: &LoadPlan) -> Result<u64
         .map_err(|error| format!("firmware: {error}"))
 }
 
-/// Takes a VM's stage-2 tables apart; no CPU has its vCPUs in its registers.
-pub(super) fn release_tables(slate: &'static Slate, state: &mut State) {
+/// Takes a VM's stage-2 tables apart; no CPU has its vCPUs in its registers, and its VMID is not used again before a flush.
+pub(super) fn release_tables(state: &mut State) {
     if let Some((tables, mut pages)) = state.tables.take() {
-        tlb::forget_vm(slate.vm.vttbr.load(Ordering::Acquire));
         tables.free_all(&mut pages);
         pages.give_back();
     }
@@ -286,8 +284,8 @@ pub(super) fn release_tables(slate: &'static Slate, state: &mut State) {
 }
 
 /// Gives back all that a VM has; its memory is scrubbed when somebody else gets it.
-pub(super) fn release(slate: &'static Slate, state: &mut State) {
-    release_tables(slate, state);
+pub(super) fn release(state: &mut State) {
+    release_tables(state);
     if let Some(ram) = state.ram.take() {
         memory::with_pool(|pool| pool.release(ram.host));
     }

@@ -21,6 +21,12 @@ impl Slot {
         }
     }
 
+    /// Makes the slot whose index these bits begin with; others are dropped.
+    #[inline]
+    pub(crate) const fn from_low_bits(bits: u16) -> Self {
+        Self(bits % MAX_SLOTS as u16)
+    }
+
     /// Makes the slot for a bit of a word of a bitmap; both wrap, so that the result always is a slot.
     #[inline]
     pub(super) const fn from_bit(word: usize, bit: u32) -> Self {

@@ -6,8 +6,9 @@ use super::set::{Bits, Slot, WORDS};
 
 /// The slots of one physical CPU that others have asked it to look at.
 ///
-/// Few CPUs have more than 64: these are in the first word, which speaks for itself.
+/// Few CPUs have more than 64: these are in the first word, which speaks for itself. No CPU's shares a cache line with another's.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct WakeSet {
     words: [AtomicU64; WORDS],
     /// A bit for each further word that may not be empty; set after the word, so a drain that misses it leaves it for the next.

@@ -20,12 +20,6 @@ impl Kicks {
         self.0 |= 1 << (pcpu.index() % MAX_PCPUS);
     }
 
-    /// Adds everybody in another set.
-    #[inline]
-    pub fn merge(&mut self, other: Self) {
-        self.0 |= other.0;
-    }
-
     /// Returns whether nobody needs an interrupt.
     #[inline]
     #[must_use]

@@ -5,22 +5,21 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-/// What a VM is doing as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Phase {
+control_plane::words! {
+    /// What a VM is doing as a whole.
+    Phase:
     /// Nothing runs and its memory is not loaded.
-    Off = 0,
+    Off = "off",
     /// Images are being copied and tables made.
-    Starting = 1,
+    Starting = "starting",
     /// Its vCPUs run.
-    Running = 2,
+    Running = "running",
     /// Its vCPUs are held where they are.
-    Paused = 3,
+    Paused = "paused",
     /// Its vCPUs are leaving; then it is off.
-    Stopping = 4,
+    Stopping = "stopping",
     /// Its vCPUs are leaving; then it starts again.
-    Resetting = 5,
+    Resetting = "resetting",
 }
 
 impl Phase {
@@ -32,19 +31,6 @@ impl Phase {
             4 => Self::Stopping,
             5 => Self::Resetting,
             _ => Self::Off,
-        }
-    }
-
-    /// Returns the word that messages use.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopping => "stopping",
-            Self::Resetting => "resetting",
         }
     }
 
@@ -62,39 +48,23 @@ impl Phase {
     }
 }
 
-/// Who ended a VM's last life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Cause {
+control_plane::words! {
+    /// Who ended a VM's last life.
+    Cause:
     /// The operator asked for it.
-    Operator = 0,
+    Operator = "operator",
     /// The guest asked for it.
-    Guest = 1,
+    Guest = "guest",
     /// The guest turned its last vCPU off.
-    AllVcpusOff = 2,
+    AllVcpusOff = "all-vcpus-off",
     /// It could not be started, or did what it must not.
-    Failed = 3,
+    Failed = "failed",
 }
 
 impl Cause {
-    const fn from_word(word: u32) -> Self {
-        match word >> CAUSE_SHIFT {
-            0 => Self::Operator,
-            1 => Self::Guest,
-            2 => Self::AllVcpusOff,
-            _ => Self::Failed,
-        }
-    }
-
-    /// Returns the word of events.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Operator => "operator",
-            Self::Guest => "guest",
-            Self::AllVcpusOff => "all-vcpus-off",
-            Self::Failed => "failed",
-        }
+    fn from_word(word: u32) -> Self {
+        let index = (word >> CAUSE_SHIFT) as usize;
+        Self::ALL.get(index).copied().unwrap_or(Self::Failed)
     }
 }
 

@@ -14,6 +14,7 @@
 
 pub mod context;
 pub mod debug;
+pub mod home;
 pub mod kicks;
 pub mod life;
 pub mod pmu;
@@ -35,10 +36,11 @@ use crate::devices::pl031::Pl031;
 use crate::features::FeaturePolicy;
 use crate::ids::{VcpuId, VmId};
 use crate::layout::{GuestLayout, Redistributors, Region};
+pub use home::Home;
 pub use kicks::Kicks;
 use life::Life;
 pub use life::{Cause, Phase};
-pub use vcpu::{Home, Vcpu, VcpuContext};
+pub use vcpu::{Vcpu, VcpuContext, Wakes};
 
 /// A virtual machine: what is fixed for its life, and what its vCPUs share.
 #[derive(Debug)]
@@ -98,8 +100,10 @@ pub struct VmParts {
     pub policy: FeaturePolicy,
     /// Number of vCPUs that run from boot; at least 1.
     pub boot_vcpus: u16,
-    /// Where each vCPU it may ever have belongs, in order.
-    pub homes: Box<[Home]>,
+    /// Number of vCPUs it may ever have.
+    pub possible: u16,
+    /// How CPUs are told of their vCPUs.
+    pub wakes: &'static Wakes,
     /// List registers of the machine.
     pub list_registers: usize,
     /// Seconds since 1970 now.
@@ -107,29 +111,21 @@ pub struct VmParts {
 }
 
 impl Vm {
-    /// Makes a VM that is off.
+    /// Makes a VM that is off, and whose vCPUs have no place yet.
     #[must_use]
     pub fn new(parts: VmParts) -> Self {
-        let count = parts.homes.len() as u16;
+        let count = parts.possible;
         let redistributors = parts.layout.redistributors(count);
-        let vcpus = parts
-            .homes
-            .iter()
-            .enumerate()
-            .map(|(index, home)| {
-                let id = VcpuId::new(index as u16);
+        let vcpus = (0..count)
+            .map(|index| {
+                let id = VcpuId::new(index);
                 let role = if id.get() < parts.boot_vcpus {
                     Role::Boot
                 } else {
                     Role::Hotplug
                 };
-                Vcpu::new(
-                    id,
-                    *home,
-                    role,
-                    redistributors.is_last(id),
-                    parts.list_registers,
-                )
+                let last = redistributors.is_last(id);
+                Vcpu::new(id, parts.wakes, role, last, parts.list_registers)
             })
             .collect();
         Self {

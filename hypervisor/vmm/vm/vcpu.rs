@@ -1,6 +1,6 @@
 //! A virtual CPU: what everybody may touch (atomics and its redistributor) and what only the CPU that runs it does.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use psci::{PowerCell, Role};
 use spin::mutex::SpinMutex;
 use vgic::v3::Redistributor;
@@ -8,11 +8,12 @@ use vgic::{Inbox, SavedListRegisters};
 
 use super::context::{FpRegisters, Frame, PSTATE_EL1_MASKED, SystemRegisters, TimerRegisters};
 use super::debug::DebugRegisters;
-use super::kicks::Kicks;
+use super::home::Whereabouts;
+use super::kicks::{Kicks, MAX_PCPUS};
 use super::pmu::PmuRegisters;
 use crate::features::Lent;
-use crate::ids::{PcpuId, VcpuId};
-use crate::sched::{Slot, WakeSet};
+use crate::ids::VcpuId;
+use crate::sched::WakeSet;
 use crate::stats::ExitCounters;
 
 /// What somebody else asks of the CPU that runs a vCPU.
@@ -21,34 +22,29 @@ pub mod request {
     pub const STOP: u32 = 1;
     /// Stay out of the guest until the VM is resumed.
     pub const PAUSE: u32 = 1 << 1;
+    /// Give it up: it is wanted on another CPU.
+    pub const MOVE: u32 = 1 << 2;
+    /// Take it over: it ran on another CPU.
+    pub const ARRIVE: u32 = 1 << 3;
 }
 
-/// Where a vCPU runs: a CPU, and its place in that CPU's queue.
-#[derive(Clone, Copy, Debug)]
-pub struct Home {
-    /// The physical CPU.
-    pub pcpu: PcpuId,
-    /// The place in its queue.
-    pub slot: Slot,
-    /// The bits by which that CPU is told to look at a place.
-    pub wakes: &'static WakeSet,
-}
+/// The bits by which each CPU is told to look at its places.
+pub type Wakes = [WakeSet; MAX_PCPUS];
 
 /// A virtual CPU, as every CPU sees it.
 #[derive(Debug)]
 pub struct Vcpu {
     /// Its index within its VM.
     pub id: VcpuId,
-    /// Where it runs.
-    pub home: Home,
+    /// Where it is.
+    pub at: Whereabouts,
+    wakes: &'static Wakes,
     /// Whether it is on, held in reserve, or on its way.
     pub power: PowerCell,
     /// Interrupts others have sent it.
     pub inbox: Inbox,
     /// What others ask of the CPU that runs it: bits of [`request`].
     pub requests: AtomicU32,
-    /// Whether its registers are in its CPU, so that an interrupt there is enough for it to look at its inbox.
-    pub loaded: AtomicBool,
     /// Its private interrupts and what it knows of the shared ones.
     pub gic: SpinMutex<Redistributor>,
     /// How often it left the guest, by reason.
@@ -62,39 +58,40 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Makes a vCPU that is off.
+    /// Makes a vCPU that is off and has no place.
     #[must_use]
-    pub fn new(id: VcpuId, home: Home, role: Role, last: bool, list_registers: usize) -> Self {
+    pub fn new(id: VcpuId, wakes: &'static Wakes, role: Role, last: bool, lists: usize) -> Self {
         Self {
             id,
-            home,
+            at: Whereabouts::default(),
+            wakes,
             power: PowerCell::new(role),
             inbox: Inbox::new(),
             requests: AtomicU32::new(0),
-            loaded: AtomicBool::new(false),
-            gic: SpinMutex::new(Redistributor::new(id.get(), last, list_registers)),
+            gic: SpinMutex::new(Redistributor::new(id.get(), last, lists)),
             exits: ExitCounters::new(),
             ran_ticks: AtomicU64::new(0),
             stolen_ticks: AtomicU64::new(0),
-            context: SpinMutex::new(VcpuContext::new(list_registers)),
+            context: SpinMutex::new(VcpuContext::new(lists)),
         }
     }
 
     /// Makes the CPU it belongs to look at it.
     #[inline]
     pub fn wake(&self, kicks: &mut Kicks) {
-        if self.home.wakes.set(self.home.slot) {
-            kicks.add(self.home.pcpu);
+        let home = self.at.home();
+        if self.wakes[home.pcpu().index()].set(home.slot()) {
+            kicks.add(home.pcpu());
         }
     }
 
     /// Makes the CPU it belongs to look at its inbox, after something was put into it.
     ///
-    /// Whoever unloads it clears `loaded` first and looks at the inbox after, so one of the two sees the other.
+    /// Whoever unloads it says so first and looks at the inbox after, so one of the two sees the other; see [`super::home`].
     #[inline]
     pub fn notify(&self, kicks: &mut Kicks) {
-        if self.loaded.load(Ordering::SeqCst) {
-            kicks.add(self.home.pcpu);
+        if self.at.loaded.load(Ordering::SeqCst) {
+            kicks.add(self.at.home().pcpu());
         } else {
             self.wake(kicks);
         }
@@ -104,7 +101,7 @@ impl Vcpu {
     #[inline]
     #[must_use]
     pub fn requested(&self) -> u32 {
-        self.requests.load(Ordering::Acquire)
+        self.requests.load(Ordering::SeqCst)
     }
 
     /// Returns MPIDR_EL1 as the vCPU shows it: RES1 bit 31, affinity by index.
@@ -153,6 +150,8 @@ pub struct VcpuContext {
     pub fresh: bool,
     /// Whether the FP registers are still those of a reset, whatever `fp` holds.
     pub fresh_fp: bool,
+    /// It stands still because its VM is paused.
+    pub halted: bool,
     /// Whether the guest sleeps in CPU_SUSPEND power-down and where it begins after.
     pub suspended: Option<psci::EntryPoint>,
 }
@@ -178,6 +177,7 @@ impl VcpuContext {
             debug: DebugRegisters::default(),
             fresh: true,
             fresh_fp: true,
+            halted: false,
             suspended: None,
         }
     }

@@ -2,7 +2,7 @@
 
 extern crate std;
 
-use super::{Action, Event, Refusal, Role, STATES, State, transition};
+use super::{Event, Refusal, Role, STATES, State, transition};
 use crate::smccc::ReturnCode;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -59,17 +59,13 @@ fn refusal_named(name: &str) -> Refusal {
     }
 }
 
-fn next(role: Role, state: State, event: Event) -> Result<State, Refusal> {
-    transition(role, state, event).map(|step| step.next)
-}
-
 /// Returns every state that a vCPU can get into from `from` by these events.
 fn reachable(role: Role, from: State, events: &[Event]) -> BTreeSet<u8> {
     let mut seen = BTreeSet::from([from as u8]);
     let mut work = Vec::from([from]);
     while let Some(state) = work.pop() {
         for &event in events {
-            if let Ok(next) = next(role, state, event)
+            if let Ok(next) = transition(role, state, event)
                 && seen.insert(next as u8)
             {
                 work.push(next);
@@ -94,7 +90,7 @@ fn every_entry_of_the_table() {
         for (&entry, event) in row[1..].iter().zip(EVENTS) {
             let expected = state_named(entry).ok_or_else(|| refusal_named(entry));
             assert_eq!(
-                next(Role::Hotplug, state, event),
+                transition(Role::Hotplug, state, event),
                 expected,
                 "{state:?} {event:?}"
             );
@@ -109,10 +105,10 @@ fn the_boot_set_differs_only_in_not_being_taken_back() {
             let expected = match event {
                 Event::Withdraw | Event::RequestEject | Event::Eject => Err(Refusal::BootSet),
                 Event::Reset => Ok(State::EnabledOff),
-                _ => next(Role::Hotplug, state, event),
+                _ => transition(Role::Hotplug, state, event),
             };
             assert_eq!(
-                next(Role::Boot, state, event),
+                transition(Role::Boot, state, event),
                 expected,
                 "{state:?} {event:?}"
             );
@@ -148,10 +144,7 @@ fn cpu_on_is_answered_as_guests_expect() {
     ];
     for (state, expected) in codes {
         let code = match transition(Role::Hotplug, state, Event::CpuOn) {
-            Ok(step) => {
-                assert_eq!(step.action, Action::WriteEntry);
-                Success
-            }
+            Ok(_) => Success,
             Err(refusal) => refusal.code(),
         };
         assert_eq!(code, expected, "{state:?}");
@@ -240,7 +233,7 @@ fn is_eject_pending(state: State) -> bool {
 #[test]
 fn an_eject_request_is_invisible_to_psci() {
     for state in STATES {
-        let Ok(asked) = next(Role::Hotplug, state, Event::RequestEject) else {
+        let Ok(asked) = transition(Role::Hotplug, state, Event::RequestEject) else {
             continue;
         };
         assert!(is_eject_pending(asked));
@@ -248,7 +241,10 @@ fn an_eject_request_is_invisible_to_psci() {
         assert_eq!(asked.is_on(), state.is_on(), "{state:?}");
         assert_eq!(asked.sta(), state.sta(), "{state:?}");
         if !is_eject_pending(state) && state != State::EnabledOff {
-            assert_eq!(next(Role::Hotplug, asked, Event::EjectRefused), Ok(state));
+            assert_eq!(
+                transition(Role::Hotplug, asked, Event::EjectRefused),
+                Ok(state)
+            );
         }
     }
 }
@@ -256,7 +252,7 @@ fn an_eject_request_is_invisible_to_psci() {
 #[test]
 fn only_what_is_off_can_be_ejected() {
     for state in STATES {
-        let ejected = next(Role::Hotplug, state, Event::Eject);
+        let ejected = transition(Role::Hotplug, state, Event::Eject);
         assert_eq!(
             ejected == Ok(State::Reserve),
             state.is_enabled() && !state.is_on(),
@@ -272,27 +268,25 @@ proptest! {
         let mut state = State::Reserve;
         let (mut written, mut published) = (false, false);
         for event in events {
-            let Ok(step) = transition(Role::Hotplug, state, event) else { continue };
-            match step.action {
-                Action::WriteEntry => {
+            let Ok(next) = transition(Role::Hotplug, state, event) else { continue };
+            match event {
+                Event::CpuOn => {
                     prop_assert!(!written && !published && state.is_enabled());
                     written = true;
                 }
-                Action::Wake => {
+                Event::Publish => {
                     prop_assert!(written && !published);
                     published = true;
                 }
-                Action::Enter => {
+                Event::Started => {
                     prop_assert!(written && published);
                     (written, published) = (false, false);
                 }
-                Action::Release => prop_assert!(!written && !published && step.next == State::Reserve),
-                Action::Park | Action::NotifyInsert | Action::NotifyEject => {}
-                Action::None => if event == Event::Reset {
-                    (written, published) = (false, false);
-                },
+                Event::Eject => prop_assert!(!written && !published && next == State::Reserve),
+                Event::Reset => (written, published) = (false, false),
+                _ => {}
             }
-            state = step.next;
+            state = next;
         }
     }
 }

@@ -25,15 +25,6 @@ fn in_phase(phase: Phase) -> Life {
     life
 }
 
-const ALL: [Phase; 6] = [
-    Phase::Off,
-    Phase::Starting,
-    Phase::Running,
-    Phase::Paused,
-    Phase::Stopping,
-    Phase::Resetting,
-];
-
 #[test]
 fn each_step_is_possible_from_its_phases_only() {
     type Step = (&'static str, fn(&Life) -> bool, &'static [Phase], Phase);
@@ -60,7 +51,7 @@ fn each_step_is_possible_from_its_phases_only() {
         ),
     ];
     for (name, step, from, to) in steps {
-        for phase in ALL {
+        for phase in Phase::ALL {
             let life = in_phase(phase);
             let allowed = from.contains(&phase);
             assert_eq!(step(&life), allowed, "{name} from {phase:?}");
@@ -165,7 +156,7 @@ fn a_pause_takes_a_wish_to_resume_back() {
 
 #[test]
 fn a_vcpu_attaches_to_a_vm_that_runs_only() {
-    for phase in ALL {
+    for phase in Phase::ALL {
         let life = in_phase(phase);
         let wanted = matches!(phase, Phase::Running | Phase::Paused);
         assert_eq!(life.attach(), wanted, "{phase:?}");

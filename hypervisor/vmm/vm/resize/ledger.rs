@@ -70,7 +70,7 @@ impl<C: Cells> Talk<'_, C> {
     /// Applies an event to a vCPU's cell and takes note of what came of it.
     pub(super) fn apply(&mut self, vcpu: VcpuId, event: Event) -> Result<State, Refusal> {
         let cell = self.cells.cell(vcpu).ok_or(Refusal::Absent)?;
-        let next = cell.apply(event)?.next;
+        let next = cell.apply(event)?;
         self.ledger.note(vcpu, next);
         Ok(next)
     }

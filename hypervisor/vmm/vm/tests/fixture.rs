@@ -10,6 +10,7 @@ use crate::ids::{PcpuId, VcpuId, VmId};
 use crate::layout::{GuestLayout, Region};
 use crate::sched::{Slot, WakeSet};
 use crate::vm::context::Frame;
+use crate::vm::kicks::MAX_PCPUS;
 use crate::vm::{Home, Kicks, Vcpu, VcpuContext, Vm, VmParts};
 
 /// Where RAM begins, and its size.
@@ -28,15 +29,6 @@ pub(crate) fn vm(count: u16) -> &'static Vm {
 
 /// Makes a VM of `count` possible vCPUs on CPUs with these ID registers.
 pub(crate) fn vm_on(ids: &[u64; ID_REGISTERS], count: u16) -> &'static Vm {
-    let wakes: &'static [WakeSet] = (0..PCPUS)
-        .map(|_| WakeSet::new())
-        .collect::<alloc::vec::Vec<_>>()
-        .leak();
-    let homes = (0..count).map(|index| Home {
-        pcpu: PcpuId::new(index % PCPUS),
-        slot: Slot::new(usize::from(index / PCPUS)).unwrap(),
-        wakes: &wakes[usize::from(index % PCPUS)],
-    });
     let vm = Box::leak(Box::new(Vm::new(VmParts {
         id: VmId::new(0),
         name: "test".to_string(),
@@ -44,10 +36,16 @@ pub(crate) fn vm_on(ids: &[u64; ID_REGISTERS], count: u16) -> &'static Vm {
         memory: Region::new(RAM, RAM_BYTES),
         policy: FeaturePolicy::new(ids, 2),
         boot_vcpus: BOOT_VCPUS.min(count),
-        homes: homes.collect(),
+        possible: count,
+        wakes: Box::leak(Box::new([const { WakeSet::new() }; MAX_PCPUS])),
         list_registers: LIST_REGISTERS,
         wall_clock_s: 1_000_000,
     })));
+    for (index, vcpu) in (0..).zip(&*vm.vcpus) {
+        let slot = Slot::new(usize::from(index / PCPUS)).unwrap();
+        let home = Home::new(PcpuId::new(index % PCPUS), slot);
+        assert!(vcpu.at.change_wish(Home::NOWHERE, home) && vcpu.at.leave().is_some());
+    }
     assert!(vm.life.start() && vm.life.started());
     vm
 }

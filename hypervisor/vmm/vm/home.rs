@@ -1,0 +1,127 @@
+//! Where a vCPU has its place, whether its registers are there, and how it moves to another CPU without losing what it is told.
+//!
+//! Who tells a vCPU something first leaves it (in its inbox, its requests, its power cell), then looks at `loaded`, then at the home.
+//! Who moves it lets go of its registers, stores the new home and only then tells the CPU there; that one looks at everything there
+//! can be. So of these two, one sees the other: a sender that still saw the old home left its message before the new CPU looks.
+//! All of that is sequentially consistent. Model-checked by loom: `RUSTFLAGS="--cfg loom" cargo test -p hypervisor --release --lib model`.
+
+#[cfg(not(all(loom, test)))]
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+#[cfg(all(loom, test))]
+use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::kicks::MAX_PCPUS;
+use crate::ids::PcpuId;
+use crate::sched::Slot;
+
+/// A CPU, and a place in that CPU's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Home(u32);
+
+impl Home {
+    /// No place at all.
+    pub const NOWHERE: Self = Self(0);
+    /// Set in every other.
+    const IS_PLACE: u32 = 1 << 31;
+    const PCPU_SHIFT: u32 = 16;
+
+    /// Names a place of a CPU.
+    #[must_use]
+    pub const fn new(pcpu: PcpuId, slot: Slot) -> Self {
+        Self(Self::IS_PLACE | (pcpu.get() as u32) << Self::PCPU_SHIFT | slot.index() as u32)
+    }
+
+    /// Returns the physical CPU.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pcpu(self) -> PcpuId {
+        PcpuId::new((self.0 >> Self::PCPU_SHIFT) as u16 % MAX_PCPUS as u16)
+    }
+
+    /// Returns the place in its queue.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(self) -> Slot {
+        Slot::from_low_bits(self.0 as u16)
+    }
+}
+
+/// Where a vCPU is and where it is to go: nowhere at first.
+#[derive(Debug, Default)]
+pub struct Whereabouts {
+    home: AtomicU32,
+    wanted: AtomicU32,
+    /// Whether its registers are in its CPU, so that an interrupt there is enough for it to look at its inbox. Who changes it
+    /// looks for what others have left after.
+    pub loaded: AtomicBool,
+}
+
+impl Whereabouts {
+    /// Returns its place: from there on it runs only once that CPU has been told.
+    #[inline(always)]
+    #[must_use]
+    pub fn home(&self) -> Home {
+        Home(self.home.load(Ordering::SeqCst))
+    }
+
+    /// Wishes it to a place that is kept free for it, if `from` is nowhere, and then its CPU is to be asked; or takes that wish back, if
+    /// `to` is nowhere. Returns whether that could be: nobody else wished, or it had not come true.
+    pub fn change_wish(&self, from: Home, to: Home) -> bool {
+        self.wanted
+            .compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Returns whether it is wished elsewhere.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst) != Home::NOWHERE.0
+    }
+
+    /// Moves it to where it is wanted, if it is wanted; returns the place that is free now. Its old CPU calls this, holding nothing of
+    /// it any more, and tells the new one after.
+    pub fn leave(&self) -> Option<Home> {
+        let to = self.wanted.swap(Home::NOWHERE.0, Ordering::SeqCst);
+        (to != Home::NOWHERE.0).then(|| Home(self.home.swap(to, Ordering::SeqCst)))
+    }
+}
+
+#[cfg(all(loom, test))]
+mod model;
+
+#[cfg(test)]
+mod tests {
+    use super::{Home, MAX_PCPUS, PcpuId, Slot, Whereabouts};
+    use crate::sched::MAX_SLOTS;
+
+    fn home(pcpu: usize, slot: usize) -> Home {
+        Home::new(PcpuId::new(pcpu as u16), Slot::new(slot).unwrap())
+    }
+
+    #[test]
+    fn every_place_is_itself() {
+        for (pcpu, slot) in [(0, 0), (MAX_PCPUS - 1, MAX_SLOTS - 1), (5, 300)] {
+            let place = home(pcpu, slot);
+            let named = (place.pcpu().index(), place.slot().index());
+            assert_eq!(named, (pcpu, slot));
+            assert_ne!(place, Home::NOWHERE);
+        }
+    }
+
+    #[test]
+    fn one_wish_at_a_time_comes_true_once() {
+        const NOWHERE: Home = Home::NOWHERE;
+        let at = Whereabouts::default();
+        assert!(at.change_wish(NOWHERE, home(1, 2)));
+        assert_eq!((at.leave(), at.home()), (Some(NOWHERE), home(1, 2)));
+        assert_eq!(at.leave(), None);
+        assert!(at.change_wish(NOWHERE, home(3, 4)));
+        assert!(!at.change_wish(NOWHERE, home(5, 6)), "the first wish holds");
+        assert_eq!(at.home(), home(1, 2), "its CPU decides when");
+        assert!(at.is_wanted() && !at.change_wish(home(5, 6), NOWHERE));
+        assert_eq!((at.leave(), at.home()), (Some(home(1, 2)), home(3, 4)));
+        assert!(!at.is_wanted() && !at.change_wish(home(3, 4), NOWHERE));
+        assert!(at.change_wish(NOWHERE, home(1, 2)) && at.change_wish(home(1, 2), NOWHERE));
+        assert_eq!((at.leave(), at.home()), (None, home(3, 4)));
+    }
+}
