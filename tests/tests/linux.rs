@@ -87,6 +87,41 @@ fn eight_vcpus_on_eight_cpus() {
 }
 
 #[test]
+fn busy_vcpus_move() {
+    let (mut running, _) = boot(
+        "linux-move",
+        4,
+        "cortex-a57",
+        Vm::linux("linux", "linux-6.12"),
+    );
+    let load = "for n in 1 2 3; do (while :; do :; done) & done";
+    linux::run(&mut running.console, load);
+    let moves = if artefacts::full() { 500 } else { 50 };
+    for n in 0..moves {
+        running.command(&format!("vcpu pin linux {} {}", n % 2, (n * 3 + n / 2) % 4));
+        if n % 10 == 9 {
+            assert_eq!(linux::online(&mut running.console), 2);
+        }
+    }
+    // Those in reserve go where they were pinned.
+    for vcpu in [2, 3] {
+        running.command(&format!("vcpu pin linux {vcpu} 0"));
+    }
+    resize_to(&mut running, 4);
+    let list = running.command("vcpu list linux");
+    for vcpu in [2, 3] {
+        let row = &list["vcpus"][vcpu];
+        assert_eq!(
+            (&row["state"], &row["cpu"]),
+            (&"on".into(), &0.into()),
+            "{list}"
+        );
+    }
+    resize_to(&mut running, 2);
+    expect_no_complaints(&mut running);
+}
+
+#[test]
 fn cpus_of_a_reserve_are_off_between_resizes() {
     let vm = Vm::linux("linux", "linux-6.12").text("reserve-idle", "psci-off");
     let (mut running, _) = boot("linux-reserve-off", 8, "cortex-a57", vm);
@@ -98,6 +133,22 @@ fn cpus_of_a_reserve_are_off_between_resizes() {
             assert_eq!(host["cpus_online"], vcpus, "{host}");
         }
     }
+    expect_no_complaints(&mut running);
+}
+
+#[test]
+fn vcpus_move_to_cpus_that_are_off() {
+    let vm = Vm::linux("linux", "linux-6.12").text("reserve-idle", "psci-off");
+    let (mut running, _) = boot("linux-move-off", 4, "cortex-a57", vm.vcpus(2, 4));
+    // One that is on, to a CPU that is off; then one of the reserve, from such a CPU.
+    running.command("vcpu pin linux 1 3");
+    running.command("vcpu pin linux 2 3");
+    assert_eq!(linux::online(&mut running.console), 2);
+    for vcpus in [4, 2, 3, 2] {
+        resize_to(&mut running, vcpus);
+    }
+    running.command("vcpu pin linux 1 2");
+    resize_to(&mut running, 4);
     expect_no_complaints(&mut running);
 }
 

@@ -92,6 +92,49 @@ fn a_guest_that_cleans_its_caches_by_set_and_way_keeps_nobody_waiting() {
     assert!(beats.late_us < 15_000 && beats.damaged == 0, "{beats:?}");
 }
 
+/// A vCPU moves while its VM is paused, off or being reset, and stays where it was put.
+#[test]
+fn a_vcpu_that_stands_still_moves() {
+    let beats = Vm::guest("beats", "neighbour").cpus(&[0]);
+    let machine = Machine::new("move-still").cpus(2).model("cortex-a57");
+    let mut running = machine.boot(&Manifest::new([beats]));
+    let where_it_is =
+        |running: &mut Running| running.command("vcpu list beats")["vcpus"][0].clone();
+    let before = ask(&mut running, "beats");
+    for round in 0..6 {
+        running.command("vm pause beats");
+        running.command(&format!("vcpu pin beats 0 {}", (round + 1) % 2));
+        running.command("vm resume beats");
+        running.control().event("vm-resumed", "beats", PATIENCE);
+    }
+    running.command("vcpu pin beats 0 1");
+    let after = ask(&mut running, "beats");
+    assert!(
+        after.beats > before.beats && after.damaged == 0,
+        "{after:?}"
+    );
+    assert_eq!(where_it_is(&mut running)["cpu"], 1);
+    running.command("vm stop beats");
+    running.control().event("vm-off", "beats", PATIENCE);
+    running.command("vcpu pin beats 0 0");
+    assert_eq!(where_it_is(&mut running)["cpu"], 0);
+    running.command("vm start beats");
+    running.control().event("vm-start", "beats", PATIENCE);
+    // More starts than there are 8-bit VMIDs.
+    for round in 0..300 {
+        running.command("vm reset beats");
+        running.command(&format!("vcpu pin beats 0 {}", (round + 1) % 2));
+        running.control().event("vm-start", "beats", PATIENCE);
+    }
+    let row = where_it_is(&mut running);
+    assert_eq!(
+        (&row["state"], &row["cpu"]),
+        (&"on".into(), &0.into()),
+        "{row}"
+    );
+    assert!(ask(&mut running, "beats").damaged == 0);
+}
+
 /// Resets a guest again and again by the operator's command; calls a function after each new start.
 fn reset_often(
     running: &mut Running,
