@@ -5,8 +5,8 @@
 //! asks for `_STA`; for a removed one the same, one write of EJECT, and a second of OST. MORE in EVENT saves the read that
 //! would find nothing. From an event to its processor it is a binary search, with no register.
 //!
-//! What never changes stands here as the bytes that `acpi_tables` writes for it: `tests::aml` makes the same table with that
-//! crate. Only packages that depend on the machine are put together here; a VM's start then costs little, and so does the image.
+//! What never changes is made by `build/aml.rs` while Bullpen is built, with `acpi_tables`. Here its holes are filled, and the packages whose
+//! length depends on the machine are put around it: a VM's start then costs little, and so does the image.
 
 use alloc::vec::Vec;
 
@@ -38,54 +38,14 @@ const NOTIFY_OP: u8 = 0x86;
 const LESS_OP: u8 = 0x95;
 const IF_OP: u8 = 0xa0;
 const ELSE_OP: u8 = 0xa1;
-const WHILE_OP: &[u8] = &[0xa2];
 
-/// `Scope (_SB)` with COM0 (ARMH0011) up to its address, between its size and its interrupt, and from there on with PWRB
-/// (PNP0C0C) and CPUS (ACPI0010); `_UID` is 0.
-const DEVICES: [&[u8]; 3] = [
-    b"\x10\x45\x07_SB_\x5b\x82\x3aCOM0\x08_HID\x0dARMH0011\0\x08_UID\0\x08_CRS\x11\x1a\x0a\x17\x86\x09\0\x01",
-    b"\x89\x06\0\x01\x01",
-    b"\x79\0\x5b\x82\x15PWRB\x08_HID\x0c\x41\xd0\x0c\x0c\x08_UID\0\x5b\x82\x1aCPUS\x08_HID\x0dACPI0010\0\x08_UID\0",
-];
-
-/// The path `_SB.CPUS`.
-const CPUS: &[u8] = b"\x2e_SB_CPUS";
-
-/// A processor between its name and its UID, and after the UID of one that runs from reset: `Name (_STA, 0x0F)`.
-const PROCESSOR: &[u8] = b"\x08_HID\x0dACPI0007\0\x08_UID";
-const ALWAYS_THERE: &[u8] = b"\x08_STA\x0a\x0f";
-
-/// A processor in reserve between its UID and its registers' address, and after that:
-///
-/// `OperationRegion (REGS, SystemMemory, …, 0x10) Field (REGS, DWordAcc, NoLock, Preserve) { STAT, 32, EJCT, 32, OSTR, 32 }`
-/// `Method (_STA) { Return (STAT) } Method (_EJ0, 1) { EJCT = One }`
-/// `Method (_OST, 3) { OSTR = ((Arg0 & 0xFFFF) << 0x10) | (Arg1 & 0xFFFF) }`
-const SPARE: [&[u8]; 2] = [
-    b"\x5b\x80REGS\0\x0c",
-    b"\x0a\x10\x5b\x81\x15REGS\x03STAT EJCT OSTR \x14\x0b_STA\0\xa4STAT\x14\x0c_EJ0\x01\x70\x01EJCT\x14\x1b_OST\x03\
-      \x7d\x79\x7b\x68\x0b\xff\xff\0\x0a\x10\0\x7b\x69\x0b\xff\xff\0OSTR",
-];
-
-/// GED0 (ACPI0013) up to its interrupt, which is an edge, from there to its register's address, and from there to its method:
-/// `Field (REGS, DWordAcc, NoLock, Preserve) { EVNT, 32 }`.
-const EVENT_DEVICE: [&[u8]; 3] = [
-    b"GED0\x08_HID\x0dACPI0013\0\x08_UID\0\x08_CRS\x11\x0e\x0a\x0b\x89\x06\0\x03\x01",
-    b"\x79\0\x5b\x80REGS\0\x0c",
-    b"\x0a\x04\x5b\x81\x0bREGS\x03EVNT ",
-];
-/// `Method (_EVT, 1, Serialized)`: `Local0 = MORE`, and in `While (Local0 & MORE)`: `Local0 = EVNT`; in `If (Local0 & VALID)` what
-/// delivers the event.
-const EVT: &[u8] = b"_EVT\x09\x70\x0c\0\0\0\x40\x60";
-const WHILE_MORE: &[u8] = b"\x7b\x60\x0c\0\0\0\x40\0\x70EVNT\x60";
-const IF_VALID: &[u8] = b"\x7b\x60\x0c\0\0\0\x80\0";
-/// `Local1 = (Local0 >> 0x10) & 0xFF; If (Local1 == 0x80) { Notify (PWRB, 0x80) }`, and where there are processors
-/// `Else { ^^CPUS.NTFY (Local0 & 0xFFFF, Local1) }`.
-const DELIVER: [&[u8]; 2] = [
-    b"\x7b\x7a\x60\x0a\x10\0\x0a\xff\x61\xa0\x0c\x93\x61\x0a\x80\x86PWRB\x0a\x80",
-    b"\xa1\x13^^\x2eCPUSNTFY\x7b\x60\x0b\xff\xff\0\x61",
-];
-/// `NTFY`, with two arguments, serialized.
+/// Name and flags of the method that notifies a processor: two arguments, serialized (ACPI 6.5, 20.2.5.2).
 const NOTIFY_METHOD: &[u8] = b"NTFY\x0a";
+
+/// What `build/main.rs` makes.
+mod aml {
+    include!(concat!(env!("OUT_DIR"), "/aml.rs"));
+}
 
 /// Writes the DSDT.
 pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
@@ -93,22 +53,17 @@ pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
     let (uart, hotplug) = (machine.layout.uart, machine.layout.hotplug);
     let registers = uart.registers;
     let word = |value: u64, region| u32::try_from(value).map_err(|_| Error::Layout(region));
-    let base = word(registers.base.get(), registers)?.to_le_bytes();
-    let size = word(registers.size, registers)?.to_le_bytes();
-    let [to_address, to_interrupt, rest] = DEVICES;
-    for part in [
-        to_address,
-        &base,
-        &size,
-        to_interrupt,
-        &uart.intid.to_le_bytes(),
-        rest,
-    ] {
-        table.vec(part);
-    }
+    let base = word(registers.base.get(), registers)?;
+    let size = word(registers.size, registers)?;
+    fill(aml::DEVICES, [base, size, uart.intid], &mut table);
     let events = word(hotplug.registers.base.get(), hotplug.registers)?;
     processors(machine, events, &mut table);
-    event_device(machine, events, &mut table);
+    let device = if machine.boot_vcpus < machine.max_vcpus {
+        aml::EVENT_DEVICE
+    } else {
+        aml::POWER_BUTTON_DEVICE
+    };
+    fill(device, [hotplug.intid, events], &mut table);
     Ok(table.finish())
 }
 
@@ -121,6 +76,7 @@ const fn most(max_vcpus: u16) -> usize {
 fn processors(machine: &Machine<'_>, registers: u32, table: &mut Table) {
     let (boot, max) = (machine.boot_vcpus, machine.max_vcpus);
     let mut first = 0;
+    let [cpus] = aml::CPUS;
     let mut devices = Vec::new();
     while first < max {
         let next = max.min(first.saturating_add(VCPUS_PER_SCOPE));
@@ -128,7 +84,7 @@ fn processors(machine: &Machine<'_>, registers: u32, table: &mut Table) {
         for index in first..next {
             processor(index, (index >= boot).then_some(registers), &mut devices);
         }
-        package(SCOPE_OP, &[CPUS, &devices], table);
+        package(SCOPE_OP, &[cpus, &devices], table);
         first = next;
     }
     if boot < max {
@@ -137,7 +93,7 @@ fn processors(machine: &Machine<'_>, registers: u32, table: &mut Table) {
         Search { first, end }.write(&mut search);
         search.reverse();
         package(METHOD_OP, &[NOTIFY_METHOD, &search], &mut method);
-        package(SCOPE_OP, &[CPUS, &method], table);
+        package(SCOPE_OP, &[cpus, &method], table);
     }
 }
 
@@ -145,19 +101,17 @@ fn processors(machine: &Machine<'_>, registers: u32, table: &mut Table) {
 fn processor(index: u16, block: Option<u32>, to: &mut Vec<u8>) {
     let (name, (uid, length)) = (processor_name(index), integer(index));
     let uid = uid.get(..length).unwrap_or(&uid);
-    let Some(block) = block else {
-        return package(DEVICE_OP, &[&name, PROCESSOR, uid, ALWAYS_THERE], to);
-    };
-    let frame = block
-        .wrapping_add(spec::FRAMES as u32)
-        .wrapping_add(u32::from(index) * spec::FRAME_BYTES as u32)
-        .to_le_bytes();
-    let [to_address, rest] = SPARE;
-    package(
-        DEVICE_OP,
-        &[&name, PROCESSOR, uid, to_address, &frame, rest],
-        to,
-    );
+    let mut rest = Vec::new();
+    if let Some(block) = block {
+        let frame = block
+            .wrapping_add(spec::FRAMES as u32)
+            .wrapping_add(u32::from(index) * spec::FRAME_BYTES as u32);
+        fill(aml::SPARE_PROCESSOR, [frame], &mut rest);
+    } else {
+        fill(aml::BOOT_PROCESSOR, [], &mut rest);
+    }
+    let [processor] = aml::PROCESSOR;
+    package(DEVICE_OP, &[&name, processor, uid, &rest], to);
 }
 
 /// Names the device of a vCPU: three hexadecimal digits after a C.
@@ -179,34 +133,20 @@ const fn integer(value: u16) -> ([u8; 3], usize) {
     }
 }
 
-/// Writes the event device, whose interrupt says that there are events.
-fn event_device(machine: &Machine<'_>, registers: u32, table: &mut Table) {
-    let [power_button, processors] = DELIVER;
-    let processors = if machine.boot_vcpus < machine.max_vcpus {
-        processors
-    } else {
-        &[]
-    };
-    let intid = machine.layout.hotplug.intid.to_le_bytes();
-    let [to_interrupt, to_address, rest] = EVENT_DEVICE;
-    let registers = registers.to_le_bytes();
-    let device = [to_interrupt, &intid, to_address, &registers, rest];
-    let packages: [(&[u8], &[&[u8]]); 5] = [
-        (&[IF_OP], &[IF_VALID, power_button, processors]),
-        (WHILE_OP, &[WHILE_MORE]),
-        (METHOD_OP, &[EVT]),
-        (DEVICE_OP, &device),
-        (SCOPE_OP, &[b"_SB_"]),
-    ];
-    // From the innermost outwards.
-    let mut inner = Vec::new();
-    for (op, parts) in packages {
-        let head = parts.concat();
-        let mut outer = Vec::new();
-        package(op, &[&head, &inner], &mut outer);
-        inner = outer;
+/// Writes a template with these numbers in its holes.
+fn fill<const PARTS: usize, const HOLES: usize>(
+    template: [&[u8]; PARTS],
+    holes: [u32; HOLES],
+    to: &mut impl AmlSink,
+) {
+    const { assert!(PARTS == HOLES + 1) };
+    let mut holes = holes.iter();
+    for part in template {
+        to.vec(part);
+        if let Some(number) = holes.next() {
+            to.vec(&number.to_le_bytes());
+        }
     }
-    table.vec(&inner);
 }
 
 /// Writes an opcode and its package (ACPI 6.5, 20.2.4, PkgLength).

@@ -1,0 +1,211 @@
+//! The AML that is the same on every machine but for a few numbers, in the words of the crate `acpi_tables` (ACPI 6.5, 20.2).
+//!
+//! The build script makes templates of it for `firmware::acpi::dsdt`; the tests make the whole table with it.
+
+use acpi_tables::aml::{
+    And, Arg, Device, EISAName, Else, Equal, Field, FieldAccessType, FieldEntry, FieldLockRule,
+    FieldUpdateRule, If, Interrupt, Local, Memory32Fixed, Method, MethodCall, Name, Notify,
+    OpRegion, OpRegionSpace, Or, Path, ResourceTemplate, Return, Scope, ShiftLeft, ShiftRight,
+    Store, While, ZERO, Zero,
+};
+use acpi_tables::{Aml, AmlSink};
+use std::vec;
+use std::vec::Vec;
+
+use crate::hotplug as spec;
+
+/// `_STA` of a device that is present, enabled, shown and working (ACPI 6.5, 6.3.7).
+const PRESENT_AND_ENABLED: u8 = 0x0f;
+
+/// An operand that is not stored anywhere (ACPI 6.5, 20.2.2, NullName).
+const NOWHERE: Zero = ZERO;
+
+/// The local variables of `_EVT`: the event as it was read, and its Notify code.
+const EVENT: Local = Local(0);
+const CODE: Local = Local(1);
+const CODE_MASK: u8 = 0xff;
+const UID_MASK: u16 = 0xffff;
+
+/// Either half of what is written to OST.
+const OST_HALF: u16 = 0xffff;
+
+/// The registers of a vCPU, in the order they stand in.
+const FRAME_FIELDS: [[u8; 4]; 3] = [*b"STAT", *b"EJCT", *b"OSTR"];
+const _: () = assert!(spec::FRAME_STA == 0 && spec::FRAME_EJECT == 4 && spec::FRAME_OST == 8);
+
+/// The event register.
+const EVENT_FIELDS: [[u8; 4]; 1] = [*b"EVNT"];
+const EVENT_BYTES: u64 = 4;
+
+const REGISTER_BITS: usize = 32;
+
+/// Returns the console, the power button, and the container of processors.
+pub(crate) fn devices(uart: u32, uart_size: u32, uart_intid: u32) -> Vec<u8> {
+    let hid = |id| Name::new(Path::new("_HID"), id);
+    let uid = Name::new(Path::new("_UID"), &ZERO);
+    let button = EISAName::new("PNP0C0C");
+    bytes(&Scope::new(
+        Path::new("_SB_"),
+        vec![
+            &Device::new(
+                Path::new("COM0"),
+                vec![
+                    &hid(&"ARMH0011"),
+                    &uid,
+                    &resources(vec![
+                        &Memory32Fixed::new(true, uart, uart_size),
+                        &Interrupt::new(true, false, false, false, uart_intid),
+                    ]),
+                ],
+            ),
+            &Device::new(Path::new("PWRB"), vec![&hid(&button), &uid]),
+            &Device::new(Path::new("CPUS"), vec![&hid(&"ACPI0010"), &uid]),
+        ],
+    ))
+}
+
+/// Returns the rest of a processor that runs from reset.
+pub(crate) fn boot_processor() -> Vec<u8> {
+    bytes(&Name::new(Path::new("_STA"), &PRESENT_AND_ENABLED))
+}
+
+/// Returns the rest of a processor in reserve, which has registers at this address.
+pub(crate) fn spare_processor(frame: u32) -> Vec<u8> {
+    let (state, eject, status) = (Path::new("STAT"), Path::new("EJCT"), Path::new("OSTR"));
+    concat(&[
+        &registers(&u64::from(frame), &spec::FRAME_BYTES),
+        &fields(&FRAME_FIELDS),
+        &Method::new(Path::new("_STA"), 0, false, vec![&Return::new(&state)]),
+        &Method::new(
+            Path::new("_EJ0"),
+            1,
+            false,
+            vec![&Store::new(&eject, &spec::EJECT_CONFIRM)],
+        ),
+        // One access: the source event above the status.
+        &Method::new(
+            Path::new("_OST"),
+            3,
+            false,
+            vec![&Or::new(
+                &status,
+                &ShiftLeft::new(
+                    &NOWHERE,
+                    &And::new(&NOWHERE, &Arg(0), &OST_HALF),
+                    &spec::OST_SOURCE_SHIFT,
+                ),
+                &And::new(&NOWHERE, &Arg(1), &OST_HALF),
+            )],
+        ),
+    ])
+}
+
+/// Returns the event device, whose interrupt says that there are events, and which passes them on: to the power button, and to
+/// processors if there are any that can have events.
+pub(crate) fn event_device(intid: u32, event: u32, has_spares: bool) -> Vec<u8> {
+    let more = And::new(&NOWHERE, &EVENT, &spec::EVENT_MORE);
+    let valid = And::new(&NOWHERE, &EVENT, &spec::EVENT_VALID);
+    let (register, deliver) = (Path::new("EVNT"), Deliver { has_spares });
+    bytes(&Scope::new(
+        Path::new("_SB_"),
+        vec![&Device::new(
+            Path::new("GED0"),
+            vec![
+                &Name::new(Path::new("_HID"), &"ACPI0013"),
+                &Name::new(Path::new("_UID"), &ZERO),
+                &resources(vec![&Interrupt::new(true, true, false, false, intid)]),
+                &registers(&u64::from(event), &EVENT_BYTES),
+                &fields(&EVENT_FIELDS),
+                &Method::new(
+                    Path::new("_EVT"),
+                    1,
+                    true,
+                    vec![
+                        &Store::new(&EVENT, &spec::EVENT_MORE),
+                        &While::new(
+                            &more,
+                            vec![
+                                &Store::new(&EVENT, &register),
+                                &If::new(&valid, vec![&deliver]),
+                            ],
+                        ),
+                    ],
+                ),
+            ],
+        )],
+    ))
+}
+
+/// Passes on the event in `EVENT`.
+struct Deliver {
+    has_spares: bool,
+}
+
+impl Aml for Deliver {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let shifted = ShiftRight::new(&NOWHERE, &EVENT, &spec::EVENT_CODE_SHIFT);
+        And::new(&CODE, &shifted, &CODE_MASK).to_aml_bytes(sink);
+        let power_button = spec::Notify::PowerButton as u8;
+        let button = Path::new("PWRB");
+        If::new(
+            &Equal::new(&CODE, &power_button),
+            vec![&Notify::new(&button, &power_button)],
+        )
+        .to_aml_bytes(sink);
+        if self.has_spares {
+            Else::new(vec![&NotifyProcessor]).to_aml_bytes(sink);
+        }
+    }
+}
+
+/// Calls `^^CPUS.NTFY` with a UID and the Notify code: the crate knows no path that begins with a caret.
+struct NotifyProcessor;
+
+impl Aml for NotifyProcessor {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let uid = And::new(&NOWHERE, &EVENT, &UID_MASK);
+        sink.vec(b"^^");
+        MethodCall::new(Path::new("CPUS.NTFY"), vec![&uid, &CODE]).to_aml_bytes(sink);
+    }
+}
+
+fn resources(descriptors: Vec<&dyn Aml>) -> Name {
+    Name::new(Path::new("_CRS"), &ResourceTemplate::new(descriptors))
+}
+
+/// Declares a range of registers.
+fn registers<'a>(address: &'a u64, size: &'a u64) -> OpRegion<'a> {
+    OpRegion::new(
+        Path::new("REGS"),
+        OpRegionSpace::SystemMemory,
+        address,
+        size,
+    )
+}
+
+/// Names the registers of a range; they are accessed 32 bits at a time, and never read to be written.
+fn fields(names: &[[u8; 4]]) -> Field {
+    Field::new(
+        Path::new("REGS"),
+        FieldAccessType::DWord,
+        FieldLockRule::NoLock,
+        FieldUpdateRule::Preserve,
+        names
+            .iter()
+            .map(|name| FieldEntry::Named(*name, REGISTER_BITS))
+            .collect(),
+    )
+}
+
+/// Returns one thing's AML.
+pub(crate) fn bytes(aml: &dyn Aml) -> Vec<u8> {
+    concat(&[aml])
+}
+
+fn concat(parts: &[&dyn Aml]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in parts {
+        part.to_aml_bytes(&mut bytes);
+    }
+    bytes
+}

@@ -1,0 +1,74 @@
+//! Makes the AML that never changes while Bullpen is built, so that EL2 carries its bytes and not their writer.
+//!
+//! Numbers that depend on the machine are holes: a template is what stands before, between and after them.
+
+mod aml;
+#[path = "../hotplug.rs"]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "the library's; AML needs some of it"
+)]
+mod hotplug;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use acpi_tables::aml::{Name, Path, ZERO};
+
+/// Stand for numbers that are not known yet; they occur nowhere else, and are as long as every number of their place.
+const HOLES: [u32; 3] = [0xfade_0001, 0xfade_0002, 0xfade_0003];
+
+fn main() -> Result<(), std::io::Error> {
+    println!("cargo::rerun-if-changed=build");
+    println!("cargo::rerun-if-changed=hotplug.rs");
+    let [first, second, third] = HOLES;
+    let mut source = String::new();
+    for (name, aml) in [
+        ("DEVICES", aml::devices(first, second, third)),
+        ("CPUS", aml::bytes(&Path::new("_SB_.CPUS"))),
+        ("PROCESSOR", processor()),
+        ("BOOT_PROCESSOR", aml::boot_processor()),
+        ("SPARE_PROCESSOR", aml::spare_processor(first)),
+        ("EVENT_DEVICE", aml::event_device(first, second, true)),
+        (
+            "POWER_BUTTON_DEVICE",
+            aml::event_device(first, second, false),
+        ),
+    ] {
+        let parts: Vec<String> = split(&aml)
+            .iter()
+            .map(|part| format!("&{part:?}"))
+            .collect();
+        let (count, parts) = (parts.len(), parts.join(", "));
+        writeln!(
+            source,
+            "pub(super) const {name}: [&[u8]; {count}] = [{parts}];"
+        )
+        .map_err(std::io::Error::other)?;
+    }
+    let out = env::var_os("OUT_DIR").ok_or_else(|| std::io::Error::other("no OUT_DIR"))?;
+    fs::write(PathBuf::from(out).join("aml.rs"), source)
+}
+
+/// Returns what a processor's device begins with; the number of its `_UID` comes after.
+fn processor() -> Vec<u8> {
+    let mut begin = aml::bytes(&Name::new(Path::new("_HID"), &"ACPI0007"));
+    begin.extend(aml::bytes(&Name::new(Path::new("_UID"), &ZERO)));
+    begin.pop();
+    begin
+}
+
+/// Returns what stands between the holes, which are in order.
+fn split(mut aml: &[u8]) -> Vec<&[u8]> {
+    let mut parts = Vec::new();
+    for hole in HOLES.map(u32::to_le_bytes) {
+        if let Some(at) = aml.windows(4).position(|window| window == hole) {
+            parts.push(&aml[..at]);
+            aml = &aml[at + 4..];
+        }
+    }
+    parts.push(aml);
+    parts
+}
