@@ -49,8 +49,10 @@ pub fn wait_for_shell(console: &mut Console) -> u32 {
 pub fn run(console: &mut Console, line: &str) -> String {
     // The quotes keep the marks out of the echo of what is typed.
     console.line(&format!("echo BE''GIN; {line}; echo E''ND"));
-    console.expect("BEGIN\r\n", SHELL_LIMIT);
-    console.expect("END", SHELL_LIMIT).replace('\r', "")
+    // The kernel may print right after them.
+    console.expect("BEGIN", SHELL_LIMIT);
+    let text = console.expect("END", SHELL_LIMIT).replace('\r', "");
+    text.strip_prefix('\n').unwrap_or(&text).to_owned()
 }
 
 /// Returns the number of CPUs that are online in the guest.
@@ -67,6 +69,7 @@ pub fn complaints(console: &mut Console) -> Vec<String> {
     let pattern = COMPLAINTS.join("|");
     run(console, &format!("dmesg | grep -E '{pattern}'"))
         .lines()
+        .filter(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
         .map(str::to_owned)
         .collect()
 }
