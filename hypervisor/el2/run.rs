@@ -142,10 +142,14 @@ impl Runner {
     /// Sets EL2's timer for whichever comes first: the end of a slice, a soft timer, news, a chore.
     #[inline]
     fn arm(&mut self) {
-        self.cpu
-            .crowded
-            .set(self.queue.is_crowded() || self.is_busy());
-        let deadline = self.queue.next_wake_ticks().unwrap_or(timer::NEVER);
+        self.arm_for(self.queue.is_crowded(), self.queue.next_wake_ticks());
+    }
+
+    /// As [`Runner::arm`], for whether somebody waits and when to look at the queue again.
+    #[inline]
+    fn arm_for(&self, is_crowded: bool, wake_ticks: Option<u64>) {
+        self.cpu.crowded.set(is_crowded || self.is_busy());
+        let deadline = wake_ticks.unwrap_or(timer::NEVER);
         let deadline = deadline.min(self.news.due_ticks).min(self.chore_ticks);
         self.cpu.arm(deadline.min(self.cpu.chore_deadline.get()));
     }
@@ -153,7 +157,7 @@ impl Runner {
     /// Sleeps until something happens, with the last vCPU's registers still loaded; returns who is ready to be entered.
     #[inline]
     fn idle(&mut self) -> Option<Slot> {
-        self.arm();
+        self.arm_for(false, self.queue.next_deadline_ticks());
         if self.cpu.wakes.is_empty() && !self.cpu.has_chores() {
             wfi();
         }

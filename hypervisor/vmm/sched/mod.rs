@@ -4,7 +4,8 @@
 //! lock-free [`WakeSet`], which says which places have something to do; every virtual CPU has its place from the making of its VM on
 //! (`vm::Home`). The owner drains the [`WakeSet`], tells the queue, and asks it who is next.
 //!
-//! The policy is round robin with slices of [`SLICE_MS`]: with n virtual CPUs that want to run, each does so within n - 1 slices.
+//! The policy is round robin with slices of [`SLICE_MS`]. Who sleeps before its slice is over keeps what is left of it, and may interrupt
+//! with that when it wakes. `queue` says what is proved of it: nobody waits longer than 2(n - 1) slices beside n - 1 others.
 //! Weights and caps would change the slice of a slot in `queue` and nothing else. Mechanism (timer, IPI, switch) is in `el2`.
 
 mod queue;

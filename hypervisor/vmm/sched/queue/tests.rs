@@ -1,6 +1,6 @@
 //! The queue by hand, and against random lives of its virtual CPUs: nobody starves, no time is lost or counted twice.
 
-use super::{Account, MAX_SLOTS, Run, RunQueue, Slot};
+use super::{Account, MAX_SLOTS, Run, RunQueue, Slot, TOLLS};
 use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
@@ -19,11 +19,12 @@ fn slot(index: usize) -> Slot {
     Slot::new(index).expect("a slot")
 }
 
-/// Makes a queue in which these slots are attached and runnable at time 0.
+/// Makes a queue in which these slots are attached and runnable at time 0, and have nothing left of the slice they began with.
 fn ready(slots: &[usize]) -> RunQueue {
     let mut queue = RunQueue::new(SLICE);
     for &index in slots {
         queue.attach(slot(index), 0);
+        queue.entries[index].left_ticks = 0;
         assert!(queue.wake(slot(index), 0));
     }
     queue
@@ -72,16 +73,156 @@ fn one_that_runs_alone_keeps_its_cpu_until_another_wakes() {
     assert_eq!(queue.pick_next(10 * SLICE), Some(slot(1)));
 }
 
+/// Makes a queue where 0 has its turn from 30 on, and 1 sleeps until 80 with 70 left.
+fn one_sleeps_beside_a_busy_one() -> RunQueue {
+    let mut queue = ready(&[1, 0]);
+    queue.turn = slot(0);
+    assert_eq!(queue.pick_next(0), Some(slot(1)));
+    queue.block(Some(80), 30);
+    assert_eq!(queue.pick_next(30), Some(slot(0)));
+    queue
+}
+
 #[test]
-fn a_wake_within_the_slice_waits_for_its_end() {
-    let mut queue = ready(&[0, 1]);
-    assert_eq!(queue.pick_next(0), Some(slot(0)));
-    queue.block(None, 1);
-    assert_eq!(queue.pick_next(1), Some(slot(1)));
-    assert!(queue.wake(slot(0), 2));
-    assert!(!queue.wants_switch(SLICE));
-    assert_eq!(queue.next_wake_ticks(), Some(1 + SLICE));
-    assert!(queue.wants_switch(1 + SLICE));
+fn who_wakes_with_some_of_its_slice_interrupts_and_the_turn_goes_on_after() {
+    let mut queue = one_sleeps_beside_a_busy_one();
+    assert_eq!(queue.next_wake_ticks(), Some(80), "although somebody runs");
+    queue.expire(80);
+    assert!(queue.wants_switch(80));
+    assert_eq!(queue.pick_next(80), Some(slot(1)));
+    assert!(!queue.wants_switch(90), "who was interrupted waits");
+    queue.block(None, 90);
+    assert_eq!(queue.pick_next(90), Some(slot(0)));
+    assert_eq!(queue.next_wake_ticks(), None);
+    assert!(queue.wake(slot(1), 100));
+    assert_eq!(queue.next_wake_ticks(), Some(0), "at once");
+    assert!(queue.wants_switch(100));
+    assert_eq!(queue.pick_next(100), Some(slot(1)));
+    assert_eq!(queue.next_wake_ticks(), Some(160), "60 of 70 were left");
+    assert!(!queue.wants_switch(159) && queue.wants_switch(160));
+    assert_eq!(queue.pick_next(160), Some(slot(0)), "the turn goes on");
+    assert_eq!(queue.next_wake_ticks(), Some(200), "60 of 100 are over");
+    assert!(!queue.wants_switch(199), "nothing is left to the other");
+    assert_eq!(queue.pick_next(200), Some(slot(1)));
+    assert_eq!(queue.next_wake_ticks(), Some(300), "a turn is a slice");
+}
+
+#[test]
+fn who_used_its_slice_up_waits_for_its_turn() {
+    let mut queue = one_sleeps_beside_a_busy_one();
+    queue.expire(80);
+    assert_eq!(queue.pick_next(80), Some(slot(1)));
+    queue.block(None, 80 + 70);
+    assert_eq!(queue.pick_next(150), Some(slot(0)));
+    assert!(queue.wake(slot(1), 151));
+    assert!(!queue.wants_switch(151));
+    assert_eq!(queue.next_wake_ticks(), Some(150 + 50));
+    assert!(queue.wants_switch(200));
+}
+
+#[test]
+fn one_that_is_urgent_does_not_interrupt_another() {
+    let mut queue = ready(&[0, 1, 2]);
+    for (index, now) in [(0, 0), (1, 10)] {
+        assert_eq!(queue.pick_next(now), Some(slot(index)));
+        queue.block(None, now + 10);
+    }
+    assert_eq!(queue.pick_next(20), Some(slot(2)));
+    assert!(queue.wake(slot(1), 30));
+    assert_eq!(queue.pick_next(30), Some(slot(1)));
+    assert!(queue.wake(slot(0), 40));
+    assert!(!queue.wants_switch(40));
+    queue.block(None, 50);
+    assert_eq!(queue.pick_next(50), Some(slot(0)), "the turn goes on last");
+    queue.block(None, 60);
+    assert_eq!(queue.pick_next(60), Some(slot(2)));
+}
+
+#[test]
+fn who_wakes_on_an_idle_cpu_has_its_turn() {
+    for by_deadline in [false, true] {
+        let mut queue = ready(&[0, 1]);
+        for now in [0, 20] {
+            assert!(queue.pick_next(now).is_some());
+            queue.block((now == 0).then_some(50), now + 20);
+        }
+        if by_deadline {
+            queue.expire(50);
+            assert_eq!(queue.pick_next(50), Some(slot(0)));
+        } else {
+            assert!(queue.rouse(slot(0), 50));
+        }
+        assert!(queue.wake(slot(1), 60));
+        assert!(queue.wants_switch(60), "a turn can be interrupted");
+        assert_eq!(queue.pick_next(60), Some(slot(1)));
+        queue.block(None, 65);
+        assert_eq!(queue.pick_next(65), Some(slot(0)));
+        assert!(queue.wake(slot(1), 66));
+        assert_eq!(queue.pick_next(66), Some(slot(1)));
+        queue.block(None, 70);
+        assert_eq!(queue.pick_next(70), Some(slot(0)));
+        queue.attach(slot(2), 80);
+        queue.entries[2].left_ticks = 0;
+        assert!(queue.wake(slot(2), 80));
+        let whole = 50 + SLICE + (70 - 60) - (66 - 65);
+        assert_eq!(queue.next_wake_ticks(), Some(whole));
+    }
+}
+
+#[test]
+fn off_and_on_again_gives_no_slice() {
+    let mut queue = RunQueue::new(SLICE);
+    queue.reserve(slot(1));
+    queue.begin(slot(0), 0);
+    queue.begin(slot(1), 10);
+    assert!(queue.wants_switch(10), "a place begins with a slice");
+    assert_eq!(queue.pick_next(10), Some(slot(1)));
+    assert!(queue.detach(slot(1), 10 + 80).is_some());
+    assert_eq!(queue.pick_next(90), Some(slot(0)));
+    queue.begin(slot(1), 91);
+    assert_eq!(queue.pick_next(91), Some(slot(1)));
+    assert_eq!(queue.next_wake_ticks(), Some(91 + 20));
+    assert_eq!(queue.pick_next(111), Some(slot(0)));
+    assert!(queue.detach(slot(1), 112).is_some());
+    queue.begin(slot(1), 113);
+    assert!(!queue.wants_switch(113), "it has nothing left");
+    assert_eq!(queue.pick_next(111 + 89), Some(slot(1)));
+}
+
+#[test]
+fn one_that_is_detached_in_the_middle_of_its_turn_is_not_urgent() {
+    let mut queue = one_sleeps_beside_a_busy_one();
+    queue.expire(80);
+    assert_eq!(queue.pick_next(80), Some(slot(1)));
+    assert!(queue.detach(slot(0), 85).is_some());
+    queue.block(None, 90);
+    assert!(!queue.wants_switch(90));
+    assert_eq!(queue.pick_next(90), None);
+}
+
+/// Who does nothing but sleep and wake pays for it: the busy one loses the time of so many switches at most, however short they are.
+#[test]
+fn a_turn_is_interrupted_as_often_as_there_are_tolls() {
+    const LONG: u64 = 1000 * TOLLS;
+    let mut queue = RunQueue::new(LONG);
+    queue.reserve(slot(1));
+    queue.begin(slot(0), 0);
+    queue.begin(slot(1), 0);
+    let (mut now, mut interrupted) = (0, 0);
+    while queue.wants_switch(now) {
+        assert_eq!(queue.pick_next(now), Some(slot(1)));
+        interrupted += 1;
+        now += 1;
+        queue.block(None, now);
+        assert_eq!(queue.pick_next(now), Some(slot(0)));
+        assert!(queue.wake(slot(1), now));
+    }
+    assert!(interrupted <= TOLLS, "{interrupted} times");
+    assert_eq!(
+        queue.next_wake_ticks(),
+        Some(LONG + now),
+        "its turn was not shortened"
+    );
 }
 
 #[test]
@@ -99,6 +240,7 @@ fn whoever_is_roused_runs_at_once_unless_somebody_else_does() {
     );
     assert_eq!(queue.next_wake_ticks(), None, "its deadline is forgotten");
     assert!(!queue.rouse(slot(4), 20), "it runs");
+    queue.entries[1].left_ticks = 0;
     assert!(queue.rouse(slot(1), 30));
     assert_eq!((queue.current(), queue.is_crowded()), (Some(slot(4)), true));
     assert_eq!(queue.next_wake_ticks(), Some(10 + SLICE));
@@ -202,7 +344,7 @@ fn as_many_as_there_are_slots_all_run() {
     let all: Vec<_> = (0..MAX_SLOTS).collect();
     let mut queue = ready(&all);
     let turns: Vec<_> = (0..MAX_SLOTS as u64)
-        .filter_map(|turn| queue.pick_next(turn).map(Slot::index))
+        .filter_map(|turn| queue.pick_next(turn * SLICE).map(Slot::index))
         .collect();
     assert_eq!(turns, all);
 }
@@ -214,51 +356,106 @@ struct Habit {
     sleep: Option<u64>,
 }
 
+/// Any habits, many of them short, so that who sleeps keeps some of its slice and takes it from others.
 fn habit() -> impl Strategy<Value = Habit> {
-    (1..3 * SLICE, prop::option::of(0..4 * SLICE)).prop_map(|(burst, sleep)| Habit { burst, sleep })
+    let time = |most| prop_oneof![1..SLICE / 4, 1..most];
+    (time(3 * SLICE), prop::option::of(time(4 * SLICE)))
+        .prop_map(|(burst, sleep)| Habit { burst, sleep })
+}
+
+/// A machine of one CPU; the timer fires exactly when the queue asks for it.
+struct Machine {
+    queue: RunQueue,
+    habits: Vec<Habit>,
+    /// What is left of their bursts.
+    left: Vec<u64>,
+    waiting_since: Vec<Option<u64>>,
+    now: u64,
+    longest_wait: u64,
+}
+
+impl Machine {
+    fn new(habits: Vec<Habit>) -> Self {
+        let count = habits.len();
+        let mut queue = RunQueue::new(SLICE);
+        for index in 0..count {
+            queue.attach(slot(index), 0);
+            assert!(queue.wake(slot(index), 0));
+        }
+        Self {
+            queue,
+            left: habits.iter().map(|habit| habit.burst).collect(),
+            habits,
+            waiting_since: vec![None; count],
+            now: 0,
+            longest_wait: 0,
+        }
+    }
+
+    /// Goes on to the next event; returns whether there is one.
+    fn step(&mut self) -> bool {
+        let now = self.now;
+        self.queue.expire(now);
+        if self.queue.wants_switch(now) {
+            self.queue.pick_next(now);
+        }
+        for index in 0..self.habits.len() {
+            let since = &mut self.waiting_since[index];
+            let waits = self.queue.runnable.contains(slot(index));
+            let began = since.or(waits.then_some(now));
+            self.longest_wait = self.longest_wait.max(began.map_or(0, |began| now - began));
+            *since = if waits { began } else { None };
+        }
+        let wake = self.queue.next_wake_ticks();
+        assert!(wake.is_none_or(|wake| wake > now), "the CPU would spin");
+        let Some(running) = self.queue.current().map(Slot::index) else {
+            self.now = wake.unwrap_or(now);
+            return wake.is_some();
+        };
+        let Habit { burst, sleep } = self.habits[running];
+        let blocks_at = sleep.map_or(u64::MAX, |_| now + self.left[running]);
+        self.now = blocks_at
+            .min(wake.unwrap_or(u64::MAX))
+            .min(now + 10 * SLICE);
+        self.left[running] = self.left[running].saturating_sub(self.now - now);
+        if let Some(sleep) = sleep
+            && self.now == blocks_at
+        {
+            self.left[running] = burst;
+            self.queue.block(Some(self.now + sleep), self.now);
+        }
+        true
+    }
+
+    fn accounts(&self) -> Vec<Account> {
+        (0..self.habits.len())
+            .filter_map(|index| self.queue.account(slot(index), self.now))
+            .collect()
+    }
 }
 
 proptest! {
-    /// Runs a machine of one CPU for a while; the timer fires exactly when the queue asks for it.
     #[test]
-    fn nobody_waits_longer_than_all_others_slices(habits in prop::collection::vec(habit(), 1..9)) {
-        let count = habits.len();
-        let mut queue = ready(&(0..count).collect::<Vec<_>>());
-        let mut waiting_since = vec![Some(0_u64); count];
-        let mut left: Vec<_> = habits.iter().map(|habit| habit.burst).collect();
-        let mut now = 0;
-        for _ in 0..300 {
-            queue.expire(now);
-            for (index, since) in waiting_since.iter_mut().enumerate() {
-                let runnable = queue.runnable.contains(slot(index));
-                *since = if runnable { since.or(Some(now)) } else { None };
-            }
-            if queue.current().is_none() || queue.wants_switch(now) {
-                let was = queue.current();
-                if let Some(next) = queue.pick_next(now) {
-                    let since = waiting_since[next.index()].take().or((was == Some(next)).then_some(now));
-                    let bound = (count as u64 - 1) * SLICE;
-                    prop_assert!(now - since.expect("it was runnable") <= bound, "slot {} at {now}", next.index());
-                }
-            }
-            let wake = queue.next_wake_ticks();
-            let Some(running) = queue.current().map(Slot::index) else {
-                let Some(wake) = wake else { break };
-                prop_assert!(wake > now, "an idle CPU would spin");
-                now = wake;
-                continue;
-            };
-            let blocks_at = habits[running].sleep.map_or(u64::MAX, |_| now + left[running]);
-            let until = blocks_at.min(wake.unwrap_or(u64::MAX)).min(now + 10 * SLICE);
-            left[running] = left[running].saturating_sub(until - now);
-            now = until;
-            if let Some(sleep) = habits[running].sleep && now == blocks_at {
-                left[running] = habits[running].burst;
-                queue.block(Some(now + sleep), now);
+    fn nobody_starves_and_no_time_is_lost(habits in prop::collection::vec(habit(), 1..9)) {
+        let mut machine = Machine::new(habits);
+        for _ in 0..500 {
+            if !machine.step() {
+                break;
             }
         }
-        let accounts: Vec<_> = (0..count).filter_map(|index| queue.account(slot(index), now)).collect();
-        prop_assert!(accounts.iter().map(|account| account.run_ticks).sum::<u64>() <= now);
+        let (now, accounts) = (machine.now, machine.accounts());
+        let count = accounts.len() as u64;
+        prop_assert!(machine.longest_wait <= 2 * (count - 1) * SLICE, "{} of {count}", machine.longest_wait);
+        let ran = accounts.iter().map(|account| account.run_ticks).sum::<u64>();
+        prop_assert!(ran <= now);
         prop_assert!(accounts.iter().all(|account| account.run_ticks + account.steal_ticks <= now));
+        for (account, habit) in accounts.iter().zip(&machine.habits) {
+            if habit.sleep.is_none() {
+                prop_assert_eq!(account.run_ticks + account.steal_ticks, now, "one that never sleeps runs or waits");
+                prop_assert_eq!(ran, now, "and the CPU never rests");
+                let most = (2 * count - 1) * SLICE;
+                prop_assert!(account.run_ticks * count + most >= now, "it has its share: {} of {now}", account.run_ticks);
+            }
+        }
     }
 }
