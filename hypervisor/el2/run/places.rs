@@ -2,7 +2,7 @@
 //! moves to another CPU.
 
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 use vmm::ids::PcpuId;
 use vmm::sched::Slot;
@@ -18,13 +18,20 @@ use crate::{timer, vms};
 pub(super) static PLACES: [SpinMutex<Vec<Option<Loaded>>>; MAX_PCPUS] =
     [const { SpinMutex::new(Vec::new()) }; MAX_PCPUS];
 
+/// How many of all these places somebody has left: while there is none, nobody looks for one.
+static VACATED: AtomicUsize = AtomicUsize::new(0);
+
 /// Keeps a place on a CPU for a vCPU; there are 512.
 pub(crate) fn take_place(place: Loaded, pcpu: PcpuId) -> Option<Home> {
     let mut places = PLACES[pcpu.index()].lock();
-    let free = places.iter().position(Option::is_none);
+    let mut free = None;
+    if VACATED.load(Ordering::Relaxed) != 0 {
+        free = places.iter().position(Option::is_none);
+    }
     let slot = Slot::new(free.unwrap_or(places.len()))?;
-    if free.is_none() {
-        places.push(None);
+    match free {
+        Some(_) => _ = VACATED.fetch_sub(1, Ordering::Relaxed),
+        None => places.push(None),
     }
     places[slot.index()] = Some(place);
     Some(Home::new(pcpu, slot))
@@ -33,6 +40,7 @@ pub(crate) fn take_place(place: Loaded, pcpu: PcpuId) -> Option<Home> {
 /// Lets others have a place.
 pub(crate) fn free_place(home: Home) {
     PLACES[home.pcpu().index()].lock()[home.slot().index()] = None;
+    VACATED.fetch_add(1, Ordering::Relaxed);
 }
 
 /// A vCPU whose registers this CPU owns.
