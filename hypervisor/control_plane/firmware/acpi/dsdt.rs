@@ -72,17 +72,24 @@ const fn most(max_vcpus: u16) -> usize {
     FIXED_SIZE + max_vcpus as usize * SPARE_VCPU_SIZE
 }
 
-/// Writes the processor devices, some at a time, and the way to those that can have events.
+/// Writes the processor devices, some at a time, and the way to those that can have events. One in reserve at boot, which can be added
+/// and removed, has registers in the block.
 fn processors(machine: &Machine<'_>, registers: u32, table: &mut Table) {
     let (boot, max) = (machine.boot_vcpus, machine.max_vcpus);
     let mut first = 0;
     let [cpus] = aml::CPUS;
-    let mut devices = Vec::new();
+    let (mut rest, mut devices) = (Vec::new(), Vec::new());
     while first < max {
         let next = max.min(first.saturating_add(VCPUS_PER_SCOPE));
         devices.clear();
         for index in first..next {
-            processor(index, (index >= boot).then_some(registers), &mut devices);
+            rest.clear();
+            if index < boot {
+                fill(aml::BOOT_PROCESSOR, [], &mut rest);
+            } else {
+                fill(aml::SPARE_PROCESSOR, [frame(registers, index)], &mut rest);
+            }
+            processor(index, &rest, &mut devices);
         }
         package(SCOPE_OP, &[cpus, &devices], table);
         first = next;
@@ -97,21 +104,19 @@ fn processors(machine: &Machine<'_>, registers: u32, table: &mut Table) {
     }
 }
 
-/// Writes the device of one possible vCPU; one in reserve at boot, which can be added and removed, has registers in the block.
-fn processor(index: u16, block: Option<u32>, to: &mut Vec<u8>) {
+/// Returns where the registers of a vCPU are in the block.
+fn frame(block: u32, index: u16) -> u32 {
+    block
+        .wrapping_add(spec::FRAMES as u32)
+        .wrapping_add(u32::from(index) * spec::FRAME_BYTES as u32)
+}
+
+/// Writes the device of one possible vCPU.
+fn processor(index: u16, rest: &[u8], to: &mut Vec<u8>) {
     let (name, (uid, length)) = (processor_name(index), integer(index));
     let uid = uid.get(..length).unwrap_or(&uid);
-    let mut rest = Vec::new();
-    if let Some(block) = block {
-        let frame = block
-            .wrapping_add(spec::FRAMES as u32)
-            .wrapping_add(u32::from(index) * spec::FRAME_BYTES as u32);
-        fill(aml::SPARE_PROCESSOR, [frame], &mut rest);
-    } else {
-        fill(aml::BOOT_PROCESSOR, [], &mut rest);
-    }
     let [processor] = aml::PROCESSOR;
-    package(DEVICE_OP, &[&name, processor, uid, &rest], to);
+    package(DEVICE_OP, &[&name, processor, uid, rest], to);
 }
 
 /// Names the device of a vCPU: three hexadecimal digits after a C.
