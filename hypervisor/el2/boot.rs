@@ -60,8 +60,7 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
     let dtb_range = map_dtb(dtb);
     // SAFETY: mapped just now; the device tree is never written, and its memory is kept out of the pool.
     let tree = unsafe { memory::bytes(dtb_range.clone()) };
-    let pages = dtb_range.start & !(PAGE - 1)..dtb_range.end.next_multiple_of(PAGE);
-    let host = match host::describe(tree, &[layout::image(), pages]) {
+    let host = match host::describe(tree, &[layout::image(), mmu::pages(dtb_range.clone())]) {
         Ok(host) => HOST.call_once(|| host),
         Err(error) => {
             if let Some(found) = host::find_console(tree) {
@@ -163,8 +162,7 @@ fn take_memory(host: &HostDescription, dtb: Range<u64>) {
         memory::with_pool(|pool| pool.add(range));
     }
     let keep_out = |range: Range<u64>| {
-        let outward = range.start & !(PAGE - 1)..(range.end + PAGE - 1) & !(PAGE - 1);
-        memory::with_pool(|pool| pool.remove(outward));
+        memory::with_pool(|pool| pool.remove(mmu::pages(range)));
     };
     for reserved in &host.reserved {
         keep_out(reserved.range.addresses());

@@ -164,16 +164,19 @@ pub(crate) fn pa_range() -> u64 {
         .min(PA_BITS.len() as u64 - 1)
 }
 
+/// Rounds a range outward to pages; the last page of all is never in it.
+pub(crate) const fn pages(range: Range<u64>) -> Range<u64> {
+    range.start & !(PAGE - 1)..range.end.saturating_add(PAGE - 1) & !(PAGE - 1)
+}
+
 /// Maps virtual addresses to physical ones where nothing is mapped yet; both are rounded outward to pages.
 ///
 /// # Errors
 /// When the pool of tables is used up.
 pub(crate) fn map(va: Range<u64>, pa: u64, how: Use) -> Result<(), MapError> {
-    let start = va.start & !(PAGE - 1);
-    let end = (va.end + PAGE - 1) & !(PAGE - 1);
     let result = TABLES
         .lock()
-        .fill(0, 0, start..end, pa & !(PAGE - 1), how.bits());
+        .fill(0, 0, pages(va), pa & !(PAGE - 1), how.bits());
     dsb_ishst();
     isb();
     result
