@@ -60,6 +60,20 @@ pub(crate) fn dsb_ishst() {
     unsafe { core::arch::asm!("dsb ishst", options(nostack, preserves_flags)) }
 }
 
+/// Reads ICC_IAR1_EL1 and waits until the acknowledge has had its effect (GIC IHI0069, 4.1.1).
+///
+/// Without the barrier a load that follows may be done before the read: a message posted in between would be missed, and its kick
+/// taken. The write of an interrupt's active state that follows would race with the acknowledge. One block, so that nothing comes between.
+#[inline(always)]
+pub(crate) fn acknowledge_interrupt() -> u64 {
+    let value: u64;
+    // SAFETY: the read activates an interrupt, which `gic` ends; memory is not touched.
+    unsafe {
+        core::arch::asm!("mrs {}, ICC_IAR1_EL1", "dsb sy", out(reg) value, options(nostack, preserves_flags))
+    };
+    value
+}
+
 /// Sleeps until an interrupt is pending; interrupts are masked at EL2, so nothing is taken.
 #[inline(always)]
 pub(crate) fn wfi() {

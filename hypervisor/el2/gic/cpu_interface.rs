@@ -1,7 +1,7 @@
 //! EL2's own use of the CPU interface: acknowledge, drop, deactivate, and the kick from one CPU to another.
 
 use super::KICK_SGI;
-use crate::sysreg::{isb, read_register, write_register};
+use crate::sysreg::{acknowledge_interrupt, isb, write_register};
 
 /// ICC_SRE_EL2: system registers on, for lower levels too, bypass off (GIC IHI0069, 12.2.21).
 const SRE_ENABLE: u64 = 0xf;
@@ -25,10 +25,11 @@ pub(crate) fn disable_interface() {
     isb();
 }
 
-/// Takes the highest-priority pending interrupt; 1020 and above mean there is none.
+/// Takes the highest-priority pending interrupt; 1020 and above mean there is none. What was written before the interrupt was sent
+/// is seen after.
 #[inline(always)]
 pub(crate) fn acknowledge() -> u32 {
-    read_register!("ICC_IAR1_EL1") as u32
+    acknowledge_interrupt() as u32
 }
 
 /// Lets interrupts of the same priority in again; the interrupt stays active.

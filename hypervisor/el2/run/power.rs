@@ -11,6 +11,7 @@ use super::exits::with_trap;
 use super::places::at;
 use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Loaded};
+use crate::sysreg::isb;
 use crate::{lent, switch, timer, vms};
 
 impl Runner {
@@ -183,6 +184,8 @@ impl Runner {
     /// Gives away or keeps the interrupts of a vCPU that turns itself off.
     #[cold]
     fn power_off_gic(&mut self, slot: Slot) {
+        // The timers were silenced, and their interrupts are about to be made inactive.
+        isb();
         with_trap(self.cpu, |trap| trap.power_off());
         self.save_interrupts(slot);
     }

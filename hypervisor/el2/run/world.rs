@@ -109,6 +109,9 @@ impl Runner {
         let owed = redistributor.save(&vm.gic, &mut lists, saved, &mut vm.poster(&mut kicks));
         drop(redistributor);
         linked |= owed.0;
+        // A timer that was silenced is silent only now: its line must be low before its interrupt is made inactive, or it is pending
+        // again for the next vCPU here.
+        isb();
         while linked != 0 {
             self.cpu.redistributor.clear_active(linked.trailing_zeros());
             linked &= linked - 1;
