@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::Range;
 use spin::Once;
-use vmm::config::{Bundle, ReserveIdle};
+use vmm::config::{Bundle, CpuSlots, ReserveIdle};
 use vmm::devicetree;
 use vmm::host::{self, Conduit, EnableMethod, Gic, HostDescription};
 use vmm::ids::{PcpuId, VmId};
@@ -222,7 +222,8 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
     if let Err(error) = vms::measure_host(vmid_16) {
         give_up(format_args!("stage 2: {error}"));
     }
-    let (options, descriptions) = read_bundle(host);
+    let mut slots = CpuSlots::new(cpus);
+    let (options, descriptions) = read_bundle(host, &mut slots);
     log::set_max_level(options.log);
     if options.scrub == vmm::config::Scrub::Boot {
         memory::scrub_free();
@@ -234,7 +235,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         names.push(config.name.to_string());
     }
     memory::grow_heap(heap_for(vcpus));
-    vms::create(descriptions, cpus, list_registers, &host_id_registers());
+    vms::create(descriptions, slots, list_registers, &host_id_registers());
     let ports = [host.console(), host.control()].map(|found| {
         let found = found?;
         let base = found.registers.base.get();
@@ -271,7 +272,10 @@ const fn heap_for(vcpus: usize) -> u64 {
 
 /// Reads the manifest and finds the images; what is wrong is logged and left out.
 #[inline(never)]
-fn read_bundle(host: &'static HostDescription) -> (vmm::config::Options, Vec<Description>) {
+fn read_bundle(
+    host: &'static HostDescription,
+    slots: &mut CpuSlots,
+) -> (vmm::config::Options, Vec<Description>) {
     let initrd: &'static [u8] = match &host.chosen.initrd {
         // SAFETY: the boot loader's initrd, mapped with the RAM it lies in and kept out of the pool.
         Some(range) => unsafe { memory::bytes(range.addresses()) },
@@ -288,7 +292,12 @@ fn read_bundle(host: &'static HostDescription) -> (vmm::config::Options, Vec<Des
                 log::warn!("{problem}");
             }
             for vm in bundle.manifest.vms {
-                match vm.and_then(|vm| vm.check_host(host).map(|()| vm)) {
+                let admitted = vm.and_then(|vm| {
+                    vm.check_host(host)?;
+                    slots.admit(&vm)?;
+                    Ok(vm)
+                });
+                match admitted {
                     Ok(config) => {
                         if config.reserve_idle == ReserveIdle::PsciOff && !all_psci {
                             log::warn!(

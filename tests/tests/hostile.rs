@@ -115,6 +115,21 @@ fn what_is_wrong_in_a_bundle_is_named_and_the_other_vm_starts() {
     assert_eq!(state(&mut running, "good").0, "running");
 }
 
+#[test]
+fn a_vm_that_has_no_room_on_the_cpus_is_named_and_the_others_start() {
+    let vms = [
+        Vm::guest("good", "neighbour"),
+        Vm::guest("big", "neighbour").vcpus(1, 512),
+    ];
+    let machine = Machine::new("hostile-no-room").cpus(1);
+    let mut running = machine.boot(&Manifest::new(vms));
+    running.command("console good");
+    running.console.expect("READY", PATIENCE);
+    let everything = running.console.everything();
+    let line = "manifest.dtb: /vms/big: `max-vcpus` = 512 is more than the CPUs have room for";
+    assert!(everything.contains(line), "{}", running.console.tail());
+}
+
 /// What somebody does to a bundle.
 type Edit = fn(&mut Vec<u8>);
 

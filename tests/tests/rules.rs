@@ -516,7 +516,8 @@ fn functions_stay_short() {
 }
 
 /// Most lines of code inside EL2: comments, blank lines and tests are not counted.
-const EL2_LINES_MAX: usize = 20_000;
+/// The last hundred came with the admission of VMs to CPUs, in place of a panic.
+const EL2_LINES_MAX: usize = 20_100;
 
 #[test]
 fn what_runs_at_el2_stays_small() {

@@ -3,6 +3,8 @@
 use alloc::string::String;
 use core::fmt;
 
+use super::MAX_VCPUS_A_CPU;
+
 /// One thing that is wrong with the manifest or the boot options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -54,6 +56,10 @@ pub enum Problem {
     NoSuchFile,
     /// More than this many of them.
     TooMany(usize),
+    /// No other vCPU has room on this CPU.
+    CpuFull,
+    /// That many vCPUs have no room on all CPUs together.
+    CpusFull,
     /// The blob is not a manifest; why.
     NotManifest(String),
 }
@@ -77,6 +83,14 @@ impl fmt::Display for Problem {
             Self::NotPrintable => f.write_str("holds a character that is not printable ASCII"),
             Self::NoSuchFile => f.write_str("is not a file of the bundle"),
             Self::TooMany(max) => write!(f, "more than {max} of them"),
+            Self::CpuFull => write!(
+                f,
+                "is full: {MAX_VCPUS_A_CPU} vCPUs fit on a CPU; name more CPUs or ask for fewer `max-vcpus`"
+            ),
+            Self::CpusFull => write!(
+                f,
+                "is more than the CPUs have room for: {MAX_VCPUS_A_CPU} vCPUs fit on each; ask for fewer"
+            ),
             Self::NotManifest(why) => write!(f, "not a manifest: {why}"),
         }
     }

@@ -12,6 +12,7 @@ mod archive;
 mod error;
 mod manifest;
 mod options;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod vm;
@@ -22,6 +23,7 @@ pub use archive::{Archive, ArchiveError, ArchiveFile};
 pub use error::{ConfigError, Problem};
 pub use manifest::{COMPATIBLE, MAX_COMMAND_LINE, MAX_VMS, Manifest};
 pub use options::{Options, Scrub};
+pub use slots::{CpuSlots, MAX_VCPUS_A_CPU};
 pub use vm::{
     DEFAULT_MEMORY_BASE, DEFAULT_SPIS, Firmware, MAX_NAME, MAX_SPIS, MAX_VCPUS, MAX_VCPUS_GICV2,
     MEMORY_LIMIT, MEMORY_UNIT, MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig,

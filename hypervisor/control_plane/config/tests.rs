@@ -302,6 +302,50 @@ fn the_machine_sets_limits_too() {
     assert_eq!(check("max-vcpus", U32(9), 2), Err(error.to_string()));
 }
 
+/// Admits VMs with this many possible vCPUs, pinned or not, to two CPUs; returns what is said of each, and the places.
+fn admit(vms: &[(u32, &'static [u32])]) -> (Vec<String>, CpuSlots) {
+    let mut slots = CpuSlots::new(2);
+    let answers = vms.iter().map(|(count, pinned)| {
+        let mut properties = minimal();
+        properties.push(("max-vcpus", U32(*count)));
+        if !pinned.is_empty() {
+            properties.push(("cpus", Cells(pinned)));
+        }
+        let vm = parse(&manifest(&[("vm", properties)])).vms.remove(0);
+        match slots.admit(&vm.expect("a VM")) {
+            Ok(()) => "ok".into(),
+            Err(error) => error.to_string(),
+        }
+    });
+    (answers.collect(), slots)
+}
+
+#[test]
+fn a_vm_that_has_no_room_on_its_cpus_is_named_and_takes_none() {
+    let full = "manifest.dtb: /vms/vm: `cpus` = 0 is full: 512 vCPUs fit on a CPU; name more CPUs or ask for fewer `max-vcpus`";
+    let (answers, _) = admit(&[(300, &[0]), (213, &[0]), (212, &[0]), (1, &[0])]);
+    assert_eq!(answers, ["ok", full, "ok", full]);
+    let more = "manifest.dtb: /vms/vm: `max-vcpus` = 511 is more than the CPUs have room for: 512 vCPUs fit on each; ask for fewer";
+    let (answers, _) = admit(&[(512, &[1]), (2, &[]), (511, &[]), (510, &[])]);
+    assert_eq!(answers, ["ok", "ok", more, "ok"]);
+    let (answers, _) = admit(&[(512, &[]), (512, &[]), (1, &[1])]);
+    assert!(
+        answers[2].contains("the CPUs have room for"),
+        "{}",
+        answers[2]
+    );
+}
+
+#[test]
+fn vcpus_without_a_wish_go_round_the_cpus_that_have_room() {
+    let (_, mut slots) = admit(&[(3, &[]), (511, &[0])]);
+    let dealt: Vec<_> = (0..3)
+        .filter_map(|_| slots.deal())
+        .map(PcpuId::get)
+        .collect();
+    assert_eq!(dealt, [0, 1, 1]);
+}
+
 #[test]
 fn options_come_from_the_manifest_and_then_from_the_boot_loader() {
     let mut options = Options::default();

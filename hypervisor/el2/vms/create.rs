@@ -5,7 +5,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU16};
 use spin::mutex::SpinMutex;
-use vmm::config::VmConfig;
+use vmm::config::{CpuSlots, MAX_VCPUS_A_CPU, VmConfig};
 use vmm::features::FeaturePolicy;
 use vmm::ids::{PcpuId, VmId};
 use vmm::layout::{GuestLayout, Region};
@@ -16,6 +16,8 @@ use super::{HOST, SLATES, Slate, State};
 use crate::percpu::{self, Loaded};
 use crate::{run, seeds};
 
+const _: () = assert!(MAX_VCPUS_A_CPU as usize == vmm::sched::MAX_SLOTS);
+
 /// A VM as the manifest describes it, with its images.
 pub(crate) struct Description {
     pub(crate) config: VmConfig,
@@ -23,11 +25,11 @@ pub(crate) struct Description {
     pub(crate) initrd: &'static [u8],
 }
 
-/// Makes the VMs; none runs yet.
+/// Makes the VMs, which have been admitted to `slots`; none runs yet.
 #[inline(never)]
 pub(crate) fn create(
     descriptions: Vec<Description>,
-    cpus: usize,
+    slots: CpuSlots,
     list_registers: usize,
     ids: &[u64; 64],
 ) {
@@ -41,7 +43,7 @@ pub(crate) fn create(
             slate(id, description, policy, list_registers)
         })
         .collect();
-    give_homes(&slates, cpus);
+    give_homes(&slates, slots);
     for slate in &mut slates {
         slate.manager = slate.vm.vcpus[0].at.home().pcpu();
     }
@@ -49,17 +51,15 @@ pub(crate) fn create(
 }
 
 /// Gives every vCPU its place: boot vCPUs of all VMs first, so that they get the emptiest CPUs; then those in reserve.
-fn give_homes(slates: &[Slate], cpus: usize) {
-    let mut turns = (0..cpus as u16).cycle().map(PcpuId::new);
+fn give_homes(slates: &[Slate], mut slots: CpuSlots) {
     for held in [false, true] {
         for Slate { vm, config, .. } in slates {
             let (boot, reserve) = vm.vcpus.split_at(usize::from(config.boot_vcpus));
             for vcpu in if held { reserve } else { boot } {
-                let pinned = config.placement.pinned(vcpu.id);
-                let pinned = pinned.filter(|pcpu| pcpu.index() < cpus);
-                let pcpu = pinned.or_else(|| turns.next()).expect("a CPU");
-                let home = run::take_place(Loaded { vm, vcpu }, pcpu);
-                let home = home.expect("at most 512 vCPUs on a CPU");
+                let pinned = slots.pinned(&config.placement, vcpu.id);
+                let pcpu = pinned.or_else(|| slots.deal());
+                let home = pcpu.and_then(|pcpu| run::take_place(Loaded { vm, vcpu }, pcpu));
+                let home = home.expect("an admitted vCPU has a place");
                 vcpu.at.change_wish(Home::NOWHERE, home);
                 vcpu.at.leave();
             }
