@@ -312,8 +312,11 @@ fn check(bundle: &[u8]) -> anyhow::Result<()> {
     if let Some(problem) = bundle.manifest.problems.first() {
         bail!(in_toml(problem));
     }
+    // How many CPUs the host has, only the host knows: as many here as a manifest can name.
+    let mut slots = config::CpuSlots::new(usize::from(config::MAX_VCPUS));
     for vm in &bundle.manifest.vms {
         let vm = vm.as_ref().map_err(|error| anyhow!(in_toml(error)))?;
+        slots.admit(vm).map_err(|error| anyhow!(in_toml(&error)))?;
         let file = |name: &str| bundle.archive.file(name).unwrap_or_default();
         let request = loader::Request {
             ram: Region {

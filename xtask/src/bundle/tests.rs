@@ -235,6 +235,15 @@ fn what_is_wrong_is_said_with_table_key_and_value() {
             &["memory = 9000001: is not a multiple of 2097152"],
         ),
         (
+            &|m| {
+                m.vms[0].cpus = Some(vec![1]);
+                m.vms[0].max_vcpus = Some(512);
+                m.vms.push(m.vms[0].clone());
+                m.vms[1].name = "second".into();
+            },
+            &["[[vm]] \"second\": cpus = 1: is full: 512 vCPUs fit on a CPU"],
+        ),
+        (
             &|m| m.vms[0].max_vcpus = Some(513),
             &["[[vm]] \"linux\": max-vcpus = 513: is not between 1 and 512"],
         ),
