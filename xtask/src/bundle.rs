@@ -9,13 +9,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use control_plane::config::{self, ConfigError, VmName};
+use control_plane::config::{self, ConfigError, Problem, VmName};
 use control_plane::layout::{FIRMWARE_SIZE, Region};
 use control_plane::loader;
 use vm_fdt::FdtWriter;
 
 use crate::cpio::Archive;
-use crate::manifest_toml::{ManifestToml, VmToml};
+use crate::manifest_toml::{Bytes, CPU_LIST, ManifestToml, VmToml};
 use crate::say;
 
 /// Largest kernel that is unpacked, in bytes: what a wrong or hostile file can grow to.
@@ -90,7 +90,7 @@ pub(crate) fn pack_bytes(manifest: &ManifestToml, base: &Path) -> anyhow::Result
         archive.page_aligned_file(name, 0o444, content);
     }
     let bytes = archive.finish();
-    check(&bytes)?;
+    check(&bytes, manifest)?;
     Ok(bytes)
 }
 
@@ -263,7 +263,7 @@ fn device_tree(manifest: &ManifestToml, images: &[ImageNames]) -> anyhow::Result
 
 fn write_vm(writer: &mut FdtWriter, vm: &VmToml, images: &ImageNames) -> anyhow::Result<()> {
     if VmName::new(&vm.name).is_none() {
-        bail!("name {}", config::Problem::NotName);
+        bail!("name {}", Problem::NotName);
     }
     let node = writer.begin_node(&vm.name)?;
     text(writer, "kernel", Some(&images.kernel))?;
@@ -307,16 +307,20 @@ fn yes_no(value: bool) -> &'static str {
 }
 
 /// Opens the bundle as the hypervisor would, and plans where each VM's images go.
-fn check(bundle: &[u8]) -> anyhow::Result<()> {
+fn check(bundle: &[u8], manifest: &ManifestToml) -> anyhow::Result<()> {
     let bundle = config::Bundle::open(bundle).map_err(|error| anyhow!("{error}"))?;
     if let Some(problem) = bundle.manifest.problems.first() {
-        bail!(in_toml(problem));
+        bail!(in_toml(problem, manifest));
     }
     // How many CPUs the host has, only the host knows: as many here as a manifest can name.
     let mut slots = config::CpuSlots::new(usize::from(config::MAX_VCPUS));
     for vm in &bundle.manifest.vms {
-        let vm = vm.as_ref().map_err(|error| anyhow!(in_toml(error)))?;
-        slots.admit(vm).map_err(|error| anyhow!(in_toml(&error)))?;
+        let vm = vm
+            .as_ref()
+            .map_err(|error| anyhow!(in_toml(error, manifest)))?;
+        slots
+            .admit(vm)
+            .map_err(|error| anyhow!(in_toml(&error, manifest)))?;
         let file = |name: &str| bundle.archive.file(name).unwrap_or_default();
         let request = loader::Request {
             ram: Region {
@@ -341,19 +345,68 @@ fn check(bundle: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Says what is wrong in the words of the TOML form.
-fn in_toml(error: &ConfigError) -> String {
-    let table = match error.node.strip_prefix("/vms/") {
+fn in_toml(error: &ConfigError, manifest: &ManifestToml) -> String {
+    let name = error.node.strip_prefix("/vms/");
+    let table = match name {
         Some(name) => format!("[[vm]] \"{name}\""),
         None => format!("[{}]", error.node.trim_start_matches('/')),
     };
-    let key = if error.property.is_empty() {
-        "name"
-    } else {
-        &error.property
-    };
-    match error.value.is_empty() {
-        true => format!("{table}: {key} {}", error.problem),
-        false => format!("{table}: {key} = {}: {}", error.value, error.problem),
+    let vm = manifest.vms.iter().find(|vm| Some(&*vm.name) == name);
+    let value = vm.and_then(|vm| written(vm, error));
+    let value = value.unwrap_or_else(|| error.value.clone());
+    let problem = problem_in_toml(error);
+    match (error.property.as_str(), value.is_empty()) {
+        ("", _) if matches!(error.problem, Problem::TooMany(_)) => format!("{table}: {problem}"),
+        ("", _) => format!("{table}: name {problem}"),
+        (key, true) => format!("{table}: {key} {problem}"),
+        (key, false) => format!("{table}: {key} = {value}: {problem}"),
+    }
+}
+
+/// The value of a key as the manifest has it, where the device tree's form of it is hard to recognize.
+fn written(vm: &VmToml, error: &ConfigError) -> Option<String> {
+    match error.property.as_str() {
+        // A single CPU's number already says which entry is wrong.
+        "cpus" if error.value.parse::<u64>().is_ok() => None,
+        "cpus" => vm.cpus.as_ref().map(|cpus| format!("{cpus:?}")),
+        "command-line" => vm.command_line.as_ref().map(|line| format!("{line:?}")),
+        "memory-base" => vm.memory_base.map(|base| format!("{base:#x}")),
+        _ => None,
+    }
+}
+
+/// Says what is wrong with a value and, where a number alone would not tell, what to write.
+fn problem_in_toml(error: &ConfigError) -> String {
+    let number: u64 = error.value.parse().unwrap_or(0);
+    match (error.property.as_str(), &error.problem) {
+        ("memory", Problem::OutOfRange { min, max }) => {
+            let meant = number.saturating_mul(1 << 20);
+            let hint = match (number < *min, (*min..=*max).contains(&meant)) {
+                (true, true) => format!("; that is {number} bytes: write {}", Bytes(meant)),
+                (true, false) => format!("; that is {number} bytes"),
+                (false, _) => String::new(),
+            };
+            format!("is not between {} and {}{hint}", Bytes(*min), Bytes(*max))
+        }
+        ("memory", Problem::NotMultipleOf(unit)) => {
+            let next = number.next_multiple_of(*unit);
+            format!(
+                "is not a multiple of {}: write {}",
+                Bytes(*unit),
+                Bytes(next)
+            )
+        }
+        ("memory-base", Problem::OutOfRange { min, max }) => {
+            format!("is not between {min:#x} and {max:#x}")
+        }
+        ("memory-base", Problem::NotMultipleOf(unit)) => {
+            let next = number.next_multiple_of(*unit);
+            format!("is not a multiple of {unit:#x}: write {next:#x}")
+        }
+        ("cpus", Problem::NotList) => {
+            format!("names no CPU: write {CPU_LIST}, or leave the key out")
+        }
+        (_, problem) => problem.to_string(),
     }
 }
 

@@ -50,11 +50,11 @@ pub enum Problem {
     NotName,
     /// It is longer than this many bytes.
     TooLong(usize),
-    /// It holds a character that is not printable ASCII.
-    NotPrintable,
+    /// Its character of this number, counted from 1, is not printable ASCII.
+    NotPrintable(usize),
     /// The bundle has no file of this name.
     NoSuchFile,
-    /// More than this many of them.
+    /// There are more VMs than this.
     TooMany(usize),
     /// No other vCPU has room on this CPU.
     CpuFull,
@@ -80,9 +80,9 @@ impl fmt::Display for Problem {
                 f.write_str("is not a name (1 to 31 of a-z, 0-9 and -, the first a letter)")
             }
             Self::TooLong(max) => write!(f, "is longer than {max} bytes"),
-            Self::NotPrintable => f.write_str("holds a character that is not printable ASCII"),
+            Self::NotPrintable(at) => write!(f, "character {at} is not printable ASCII"),
             Self::NoSuchFile => f.write_str("is not a file of the bundle"),
-            Self::TooMany(max) => write!(f, "more than {max} of them"),
+            Self::TooMany(max) => write!(f, "more than {max} VMs"),
             Self::CpuFull => write!(
                 f,
                 "is full: {MAX_VCPUS_A_CPU} vCPUs fit on a CPU; name more CPUs or ask for fewer `max-vcpus`"

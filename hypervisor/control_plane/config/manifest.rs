@@ -219,8 +219,11 @@ fn command_line(node: &Node<'_, '_>) -> Result<String, ConfigError> {
             Problem::TooLong(MAX_COMMAND_LINE),
         ));
     }
-    if !line.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        return Err(property_error(node, NAME, Problem::NotPrintable));
+    // The characters before the first that is wrong are one byte each.
+    let wrong = line.bytes().position(|byte| !matches!(byte, b' '..=b'~'));
+    if let Some(at) = wrong {
+        let problem = Problem::NotPrintable(at.saturating_add(1));
+        return Err(property_error(node, NAME, problem));
     }
     Ok(line.to_string())
 }

@@ -122,7 +122,7 @@ fn every_wrong_value_is_named_and_spares_the_other_vm() {
         ("spis", U32(31), range(32, 960)),
         ("spis", U32(961), range(32, 960)),
         ("spis", U32(33), NotMultipleOf(32)),
-        ("command-line", Text("a\nb"), NotPrintable),
+        ("command-line", Text("a\nb"), NotPrintable(2)),
         ("command-line", U32(7), NotText),
         ("comand-line", Text("x"), Unknown),
     ];

@@ -228,11 +228,13 @@ fn what_is_wrong_is_said_with_table_key_and_value() {
         ),
         (
             &|m| m.vms[0].memory = Bytes(3 << 20),
-            &["[[vm]] \"linux\": memory = 3145728: is not between 4194304"],
+            &[
+                "[[vm]] \"linux\": memory = 3145728: is not between \"4M\" and \"255G\"; that is 3145728 bytes",
+            ],
         ),
         (
             &|m| m.vms[0].memory = Bytes(9_000_001),
-            &["memory = 9000001: is not a multiple of 2097152"],
+            &["memory = 9000001: is not a multiple of \"2M\": write \"10M\""],
         ),
         (
             &|m| {
@@ -244,6 +246,37 @@ fn what_is_wrong_is_said_with_table_key_and_value() {
             &["[[vm]] \"second\": cpus = 1: is full: 512 vCPUs fit on a CPU"],
         ),
         (
+            &|m| m.vms[0].memory = Bytes(512),
+            &["memory = 512: ", "that is 512 bytes: write \"512M\""],
+        ),
+        (
+            &|m| m.vms[0].memory_base = Some(0x4000_1000),
+            &["memory-base = 0x40001000: is not a multiple of 0x200000: write 0x40200000"],
+        ),
+        (
+            &|m| m.vms[0].memory_base = Some(0),
+            &["memory-base = 0x0: is not between 0x40000000 and 0x3fffc00000"],
+        ),
+        (
+            &|m| m.vms[0].cpus = Some(vec![0, 1, 0]),
+            &["cpus = [0, 1, 0]: is there twice"],
+        ),
+        (
+            &|m| m.vms[0].command_line = Some("console=ttyAMA0\nquiet".into()),
+            &["command-line = \"console=ttyAMA0\\nquiet\": character 16 is not printable ASCII"],
+        ),
+        (
+            &|m| {
+                let vm = m.vms[0].clone();
+                let numbered = |number| VmToml {
+                    name: format!("v{number}"),
+                    ..vm.clone()
+                };
+                m.vms = (0..65).map(numbered).collect();
+            },
+            &["[[vm]] \"v64\": more than 64 VMs"],
+        ),
+        (
             &|m| m.vms[0].max_vcpus = Some(513),
             &["[[vm]] \"linux\": max-vcpus = 513: is not between 1 and 512"],
         ),
@@ -253,7 +286,7 @@ fn what_is_wrong_is_said_with_table_key_and_value() {
         ),
         (
             &|m| m.vms[0].cpus = Some(vec![]),
-            &["cpus", "is not a list of numbers"],
+            &["cpus = []: names no CPU: write a list such as [0, 1, 2, 3]"],
         ),
         (
             &|m| m.vms[0].command_line = Some("a\0b".into()),
