@@ -5,7 +5,6 @@
 //! that this command writes is one that the hypervisor accepts.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -18,8 +17,8 @@ use crate::cpio::Archive;
 use crate::manifest_toml::{Bytes, CPU_LIST, ManifestToml, VmToml};
 use crate::say;
 
-/// Largest kernel that is unpacked, in bytes: what a wrong or hostile file can grow to.
-const MAX_KERNEL_BYTES: u64 = 1 << 30;
+mod unpack;
+
 /// ID_AA64MMFR0_EL1 of a CPU with every granule: what the real one has, only the host's start of the VM finds out.
 const EVERY_GRANULE: u64 = 1 << 20;
 
@@ -141,7 +140,7 @@ impl Images {
         }
         let mut content = std::fs::read(&place).with_context(|| path.display().to_string())?;
         if unpacks == Unpacks::Kernel {
-            content = unpack(content).with_context(|| path.display().to_string())?;
+            content = unpack::kernel(content).with_context(|| path.display().to_string())?;
         }
         if content.is_empty() {
             bail!("{} is empty", path.display());
@@ -174,71 +173,6 @@ impl Images {
             .find(|name| !is_taken(name))
             .unwrap_or(plain)
     }
-}
-
-/// Unpacks a kernel that is packed in a way this program knows, and passes any other file through.
-fn unpack(file: Vec<u8>) -> anyhow::Result<Vec<u8>> {
-    if file.get(4..8) == Some(b"zimg") {
-        return unpack_zboot(&file);
-    }
-    match file.get(..4) {
-        Some([0x1f, 0x8b, ..]) => unpack_gzip(&file),
-        Some([0x28, 0xb5, 0x2f, 0xfd]) => unpack_zstd(&file),
-        _ => Ok(file),
-    }
-}
-
-/// Unpacks an EFI zboot kernel: its header tells where the packed Image is and how it is packed
-/// (Linux drivers/firmware/efi/libstub/zboot-header.S).
-fn unpack_zboot(file: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let word = |offset: usize| {
-        let bytes = file.get(offset..).and_then(|rest| rest.first_chunk());
-        bytes
-            .map(|bytes| u32::from_le_bytes(*bytes) as usize)
-            .context("EFI zboot header is cut short")
-    };
-    let (start, size) = (word(8)?, word(12)?);
-    let end = start.checked_add(size).filter(|end| *end <= file.len());
-    let payload = end.and_then(|end| file.get(start..end));
-    let payload = payload.with_context(|| {
-        format!("EFI zboot payload at {start:#x} of {size:#x} bytes is not in the file")
-    })?;
-    let method = file
-        .get(24..56)
-        .unwrap_or_default()
-        .split(|byte| *byte == 0)
-        .next()
-        .unwrap_or_default();
-    match method {
-        b"gzip" => unpack_gzip(payload),
-        [b'z', b's', b't', b'd', ..] => unpack_zstd(payload),
-        other => bail!(
-            "EFI zboot kernel packed with {:?}: unpack it first",
-            String::from_utf8_lossy(other)
-        ),
-    }
-}
-
-fn unpack_gzip(packed: &[u8]) -> anyhow::Result<Vec<u8>> {
-    read_bounded(flate2::read::GzDecoder::new(packed)).context("gzip data is damaged")
-}
-
-fn unpack_zstd(packed: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let decoder = ruzstd::decoding::StreamingDecoder::new(packed)
-        .map_err(|error| anyhow!("zstd data is damaged: {error}"))?;
-    read_bounded(decoder).context("zstd data is damaged")
-}
-
-/// Reads to the end, but not without end.
-fn read_bounded(reader: impl Read) -> anyhow::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    reader
-        .take(MAX_KERNEL_BYTES + 1)
-        .read_to_end(&mut content)?;
-    if content.len() as u64 > MAX_KERNEL_BYTES {
-        bail!("it unpacks to more than {MAX_KERNEL_BYTES} bytes");
-    }
-    Ok(content)
 }
 
 /// Writes the manifest as a device tree.

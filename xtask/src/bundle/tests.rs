@@ -90,6 +90,79 @@ fn kernels_are_unpacked_whatever_they_are_packed_with() {
     }
 }
 
+/// Half of an Image, and the rest.
+fn halves() -> (Vec<u8>, Vec<u8>) {
+    let image = image();
+    let (first, second) = image.split_at(3000);
+    (first.to_vec(), second.to_vec())
+}
+
+/// A zstd frame that unpackers skip, as pzstd writes before each of its own.
+const SKIPPED: &[u8] = b"\x50\x2a\x4d\x18\x04\0\0\0\x10\0\0\0";
+
+#[test]
+fn kernels_packed_in_parts_are_unpacked_whole() {
+    let folder = Folder::new("parts");
+    let (first, second) = halves();
+    let gzips = [gzip(&first), gzip(&second)].concat();
+    let zstds = [zstd(&first), zstd(&second)].concat();
+    let skipping = [SKIPPED, &zstd(&first), SKIPPED, &zstd(&second)].concat();
+    let tree = b"\xd0\x0d\xfe\xed and more".as_slice();
+    let size = (image().len() as u32).to_le_bytes();
+    let forms = [
+        ("gzip", gzips.clone()),
+        ("zstd", zstds.clone()),
+        ("skipped", skipping),
+        ("gzip-dtb", [&gzips, tree].concat()),
+        ("zstd-dtb", [&zstds, tree].concat()),
+        ("padded", [&gzips, [0; 512].as_slice()].concat()),
+        ("padded-dtb", [&gzips, [0; 5].as_slice(), tree].concat()),
+        (
+            "sized",
+            zboot("zstd22", &[&zstds, size.as_slice()].concat()),
+        ),
+        ("zboot-gzip", zboot("gzip", &gzips)),
+    ];
+    for (name, file) in forms {
+        let path = folder.write(name, &file);
+        let bundle = pack_bytes(&one_vm(&path), &folder.0).expect(name);
+        let bundle = config::Bundle::open(&bundle).expect(name);
+        assert!(
+            bundle.archive.file(name) == Some(image().as_slice()),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn what_follows_a_packed_kernel_and_is_no_part_of_it_is_refused() {
+    let folder = Folder::new("rest");
+    let (gzip, zstd) = (gzip(&image()), zstd(&image()));
+    let cases = [
+        (
+            [&gzip, b"more".as_slice()].concat(),
+            "4 bytes after the packed kernel",
+        ),
+        (
+            [&zstd, b"more!".as_slice()].concat(),
+            "5 bytes after the packed kernel",
+        ),
+        ([&gzip, &gzip[..30]].concat(), "gzip data is damaged"),
+        ([&zstd, &zstd[..30]].concat(), "zstd data is damaged"),
+        ([&zstd, &SKIPPED[..10]].concat(), "zstd data is damaged"),
+    ];
+    for (file, expected) in cases {
+        let path = folder.write("kernel", &file);
+        let packed = pack_bytes(&one_vm(&path), &folder.0).map(|bundle| bundle.len());
+        let error = packed.expect_err(expected);
+        let error = format!("{error:#}");
+        assert!(
+            error.contains(expected),
+            "{error}\nshould contain {expected}"
+        );
+    }
+}
+
 #[test]
 fn images_start_on_pages_and_are_packed_once() {
     let folder = Folder::new("pages");
