@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{ConfigError, MANIFEST_FILE, Placement, Problem, VmConfig};
+use super::{ConfigError, Placement, Problem, VmConfig};
 use crate::ids::{PcpuId, VcpuId};
 
 /// The largest number of vCPUs that can have their place on one CPU at a time.
@@ -43,13 +43,6 @@ impl CpuSlots {
     /// # Errors
     /// The key of the manifest that asks for more places than are left; nothing is kept then.
     pub fn admit(&mut self, vm: &VmConfig) -> Result<(), ConfigError> {
-        let error = |property: &str, value: u16, problem| ConfigError {
-            file: MANIFEST_FILE,
-            node: alloc::format!("/vms/{}", vm.name),
-            property: property.into(),
-            value: alloc::format!("{value}"),
-            problem,
-        };
         let mut free = self.free.clone();
         let mut unplaced = self.unplaced;
         for vcpu in (0..vm.max_vcpus).map(VcpuId::new) {
@@ -59,11 +52,11 @@ impl CpuSlots {
             };
             match free.get_mut(cpu.index()) {
                 Some(left) if *left != 0 => *left = left.saturating_sub(1),
-                _ => return Err(error("cpus", cpu.get(), Problem::CpuFull)),
+                _ => return Err(vm.error("cpus", cpu.get(), Problem::CpuFull)),
             }
         }
         if free.iter().map(|left| u64::from(*left)).sum::<u64>() < unplaced {
-            return Err(error("max-vcpus", vm.max_vcpus, Problem::CpusFull));
+            return Err(vm.error("max-vcpus", vm.max_vcpus, Problem::CpusFull));
         }
         (self.free, self.unplaced) = (free, unplaced);
         Ok(())
@@ -71,10 +64,8 @@ impl CpuSlots {
 
     /// Deals the place of an admitted vCPU that is not pinned: the CPUs in turn, those without room left out. `None` if none has room.
     pub fn deal(&mut self) -> Option<PcpuId> {
-        let count = self.free.len();
-        let mut turns = (self.next..count).chain(0..self.next);
-        let has_room = |cpu: &usize| self.free.get(*cpu).is_some_and(|left| *left != 0);
-        let cpu = turns.find(has_room)?;
+        let mut turns = (self.next..self.free.len()).chain(0..self.next);
+        let cpu = turns.find(|cpu| self.free.get(*cpu).is_some_and(|left| *left != 0))?;
         let left = self.free.get_mut(cpu)?;
         *left = left.saturating_sub(1);
         self.unplaced = self.unplaced.saturating_sub(1);

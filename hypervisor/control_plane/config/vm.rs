@@ -145,29 +145,29 @@ impl VmConfig {
     /// # Errors
     /// The property of the manifest that does not suit this machine.
     pub fn check_host(&self, host: &HostDescription) -> Result<(), ConfigError> {
-        let error = |property: &str, value: u64, max: u64, min: u64| {
-            Err(ConfigError {
-                file: super::MANIFEST_FILE,
-                node: alloc::format!("/vms/{}", self.name),
-                property: property.into(),
-                value: alloc::format!("{value}"),
-                problem: Problem::OutOfRange { min, max },
-            })
-        };
         if let Placement::Pinned(cpus) = &self.placement {
             let last = host.cpus.len().saturating_sub(1);
             if let Some(missing) = cpus.iter().find(|cpu| cpu.index() > last) {
-                return error("cpus", u64::from(missing.get()), last as u64, 0);
+                let (min, max) = (0, last as u64);
+                return Err(self.error("cpus", missing.get(), Problem::OutOfRange { min, max }));
             }
         }
         if matches!(host.gic, Gic::V2(_)) && self.max_vcpus > MAX_VCPUS_GICV2 {
-            return error(
-                "max-vcpus",
-                u64::from(self.max_vcpus),
-                u64::from(MAX_VCPUS_GICV2),
-                1,
-            );
+            let (min, max) = (1, u64::from(MAX_VCPUS_GICV2));
+            let problem = Problem::OutOfRange { min, max };
+            return Err(self.error("max-vcpus", self.max_vcpus, problem));
         }
         Ok(())
+    }
+
+    /// Says what is wrong with the value of one of its keys.
+    pub(super) fn error(&self, property: &str, value: u16, problem: Problem) -> ConfigError {
+        ConfigError {
+            file: super::MANIFEST_FILE,
+            node: alloc::format!("/vms/{}", self.name),
+            property: property.into(),
+            value: alloc::format!("{value}"),
+            problem,
+        }
     }
 }
