@@ -1,7 +1,7 @@
 //! What the vectors call first: hands a trap to `vmm`'s hot handlers and carries out what they say.
 use vmm::dispatch::Trap;
 use vmm::dispatch::hot::{self, DataAbort, Hot};
-use vmm::exit::{Abort, Syndrome, class, fault_address};
+use vmm::exit::{self, Abort, Syndrome, class, fault_address};
 use vmm::stats::ExitReason;
 use vmm::vm::context::{Frame, Owner};
 
@@ -59,10 +59,10 @@ pub(crate) extern "C" fn wait(frame: &mut Frame, esr: u64) -> Return<'_> {
     };
     if !Syndrome::new(esr).is_wfi() {
         vcpu.exits.count(ExitReason::Wfe);
-        advance();
+        advance_any(esr);
         return leave(frame, 0);
     }
-    doze(frame, vcpu, ExitReason::Wfi, |_| advance())
+    doze(frame, vcpu, ExitReason::Wfi, |_| advance_any(esr))
 }
 
 /// Sleeps where it is, in the middle of the guest that waits for an interrupt, until there is one.
@@ -101,7 +101,7 @@ fn awake(cpu: &Percpu) -> u64 {
 /// Handles an HVC that does more than ask.
 #[inline(never)]
 extern "C" fn other_hypercall(frame: &mut Frame, esr: u64) -> Return<'_> {
-    settle(frame, |trap, frame| {
+    settle(frame, advance, |trap, frame| {
         let hot = hot::hypercall(trap.vm, frame, Syndrome::new(esr), &mut trap.kicks);
         (hot, ExitReason::Psci)
     })
@@ -119,7 +119,7 @@ pub(crate) extern "C" fn feature_register(frame: &mut Frame, esr: u64) -> &mut F
 
 /// Handles a trapped system-register access.
 pub(crate) extern "C" fn system(frame: &mut Frame, esr: u64) -> Return<'_> {
-    settle(frame, |trap, frame| {
+    settle(frame, advance, |trap, frame| {
         hot::system(trap, frame, Syndrome::new(esr))
     })
 }
@@ -129,7 +129,8 @@ pub(crate) extern "C" fn data_abort(frame: &mut Frame, esr: u64) -> Return<'_> {
     let iss = Abort::new(Syndrome::new(esr));
     let address = fault_address(read_register!("hpfar_el2"), read_register!("far_el2"));
     let abort = DataAbort { iss, address };
-    settle(frame, |trap, frame| {
+    let step = || advance_any(esr);
+    settle(frame, step, |trap, frame| {
         hot::mmio(trap, frame, abort, clock::now_ns)
     })
 }
@@ -154,10 +155,11 @@ pub(crate) extern "C" fn sync(frame: &mut Frame, esr: u64) -> Return<'_> {
     }
 }
 
-/// Runs a handler for the loaded vCPU and carries out what it says.
+/// Runs a handler for the loaded vCPU and carries out what it says; `step` steps over the instruction.
 #[inline(always)]
 fn settle<'f>(
     frame: &'f mut Frame,
+    step: impl FnOnce(),
     handler: impl FnOnce(&mut Trap<'_, HardwareListRegisters>, &mut Frame) -> (Hot, ExitReason),
 ) -> Return<'f> {
     let Some(Owner { vm, vcpu }) = frame.owner else {
@@ -175,10 +177,10 @@ fn settle<'f>(
             return doze(frame, vcpu, reason, |frame| frame.x[0] = success);
         }
         Hot::Resume => {}
-        Hot::Advance => advance(),
+        Hot::Advance => step(),
         Hot::Output => {
             console::drain(vm);
-            advance();
+            step();
         }
     }
     vcpu.exits.count(reason);
@@ -187,7 +189,25 @@ fn settle<'f>(
     leave(frame, 0)
 }
 
-/// Steps over the trapped instruction.
+/// Steps over the trapped instruction of AArch64 or AArch32.
+#[inline(always)]
+fn advance_any(esr: u64) {
+    let pstate = read_register!("spsr_el2");
+    if exit::is_aarch32(pstate) {
+        return advance_aarch32(Syndrome::new(esr), pstate);
+    }
+    advance();
+}
+
+#[cold]
+#[inline(never)]
+fn advance_aarch32(syndrome: Syndrome, pstate: u64) {
+    let pc = read_register!("elr_el2").wrapping_add(syndrome.instruction_bytes());
+    write_register!("elr_el2", pc);
+    write_register!("spsr_el2", exit::behind_aarch32(pstate));
+}
+
+/// Steps over the trapped instruction of AArch64.
 #[inline(always)]
 fn advance() {
     write_register!("elr_el2", read_register!("elr_el2").wrapping_add(4));

@@ -45,6 +45,12 @@ impl Syndrome {
         self.0 >> 26 & 0x3f
     }
 
+    /// Returns the size of the trapped instruction in bytes: 2 only for a 16-bit one of T32 (ISS IL).
+    #[inline]
+    pub const fn instruction_bytes(self) -> u64 {
+        2 + (self.0 >> 24 & 2)
+    }
+
     /// Returns the immediate of an HVC or SMC.
     #[inline]
     pub const fn immediate(self) -> u64 {
@@ -217,8 +223,28 @@ const SCTLR_E0E: u64 = 1 << 24;
 /// PSTATE of AArch32: the state itself (M[4]), and its order of data (E), which SETEND changes (Arm ARM G8.2.33).
 const AARCH32: u64 = 1 << 4;
 const AARCH32_E: u64 = 1 << 9;
+/// PSTATE.IT: its upper six bits and its lower two (Arm ARM C5.2.20).
+const IT_HIGH: u64 = 0x3f << 10;
+const IT_LOW: u64 = 3 << 25;
 /// PSTATE.M's level.
 const LEVEL: u64 = 3 << 2;
+
+/// Returns whether an instruction trapped from AArch32.
+#[inline]
+pub const fn is_aarch32(pstate: u64) -> bool {
+    pstate & AARCH32 != 0
+}
+
+/// Returns the PSTATE behind an instruction of AArch32 that is stepped over: it counts in its IT block (Arm ARM F2.3, ITAdvance).
+///
+/// Outside of a block, and in A32, PSTATE.IT is 0 and stays so.
+#[must_use]
+pub const fn behind_aarch32(pstate: u64) -> u64 {
+    let it = (pstate & IT_HIGH) >> 8 | (pstate & IT_LOW) >> 25;
+    let goes_on = (it & 7 != 0) as u64;
+    let it = goes_on * (it & 0xe0 | it << 1 & 0x1f);
+    pstate & !(IT_HIGH | IT_LOW) | it << 8 & IT_HIGH | it << 25 & IT_LOW
+}
 
 /// Returns whether an instruction that trapped from this PSTATE accesses data in big-endian order.
 pub const fn is_big_endian(pstate: u64, sctlr: u64) -> bool {
@@ -316,6 +342,31 @@ mod tests {
                 "{pstate:#x}"
             );
         }
+    }
+
+    #[test]
+    fn an_it_block_counts_its_instructions() {
+        let pstate = |it: u64| 0x8000_0030 | (it & 0xfc) << 8 | (it & 3) << 25;
+        // ITE NE from its first instruction to its end; ITTTT with its mask running out; no block.
+        for (before, after) in [
+            (0x14, 0x08),
+            (0x08, 0x00),
+            (0xe1, 0xe2),
+            (0xe2, 0xe4),
+            (0xe4, 0xe8),
+            (0xe8, 0x00),
+            (0x1f, 0x1e),
+            (0, 0),
+        ] {
+            let found = behind_aarch32(pstate(before));
+            assert_eq!(found, pstate(after), "{before:#x}");
+        }
+    }
+
+    #[test]
+    fn a_16_bit_instruction_has_two_bytes() {
+        let bytes = |esr| Syndrome::new(esr).instruction_bytes();
+        assert_eq!((bytes(0x9000_0000), bytes(0x9200_0000)), (2, 4));
     }
 
     #[test]

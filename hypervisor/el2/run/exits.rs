@@ -85,24 +85,24 @@ impl Runner {
             slow::synchronous(trap, context, exit)
         });
         let Some(next) = next else { return };
-        self.act(slot, next);
+        self.act(slot, next, exit.syndrome);
     }
 
     /// Does what a decision says.
-    fn act(&mut self, slot: Slot, next: Next) {
+    fn act(&mut self, slot: Slot, next: Next, syndrome: Syndrome) {
         let attached = at(&mut self.attached, slot);
         let vm = attached.place.vm;
         let context = &mut *attached.context;
         match next {
             Next::Resume => {}
-            Next::Advance => context.frame.step_over(),
+            Next::Advance => context.frame.step_over(syndrome),
             Next::Inject(exception) => world::inject_exception(context, exception),
             Next::Block => self.wait(),
             Next::UseFp => self.use_fp(slot),
             Next::Lend(unit) => lent::lend(&vm.policy, context, unit),
             Next::LoadDebug => {
                 write_register!("mdscr_el1", context.system.mdscr_el1);
-                context.frame.step_over();
+                context.frame.step_over(syndrome);
             }
             Next::Off => self.power_off(slot),
             Next::SystemOff => {
@@ -114,11 +114,11 @@ impl Runner {
             Next::Hotplug { offset, value } => {
                 let big = is_big_endian(context.frame.pstate);
                 let value = if big { value.swap_bytes() } else { value };
-                context.frame.step_over();
+                context.frame.step_over(syndrome);
                 vms::hotplug_write(vm, offset, value);
             }
             Next::CleanMemory(set_way) if !vms::clean_memory(vm, set_way) => {}
-            Next::CleanMemory(_) => context.frame.step_over(),
+            Next::CleanMemory(_) => context.frame.step_over(syndrome),
             Next::Listen => vms::listening(vm),
             Next::Vendor => vms::vendor_call(vm, &mut context.frame),
         }

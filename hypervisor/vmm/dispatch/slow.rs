@@ -73,7 +73,7 @@ pub fn synchronous<L: ListRegisters>(
         class::HVC64 => call(trap, context, exit.syndrome),
         class::SMC64 => {
             // Unlike an HVC it is not stepped over by the hardware.
-            context.frame.step_over();
+            context.frame.step_over(exit.syndrome);
             call(trap, context, exit.syndrome)
         }
         class::SYSTEM => sysreg::access(trap, context, exit.syndrome),
@@ -88,7 +88,7 @@ fn wait(context: &mut VcpuContext, syndrome: Syndrome) -> Next {
     if !syndrome.is_wfi() {
         return Next::Advance;
     }
-    context.frame.step_over();
+    context.frame.step_over(syndrome);
     Next::Block
 }
 

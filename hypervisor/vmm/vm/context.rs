@@ -3,6 +3,7 @@
 //! Only plain data; `el2` moves it into and out of the hardware.
 
 use super::{Vcpu, Vm};
+use crate::exit::{self, Syndrome};
 
 /// The general registers of a guest, laid out for the exception vectors of `el2`.
 #[derive(Clone, Debug, Default)]
@@ -48,9 +49,12 @@ impl Frame {
 
     /// Goes on behind the trapped instruction, which counts as one for a debugger in the guest that steps (Arm ARM D2.12).
     #[inline]
-    pub fn step_over(&mut self) {
-        self.pc = self.pc.wrapping_add(4);
+    pub fn step_over(&mut self, syndrome: Syndrome) {
+        self.pc = self.pc.wrapping_add(syndrome.instruction_bytes());
         self.pstate &= !PSTATE_SS;
+        if exit::is_aarch32(self.pstate) {
+            self.pstate = exit::behind_aarch32(self.pstate);
+        }
     }
 
     /// Writes general register `n` as an instruction's Rt field names it; writes to 31 are dropped.

@@ -18,6 +18,8 @@ pub struct Observation {
     pub fault: Option<Fault>,
     /// Whether the recorded ELR was the instruction itself.
     pub exact: bool,
+    /// How many bytes behind the instruction the recorded ELR was.
+    pub behind: u64,
 }
 
 impl Observation {
@@ -105,6 +107,7 @@ pub fn at(code: u64, x0: u64, x1: u64) -> Observation {
         x1: pair.x1,
         fault,
         exact: fault.is_some_and(|fault| fault.elr == code),
+        behind: fault.map_or(0, |fault| fault.elr.wrapping_sub(code)),
     }
 }
 

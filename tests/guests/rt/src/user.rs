@@ -123,5 +123,6 @@ pub fn run(state: State, instruction: u32, x0: u64, x1: u64) -> Observation {
         x1: pair.x1,
         fault: (!done).then_some(fault),
         exact: fault.elr == code,
+        behind: fault.elr.wrapping_sub(code),
     }
 }

@@ -33,6 +33,7 @@ fn main() {
             aarch32_debug_registers_are_undefined,
             every_aarch32_encoding_can_be_tried,
             big_endian_data,
+            thumb_loads_from_devices,
         ],
     );
 }
@@ -260,5 +261,32 @@ fn big_endian_data() -> Outcome {
         let expected = [u64::from(little), u64::from(little.swap_bytes())];
         check_eq!(seen, expected, "loads in AArch32");
     }
+    Ok(())
+}
+
+/// What EL2 carries out in a guest's stead is as long as the guest's instruction, and counts in its IT block
+/// (DDI0487 D19.2.40, ISS IL; F1.2, ITSTATE).
+fn thumb_loads_from_devices() -> Outcome {
+    if no_aarch32() {
+        ignore!("no AArch32 at EL0");
+    }
+    let register = machine().distributor() + gic::PIDR2;
+    let value = u64::from(mmio::read32(register));
+    let address = mmu::user_window(DEVICES, register, Memory::Device);
+    let run = |instruction| user::run(State::T32, instruction, address, 0);
+    // ldr r0, [r0]; adds r0, #1; svc: the 16-bit load alone is stepped over.
+    let narrow = run(0x3001_6800);
+    check!(narrow.fault.is_none(), "{:x?}", narrow.fault);
+    check_eq!((narrow.x0, narrow.behind), (value + 1, 6), "a 16-bit load");
+    // ldr.w r0, [r0]; svc.
+    let wide = run(0x0000_f8d0);
+    check_eq!((wide.x0, wide.behind), (value, 6), "a 32-bit load");
+    // ite ne; ldrne r0, [r0]; svceq, which is not taken; svc.
+    let block = run(0x6800_bf14);
+    check_eq!(
+        (block.x0, block.behind),
+        (value, 8),
+        "a load in an IT block"
+    );
     Ok(())
 }
