@@ -23,6 +23,8 @@ enum Rule {
     DebugControl,
     /// SGI generation for group 0.
     SgiGroup0,
+    /// ICC_DIR_EL1, which traps while more interrupts are active than there are list registers.
+    Deactivate,
     /// Cache maintenance by set and way: all of the guest's memory is cleaned by address once for a sequence of them, since what
     /// is in a set is not the guest's to know, and other CPUs' caches are out of its reach (Arm ARM D7.5.9).
     SetWay,
@@ -95,6 +97,8 @@ const ROWS: &[Row] = &[
     // ICC_ASGI1R_EL1, ICC_SGI0R_EL1 (GIC IHI0069, 12.2).
     row(system_register(3, 0, 12, 11, 6), Rule::SgiGroup0),
     row(system_register(3, 0, 12, 11, 7), Rule::SgiGroup0),
+    // ICC_DIR_EL1 (GIC IHI0069, 12.2).
+    row(system_register(3, 0, 12, 11, 1), Rule::Deactivate),
     // PMUSERENR_EL0; PMCR_EL0 to PMCEID1_EL0, PMCCNTR_EL0 to PMXEVCNTR_EL0, PMOVSSET_EL0; PMINTENSET_EL1, PMINTENCLR_EL1 and
     // PMMIR_EL1; PMEVCNTR<n>_EL0, PMEVTYPER<n>_EL0 and PMCCFILTR_EL0 (Arm ARM D19.5).
     row(system_register(3, 3, 9, 14, 0), Rule::PmuUser),
@@ -132,9 +136,15 @@ pub fn access<L: ListRegisters>(
             send_group0(trap, context.frame.register(access.rt()));
             Next::Advance
         }
+        (Rule::Deactivate, false) => {
+            trap.deactivate(context.frame.register(access.rt()));
+            Next::Advance
+        }
         (Rule::SetWay, false) => Next::CleanMemory(context.frame.register(access.rt())),
         (Rule::Zero | Rule::Value(_), false) => Next::Advance,
-        (Rule::SgiGroup0 | Rule::SetWay, true) => Next::Inject(Exception::undefined()),
+        (Rule::SgiGroup0 | Rule::Deactivate | Rule::SetWay, true) => {
+            Next::Inject(Exception::undefined())
+        }
     }
 }
 

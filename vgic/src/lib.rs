@@ -41,7 +41,8 @@ pub use affinity::Affinity;
 pub use inbox::{Inbox, Mail};
 pub use irq::{IntId, PRIVATE_COUNT, SPI_BASE, SPI_MAX, Width};
 pub use list_register::{
-    LR_MAX, ListRegister, ListRegisters, LrState, Maintenance, SavedListRegisters, lr_count_to_use,
+    LR_MAX, ListRegister, ListRegisters, LrState, Maintenance, SavedListRegisters,
+    ends_without_entry, lr_count_to_use,
 };
 
 /// What an [`Inbox`] carries.

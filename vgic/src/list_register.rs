@@ -13,6 +13,20 @@ pub const fn lr_count_to_use(ich_vtr: u64) -> usize {
     if count > LR_MAX { LR_MAX } else { count }
 }
 
+/// Returns how many ends ICH_HCR_EL2.EOIcount tells of (bits 31:27), given ICH_VMCR_EL2 and ICH_VTR_EL2.
+///
+/// With a separate deactivation (VEOIM, bit 9) a write of ICC_EOIR1_EL1 ends nothing, though QEMU counts it; what ends an interrupt then is a
+/// write of ICC_DIR_EL1, which traps ([`Maintenance::TRAP_DIR`]) where it can do so alone (TDS, bit 19), and counts elsewhere (IHI0069, 12.4).
+#[must_use]
+pub const fn ends_without_entry(ich_hcr: u64, ich_vmcr: u64, ich_vtr: u64) -> u32 {
+    const VEOIM: u64 = 1 << 9;
+    const TDS: u64 = 1 << 19;
+    if ich_vmcr & VEOIM != 0 && ich_vtr & TDS != 0 {
+        return 0;
+    }
+    (ich_hcr >> 27) as u32 & 0x1f
+}
+
 /// State of a virtual interrupt in a list register (bits 63:62).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LrState {
@@ -211,7 +225,7 @@ pub trait ListRegisters {
     fn eoi_status(&self) -> u32;
     /// Replaces the bits [`Maintenance::MASK`] of ICH_HCR_EL2.
     fn set_maintenance(&mut self, events: Maintenance);
-    /// Returns ICH_HCR_EL2.EOIcount (bits 31:27) and sets it to zero.
+    /// Returns what ICH_HCR_EL2.EOIcount tells of ([`ends_without_entry`]) and sets it to zero.
     fn take_eoi_count(&mut self) -> u32;
 }
 
@@ -331,5 +345,14 @@ mod tests {
             ),
             (1, 16)
         );
+    }
+
+    #[test]
+    fn ends_are_counted_unless_they_trap() {
+        let hcr = 21 << 27 | 1;
+        let (veoim, tds) = (1 << 9, 1 << 19);
+        let counts = [(0, 0), (0, tds), (veoim, 0), (veoim, tds)]
+            .map(|(vmcr, vtr)| ends_without_entry(hcr, vmcr, vtr));
+        assert_eq!(counts, [21, 21, 21, 0]);
     }
 }

@@ -87,7 +87,11 @@ impl ListRegisters for HardwareListRegisters {
     fn take_eoi_count(&mut self) -> u32 {
         let control = read_register!("ICH_HCR_EL2");
         write_register!("ICH_HCR_EL2", control & ((1 << EOI_COUNT_SHIFT) - 1));
-        (control >> EOI_COUNT_SHIFT) as u32 & 0x1f
+        vgic::ends_without_entry(
+            control,
+            read_register!("ICH_VMCR_EL2"),
+            read_register!("ICH_VTR_EL2"),
+        )
     }
 }
 

@@ -8,7 +8,7 @@ pub mod hot;
 pub mod inject;
 pub mod slow;
 
-use vgic::ListRegisters;
+use vgic::{IntId, ListRegisters};
 
 use crate::vm::{Kicks, Vcpu, Vm};
 
@@ -65,6 +65,18 @@ impl<'a, L: ListRegisters> Trap<'a, L> {
         let mut post = vm.poster(&mut self.kicks);
         let mut gic = vcpu.gic.lock();
         self.owed |= gic.maintenance(&vm.gic, self.lists, &mut post).0;
+    }
+
+    /// Ends the interrupt that a write of ICC_DIR_EL1 names, in bits 23:0; one that there cannot be is ignored.
+    #[cold]
+    pub fn deactivate(&mut self, value: u64) {
+        let Self { vm, vcpu, .. } = *self;
+        let Some(intid) = IntId::new(value as u32 & 0xff_ffff) else {
+            return;
+        };
+        let mut post = vm.poster(&mut self.kicks);
+        let mut gic = vcpu.gic.lock();
+        self.owed |= gic.deactivate(&vm.gic, self.lists, intid, &mut post).0;
     }
 
     /// Gives away or keeps the interrupts of the vCPU, which turns itself off.

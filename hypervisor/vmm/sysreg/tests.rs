@@ -25,7 +25,11 @@ fn every_row_reads_and_writes_as_it_says() {
         let expected = match row.rule {
             Rule::Zero | Rule::PmuUser => Some(0),
             Rule::Value(value) => Some(value),
-            Rule::SgiGroup0 | Rule::SetWay | Rule::Lend(_) | Rule::DebugControl => None,
+            Rule::SgiGroup0
+            | Rule::Deactivate
+            | Rule::SetWay
+            | Rule::Lend(_)
+            | Rule::DebugControl => None,
         };
         match expected {
             Some(value) => assert_eq!((next, bench.context.frame.x[4]), (Next::Advance, value)),

@@ -197,7 +197,7 @@ pub(crate) fn level_is_taken_again() -> Outcome {
 }
 
 /// ICC_CTLR_EL1.EOImode.
-const SEPARATE: u64 = 1 << 1;
+pub(crate) const SEPARATE: u64 = 1 << 1;
 
 pub(crate) fn separate_deactivation() -> Outcome {
     fresh();

@@ -44,6 +44,7 @@ fn main() {
             delivery::edge_again_while_active,
             delivery::level_is_taken_again,
             delivery::separate_deactivation,
+            nesting::separate_deactivation_beyond_list_registers,
             delivery::group_and_interface_enables,
             registers::intids_out_of_range,
             registers::priorities_by_the_byte,

@@ -1,5 +1,6 @@
 //! Handlers within handlers: preemption by priority, deeper than there are list registers.
 
+use crate::delivery::SEPARATE;
 use crate::{FIRST_SPARE, fresh, note, order, quiet, taken};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use guest_rt::suite::Outcome;
@@ -113,4 +114,46 @@ pub(crate) fn more_active_than_list_registers() -> Outcome {
     // 16 is the most that an implementation can have; 5 bits of priority allow 12 levels from 0xf0 down to 0x98.
     nested(11)?;
     nested(11)
+}
+
+/// Acknowledges more interrupts than there are list registers, drops all priorities, and then ends them in the order in which they
+/// came: that is not the order in which a count of ends could be told apart.
+pub(crate) fn separate_deactivation_beyond_list_registers() -> Outcome {
+    fresh();
+    msr!("S3_0_C12_C12_4", SEPARATE);
+    let outcome = ended_by_name();
+    msr!("S3_0_C12_C12_4", 0);
+    outcome
+}
+
+fn ended_by_name() -> Outcome {
+    // 16 is the most that an implementation can have; these are priorities of 5 bits.
+    const COUNT: u32 = 20;
+    for round in 0..2 {
+        for level in 0..COUNT {
+            let intid = FIRST_SPARE + level;
+            gic::set_priority(intid, (0xf0 - level * 8) as u8);
+            gic::enable(intid);
+            gic::write_bit(gic::ISPENDR, intid);
+            let came = timer::within_ms(1000, || gic::acknowledge() == intid);
+            check!(came, "round {round}: {intid} is not acknowledged");
+        }
+        for level in (0..COUNT).rev() {
+            gic::end(FIRST_SPARE + level);
+        }
+        check_eq!(mrs!("S3_0_C12_C11_3"), 0xff, "ICC_RPR_EL1 after all");
+        for level in 0..COUNT {
+            let intid = FIRST_SPARE + level;
+            check!(
+                gic::read_bit(gic::ISACTIVER, intid),
+                "round {round}: EOI deactivated {intid}"
+            );
+            msr!("S3_0_C12_C11_1", u64::from(intid));
+            check!(
+                !gic::read_bit(gic::ISACTIVER, intid),
+                "round {round}: DIR did not deactivate {intid}"
+            );
+        }
+    }
+    Ok(())
 }
