@@ -16,7 +16,7 @@ mod world;
 use alloc::vec::Vec;
 use vmm::config::MAX_VMS;
 use vmm::ids::VcpuId;
-use vmm::sched::{RunQueue, Slot};
+use vmm::sched::{Deferred, RunQueue, Slot};
 use vmm::vm::Vm;
 
 use crate::percpu::{Loaded, Percpu};
@@ -56,6 +56,9 @@ struct Runner {
     news: News,
     /// When chores that were begun go on.
     chore_ticks: u64,
+    /// What these chores owe to the vCPUs, and which VM's turn it was.
+    deferred: Deferred,
+    deferred_turn: usize,
 }
 
 /// Runs guests on this CPU for good.
@@ -74,6 +77,8 @@ pub(crate) fn run(cpu: &'static Percpu) -> ! {
         cptr: 0,
         news: News::new(),
         chore_ticks: timer::NEVER,
+        deferred: Deferred::NONE,
+        deferred_turn: 0,
     };
     loop {
         if let Some(slot) = runner.turn() {
@@ -157,6 +162,7 @@ impl Runner {
     /// Sleeps until something happens, with the last vCPU's registers still loaded; returns who is ready to be entered.
     #[inline]
     fn idle(&mut self) -> Option<Slot> {
+        self.resume_chores();
         self.arm_for(false, self.queue.next_deadline_ticks());
         if self.cpu.wakes.is_empty() && !self.cpu.has_chores() {
             wfi();

@@ -122,12 +122,21 @@ pub(crate) fn watch() {
     }
 }
 
-/// Does what a CPU has to do besides running guests; returns whether there is more at once.
-pub(crate) fn chores(cpu: PcpuId) -> bool {
-    let mut more = false;
-    for slate in all().iter().filter(|slate| slate.manager == cpu) {
-        more |= lifecycle::go_on(slate);
+/// Does one step of starting or stopping one of the VMs that a CPU manages, in turn; returns whether there may be more at once.
+pub(crate) fn go_on(cpu: PcpuId, turn: &mut usize) -> bool {
+    let slates = all();
+    for _ in slates {
+        *turn = (*turn + 1) % slates.len();
+        let slate = &slates[*turn];
+        if slate.manager == cpu && lifecycle::go_on(slate) {
+            return true;
+        }
     }
+    false
+}
+
+/// Does what the boot CPU has to do for the operator.
+pub(crate) fn attend(cpu: PcpuId) {
     if cpu.index() == 0 {
         heap::refill();
         let mut next = events::tell();
@@ -139,5 +148,4 @@ pub(crate) fn chores(cpu: PcpuId) -> bool {
             run::ask_boot_cpu_soon();
         }
     }
-    more
 }

@@ -177,6 +177,31 @@ fn resets_leave_memory_and_the_neighbour_as_they_were() {
     );
 }
 
+/// What a VM's starts cost is that VM's: beside one that resets itself without end another has its half, as beside one that spins.
+#[test]
+fn a_guest_that_resets_itself_without_end_has_its_share_and_no_more() {
+    let vm = |name: &str, words: &str| {
+        let vm = Vm::guest(name, "neighbour").command_line(words);
+        vm.cpus(&[0])
+    };
+    let vms = [vm("victim", "spin share"), vm("thief", "thief")];
+    let machine = Machine::new("share-thief").cpus(1).deterministic();
+    let mut running = machine.boot(&Manifest::new(vms));
+    running.command("console victim");
+    running.console.expect("SHARE permille=", PATIENCE);
+    let line = running.console.next_line(PATIENCE).expect("two numbers");
+    let (permille, pause) = line.split_once(" pause_us=").expect("two numbers");
+    let number = |text: &str| text.trim().parse().unwrap_or_else(|_| panic!("{line}"));
+    let (permille, pause_us): (u64, u64) = (number(permille), number(pause));
+    println!("beside a guest that resets itself: {permille} of 1000, longest pause {pause_us} us");
+    assert!(permille >= 490, "it had {permille} of 1000");
+    assert!(pause_us <= 20_000, "it stood still for {pause_us} us");
+    // The other still had its own share.
+    for _ in 0..10 {
+        running.control().event("vm-reset", "thief", PATIENCE);
+    }
+}
+
 #[test]
 fn no_page_of_the_host_is_within_a_guests_reach() {
     const HOST_MIB: u64 = 320;

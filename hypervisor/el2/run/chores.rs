@@ -9,8 +9,10 @@ use crate::percpu;
 use crate::sysreg::read_register;
 use crate::{clock, timer, vms};
 
-/// How long a CPU does its chores, and then runs guests, while it has both to do.
-const SHARE_NS: u64 = super::SLICE_NS / 4;
+/// How long a CPU that nobody wants does its chores before it looks at everything else.
+const IDLE_SHARE_NS: u64 = super::SLICE_NS / 4;
+/// What it takes to leave a guest for a piece of such work and to come back.
+const TOLL_NS: u64 = 1000;
 /// How long what is to be told may wait.
 const SOON_NS: u64 = 100_000;
 
@@ -52,16 +54,45 @@ impl Runner {
     pub(super) fn do_chores(&mut self) {
         let flag = self.cpu.chores;
         flag.store(false, Ordering::Release);
-        let share = clock::duration_ticks(SHARE_NS);
-        let end = timer::now() + share;
-        let (mut more, mut now) = (vms::chores(self.cpu.id), timer::now());
-        // A step is short: whatever happens meanwhile, and whoever wants to run, waits for one at most.
-        while more && now < end && !self.queue.wants_switch(now) && read_register!("isr_el1") == 0 {
-            (more, now) = (vms::chores(self.cpu.id), timer::now());
+        let (wanting, begun) = (self.queue.wanting(), timer::now());
+        // What is owed from now on does not hold up a step whose time has come.
+        let mut may_go_on = self.deferred.may_go_on(wanting, begun);
+        vms::attend(self.cpu.id);
+        let mut now = timer::now();
+        self.owe(now - begun, now);
+        let end = now + clock::duration_ticks(IDLE_SHARE_NS);
+        let mut more = true;
+        // A step is short: an interrupt waits for one at most, and a vCPU that wants to run is owed as much time after each.
+        while more && may_go_on {
+            let begun = now;
+            more = vms::go_on(self.cpu.id, &mut self.deferred_turn);
+            now = timer::now();
+            self.owe(now - begun, now);
+            may_go_on = self.deferred.may_go_on(wanting, now);
+            if now >= end || read_register!("isr_el1") != 0 {
+                break;
+            }
         }
-        self.chore_ticks = if more { now + share } else { timer::NEVER };
-        flag.fetch_or(more, Ordering::Release);
+        self.chore_ticks = match more {
+            true => self.deferred.due_ticks(),
+            false => timer::NEVER,
+        };
         self.power_down();
+    }
+
+    /// Notes that what was done for VMs beside their turns took the CPU from the vCPUs that want it, until now.
+    pub(super) fn owe(&mut self, spent: u64, now: u64) {
+        let most = clock::duration_ticks(super::SLICE_NS);
+        let spent = spent + clock::duration_ticks(TOLL_NS);
+        self.deferred.charge(spent, self.queue.wanting(), now, most);
+    }
+
+    /// Has this CPU go on with chores that were begun, now that nobody wants it.
+    #[inline]
+    pub(super) fn resume_chores(&self) {
+        if self.is_busy() {
+            self.cpu.chores.store(true, Ordering::Release);
+        }
     }
 
     /// Returns whether chores are left: whoever waits in WFI gives the CPU to them.

@@ -153,7 +153,8 @@ impl Runner {
         match intid {
             timer::HYPERVISOR_PPI => {
                 self.cpu.arm(timer::NEVER);
-                let is_due = timer::now() >= self.cpu.chore_deadline.get();
+                let due = self.cpu.chore_deadline.get().min(self.chore_ticks);
+                let is_due = timer::now() >= due;
                 self.cpu.chores.fetch_or(is_due, Ordering::Release);
                 if !self.news.items.is_empty() {
                     self.tell_news();

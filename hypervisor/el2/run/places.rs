@@ -12,7 +12,7 @@ use vmm::vm::{Home, Phase, VcpuContext, Vm};
 
 use super::Runner;
 use crate::percpu::Loaded;
-use crate::{timer, vms};
+use crate::{clock, timer, vms};
 
 /// The vCPUs that have their place on each CPU, or shall have it, by slot.
 pub(super) static PLACES: [SpinMutex<Vec<Option<Loaded>>>; MAX_PCPUS] =
@@ -121,7 +121,14 @@ impl Runner {
         match phase {
             Phase::Stopping | Phase::Resetting => {
                 self.put_away(slot);
-                self.drop_vcpu(slot, timer::now());
+                let now = timer::now();
+                // What it began of a slice is over; a VM that ends itself early gains nothing by that.
+                self.forget_fp(slot);
+                if let Some(account) = self.queue.detach(slot, now) {
+                    let slice = clock::duration_ticks(super::SLICE_NS);
+                    let (ran, wanting) = (account.run_ticks.min(slice), self.queue.wanting());
+                    self.deferred.charge_turn(ran, wanting, now, slice);
+                }
                 let _last = vm.life.detach();
                 self.let_go(slot);
             }
@@ -176,9 +183,15 @@ impl Runner {
     /// Takes a vCPU that is not loaded off the queue.
     #[inline]
     pub(super) fn drop_vcpu(&mut self, slot: Slot, now: u64) -> bool {
+        self.forget_fp(slot);
+        self.queue.detach(slot, now).is_some()
+    }
+
+    /// Forgets the FP registers of a vCPU that leaves this CPU, if they are in the unit.
+    #[inline]
+    fn forget_fp(&mut self, slot: Slot) {
         if self.fp_owner == Some(slot) {
             self.fp_owner = None;
         }
-        self.queue.detach(slot, now).is_some()
     }
 }

@@ -23,9 +23,9 @@ use crate::guest_memory::{GuestRam, TablePages};
 use crate::{cache, clock, memory, percpu, run, seeds, timer, tlb};
 
 /// Bytes copied in one step of a start, between which guests get their turn.
-const STEP_BYTES: usize = 256 * 1024;
+const STEP_BYTES: usize = 64 * 1024;
 /// Bytes of memory scrubbed, or cleaned out of the caches, in one step.
-const CLEAN_BYTES: u64 = 1 << 20;
+const CLEAN_BYTES: u64 = 64 * 1024;
 /// How long a sequence of set/way operations takes at most; one that takes longer has everything cleaned again.
 const SEQUENCE_NS: u64 = 100_000_000;
 /// Alignments of guest memory, best first: 1 GiB and 2 MiB blocks.

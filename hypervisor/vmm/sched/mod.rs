@@ -8,10 +8,12 @@
 //! with that when it wakes. `queue` says what is proved of it: nobody waits longer than 2(n - 1) slices beside n - 1 others.
 //! Weights and caps would change the slice of a slot in `queue` and nothing else. Mechanism (timer, IPI, switch) is in `el2`.
 
+mod deferred;
 mod queue;
 mod set;
 mod wake;
 
+pub use deferred::Deferred;
 pub use queue::{Account, RunQueue};
 pub use set::{MAX_SLOTS, Slot, SlotSet};
 pub use wake::WakeSet;

@@ -169,7 +169,7 @@ impl RunQueue {
     }
 
     /// Takes the virtual CPU in a slot off, whatever it is doing; returns its account, or `None` if the slot had none.
-    #[inline]
+    #[inline(always)]
     pub fn detach(&mut self, slot: Slot, now_ticks: u64) -> Option<Account> {
         let entry = self.entries.get_mut(slot.index())?;
         if entry.run == Run::Vacant {
@@ -404,6 +404,12 @@ impl RunQueue {
     #[must_use]
     pub const fn is_crowded(&self) -> bool {
         !self.runnable.is_empty()
+    }
+
+    /// Returns how many virtual CPUs run or want to.
+    #[must_use]
+    pub fn wanting(&self) -> u32 {
+        self.runnable.iter().count() as u32 + u32::from(self.current.is_some())
     }
 
     /// Returns how many virtual CPUs have their place here.

@@ -3,6 +3,8 @@
 //! Each byte typed on its console is a question: `?` prints `BEATS n late_us=m damaged=k` (beats so far, the longest delay
 //! of one since the last question, words of the pattern that have changed), `q` turns it off. Words: `spin`: never waits, so
 //! that its CPU is always busy. `flood`: prints without end between beats. `reset`: resets itself at every beat.
+//! `thief`: resets itself at once. `share`: says after half a second of its clock what share of it the guest had, and its longest pause
+//! (`SHARE permille=n pause_us=m`); with `spin`.
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "guards memory that no Rust object owns")]
@@ -19,6 +21,9 @@ const PAGE: u64 = 4096;
 const FIRMWARE: u64 = 2 << 20;
 
 fn main() {
+    if machine().word("thief") {
+        psci::system_reset();
+    }
     gic::init_distributor();
     gic::init_cpu();
     // Interrupts stay masked: this one ends a WFI, and is acknowledged by hand.
@@ -34,6 +39,9 @@ fn main() {
         });
     }
     println!("READY");
+    if machine().word("share") {
+        say_share();
+    }
     let period = timer::frequency() / RATE;
     let (mut beats, mut late) = (0_u64, 0);
     let mut next = timer::now() + period;
@@ -55,6 +63,28 @@ fn main() {
             _ => {}
         }
     }
+}
+
+/// Spins for a while and says how much of it was this guest's.
+fn say_share() {
+    // Far more than the loop takes, and less than anything that somebody else does in between.
+    let pause = timer::frequency() / 1_000_000;
+    let start = timer::now();
+    let (mut last, mut lost, mut longest) = (start, 0, 0);
+    while last - start < timer::frequency() / 2 {
+        let now = timer::now();
+        if now - last > pause {
+            lost += now - last;
+            longest = longest.max(now - last);
+        }
+        last = now;
+    }
+    let all = last - start;
+    let (permille, pause_us) = (
+        (all - lost) * 1000 / all,
+        longest * 1_000_000 / timer::frequency(),
+    );
+    println!("SHARE permille={permille} pause_us={pause_us}");
 }
 
 /// Waits for a point in time in the way that the command line says.
