@@ -31,7 +31,9 @@ pub(crate) use commands::execute;
 pub(crate) use create::{Description, create};
 pub(crate) use events::vcpu_changed;
 pub(crate) use hotplug::{call, carry_out, hotplug_write, listening, strict, vendor_call};
-pub(crate) use lifecycle::{all_left, pause, resume, start, system_fail, system_off, system_reset};
+pub(crate) use lifecycle::{
+    all_left, is_stuck, pause, resume, start, system_fail, system_off, system_reset,
+};
 pub(crate) use start::clean_memory;
 
 /// A VM with what only its starts and stops need.

@@ -116,6 +116,32 @@ fn what_is_wrong_in_a_bundle_is_named_and_the_other_vm_starts() {
 }
 
 #[test]
+fn a_guest_that_only_faults_has_a_note() {
+    let kernel = artefacts::log_directory("hostile-faults").join("zeros.img");
+    std::fs::write(&kernel, [0; 4096]).expect("the log directory can be written");
+    let machine = Machine::new("hostile-faults").cpus(2);
+    let vms = [vm_from("zeros", &kernel), Vm::guest("good", "neighbour")];
+    let mut running = machine.boot(&Manifest::new(vms));
+    assert!(ask(&mut running, "good").damaged == 0);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let expected = (
+        "running".into(),
+        "vCPU 0 faults at 0x200 without end".into(),
+    );
+    loop {
+        let found = state(&mut running, "zeros");
+        if found == expected {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{found:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(state(&mut running, "good").1, "");
+    running.command("vm reset zeros");
+    running.control().event("vm-start", "zeros", PATIENCE);
+}
+
+#[test]
 fn a_vm_that_has_no_room_on_the_cpus_is_named_and_the_others_start() {
     let vms = [
         Vm::guest("good", "neighbour"),

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 use vmm::dispatch::Trap;
+use vmm::dispatch::inject;
 use vmm::dispatch::slow::{self, Exit, Next};
 use vmm::exit::{Syndrome, class, fault_address};
 use vmm::features::hcr;
@@ -96,7 +97,12 @@ impl Runner {
         match next {
             Next::Resume => {}
             Next::Advance => context.frame.step_over(syndrome),
-            Next::Inject(exception) => world::inject_exception(context, exception),
+            Next::Inject(exception) => {
+                if inject::is_endless(context, &exception, read_register!("elr_el1")) {
+                    vms::is_stuck(vm, attached.place.vcpu.id, context.frame.pc);
+                }
+                world::inject_exception(context, exception);
+            }
             Next::Block => self.wait(),
             Next::UseFp => self.use_fp(slot),
             Next::Lend(unit) => lent::lend(&vm.policy, context, unit),

@@ -3,11 +3,13 @@
 //! `vmm::vm::life` says who wins when several ask at once. All that takes time is done by the VM's manager, the CPU that its
 //! first vCPU was made for, between the turns of the guests there.
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use core::sync::atomic::Ordering;
 use vmm::config::OnReset;
 use vmm::console::What;
 use vmm::devices::Device;
+use vmm::ids::VcpuId;
 use vmm::vm::life::Resume;
 use vmm::vm::resize::{AfterReset, Progress};
 use vmm::vm::vcpu::request;
@@ -42,6 +44,17 @@ pub(crate) fn system_off(vm: &'static Vm, cause: Cause) -> bool {
 pub(crate) fn system_fail(vm: &'static Vm, what: &'static str) {
     if vm.life.stop(Cause::Failed) {
         leave(vm, "off", Cause::Failed, Some(what.to_string()));
+    }
+}
+
+/// Notes, once in a VM's life, that a vCPU faults without end. Its other vCPUs may do without it, so the VM goes on.
+#[cold]
+pub(crate) fn is_stuck(vm: &'static Vm, vcpu: VcpuId, pc: u64) {
+    let mut note = slate(vm).note.lock();
+    if note.is_none() {
+        let text = format!("vCPU {} faults at {pc:#x} without end", vcpu.get());
+        log::warn!("{}: {text}", vm.name);
+        *note = Some(text);
     }
 }
 

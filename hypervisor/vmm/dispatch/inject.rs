@@ -1,5 +1,8 @@
 //! Exceptions that a guest takes at EL1 because EL2 says so (Arm ARM D1.3).
 
+use crate::vm::VcpuContext;
+use crate::vm::context::Streak;
+
 /// An exception to be taken at EL1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exception {
@@ -125,6 +128,26 @@ pub const fn is_el0(state: u64) -> bool {
     state & pstate::AARCH32 != 0 || state & pstate::MODE == pstate::EL0T
 }
 
+/// How many faults in a row show that a vCPU does not get on.
+pub const ENDLESS: u32 = 1_000;
+
+/// Hears of an exception before it is taken; returns whether it is another [`ENDLESS`]th in a row that brings the guest nowhere.
+///
+/// A fault counts if it is EL1's, the same as the last one, and ELR_EL1 still names its instruction: the guest faults in its own
+/// vectors, or returned to where it came from. One that steps over what faults, or has a program at EL0 that faults, goes on.
+#[must_use]
+pub fn is_endless(context: &mut VcpuContext, exception: &Exception, elr_el1: u64) -> bool {
+    let (pc, far) = (context.frame.pc, exception.far);
+    let last = context.faults;
+    let is_same =
+        !is_el0(context.frame.pstate) && elr_el1 == pc && (last.pc, last.far) == (pc, far);
+    let count = if is_same { last.count + 1 } else { 1 };
+    let is_endless = count == ENDLESS;
+    let count = if is_endless { 0 } else { count };
+    context.faults = Streak { pc, far, count };
+    is_endless
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,5 +183,45 @@ mod tests {
             Exception::external_abort(0, false, false, true, Some(2)).esr,
             0x20 << 26 | IL | 0x16
         );
+    }
+
+    /// Has a vCPU take this many exceptions; returns how many of them are told.
+    fn told(times: u64, pstate: u64, far: fn(u64) -> u64, elr: fn(u64) -> u64) -> usize {
+        const PC: u64 = 0x200;
+        let mut context = VcpuContext::new(4);
+        context.frame.pc = PC;
+        context.frame.pstate = pstate;
+        (0..times)
+            .filter(|n| {
+                let exception = Exception::external_abort(far(*n), false, false, false, None);
+                is_endless(&mut context, &exception, elr(PC))
+            })
+            .count()
+    }
+
+    #[test]
+    fn a_vcpu_that_only_faults_is_told_and_one_that_gets_on_is_not() {
+        const EL1: u64 = 0x3c5;
+        let same = |_| 0x200;
+        let stays = |pc| pc;
+        assert_eq!(told(999, EL1, same, stays), 0);
+        assert_eq!(told(1_000, EL1, same, stays), 1);
+        assert_eq!(told(5_500, EL1, same, stays), 5, "it is told as often");
+        let steps_over = |pc| pc + 4;
+        assert_eq!(told(9_000, EL1, same, steps_over), 0, "it probes");
+        assert_eq!(told(9_000, EL1, |n| n, stays), 0, "it maps what it lacks");
+        assert_eq!(told(9_000, 0, same, stays), 0, "a program of its faults");
+    }
+
+    #[test]
+    fn a_fault_elsewhere_begins_a_new_row() {
+        let mut context = VcpuContext::new(4);
+        let exception = Exception::undefined();
+        for n in 0..9_000 {
+            let pc = if n % 999 == 0 { 0x400 } else { 0x200 };
+            context.frame.pc = pc;
+            context.frame.pstate = 0x3c5;
+            assert!(!is_endless(&mut context, &exception, pc), "{n}");
+        }
     }
 }

@@ -66,6 +66,17 @@ impl Frame {
     }
 }
 
+/// The exceptions in a row that a vCPU took at EL1 without getting on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streak {
+    /// The instruction that faults.
+    pub pc: u64,
+    /// The address it asks for, if the exception has one.
+    pub far: Option<u64>,
+    /// How often it has faulted so far.
+    pub count: u32,
+}
+
 macro_rules! system_registers {
     ($($name:ident)*) => {
         /// The EL1 and EL0 system registers of a guest that runs in AArch64 at EL1.

@@ -6,7 +6,9 @@ use spin::mutex::SpinMutex;
 use vgic::v3::Redistributor;
 use vgic::{Inbox, SavedListRegisters};
 
-use super::context::{FpRegisters, Frame, PSTATE_EL1_MASKED, SystemRegisters, TimerRegisters};
+use super::context::{
+    FpRegisters, Frame, PSTATE_EL1_MASKED, Streak, SystemRegisters, TimerRegisters,
+};
 use super::debug::DebugRegisters;
 use super::home::Whereabouts;
 use super::kicks::{Kicks, MAX_PCPUS};
@@ -154,6 +156,8 @@ pub struct VcpuContext {
     pub halted: bool,
     /// Whether the guest sleeps in CPU_SUSPEND power-down and where it begins after.
     pub suspended: Option<psci::EntryPoint>,
+    /// The faults that it takes again and again.
+    pub faults: Streak,
 }
 
 impl VcpuContext {
@@ -179,6 +183,7 @@ impl VcpuContext {
             fresh_fp: true,
             halted: false,
             suspended: None,
+            faults: Streak::default(),
         }
     }
 
@@ -210,5 +215,6 @@ impl VcpuContext {
         self.fresh = true;
         self.fresh_fp = true;
         self.suspended = None;
+        self.faults = Streak::default();
     }
 }
