@@ -249,7 +249,6 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         ports,
         (!vms::all().is_empty()).then_some(VmId::new(0)),
     );
-    vms::watch();
     if let Some(gic) = GIC.get() {
         for intid in ports.iter().flatten().filter_map(|port| port.1) {
             gic.enable_shared(intid, percpu::this().affinity);

@@ -6,7 +6,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::Once;
 use spin::mutex::SpinMutex;
 use vmm::config::MAX_VMS;
@@ -41,6 +41,8 @@ struct State {
 static STATE: Once<SpinMutex<State>> = Once::new();
 /// VMs whose UARTs have bytes to show, a bit each.
 static OUTPUT: AtomicU64 = AtomicU64::new(0);
+/// Whether a port shows single vCPUs' events.
+static HEARD: AtomicBool = AtomicBool::new(false);
 /// The ports, and their INTIDs; 0 for none.
 const PORTS: [Port; 2] = [Port::Terminal, Port::Control];
 static INTERRUPTS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
@@ -55,6 +57,11 @@ impl State {
     fn with<R>(&mut self, work: impl FnOnce(&mut Console, &mut Sinks<'_>) -> R) -> R {
         let (terminal, control) = (&mut self.terminal, &mut self.control);
         work(&mut self.console, &mut Sinks { terminal, control })
+    }
+
+    /// Returns whether a port shows single vCPUs' events.
+    fn is_heard(&self) -> bool {
+        self.control.is_some() || self.console.tells_events()
     }
 
     /// Has the ports ask for no interrupts or for some: a level interrupt stays asserted until all bytes are taken.
@@ -94,6 +101,9 @@ pub(crate) fn start(
     let mut state = state.lock();
     state.with(|console, sinks| console.start(attach, sinks));
     state.set_masked(false);
+    let heard = state.is_heard();
+    drop(state);
+    listen(heard);
 }
 
 /// Makes the console on the heap; its lines would fill a good part of a stack, so they pass over it here only.
@@ -102,11 +112,16 @@ fn make(names: Vec<String>) -> Box<Console> {
     Box::new(Console::new(names, EscapeKey::DEFAULT))
 }
 
-/// Returns whether somebody listens for events.
-pub(crate) fn has_control() -> bool {
-    STATE
-        .get()
-        .is_some_and(|state| state.lock().control.is_some())
+/// Returns whether a port shows single vCPUs' events.
+pub(crate) fn is_heard() -> bool {
+    HEARD.load(Ordering::Acquire)
+}
+
+/// Has vCPUs that come and go be noted or not, after what was typed may have changed that; no lock is held.
+fn listen(heard: bool) {
+    if HEARD.swap(heard, Ordering::AcqRel) != heard {
+        vms::watch();
+    }
 }
 
 /// Shows what a VM has sent.
@@ -242,8 +257,10 @@ fn take(state: &SpinMutex<State>, port: Port) -> bool {
             return false;
         }
         let request = guard.with(|console, sinks| console.input(port, bytes, sinks));
+        let heard = guard.is_heard();
+        drop(guard);
+        listen(heard);
         if let Some(Request { token, command }) = request {
-            drop(guard);
             vms::execute(token, command);
         } else if count < room.len() {
             // What has come since interrupts once more.

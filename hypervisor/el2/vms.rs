@@ -116,10 +116,12 @@ pub(crate) fn slate(vm: &Vm) -> &'static Slate {
     &all()[vm.id.index()]
 }
 
-/// Finds out who wants to know of single vCPUs, once the console has its ports.
+/// Has vCPUs that come and go be noted or not, now that others listen.
 pub(crate) fn watch() {
-    let watched = events::is_watched();
     for slate in all() {
+        // Under the lock, as a resize does it, so that neither takes the other's wish back.
+        let resizer = slate.resizer.lock();
+        let watched = resizer.is_active() || console::is_heard();
         slate.vm.watched.store(watched, Ordering::Release);
     }
 }

@@ -32,6 +32,7 @@ pub struct Machine {
     memory_mib: u64,
     /// Whether it gets that much and no more, whatever its guests need.
     exact_memory: bool,
+    one_uart: bool,
     machine: String,
     extra: Vec<String>,
     /// What QEMU starts in place of Bullpen, to start Bullpen in its turn.
@@ -48,6 +49,7 @@ impl Machine {
             model: "max,pauth=off".into(),
             memory_mib: 512,
             exact_memory: false,
+            one_uart: false,
             machine: "virt,gic-version=3".into(),
             extra: Vec::new(),
             firmware: None,
@@ -92,6 +94,13 @@ impl Machine {
     pub fn exact_memory_mib(mut self, size: u64) -> Self {
         self.exact_memory = true;
         self.memory_mib(size)
+    }
+
+    /// Leaves out the second UART, and with it the control channel.
+    #[must_use]
+    pub fn one_uart(mut self) -> Self {
+        self.one_uart = true;
+        self
     }
 
     /// Makes it another machine of QEMU's than `virt`.
@@ -216,7 +225,8 @@ impl Machine {
         let sockets = Sockets::new();
         let mut command = self.command(image, initrd, append);
         let console = sockets.listen("console", &mut command);
-        let control = with_control.then(|| sockets.listen("control", &mut command));
+        let control =
+            (with_control && !self.one_uart).then(|| sockets.listen("control", &mut command));
         let errors = directory.join("qemu.log");
         let log = File::create(&errors).expect("the log directory can be written");
         let child = command

@@ -417,3 +417,29 @@ fn a_guest_that_ends_in_the_middle_of_a_resize_is_nobody_elses_business() {
     assert_eq!(reasons(&report), ["vm-off"; 2], "{report}");
     two.check_second();
 }
+
+/// The terminal tells of vCPUs that come and go, at the prompt and as JSON, on a board that has nothing else.
+#[test]
+fn one_uart_tells_of_single_vcpus() {
+    let vms = [
+        Vm::guest("beats", "neighbour"),
+        Vm::guest("smoke", "smoke").vcpus(2, 2),
+    ];
+    let machine = Machine::new("one-uart").cpus(2).one_uart();
+    let console = &mut machine.boot(&Manifest::new(vms)).console;
+    let patience = std::time::Duration::from_secs(20);
+    console.send("\x1d");
+    console.expect("bullpen> ", patience);
+    console.line("vm stop smoke");
+    // It may have ended by itself before.
+    let ended = console.wait_for(&["smoke: off (", "smoke is off"], patience);
+    assert!(ended.is_some(), "{}", console.tail());
+    console.line("vm start smoke");
+    console.expect("smoke: vcpu1 online", patience);
+    console.expect("smoke: vcpu1 offline", patience);
+    console.expect("smoke: off (guest)", patience);
+    console.line("json on");
+    console.line("{\"command\": \"vm start smoke\"}");
+    console.expect("\"vcpu-online\"", patience);
+    console.expect("\"vcpu-offline\"", patience);
+}

@@ -179,6 +179,12 @@ impl Console {
         self.mode != Mode::Guest || self.mux.accepts_input(now_ns)
     }
 
+    /// Returns whether the terminal shows single vCPUs' events: at the prompt and as JSON, but not inside a guest.
+    #[must_use]
+    pub fn tells_events(&self) -> bool {
+        self.mode != Mode::Guest
+    }
+
     /// Takes bytes from a port: one of the terminal's, and of the control channel's those of one line, its end included.
     #[inline(never)]
     pub fn input(&mut self, port: Port, bytes: &[u8], sinks: &mut Sinks<'_>) -> Option<Request> {

@@ -896,3 +896,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_terminal_tells_single_vcpus_events_at_the_prompt_and_as_json() {
+    let mut bench = Bench::new();
+    assert!(bench.console.tells_events(), "at the prompt");
+    bench.key_in(b"json on\r");
+    assert!(bench.console.tells_events(), "as JSON");
+    bench.key_in(&[ESCAPE]);
+    bench.key_in(b"console linux\r");
+    assert!(!bench.console.tells_events(), "inside a guest");
+    bench.key_in(&[ESCAPE]);
+    assert!(bench.console.tells_events(), "at the prompt again");
+}

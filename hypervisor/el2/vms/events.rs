@@ -11,7 +11,6 @@ use vmm::vm::{Home, Vcpu, Vm};
 use super::{Slate, all, carry_out, slate};
 use crate::{clock, console, run};
 use core::sync::atomic::{AtomicBool, Ordering};
-use spin::Once;
 
 /// How long a resize may take unless the operator says otherwise, and how long a guest may boot before that time begins.
 pub(crate) const DEFAULT_LIMITS: Limits = Limits {
@@ -25,8 +24,6 @@ static QUEUE: SpinMutex<Backlog> = SpinMutex::new(Backlog::new());
 static ANSWERS: SpinMutex<Deque<(Token, ResizeReport), MAX_PENDING>> = SpinMutex::new(Deque::new());
 /// The vCPU that is to move: who asked, where to, and until when. One at a time does.
 pub(super) static MOVE: SpinMutex<Option<(Token, &Vcpu, Home, u64)>> = SpinMutex::new(None);
-/// Whether anybody listens for single vCPUs' events.
-static CONTROL: Once<bool> = Once::new();
 /// Something changed that the boot CPU has to look at.
 pub(super) static DIRTY: AtomicBool = AtomicBool::new(false);
 
@@ -53,11 +50,6 @@ pub(super) fn look_again() {
     }
 }
 
-/// Returns whether somebody listens on a control channel.
-pub(crate) fn is_watched() -> bool {
-    *CONTROL.call_once(console::has_control)
-}
-
 /// Hears that a vCPU was turned on or turned itself off, at this value of the counter.
 pub(crate) fn vcpu_changed(vm: &'static Vm, vcpu: &'static Vcpu, on: bool, ticks: u64) {
     let slate = slate(vm);
@@ -65,7 +57,7 @@ pub(crate) fn vcpu_changed(vm: &'static Vm, vcpu: &'static Vcpu, on: bool, ticks
         let progress = slate.resizer.lock().on_cpu_started(vcpu.id);
         carry_out(slate, progress);
     }
-    if is_watched() {
+    if console::is_heard() {
         let what = if on {
             What::VcpuOnline(vcpu.id)
         } else {

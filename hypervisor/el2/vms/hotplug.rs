@@ -8,7 +8,7 @@ use vmm::vm::resize::{Effect, Limits, Progress};
 use vmm::vm::{Kicks, Vcpu, Vm};
 
 use super::{Slate, events, slate};
-use crate::{clock, percpu, run, smp};
+use crate::{clock, console, percpu, run, smp};
 
 /// Answers a call of Bullpen's own.
 pub(crate) fn vendor_call(vm: &'static Vm, frame: &mut Frame) {
@@ -68,10 +68,12 @@ pub(crate) fn call(vm: &Vm, vcpu: &Vcpu) {
 pub(crate) fn carry_out(slate: &'static Slate, progress: Progress) {
     let vm = slate.vm;
     // Before the guest hears of anything: what it turns on because of it counts.
-    let active = slate.resizer.lock().is_active();
+    let resizer = slate.resizer.lock();
+    let active = resizer.is_active();
     slate.resizing.store(active, Ordering::Release);
     vm.watched
-        .store(active || events::is_watched(), Ordering::Release);
+        .store(active || console::is_heard(), Ordering::Release);
+    drop(resizer);
     let (mut pulse, mut kicks) = (false, Kicks::NONE);
     for effect in progress.effects {
         match effect {
