@@ -8,7 +8,14 @@ pub enum LoadError {
     /// The file has no bytes.
     Empty,
     /// The file is packed; EL2 has no unpacker.
-    Packed(&'static str),
+    Packed {
+        /// What it is packed as.
+        what: &'static str,
+        /// The command that unpacks it.
+        with: &'static str,
+    },
+    /// The file is a kernel that unpacks itself for EFI, which only the packing of a bundle can do in EFI's place.
+    Zboot,
     /// The file is something else.
     Foreign(&'static str),
     /// A field of the file's header cannot be right.
@@ -81,9 +88,9 @@ impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("is empty"),
-            Self::Packed(what) => write!(
-                f,
-                "is {what}: pack it with `cargo xtask bundle`, which unpacks kernels"
+            Self::Packed { what, with } => write!(f, "is {what}: unpack it first with `{with}`"),
+            Self::Zboot => f.write_str(
+                "is an EFI zboot kernel: pack it with `cargo xtask bundle`, which unpacks it",
             ),
             Self::Foreign(what) => write!(f, "is {what}, not an arm64 kernel"),
             Self::Header { field, value } => {

@@ -36,14 +36,80 @@ pub const RAW_OFFSET: u64 = 0x8_0000;
 
 /// How a file begins (at an offset) that is certainly not a kernel for this machine, and what it is.
 const FOREIGN: &[(usize, &[u8], LoadError)] = &[
-    (4, b"zimg", LoadError::Packed("an EFI zboot kernel")),
-    (0, b"\x1f\x8b", LoadError::Packed("a gzip file")),
-    (0, b"\x28\xb5\x2f\xfd", LoadError::Packed("a zstd file")),
-    (0, b"\xfd7zXZ\0", LoadError::Packed("an xz file")),
-    (0, b"BZh", LoadError::Packed("a bzip2 file")),
-    (0, b"\x04\x22\x4d\x18", LoadError::Packed("an lz4 file")),
-    (0, b"\x02\x21\x4c\x18", LoadError::Packed("an lz4 file")),
-    (0, b"\x89LZO", LoadError::Packed("an lzop file")),
+    (4, b"zimg", LoadError::Zboot),
+    (
+        0,
+        b"\x1f\x8b",
+        LoadError::Packed {
+            what: "a gzip file",
+            with: "gunzip",
+        },
+    ),
+    (
+        0,
+        b"\x28\xb5\x2f\xfd",
+        LoadError::Packed {
+            what: "a zstd file",
+            with: "unzstd",
+        },
+    ),
+    (
+        0,
+        b"\xfd7zXZ\0",
+        LoadError::Packed {
+            what: "an xz file",
+            with: "unxz",
+        },
+    ),
+    (
+        0,
+        b"\x5d\0\0",
+        LoadError::Packed {
+            what: "an lzma file",
+            with: "unlzma",
+        },
+    ),
+    (
+        0,
+        b"BZh",
+        LoadError::Packed {
+            what: "a bzip2 file",
+            with: "bunzip2",
+        },
+    ),
+    (
+        0,
+        b"\x04\x22\x4d\x18",
+        LoadError::Packed {
+            what: "an lz4 file",
+            with: "lz4 -d",
+        },
+    ),
+    (
+        0,
+        b"\x02\x21\x4c\x18",
+        LoadError::Packed {
+            what: "an lz4 file",
+            with: "lz4 -d",
+        },
+    ),
+    (
+        0,
+        b"\x89LZO",
+        LoadError::Packed {
+            what: "an lzop file",
+            with: "lzop -d",
+        },
+    ),
+    (
+        0,
+        b"ANDROID!",
+        LoadError::Packed {
+            what: "an Android boot image",
+            with: "unpack_bootimg --boot_img",
+        },
+    ),
+    (0x28, b"_FVH", LoadError::Foreign("a UEFI firmware volume")),
     (
         0x24,
         b"\x18\x28\x6f\x01",

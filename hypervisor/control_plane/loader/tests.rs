@@ -229,9 +229,46 @@ fn files_of_other_kinds_are_named() {
             zboot,
             "is an EFI zboot kernel: pack it with `cargo xtask bundle`",
         ),
-        (at(0, b"\x1f\x8b\x08"), "is a gzip file: pack"),
-        (at(0, b"\x28\xb5\x2f\xfd"), "is a zstd file: pack"),
-        (at(0, b"\xfd7zXZ\0"), "is an xz file"),
+        (
+            at(0, b"\x1f\x8b\x08"),
+            "is a gzip file: unpack it first with `gunzip`",
+        ),
+        (
+            at(0, b"\x28\xb5\x2f\xfd"),
+            "is a zstd file: unpack it first with `unzstd`",
+        ),
+        (
+            at(0, b"\xfd7zXZ\0"),
+            "is an xz file: unpack it first with `unxz`",
+        ),
+        (
+            at(0, b"BZh"),
+            "is a bzip2 file: unpack it first with `bunzip2`",
+        ),
+        (
+            at(0, b"\x04\x22\x4d\x18"),
+            "is an lz4 file: unpack it first with `lz4 -d`",
+        ),
+        (
+            at(0, b"\x02\x21\x4c\x18"),
+            "is an lz4 file: unpack it first with `lz4 -d`",
+        ),
+        (
+            at(0, b"\x89LZO"),
+            "is an lzop file: unpack it first with `lzop -d`",
+        ),
+        (
+            at(0, b"\x5d\0\0\x80\0"),
+            "is an lzma file: unpack it first with `unlzma`",
+        ),
+        (
+            at(0, b"ANDROID!"),
+            "is an Android boot image: unpack it first with `unpack_bootimg --boot_img`",
+        ),
+        (
+            at(0x28, b"_FVH"),
+            "is a UEFI firmware volume, not an arm64 kernel",
+        ),
         (
             at(0x24, b"\x18\x28\x6f\x01"),
             "is a 32-bit Arm zImage, not an arm64 kernel",

@@ -408,3 +408,40 @@ fn the_documented_example_can_be_packed() {
         ]
     );
 }
+
+#[test]
+fn advice_is_never_to_do_what_was_just_done() {
+    let folder = Folder::new("advice");
+    let mut firmware = vec![0; 0x1000];
+    firmware[0x28..0x2c].copy_from_slice(b"_FVH");
+    let cases: [(&str, Vec<u8>, &str); 13] = [
+        ("xz", b"\xfd7zXZ\0....".to_vec(), "with `unxz`"),
+        ("lz4", b"\x04\x22\x4d\x18....".to_vec(), "with `lz4 -d`"),
+        ("bz2", b"BZh9....".to_vec(), "with `bunzip2`"),
+        ("lzo", b"\x89LZO....".to_vec(), "with `lzop -d`"),
+        ("lzma", b"\x5d\0\0\x80\0....".to_vec(), "with `unlzma`"),
+        ("boot", b"ANDROID!....".to_vec(), "with `unpack_bootimg"),
+        ("fd", firmware, "is a UEFI firmware volume"),
+        ("xz.gz", gzip(b"\xfd7zXZ\0...."), "with `unxz`"),
+        ("gz.gz", gzip(&gzip(&image())), "with `gunzip`"),
+        ("gz.zst", zstd(&gzip(&image())), "with `gunzip`"),
+        ("zst.gz", gzip(&zstd(&image())), "with `unzstd`"),
+        (
+            "zboot-xz",
+            zboot("xzkern", b"....size"),
+            "`tail -c +513 FILE | head -c 4 | unxz`",
+        ),
+        (
+            "zboot.gz",
+            gzip(&zboot("gzip", &gzip(&image()))),
+            "is packed twice: unpack it once",
+        ),
+    ];
+    for (name, content, expected) in cases {
+        let kernel = folder.write(name, &content);
+        let error = pack_bytes(&one_vm(&kernel), &folder.0).expect_err(name);
+        let message = format!("{error:#}");
+        assert!(message.contains(expected), "{name}: {message}");
+        assert!(!message.contains("xtask bundle"), "{name}: {message}");
+    }
+}

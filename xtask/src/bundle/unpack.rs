@@ -13,17 +13,28 @@ const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 const DEVICE_TREE: &[u8] = b"\xd0\x0d\xfe\xed";
 
 /// Unpacks a kernel that is packed in a way this program knows, and passes any other file through.
+///
+/// What comes out packed as an EFI zboot kernel is refused here, because the loader's advice would be to pack it as it was.
 pub(super) fn kernel(file: Vec<u8>) -> anyhow::Result<Vec<u8>> {
-    if file.get(4..8) == Some(b"zimg") {
-        return unpack_zboot(&file);
+    let content = if is_zboot(&file) {
+        unpack_zboot(&file)?
+    } else if file.starts_with(GZIP) {
+        unpack_gzip(&file)?
+    } else if after_skipped(&file).starts_with(ZSTD) {
+        unpack_zstd(&file)?
+    } else {
+        return Ok(file);
+    };
+    if is_zboot(&content) {
+        bail!(
+            "is packed twice: unpack it once (`gunzip`, `unzstd`), and pack the EFI zboot kernel that comes of it"
+        );
     }
-    if file.starts_with(GZIP) {
-        return unpack_gzip(&file);
-    }
-    match after_skipped(&file).starts_with(ZSTD) {
-        true => unpack_zstd(&file),
-        false => Ok(file),
-    }
+    Ok(content)
+}
+
+fn is_zboot(file: &[u8]) -> bool {
+    file.get(4..8) == Some(b"zimg")
 }
 
 /// Unpacks an EFI zboot kernel: its header tells where the packed Image is and how it is packed
@@ -50,10 +61,23 @@ fn unpack_zboot(file: &[u8]) -> anyhow::Result<Vec<u8>> {
     match method {
         b"gzip" => unpack_gzip(payload),
         [b'z', b's', b't', b'd', ..] => unpack_zstd(payload),
-        other => bail!(
-            "EFI zboot kernel packed with {:?}: unpack it first",
-            String::from_utf8_lossy(other)
-        ),
+        other => {
+            let method = String::from_utf8_lossy(other);
+            let with = match other {
+                b"xz" | b"xzkern" => "unxz",
+                b"lzma" => "unlzma",
+                b"bzip2" => "bunzip2",
+                b"lzo" => "lzop -d",
+                b"lz4" => "lz4 -d",
+                _ => bail!("EFI zboot kernel packed with {method:?}, which is not known"),
+            };
+            let from = start.saturating_add(1);
+            // Linux's build appends the unpacked size to what these make, and not every command takes that.
+            let size = size.saturating_sub(4);
+            bail!(
+                "EFI zboot kernel packed with {method:?}: unpack it first with `tail -c +{from} FILE | head -c {size} | {with}`"
+            )
+        }
     }
 }
 
