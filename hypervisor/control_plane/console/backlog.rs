@@ -79,7 +79,7 @@ mod tests {
         }
         backlog.push(event(1, 100, online()));
         // A VM's life has precedence over the oldest.
-        backlog.push(event(1, 101, What::VmOff("guest")));
+        backlog.push(event(1, 101, What::VmOff("guest", None)));
         backlog.push(event(9999, 102, What::VmPaused));
         for number in 2..64 {
             let lost = if number == 2 { 36 + 1 } else { 0 };
@@ -88,7 +88,7 @@ mod tests {
         // Its start and its vCPU's.
         assert_eq!(
             backlog.pop(),
-            Some((event(1, 101, What::VmOff("guest")), 2))
+            Some((event(1, 101, What::VmOff("guest", None)), 2))
         );
         assert_eq!(backlog.pop(), Some((event(9999, 102, What::VmPaused), 0)));
         assert_eq!(backlog.pop(), None);

@@ -143,7 +143,14 @@ pub(super) fn event_line(event: &Event, dropped: u32, names: &Names, out: &mut d
         json.key("event").string(event.what.name());
         match &event.what {
             What::VmStart | What::VmPaused | What::VmResumed => vm_field(json, event.vm, names),
-            What::VmOff(reason) | What::VmReset(reason) => {
+            What::VmOff(reason, note) => {
+                vm_field(json, event.vm, names);
+                json.key("reason").string(reason);
+                if let Some(note) = note {
+                    json.key("note").string(note);
+                }
+            }
+            What::VmReset(reason) => {
                 vm_field(json, event.vm, names);
                 json.key("reason").string(reason);
             }

@@ -264,7 +264,7 @@ impl Console {
 
     /// Tells an event, before which `lost` of its VM found no room: a line on the control channel, and a notice at the prompt.
     pub fn event(&mut self, event: &Event, lost: u32, sinks: &mut Sinks<'_>) {
-        let gone = matches!(event.what, What::VmOff(_) | What::VmReset(_));
+        let gone = matches!(event.what, What::VmOff(..) | What::VmReset(_));
         if (gone || event.what == What::VmStart) && self.mux.current() == Some(event.vm) {
             self.mux.forget_typed();
         }

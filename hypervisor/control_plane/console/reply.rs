@@ -126,8 +126,8 @@ pub struct Event {
 pub enum What {
     /// It was started.
     VmStart,
-    /// It is off; the word says why: "guest", "operator", "all-vcpus-off", "failed"…
-    VmOff(&'static str),
+    /// It is off; the word says why: "guest", "operator", "all-vcpus-off", "failed"…; the sentence, if there is one, says more.
+    VmOff(&'static str, Option<String>),
     /// It was reset; the word says by whom: "guest" or "operator".
     VmReset(&'static str),
     /// It was paused.
@@ -148,7 +148,7 @@ impl What {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::VmStart => "vm-start",
-            Self::VmOff(_) => "vm-off",
+            Self::VmOff(..) => "vm-off",
             Self::VmReset(_) => "vm-reset",
             Self::VmPaused => "vm-paused",
             Self::VmResumed => "vm-resumed",

@@ -420,8 +420,13 @@ fn every_event_is_one_line_of_json() {
             json!({"event": "vm-start", "vm": "linux", "time_ns": 9}),
         ),
         (
-            What::VmOff("guest"),
+            What::VmOff("guest", None),
             json!({"event": "vm-off", "vm": "linux", "reason": "guest", "time_ns": 9}),
+        ),
+        (
+            What::VmOff("failed", Some("no 512 MiB of \"RAM\" are free".into())),
+            json!({"event": "vm-off", "vm": "linux", "reason": "failed", "note": "no 512 MiB of \"RAM\" are free",
+                "time_ns": 9}),
         ),
         (
             What::VmReset("operator"),
@@ -469,7 +474,11 @@ fn events_a_guest_floods_are_counted_instead_of_told() {
         976,
         "what the operator asked for is always told"
     );
-    for what in [What::VmReset("guest"), What::VmStart, What::VmOff("guest")] {
+    for what in [
+        What::VmReset("guest"),
+        What::VmStart,
+        What::VmOff("guest", None),
+    ] {
         bench.event(1_000_000_000, What::VcpuOnline(VcpuId::new(1)));
         bench.event(1_000_000_000, what);
         assert_eq!(bench.told()[0]["dropped"], 1, "a VM's life is always told");
@@ -504,11 +513,20 @@ fn events_are_notices_at_the_prompt_and_silent_in_a_guest() {
     let _ = bench.shown();
     bench.event(2, What::VcpuOnline(VcpuId::new(3)));
     assert_eq!(bench.shown(), "");
-    bench.event(3, What::VmOff("guest"));
+    bench.event(3, What::VmOff("guest", None));
     assert_eq!(
         bench.shown(),
         "\r\n[bullpen] linux: off (guest)\r\n",
         "it is why the terminal is silent"
+    );
+    bench.event(
+        4,
+        What::VmOff("failed", Some("no RAM\x1b[J is free".into())),
+    );
+    assert_eq!(
+        bench.shown(),
+        "\r\n[bullpen] linux: off (failed): no RAM.[J is free\r\n",
+        "the reason stands where the guest was"
     );
 }
 
@@ -738,7 +756,7 @@ fn the_manual_has_every_word_that_programs_compare() {
     let ended = What::ResizeDone(resize(Outcome::Done));
     let events = [
         What::VmStart,
-        What::VmOff(""),
+        What::VmOff("", None),
         What::VmReset(""),
         What::VmPaused,
         What::VmResumed,
@@ -887,7 +905,7 @@ proptest! {
                     bench.reply(&request, Ok(replies[index].clone()));
                 },
                 Step::Event(vm) => bench.run(|console, sinks| {
-                    console.event(&Event { time_ns: 1, vm: VmId::new(vm), what: What::VmOff("guest") }, 0, sinks);
+                    console.event(&Event { time_ns: 1, vm: VmId::new(vm), what: What::VmOff("guest", None) }, 0, sinks);
                 }),
             }
             let _ = bench.told();

@@ -42,7 +42,10 @@ pub(super) fn event(event: &Event, names: &Names, out: &mut dyn ByteSink) {
     let name = names.of(event.vm);
     match &event.what {
         What::VmStart => put!(out, "{name}: started\r\n"),
-        What::VmOff(reason) => put!(out, "{name}: off ({reason})\r\n"),
+        What::VmOff(reason, None) => put!(out, "{name}: off ({reason})\r\n"),
+        What::VmOff(reason, Some(note)) => {
+            put!(out, "{name}: off ({reason}): {}\r\n", Printable(note));
+        }
         What::VmReset(reason) => put!(out, "{name}: reset ({reason})\r\n"),
         What::VmPaused => put!(out, "{name}: paused\r\n"),
         What::VmResumed => put!(out, "{name}: resumed\r\n"),

@@ -165,8 +165,10 @@ fn turn_off(slate: &'static Slate) {
     rewind(vm);
     let progress = give_up(slate, &mut slate.state.lock());
     let cause = vm.life.cause();
+    // A start that follows forgets the note.
+    let note = slate.note.lock().clone();
     vm.life.left();
-    events::push(vm, What::VmOff(cause.name()));
+    events::push(vm, What::VmOff(cause.name(), note));
     carry_out(slate, progress);
     run::park(slate);
 }
@@ -177,9 +179,9 @@ pub(super) fn start_failed(slate: &'static Slate, state: &mut State, why: String
     log::error!("vm {}: not started: {why}", vm.name);
     rewind(vm);
     let progress = give_up(slate, state);
-    *slate.note.lock() = Some(why);
+    *slate.note.lock() = Some(why.clone());
     vm.life.failed();
-    events::push(vm, What::VmOff(Cause::Failed.name()));
+    events::push(vm, What::VmOff(Cause::Failed.name(), Some(why)));
     progress
 }
 
