@@ -137,28 +137,63 @@ impl fmt::Display for Error {
     }
 }
 
-/// Describes `machine` to its guest blob by blob, so that only one is ever held; returns the device tree's address.
-///
-/// # Errors
-/// An [`Error`] that names what in the description is impossible, or what `emit` returned; then some blobs may have been emitted.
-#[inline(never)]
-pub fn build_into(
-    machine: &Machine<'_>,
-    emit: &mut dyn FnMut(Blob) -> Result<(), Error>,
-) -> Result<GuestPhys, Error> {
-    check(machine)?;
-    let mut writer = Writer::new(machine.layout.firmware(), emit);
-    let dtb = match machine.firmware {
-        Firmware::Fdt => writer.add(fdt::full(machine), DTB_ALIGNMENT, DTB)?,
-        Firmware::Acpi => {
-            let rsdp = acpi::write(machine, &mut writer)?;
-            let location = efi::reserve(machine, &mut writer)?;
-            let dtb = writer.add(fdt::stub(machine, location), DTB_ALIGNMENT, DTB)?;
-            efi::write(machine, location, rsdp, &mut writer)?;
-            dtb
+/// A machine that is being described to its guest, a table or two a step, so that only one is ever held and no step takes long.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// Where the next blob may begin.
+    next: u64,
+    tables: acpi::Tables,
+    /// Where the RSDP is, once all ACPI tables are written.
+    rsdp: Option<u64>,
+    /// What remains when the device tree is written: where that is, and where the EFI tables go.
+    tree: Option<(u64, efi::Location)>,
+}
+
+impl Description {
+    /// Begins to describe `machine`.
+    ///
+    /// # Errors
+    /// An [`Error`] that names what in the description is impossible.
+    pub fn new(machine: &Machine<'_>) -> Result<Self, Error> {
+        check(machine)?;
+        Ok(Self {
+            next: machine.layout.firmware().base.get(),
+            tables: acpi::Tables::default(),
+            rsdp: None,
+            tree: None,
+        })
+    }
+
+    /// Does the next step for the same machine; returns the device tree's address when all is written.
+    ///
+    /// # Errors
+    /// An [`Error`] that names what does not fit, or what `emit` returned; then some blobs may have been emitted.
+    #[inline(never)]
+    pub fn step(
+        &mut self,
+        machine: &Machine<'_>,
+        emit: &mut dyn FnMut(Blob) -> Result<(), Error>,
+    ) -> Result<Option<GuestPhys>, Error> {
+        let mut writer = Writer::new(machine.layout.firmware(), self.next, emit);
+        let mut dtb = None;
+        match (machine.firmware, self.rsdp, self.tree) {
+            (Firmware::Fdt, ..) => {
+                dtb = Some(writer.add(fdt::full(machine), DTB_ALIGNMENT, DTB)?)
+            }
+            (_, None, _) => self.rsdp = self.tables.step(machine, &mut writer)?,
+            (_, _, None) => {
+                let location = efi::reserve(machine, &mut writer)?;
+                let tree = writer.add(fdt::stub(machine, location), DTB_ALIGNMENT, DTB)?;
+                self.tree = Some((tree, location));
+            }
+            (_, Some(rsdp), Some((tree, location))) => {
+                efi::write(machine, location, rsdp, &mut writer)?;
+                dtb = Some(tree);
+            }
         }
-    };
-    Ok(GuestPhys::new(dtb))
+        self.next = writer.next();
+        Ok(dtb.map(GuestPhys::new))
+    }
 }
 
 /// Refuses what cannot be described.

@@ -16,15 +16,24 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Begins at the bottom of `region`; blobs go to `emit` as they are made.
-    pub(super) fn new(region: Region, emit: &'a mut dyn FnMut(Blob) -> Result<(), Error>) -> Self {
+    /// Goes on at `next` in `region`; blobs go to `emit` as they are made.
+    pub(super) fn new(
+        region: Region,
+        next: u64,
+        emit: &'a mut dyn FnMut(Blob) -> Result<(), Error>,
+    ) -> Self {
         let base = region.base.get();
         Self {
             base,
-            next: base,
+            next,
             limit: base.saturating_add(region.size),
             emit,
         }
+    }
+
+    /// Returns where the next blob may begin.
+    pub(super) const fn next(&self) -> u64 {
+        self.next
     }
 
     /// Sets `size` bytes aside for a blob whose contents are not known yet, and returns their address.

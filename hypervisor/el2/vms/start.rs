@@ -5,7 +5,7 @@
 //! guest has since stored past the caches (Arm ARM B2.12). Lines of *another* guest's life go when memory is scrubbed.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use psci::EntryPoint;
@@ -14,7 +14,7 @@ use vmm::config;
 use vmm::console::What;
 use vmm::firmware::{self, Machine, Seeds};
 use vmm::loader::{self, LoadPlan, Source};
-use vmm::memory::GuestMemory;
+use vmm::memory::{GuestFault, GuestMemory};
 use vmm::vm::{Kicks, Vcpu, Vm};
 
 use super::lifecycle::start_failed;
@@ -41,6 +41,12 @@ pub(super) struct Job {
     /// The copy that is under way and how much of it is done.
     copy: usize,
     done: usize,
+    /// The range to be zero that is under way and how much of it is.
+    zero: usize,
+    zeroed: u64,
+    /// Firmware's tables, as far as they are written, and the randomness in them.
+    tables: Option<firmware::Description>,
+    seeds: Seeds,
 }
 
 /// What comes after a step.
@@ -59,7 +65,8 @@ pub(super) fn step(slate: &'static Slate) -> bool {
         Some(job) if !state.dirty.is_empty() => Ok(scrub(&mut state, job)),
         Some(job) if state.lived => clean(&mut state, job),
         Some(job) if job.copy < job.plan.copies.len() => copy(slate, &mut state, job),
-        Some(job) => finish(slate, &mut state, &job.plan),
+        Some(job) if job.zero < job.plan.zeros.len() => zero(&mut state, job),
+        Some(job) => describe(slate, &mut state, job),
     };
     match result {
         Ok(Then::Step(job)) => {
@@ -129,6 +136,13 @@ fn prepare(slate: &'static Slate, state: &mut State) -> Result<Then, String> {
         cleaned: 0,
         copy: 0,
         done: 0,
+        zero: 0,
+        zeroed: 0,
+        tables: None,
+        seeds: Seeds {
+            rng: seeds::bytes(),
+            kaslr: seeds::word(),
+        },
     }))
 }
 
@@ -155,6 +169,26 @@ fn copy(slate: &'static Slate, state: &mut State, mut job: Job) -> Result<Then, 
     if job.done >= bytes.len() {
         job.copy += 1;
         job.done = 0;
+    }
+    Ok(Then::Step(job))
+}
+
+/// Clears a piece of what the images want to be zero.
+fn zero(state: &mut State, mut job: Job) -> Result<Then, String> {
+    let ram = state.ram.as_mut().ok_or("no memory")?;
+    let range = job.plan.zeros.get(job.zero).ok_or("no such range")?;
+    let bytes = CLEAN_BYTES.min(range.size - job.zeroed);
+    let at = range.base.checked_add(job.zeroed);
+    at.ok_or("an image goes past the address space".to_string())
+        .and_then(|at| {
+            let outside =
+                |fault: GuestFault| format!("an image goes outside RAM at {}", fault.address);
+            ram.zero(at, bytes).map_err(outside)
+        })?;
+    job.zeroed += bytes;
+    if job.zeroed >= range.size {
+        job.zero += 1;
+        job.zeroed = 0;
     }
     Ok(Then::Step(job))
 }
@@ -205,10 +239,14 @@ pub(crate) fn clean_memory(vm: &Vm, set_way: u64) -> bool {
     state.swept == 0
 }
 
-/// Writes the firmware's tables and turns the first vCPU on.
-fn finish(slate: &'static Slate, state: &mut State, plan: &LoadPlan) -> Result<Then, String> {
+/// Turns the first vCPU on, now that everything is in memory.
+fn finish(
+    slate: &'static Slate,
+    state: &mut State,
+    plan: &LoadPlan,
+    dtb: u64,
+) -> Result<Then, String> {
     let vm = slate.vm;
-    let dtb = write_tables(slate, state, plan)?;
     cache::invalidate_instructions();
     vm.counter_offset.store(timer::now(), Ordering::Release);
     let entry = EntryPoint {
@@ -239,38 +277,37 @@ fn finish(slate: &'static Slate, state: &mut State, plan: &LoadPlan) -> Result<T
     Ok(Then::Done)
 }
 
-/// Writes what firmware leaves in memory and clears what the images want cleared; returns where the device tree is.
-fn write_tables(slate: &Slate, state: &mut State, plan: &LoadPlan) -> Result<u64, String> {
+/// Writes the next of what firmware leaves in memory; after the last the guest begins.
+fn describe(slate: &'static Slate, state: &mut State, mut job: Job) -> Result<Then, String> {
     let vm = slate.vm;
     let ram = state.ram.as_mut().ok_or("no memory")?;
-    for zero in &plan.zeros {
-        ram.zero(zero.base, zero.size)
-            .map_err(|fault| format!("an image goes outside RAM at {}", fault.address))?;
-    }
-    let seeds = Seeds {
-        rng: seeds::bytes(),
-        kaslr: seeds::word(),
-    };
     let machine = Machine {
         layout: &vm.layout,
         memory: &[vm.memory],
         boot_vcpus: slate.config.boot_vcpus,
         max_vcpus: slate.config.max_vcpus,
         bootargs: &slate.config.command_line,
-        initrd: plan.initrd,
-        seeds,
+        initrd: job.plan.initrd,
+        seeds: job.seeds,
         firmware: match slate.config.firmware {
             config::Firmware::Acpi => firmware::Firmware::Acpi,
             config::Firmware::Fdt => firmware::Firmware::Fdt,
         },
         hypervisor_id: HYPERVISOR_ID,
     };
-    let dtb = firmware::build_into(&machine, &mut |blob| {
+    let wrong = |error| format!("firmware: {error}");
+    let Some(tables) = &mut job.tables else {
+        job.tables = Some(firmware::Description::new(&machine).map_err(wrong)?);
+        return Ok(Then::Step(job));
+    };
+    let step = tables.step(&machine, &mut |blob| {
         ram.write(blob.address, &blob.bytes)
             .map_err(|_| firmware::Error::Internal(blob.what))
     });
-    dtb.map(|dtb| dtb.get())
-        .map_err(|error| format!("firmware: {error}"))
+    match step.map_err(wrong)? {
+        None => Ok(Then::Step(job)),
+        Some(dtb) => finish(slate, state, &job.plan, dtb.get()),
+    }
 }
 
 /// Takes a VM's stage-2 tables apart; no CPU has its vCPUs in its registers, and its VMID is not used again before a flush.

@@ -32,18 +32,45 @@ const TABLE_ALIGNMENT: u64 = 16;
 /// The namespace path of the console's UART, as the SPCR spells it.
 const CONSOLE_PATH: &str = "\\_SB.COM0";
 
-/// Writes all tables and returns the address of the RSDP.
-pub(super) fn write(machine: &Machine<'_>, writer: &mut Writer<'_>) -> Result<u64, Error> {
-    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    let dsdt = writer.add(dsdt::table(machine)?, TABLE_ALIGNMENT, "DSDT")?;
-    let fadt = fadt::table(dsdt, machine.hypervisor_id);
-    xsdt.add_entry(writer.add(fadt, TABLE_ALIGNMENT, "FACP")?);
-    xsdt.add_entry(writer.add(madt::table(machine), TABLE_ALIGNMENT, "APIC")?);
-    xsdt.add_entry(writer.add(gtdt::table(), TABLE_ALIGNMENT, "GTDT")?);
-    xsdt.add_entry(writer.add(spcr::table(machine.layout.uart), TABLE_ALIGNMENT, "SPCR")?);
-    xsdt.add_entry(writer.add(srat::table(machine), TABLE_ALIGNMENT, "SRAT")?);
-    let xsdt = writer.add(bytes(&xsdt), TABLE_ALIGNMENT, "XSDT")?;
-    writer.add(bytes(&Rsdp::new(OEM_ID, xsdt)), TABLE_ALIGNMENT, "RSDP")
+/// The tables written so far, each after those whose address it holds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tables {
+    /// Where the DSDT is, which the FADT names.
+    dsdt: Option<u64>,
+    /// Where those are that the XSDT names, in its order.
+    entries: Vec<u64>,
+}
+
+impl Tables {
+    /// Writes the next table; the address of the RSDP, which is the last.
+    pub(super) fn step(
+        &mut self,
+        machine: &Machine<'_>,
+        writer: &mut Writer<'_>,
+    ) -> Result<Option<u64>, Error> {
+        let Some(dsdt) = self.dsdt else {
+            self.dsdt = Some(writer.add(dsdt::table(machine)?, TABLE_ALIGNMENT, "DSDT")?);
+            return Ok(None);
+        };
+        let (table, name) = match self.entries.len() {
+            0 => (fadt::table(dsdt, machine.hypervisor_id), "FACP"),
+            1 => (madt::table(machine), "APIC"),
+            2 => (gtdt::table(), "GTDT"),
+            3 => (spcr::table(machine.layout.uart), "SPCR"),
+            4 => (srat::table(machine), "SRAT"),
+            _ => return self.roots(writer).map(Some),
+        };
+        self.entries.push(writer.add(table, TABLE_ALIGNMENT, name)?);
+        Ok(None)
+    }
+
+    /// Writes the XSDT and the RSDP.
+    fn roots(&self, writer: &mut Writer<'_>) -> Result<u64, Error> {
+        let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+        self.entries.iter().for_each(|entry| xsdt.add_entry(*entry));
+        let xsdt = writer.add(bytes(&xsdt), TABLE_ALIGNMENT, "XSDT")?;
+        writer.add(bytes(&Rsdp::new(OEM_ID, xsdt)), TABLE_ALIGNMENT, "RSDP")
+    }
 }
 
 /// Returns a table of `acpi_tables` as bytes.

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 
 use stage2::GuestPhys;
 
-use super::{Blob, Error, Firmware, Machine, Seeds, build_into};
+use super::{Blob, Description, Error, Firmware, Machine, Seeds};
 use crate::layout::{GuestLayout, Region};
 
 /// What a guest starts with.
@@ -26,11 +26,24 @@ pub(super) struct Image {
 /// Describes `machine`, all blobs at once.
 pub(super) fn build(machine: &Machine<'_>) -> Result<Image, Error> {
     let mut blobs = Vec::new();
-    let dtb = build_into(machine, &mut |blob| {
+    let dtb = describe(machine, &mut |blob| {
         blobs.push(blob);
         Ok(())
     })?;
     Ok(Image { blobs, dtb })
+}
+
+/// Describes `machine` step by step.
+fn describe(
+    machine: &Machine<'_>,
+    emit: &mut dyn FnMut(Blob) -> Result<(), Error>,
+) -> Result<GuestPhys, Error> {
+    let mut description = Description::new(machine)?;
+    loop {
+        if let Some(dtb) = description.step(machine, emit)? {
+            return Ok(dtb);
+        }
+    }
 }
 
 impl Blob {
@@ -197,7 +210,7 @@ fn a_blob_that_cannot_be_stored_ends_the_description() {
     let memory = [Region::new(0x4000_0000, GIB)];
     let good = machine(&layout, &memory, Firmware::Acpi);
     let mut stored = 0;
-    let result = build_into(&good, &mut |_| {
+    let result = describe(&good, &mut |_| {
         stored += 1;
         if stored < 3 { Ok(()) } else { Err(FULL) }
     });
@@ -206,7 +219,7 @@ fn a_blob_that_cannot_be_stored_ends_the_description() {
         boot_vcpus: 0,
         ..good
     };
-    let result = build_into(&bad, &mut |_| Err(FULL));
+    let result = describe(&bad, &mut |_| Err(FULL));
     assert_eq!(result, Err(Error::VcpuCount { boot: 0, max: 8 }));
 }
 
