@@ -49,15 +49,9 @@ pub(super) struct Job {
     seeds: Seeds,
 }
 
-/// What comes after a step.
-enum Then {
-    /// The next one.
-    Step(Job),
-    /// Nothing: the VM runs, or somebody has stopped it.
-    Done,
-}
-
 /// Does one step of a start; returns whether there are more.
+///
+/// Each kind of step gives the job back; none is left once the VM runs, or is stopped.
 pub(super) fn step(slate: &'static Slate) -> bool {
     let mut state = slate.state.lock();
     let result = match state.job.take() {
@@ -69,12 +63,12 @@ pub(super) fn step(slate: &'static Slate) -> bool {
         Some(job) => describe(slate, &mut state, job),
     };
     match result {
-        Ok(Then::Step(job)) => {
+        Ok(Some(job)) => {
             state.job = Some(job);
             true
         }
         // Stopped meanwhile or not, the next look at the phase shows what is to be done.
-        Ok(Then::Done) => true,
+        Ok(None) => true,
         Err(why) => {
             let progress = start_failed(slate, &mut state, why);
             drop(state);
@@ -85,7 +79,7 @@ pub(super) fn step(slate: &'static Slate) -> bool {
 }
 
 /// Takes memory and makes the tables.
-fn prepare(slate: &'static Slate, state: &mut State) -> Result<Then, String> {
+fn prepare(slate: &'static Slate, state: &mut State) -> Result<Option<Job>, String> {
     let vm = slate.vm;
     let host = HOST.get().ok_or("the host was not measured")?;
     let size = vm.memory.size;
@@ -131,7 +125,7 @@ fn prepare(slate: &'static Slate, state: &mut State) -> Result<Then, String> {
         mmfr0: vm.policy.id[vmm::features::MMFR0],
     })
     .map_err(|error| format!("kernel \"{}\" {error}", slate.config.kernel))?;
-    Ok(Then::Step(Job {
+    Ok(Some(Job {
         plan,
         cleaned: 0,
         copy: 0,
@@ -147,7 +141,7 @@ fn prepare(slate: &'static Slate, state: &mut State) -> Result<Then, String> {
 }
 
 /// Copies a piece of an image.
-fn copy(slate: &'static Slate, state: &mut State, mut job: Job) -> Result<Then, String> {
+fn copy(slate: &'static Slate, state: &mut State, mut job: Job) -> Result<Option<Job>, String> {
     let ram = state.ram.as_mut().ok_or("no memory")?;
     let copy = job.plan.copies.get(job.copy).ok_or("no such copy")?;
     let source = match copy.source {
@@ -170,11 +164,11 @@ fn copy(slate: &'static Slate, state: &mut State, mut job: Job) -> Result<Then, 
         job.copy += 1;
         job.done = 0;
     }
-    Ok(Then::Step(job))
+    Ok(Some(job))
 }
 
 /// Clears a piece of what the images want to be zero.
-fn zero(state: &mut State, mut job: Job) -> Result<Then, String> {
+fn zero(state: &mut State, mut job: Job) -> Result<Option<Job>, String> {
     let ram = state.ram.as_mut().ok_or("no memory")?;
     let range = job.plan.zeros.get(job.zero).ok_or("no such range")?;
     let bytes = CLEAN_BYTES.min(range.size - job.zeroed);
@@ -190,11 +184,11 @@ fn zero(state: &mut State, mut job: Job) -> Result<Then, String> {
         job.zero += 1;
         job.zeroed = 0;
     }
-    Ok(Then::Step(job))
+    Ok(Some(job))
 }
 
 /// Scrubs a piece of what another guest has had.
-fn scrub(state: &mut State, job: Job) -> Then {
+fn scrub(state: &mut State, job: Job) -> Option<Job> {
     if let Some(part) = state.dirty.pop() {
         let end = part.end.min(part.start + CLEAN_BYTES);
         memory::scrub(part.start..end);
@@ -202,11 +196,11 @@ fn scrub(state: &mut State, job: Job) -> Then {
             state.dirty.push(end..part.end);
         }
     }
-    Then::Step(job)
+    Some(job)
 }
 
 /// Cleans a piece of the memory of which the guest's last life may have left dirty lines.
-fn clean(state: &mut State, mut job: Job) -> Result<Then, String> {
+fn clean(state: &mut State, mut job: Job) -> Result<Option<Job>, String> {
     let ram = state.ram.as_ref().ok_or("no memory")?;
     let uncached = job.plan.uncached;
     let bytes = CLEAN_BYTES.min(uncached.size.saturating_sub(job.cleaned));
@@ -215,7 +209,7 @@ fn clean(state: &mut State, mut job: Job) -> Result<Then, String> {
         .and_then(|from| ram.clean(from, bytes).map_err(|_| "memory is not RAM"))?;
     job.cleaned += bytes;
     state.lived = job.cleaned < uncached.size;
-    Ok(Then::Step(job))
+    Ok(Some(job))
 }
 
 /// Cleans a piece of a VM's memory because its guest does so by set and way; returns whether the operation has had its effect.
@@ -245,7 +239,7 @@ fn finish(
     state: &mut State,
     plan: &LoadPlan,
     dtb: u64,
-) -> Result<Then, String> {
+) -> Result<Option<Job>, String> {
     let vm = slate.vm;
     cache::invalidate_instructions();
     vm.counter_offset.store(timer::now(), Ordering::Release);
@@ -274,11 +268,11 @@ fn finish(
         percpu::kick(kicks);
         run::park(slate);
     }
-    Ok(Then::Done)
+    Ok(None)
 }
 
 /// Writes the next of what firmware leaves in memory; after the last the guest begins.
-fn describe(slate: &'static Slate, state: &mut State, mut job: Job) -> Result<Then, String> {
+fn describe(slate: &'static Slate, state: &mut State, mut job: Job) -> Result<Option<Job>, String> {
     let vm = slate.vm;
     let ram = state.ram.as_mut().ok_or("no memory")?;
     let machine = Machine {
@@ -298,14 +292,14 @@ fn describe(slate: &'static Slate, state: &mut State, mut job: Job) -> Result<Th
     let wrong = |error| format!("firmware: {error}");
     let Some(tables) = &mut job.tables else {
         job.tables = Some(firmware::Description::new(&machine).map_err(wrong)?);
-        return Ok(Then::Step(job));
+        return Ok(Some(job));
     };
     let step = tables.step(&machine, &mut |blob| {
         ram.write(blob.address, &blob.bytes)
             .map_err(|_| firmware::Error::Internal(blob.what))
     });
     match step.map_err(wrong)? {
-        None => Ok(Then::Step(job)),
+        None => Ok(Some(job)),
         Some(dtb) => finish(slate, state, &job.plan, dtb.get()),
     }
 }
