@@ -81,6 +81,19 @@ pub(crate) fn run(gate: &Gate) -> ExitCode {
     code
 }
 
+/// Runs the part of the gate that only reads the source: format, clippy and documentation.
+pub(crate) fn lint() -> anyhow::Result<()> {
+    setup::toolchain::ensure()?;
+    run_all(
+        &Gate {
+            full: false,
+            filter: None,
+        },
+        lints()?,
+        &mut Count::default(),
+    )
+}
+
 fn run_steps(gate: &Gate, total: &mut Count) -> anyhow::Result<()> {
     say::section("set-up");
     setup::toolchain::ensure()?;
@@ -104,48 +117,10 @@ fn run_all(gate: &Gate, steps: Vec<Step>, total: &mut Count) -> anyhow::Result<(
 
 /// What needs no QEMU.
 fn host_steps(gate: &Gate) -> anyhow::Result<Vec<Step>> {
-    let mut steps = Vec::new();
-    if gate.filter.is_none() {
-        steps.push(check(
-            "format",
-            cargo(&["fmt", "--all", "--check"]),
-            has_component("fmt"),
-        ));
-        steps.push(check(
-            "format of the guests",
-            cargo(&[
-                "fmt",
-                "--manifest-path",
-                "tests/guests/Cargo.toml",
-                "--all",
-                "--check",
-            ]),
-            has_component("fmt"),
-        ));
-        let lint = cargo(&[
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "--deny",
-            "warnings",
-        ]);
-        steps.push(check(
-            "clippy of the host's half",
-            lint,
-            has_component("clippy"),
-        ));
-        steps.extend(bare_lints()?);
-        let mut document = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
-        // Who reads these crates has their source: a link may lead to what is private.
-        let rules = "--deny warnings --allow rustdoc::private-intra-doc-links";
-        document.env("RUSTDOCFLAGS", rules);
-        steps.push(Step {
-            name: "documentation",
-            kind: Kind::Check(document),
-        });
-    }
+    let mut steps = match gate.filter {
+        None => lints()?,
+        Some(_) => Vec::new(),
+    };
     steps.push(Step {
         name: "tests of the pure crates and vmm",
         kind: Kind::Tests(tests(gate, &[])),
@@ -156,6 +131,52 @@ fn host_steps(gate: &Gate) -> anyhow::Result<Vec<Step>> {
             kind: Kind::Tests(loom()),
         });
     }
+    Ok(steps)
+}
+
+/// Format, clippy and the documentation's warnings, of both halves.
+fn lints() -> anyhow::Result<Vec<Step>> {
+    let mut steps = vec![
+        check(
+            "format",
+            cargo(&["fmt", "--all", "--check"]),
+            has_component("fmt"),
+        ),
+        check(
+            "format of the guests",
+            cargo(&[
+                "fmt",
+                "--manifest-path",
+                "tests/guests/Cargo.toml",
+                "--all",
+                "--check",
+            ]),
+            has_component("fmt"),
+        ),
+    ];
+    let lint = cargo(&[
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ]);
+    steps.push(check(
+        "clippy of the host's half",
+        lint,
+        has_component("clippy"),
+    ));
+    steps.extend(bare_lints()?);
+    let mut document = cargo(&["doc", "--quiet", "--workspace", "--no-deps"]);
+    // Readers of these crates have their source: a link may lead to what is private.
+    let rules = "--deny warnings --allow rustdoc::private-intra-doc-links";
+    document.env("RUSTDOCFLAGS", rules);
+    steps.push(Step {
+        name: "documentation",
+        kind: Kind::Check(document),
+    });
     Ok(steps)
 }
 

@@ -41,6 +41,8 @@ enum Command {
     Build,
     /// Boots Bullpen on QEMU, with the demo's guest unless told otherwise
     Run(run::Options),
+    /// Runs the part of the gate that only reads the source: format, clippy of both halves, documentation
+    Lint,
     /// Runs the whole gate, or the tests whose name contains FILTER
     Test {
         /// Also runs the long soaks
@@ -90,6 +92,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             build::guests()?;
         }
         Command::Run(options) => run::run(&options)?,
+        Command::Lint => gate::lint()?,
         Command::Test { full, filter } => {
             return Ok(gate::run(&gate::Gate {
                 full,
