@@ -18,7 +18,9 @@ use crate::mmu::{self, PAGE, Use};
 use crate::sysreg::{read_register, wfi};
 use crate::uart::{self, Uart};
 use crate::vms::{self, Description};
-use crate::{clock, console, heap, layout, logger, memory, percpu, run, seeds, smc, smp, vectors};
+use crate::{
+    clock, console, cpu, deferred, heap, layout, logger, memory, percpu, seeds, smc, smp, vectors,
+};
 
 /// The exception level EL2 is entered at.
 const EL2: u64 = 2;
@@ -118,7 +120,7 @@ extern "C" fn on_own_stack() -> ! {
         memory_bytes >> 20
     );
     start_vms(host, usize::from(cpus), boot.list_registers);
-    run::run(boot)
+    cpu::run(boot)
 }
 
 /// Maps the device tree, whose size only it knows.
@@ -259,7 +261,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
             vms::start(slate);
         }
     }
-    run::ask_chores(PcpuId::new(0));
+    deferred::ask(PcpuId::new(0));
 }
 
 /// Returns how much heap the VMs' own data needs; the tables of a guest that starts ask for theirs.

@@ -16,7 +16,7 @@ use vmm::ids::{PcpuId, VmId};
 use vmm::vm::{Kicks, Vm};
 
 use crate::uart::Uart;
-use crate::{clock, percpu, run, vms};
+use crate::{clock, deferred, percpu, vms};
 
 /// How long to wait before a byte that nobody took is offered again.
 const RETRY_NS: u64 = 1_000_000;
@@ -172,7 +172,7 @@ fn show_all() {
         }
     }
     if OUTPUT.load(Ordering::Acquire) != 0 {
-        run::ask_chores(PcpuId::new(0));
+        deferred::ask(PcpuId::new(0));
     }
 }
 
@@ -209,7 +209,7 @@ pub(crate) fn interrupt(intid: u32) {
     }
     if again {
         state.lock().set_masked(true);
-        run::ask_boot_cpu_soon();
+        deferred::ask_boot_cpu_soon();
     }
     if !is_ours {
         log::warn!("interrupt {intid} is nobody's");

@@ -1,4 +1,5 @@
 //! What the vectors call first: hands a trap to `vmm`'s hot handlers and carries out what they say.
+use vmm::cpu::cause;
 use vmm::dispatch::Trap;
 use vmm::dispatch::hot::{self, DataAbort, Hot};
 use vmm::exit::{self, Abort, Syndrome, class, fault_address};
@@ -8,8 +9,7 @@ use vmm::vm::context::{Frame, Owner};
 use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Percpu};
 use crate::sysreg::{read_register, wfi, write_register};
-use crate::vectors::cause;
-use crate::{clock, console, run, timer};
+use crate::{clock, console, timer};
 use psci::{Quick, ReturnCode};
 use vmm::vm::{Kicks, Vcpu, Vm};
 
@@ -83,7 +83,7 @@ fn doze<'f>(
     vcpu.exits.count(reason);
     done(frame);
     let cpu = percpu::this();
-    if cpu.crowded.get() || !cpu.wakes.is_empty() {
+    if cpu.local.need_resched.get() || !cpu.local.wakes.is_empty() {
         return leave(frame, cause::REST);
     }
     wfi();
@@ -142,7 +142,7 @@ pub(crate) extern "C" fn sync(frame: &mut Frame, esr: u64) -> Return<'_> {
         class::DATA_ABORT if !Abort::new(Syndrome::new(esr)).is_described() => {
             leave(frame, cause::SYNC)
         }
-        class::DATA_ABORT if run::is_big_endian(read_register!("spsr_el2")) => {
+        class::DATA_ABORT if is_big_endian(read_register!("spsr_el2")) => {
             let iss = Abort::new(Syndrome::new(esr));
             let cause = hot::big_endian(frame, iss, |frame| {
                 let cause = data_abort(frame, esr).cause;
@@ -153,6 +153,11 @@ pub(crate) extern "C" fn sync(frame: &mut Frame, esr: u64) -> Return<'_> {
         class::DATA_ABORT => data_abort(frame, esr),
         _ => leave(frame, cause::SYNC),
     }
+}
+
+/// Returns whether the loaded vCPU's instruction, trapped from this PSTATE, accesses data in big-endian order.
+fn is_big_endian(pstate: u64) -> bool {
+    exit::is_big_endian(pstate, read_register!("sctlr_el1"))
 }
 
 /// Runs a handler for the loaded vCPU and carries out what it says; `step` steps over the instruction.
@@ -231,7 +236,7 @@ pub(crate) extern "C" fn irq(frame: &mut Frame) -> Return<'_> {
 /// Handles an acknowledged interrupt for the loaded vCPU; returns whether the guest may go on at once.
 #[inline(always)]
 pub(crate) fn take(cpu: &Percpu, intid: u32) -> bool {
-    let loaded = cpu.loaded.get();
+    let loaded = cpu.local.loaded.get();
     match (intid, loaded) {
         (timer::VIRTUAL_PPI | timer::PHYSICAL_PPI, Some(Owner { vm, vcpu })) => {
             gic::drop_priority(intid);
@@ -259,7 +264,7 @@ pub(crate) fn take(cpu: &Percpu, intid: u32) -> bool {
             true
         }
         _ => {
-            cpu.acknowledged.set(Some(intid));
+            cpu.local.acknowledged.set(Some(intid));
             false
         }
     }
@@ -269,7 +274,7 @@ pub(crate) fn take(cpu: &Percpu, intid: u32) -> bool {
 #[inline(always)]
 fn kicked(cpu: &Percpu, Owner { vm, vcpu }: Owner) -> bool {
     vcpu.exits.count(ExitReason::Kick);
-    if !cpu.wakes.is_empty() || vcpu.requested() != 0 || cpu.has_chores() {
+    if !cpu.local.wakes.is_empty() || vcpu.requested() != 0 || cpu.local.has_deferred() {
         return false;
     }
     let mut lists = HardwareListRegisters;

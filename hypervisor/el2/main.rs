@@ -5,9 +5,9 @@
 //! 2. `boot`: MMU on, device tree read, UART, RAM, interrupt controller
 //! 3. `smp`: guarded stacks, the other CPUs
 //! 4. `vms`: the VMs of the bundle made and started
-//! 5. `run`: every CPU looks at its mail, picks a vCPU, enters it through `switch` and `vectors`, and does what comes of it
+//! 5. `cpu`: every CPU is driven by `vmm::cpu`, which picks a vCPU, enters it through `switch` and `vectors`, and acts on its exit
 //!
-//! A trap goes `vectors` -> `hot` (most end there) -> `run` -> `vmm::dispatch` and back.
+//! A trap goes `vectors` -> `hot` (most end there) -> `vmm::cpu` -> `vmm::dispatch` and back.
 #![no_std]
 #![no_main]
 
@@ -18,7 +18,9 @@ mod cache;
 mod clock;
 mod console;
 mod copy;
+mod cpu;
 mod debug;
+mod deferred;
 mod fpsimd;
 mod gic;
 mod guest_memory;
@@ -34,7 +36,6 @@ mod mmu;
 mod panic;
 mod percpu;
 mod pmu;
-mod run;
 mod seeds;
 mod smc;
 mod smp;

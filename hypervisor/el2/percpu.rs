@@ -2,44 +2,29 @@
 #![expect(unsafe_code, reason = "turns TPIDR_EL2 into a reference")]
 
 use alloc::boxed::Box;
-use core::cell::Cell;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
+use vmm::cpu::{Local, NEVER};
 use vmm::ids::PcpuId;
 use vmm::sched::WakeSet;
-pub(crate) use vmm::vm::context::Owner as Loaded;
 use vmm::vm::kicks::MAX_PCPUS;
 use vmm::vm::{Kicks, Wakes};
 
 use crate::gic::{self, Redistributor};
 use crate::sysreg::{read_register, write_register};
-use crate::{clock, run, timer};
+use crate::{clock, deferred, timer};
 
 /// One CPU's own data.
 #[derive(Debug)]
 pub(crate) struct Percpu {
-    /// Its index.
-    pub(crate) id: PcpuId,
+    /// What its state machine and its hot path tell each other.
+    pub(crate) local: Local,
     /// Affinity fields of its MPIDR_EL1.
     pub(crate) affinity: u64,
-    /// Places others want it to look at.
-    pub(crate) wakes: &'static WakeSet,
     /// Its redistributor.
     pub(crate) redistributor: Redistributor,
     /// How many list registers it has.
     pub(crate) list_registers: usize,
-    /// Whose state its registers hold.
-    pub(crate) loaded: Cell<Option<Loaded>>,
-    /// An interrupt that was acknowledged on the hot path for the slow one.
-    pub(crate) acknowledged: Cell<Option<u32>>,
-    /// Whether it has something to do besides running guests.
-    pub(crate) chores: &'static AtomicBool,
-    /// Whether another vCPU, or a chore, waits for the loaded one to leave it the CPU.
-    pub(crate) crowded: Cell<bool>,
-    /// When it has to look at its chores by itself, in counter ticks.
-    pub(crate) chore_deadline: Cell<u64>,
-    /// When EL2's timer is set to fire.
-    pub(crate) armed: Cell<u64>,
     patience_ticks: u64,
 }
 
@@ -47,19 +32,13 @@ pub(crate) struct Percpu {
 const PATIENCE_NS: u64 = 50_000;
 
 impl Percpu {
-    /// Returns whether it has something to do besides running guests.
-    #[inline(always)]
-    pub(crate) fn has_chores(&self) -> bool {
-        self.chores.load(Ordering::Acquire)
-    }
-
     /// Makes EL2's timer fire at `deadline_ticks`, or never.
     #[inline]
     pub(crate) fn arm(&self, deadline_ticks: u64) {
-        if self.armed.replace(deadline_ticks) == deadline_ticks {
+        if self.local.armed.replace(deadline_ticks) == deadline_ticks {
             return;
         }
-        if deadline_ticks == timer::NEVER {
+        if deadline_ticks == NEVER {
             timer::disarm()
         } else {
             timer::arm(deadline_ticks)
@@ -101,17 +80,10 @@ pub(crate) fn start(
 ) -> &'static Percpu {
     let affinity = own_affinity();
     let data = Box::leak(Box::new(Percpu {
-        id,
+        local: Local::new(id, &WAKES[id.index()], deferred::flag(id)),
         affinity,
-        wakes: &WAKES[id.index()],
         redistributor,
         list_registers,
-        loaded: Cell::new(None),
-        acknowledged: Cell::new(None),
-        chores: run::chores_of(id),
-        crowded: Cell::new(false),
-        chore_deadline: Cell::new(timer::NEVER),
-        armed: Cell::new(timer::NEVER),
         patience_ticks: clock::duration_ticks(PATIENCE_NS),
     }));
     KICK_TARGETS[id.index()].store(sgi_target(affinity), Ordering::Release);
@@ -132,7 +104,7 @@ pub(crate) fn forbid_kicks(id: PcpuId) -> u64 {
 /// This CPU is up again: it can be kicked.
 pub(crate) fn allow_kicks(cpu: &'static Percpu, target: u64) {
     attach(cpu);
-    KICK_TARGETS[cpu.id.index()].store(target, Ordering::Release);
+    KICK_TARGETS[cpu.local.id.index()].store(target, Ordering::Release);
 }
 
 /// Returns whether a CPU can be kicked.
@@ -170,10 +142,10 @@ pub(crate) fn send_kick(id: PcpuId) {
 pub(crate) fn kick_in_passing(mut kicks: Kicks) {
     while let Some(id) = kicks.pop() {
         let cpu = this();
-        if id == cpu.id && !cpu.wakes.is_empty() {
+        if id == cpu.local.id && !cpu.local.wakes.is_empty() {
             // It looks at its mail soon, if it does not by itself.
             let soon = timer::now() + cpu.patience_ticks;
-            cpu.arm(soon.min(cpu.armed.get()));
+            cpu.arm(soon.min(cpu.local.armed.get()));
         } else {
             send_kick(id);
         }
@@ -189,8 +161,8 @@ pub(crate) fn describe() -> impl fmt::Display {
                 return write!(f, "the boot CPU");
             }
             let cpu = this();
-            write!(f, "{}", cpu.id)?;
-            match cpu.loaded.get() {
+            write!(f, "{}", cpu.local.id)?;
+            match cpu.local.loaded.get() {
                 Some(loaded) => write!(f, " (vm {}, {})", loaded.vm.name, loaded.vcpu.id),
                 None => write!(f, " (no guest)"),
             }

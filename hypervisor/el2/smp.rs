@@ -17,7 +17,7 @@ use crate::gic::Redistributor;
 use crate::mmu::{self, PAGE, Use};
 use crate::percpu::{self, Percpu};
 use crate::sysreg::{dsb_sy, read_register, write_register};
-use crate::{cache, debug, gic, memory, pmu, run, smc, timer, vectors};
+use crate::{cache, cpu, debug, gic, memory, pmu, smc, timer, vectors};
 
 /// Bytes of a CPU's stack.
 const STACK_BYTES: u64 = 16 * 1024;
@@ -217,7 +217,7 @@ extern "C" fn secondary_main(id: u64) -> ! {
     let cpu = prepare(PcpuId::new(id as u16));
     ONLINE.fetch_add(1, Ordering::Release);
     dsb_sy();
-    run::run(cpu)
+    cpu::run(cpu)
 }
 
 /// Prepares this CPU and makes its own data; its stack and MMU are set up.

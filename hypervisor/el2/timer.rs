@@ -1,7 +1,6 @@
 //! The clocks: the system counter, EL2's own timer, and the guest's two timers as registers (Arm ARM D12).
 
 use crate::sysreg::{isb, read_register, write_register};
-use core::sync::atomic::{AtomicU64, Ordering};
 use vmm::vm::context::TimerRegisters;
 
 /// PPI of the non-secure EL2 physical timer (Arm BSA, 4.1.5).
@@ -17,8 +16,6 @@ const CNTHCTL_GUEST: u64 = 0b11;
 const ENABLE: u64 = 1;
 /// CNTx_CTL: enabled and masked; the third bit is status.
 const WRITABLE: u64 = 0b11;
-/// A deadline that does not come.
-pub(crate) const NEVER: u64 = u64::MAX;
 
 /// Returns the system counter.
 #[inline(always)]
@@ -77,18 +74,4 @@ pub(crate) fn save(timers: &mut TimerRegisters) {
     timers.cntp_cval = read_register!("cntp_cval_el0");
     timers.cntp_ctl = read_register!("cntp_ctl_el0") & WRITABLE;
     silence();
-}
-
-/// Returns when the first of a vCPU's timers that were saved fires, in counter ticks.
-#[inline]
-pub(crate) fn next_deadline(timers: &TimerRegisters, offset: &AtomicU64) -> Option<u64> {
-    let mut deadline = NEVER;
-    if timers.cntv_ctl == ENABLE {
-        let offset = offset.load(Ordering::Relaxed);
-        deadline = timers.cntv_cval.saturating_add(offset);
-    }
-    if timers.cntp_ctl == ENABLE {
-        deadline = deadline.min(timers.cntp_cval);
-    }
-    (deadline != NEVER).then_some(deadline)
 }

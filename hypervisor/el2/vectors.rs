@@ -9,24 +9,9 @@ use core::arch::global_asm;
 use core::ffi::c_void;
 use core::mem::offset_of;
 
+use vmm::cpu::cause;
 use vmm::exit::{class, system_register};
 use vmm::vm::context::Frame;
-
-/// Causes that leave the guest, as `enter` returns them.
-pub(crate) mod cause {
-    /// A synchronous exception that the hot path did not settle.
-    pub(crate) const SYNC: u64 = 1;
-    /// An interrupt that needs more than the hot path does.
-    pub(crate) const IRQ: u64 = 2;
-    /// The vCPU turns itself off.
-    pub(crate) const OFF: u64 = 8;
-    /// A system error.
-    pub(crate) const SERROR: u64 = 3;
-    /// The vCPU waits for an interrupt; one for EL2 may have been acknowledged.
-    pub(crate) const WAIT: u64 = 5;
-    /// The vCPU waits for an interrupt, nothing is there that could wake it, and somebody else wants the CPU.
-    pub(crate) const REST: u64 = 6;
-}
 
 const X: usize = offset_of!(Frame, x);
 const PC: usize = offset_of!(Frame, pc);

@@ -11,14 +11,14 @@ use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use spin::Once;
 use spin::mutex::SpinMutex;
 use stage2::{AddressSpace, Tables, VmidAllocator, VmidWidth};
-use vmm::config::{MAX_VMS, VmConfig};
+use vmm::config::{MAX_VMS, ReserveIdle, VmConfig};
 use vmm::console::Token;
 use vmm::ids::{PcpuId, VmId};
 use vmm::vm::Vm;
 use vmm::vm::resize::Resizer;
 
 use crate::guest_memory::{GuestRam, TablePages};
-use crate::{clock, console, heap, mmu, run};
+use crate::{clock, console, deferred, heap, mmu, smp};
 
 mod commands;
 mod create;
@@ -126,6 +126,24 @@ pub(crate) fn watch() {
     }
 }
 
+/// Returns whether the CPU of a VM's vCPUs in reserve may be turned off.
+pub(crate) fn may_power_down(vm: &Vm) -> bool {
+    slate(vm).config.reserve_idle == ReserveIdle::PsciOff
+}
+
+/// Makes the CPUs of a VM's vCPUs in reserve find out whether they are needed at all.
+pub(crate) fn park(slate: &'static Slate) {
+    if !may_power_down(slate.vm) {
+        return;
+    }
+    for vcpu in &*slate.vm.vcpus {
+        let cpu = vcpu.at.home().pcpu();
+        if vcpu.power.state() == psci::State::Reserve && !smp::is_off(cpu) {
+            deferred::ask(cpu);
+        }
+    }
+}
+
 /// Does one step of starting or stopping one of the VMs that a CPU manages, in turn; returns whether there may be more at once.
 pub(crate) fn go_on(cpu: PcpuId, turn: &mut usize) -> bool {
     let slates = all();
@@ -147,9 +165,9 @@ pub(crate) fn attend(cpu: PcpuId) {
         if console::poll() {
             next = Some(next.unwrap_or(u64::MAX).min(console::retry_ns()));
         }
-        run::set_chore_deadline(next.map(clock::ns_to_ticks));
+        deferred::set_deadline(next.map(clock::ns_to_ticks));
         if events::DIRTY.load(Ordering::Acquire) {
-            run::ask_boot_cpu_soon();
+            deferred::ask_boot_cpu_soon();
         }
     }
 }

@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod bus;
+pub mod cpu;
 pub mod devices;
 pub mod dispatch;
 pub mod exit;

@@ -4,7 +4,7 @@
 //! carries that out, with no lock held if it likes, and hands the token to [`Tables::finish`], which alone
 //! writes the entries that break-before-make holds back and frees the tables that walks might have cached
 //! (Arm ARM D8.16; FEAT_BBM level 0 is assumed). Two phases instead of a call-back: the maintenance stays a value that
-//! `run` acts on, and since only `finish` frees, a lost token costs pages but never frees a table under a walk.
+//! `vmm::cpu` acts on, and since only `finish` frees, a lost token costs pages but never frees a table under a walk.
 //!
 //! Only a block that is split is broken and made. An unmapped slot needs no making, and a change of permissions
 //! alone needs no breaking (D8.16, "Using break-before-make").

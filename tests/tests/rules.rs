@@ -518,8 +518,8 @@ fn functions_stay_short() {
 /// Most lines of code inside EL2: comments, blank lines and tests are not counted.
 /// Raised from 20,000 with answers that guests and operators were owed: the admission of VMs to CPUs, ICC_DIR_EL1,
 /// deferred work that takes turns with the vCPUs, vCPUs that only fault, kinds of files that are no kernel,
-/// tables that are written a step at a time.
-const EL2_LINES_MAX: usize = 20_500;
+/// tables that are written a step at a time, and the traits by which the state machine of a CPU runs on a fake one.
+const EL2_LINES_MAX: usize = 20_800;
 
 #[test]
 fn what_runs_at_el2_stays_small() {

@@ -41,19 +41,19 @@ pub(crate) fn is_there(id: PcpuId) -> bool {
 ///
 /// Its registers are as after `prepare` when this returns true, and as they were when it returns false.
 pub(crate) fn power_down(cpu: &'static Percpu, is_wanted: impl FnOnce() -> bool) -> bool {
-    let index = cpu.id.index();
+    let index = cpu.local.id.index();
     let handover = HANDOVERS[index].load(Ordering::Acquire);
     if handover == 0 || REFUSED.load(Ordering::Relaxed) {
         return false;
     }
-    let target = percpu::forbid_kicks(cpu.id);
+    let target = percpu::forbid_kicks(cpu.local.id);
     OFF[index].store(true, Ordering::SeqCst);
     // Who offers a vCPU and looks at `OFF` after, finds the flag; an offer made before is seen by `is_wanted`.
     fence(Ordering::SeqCst);
     // If the flag is gone somebody is turning this CPU on, and waits until it is off.
     let stays = is_wanted() && OFF[index].swap(false, Ordering::SeqCst);
     if !stays {
-        log::debug!("{}: off", cpu.id);
+        log::debug!("{}: off", cpu.local.id);
         ONLINE.fetch_sub(1, Ordering::Release);
         gic::disable_interface();
         // SAFETY: the address is that of this CPU's handover block, which was leaked and which nobody else writes.

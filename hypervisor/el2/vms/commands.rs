@@ -9,14 +9,16 @@ use vmm::console::{
 };
 use vmm::ids::{PcpuId, VcpuId, VmId};
 use vmm::stats::ExitCounts;
+use vmm::vm::context::Owner;
 use vmm::vm::vcpu::request;
 use vmm::vm::{Cause, Home, Kicks, Phase};
 
 use super::{
     Slate, all, call, carry_out, events, pause, resume, start, strict, system_off, system_reset,
 };
-use crate::percpu::{self, Loaded};
-use crate::{clock, console, logger, memory, run, smp};
+use crate::cpu::PLACEMENTS;
+use crate::percpu;
+use crate::{clock, console, logger, memory, smp};
 
 /// Carries a command out and answers it, at once or when it has ended.
 #[inline(never)]
@@ -121,7 +123,7 @@ fn pin(token: Token, vm: VmId, vcpu: VcpuId, cpu: PcpuId) -> Result<(), CommandE
     }
     let mut to = vcpu.at.home();
     if to.pcpu() != cpu {
-        let Some(place) = run::take_place(Loaded { vm, vcpu }, cpu) else {
+        let Some(place) = PLACEMENTS.take(Owner { vm, vcpu }, cpu) else {
             return no(ErrorKind::NoResources, "the CPU has 512 vCPUs");
         };
         to = place;

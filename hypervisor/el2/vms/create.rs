@@ -9,12 +9,14 @@ use vmm::config::{CpuSlots, MAX_VCPUS_A_CPU, VmConfig};
 use vmm::features::FeaturePolicy;
 use vmm::ids::{PcpuId, VmId};
 use vmm::layout::{GuestLayout, Region};
+use vmm::vm::context::Owner;
 use vmm::vm::resize::Resizer;
 use vmm::vm::{Home, Vm, VmParts};
 
 use super::{HOST, SLATES, Slate, State};
-use crate::percpu::{self, Loaded};
-use crate::{run, seeds};
+use crate::cpu::PLACEMENTS;
+use crate::percpu;
+use crate::seeds;
 
 const _: () = assert!(MAX_VCPUS_A_CPU as usize == vmm::sched::MAX_SLOTS);
 
@@ -58,7 +60,7 @@ fn give_homes(slates: &[Slate], mut slots: CpuSlots) {
             for vcpu in if held { reserve } else { boot } {
                 let pinned = slots.pinned(&config.placement, vcpu.id);
                 let pcpu = pinned.or_else(|| slots.deal());
-                let home = pcpu.and_then(|pcpu| run::take_place(Loaded { vm, vcpu }, pcpu));
+                let home = pcpu.and_then(|pcpu| PLACEMENTS.take(Owner { vm, vcpu }, pcpu));
                 let home = home.expect("an admitted vCPU has a place");
                 vcpu.at.change_wish(Home::NOWHERE, home);
                 vcpu.at.leave();

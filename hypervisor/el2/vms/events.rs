@@ -9,7 +9,8 @@ use vmm::vm::resize::{Limits, Origin, Report};
 use vmm::vm::{Home, Vcpu, Vm};
 
 use super::{Slate, all, carry_out, slate};
-use crate::{clock, console, run};
+use crate::cpu::PLACEMENTS;
+use crate::{clock, console, deferred};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// How long a resize may take unless the operator says otherwise, and how long a guest may boot before that time begins.
@@ -46,7 +47,7 @@ fn push_at(time_ns: u64, vm: &Vm, what: What) {
 /// Makes the boot CPU look at deadlines and events.
 pub(super) fn look_again() {
     if !DIRTY.swap(true, Ordering::AcqRel) {
-        run::ask_boot_cpu_soon();
+        deferred::ask_boot_cpu_soon();
     }
 }
 
@@ -76,7 +77,7 @@ fn tell_move() -> Option<u64> {
     *MOVE.lock() = None;
     let mut result = Ok(Reply::Done);
     if vcpu.at.change_wish(to, Home::NOWHERE) {
-        run::free_place(to);
+        PLACEMENTS.free(to);
         let why = "its CPU does not give it up";
         result = Err(CommandError::new(ErrorKind::Timeout, why));
     }

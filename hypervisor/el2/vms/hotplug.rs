@@ -7,8 +7,8 @@ use vmm::vm::context::Frame;
 use vmm::vm::resize::{Effect, Limits, Progress};
 use vmm::vm::{Kicks, Vcpu, Vm};
 
-use super::{Slate, events, slate};
-use crate::{clock, console, percpu, run, smp};
+use super::{Slate, events, park, slate};
+use crate::{clock, console, percpu, smp};
 
 /// Answers a call of Bullpen's own.
 pub(crate) fn vendor_call(vm: &'static Vm, frame: &mut Frame) {
@@ -27,7 +27,7 @@ pub(crate) fn hotplug_write(vm: &'static Vm, offset: u64, value: u32) {
         HotplugWrite::Eject(id) => {
             let progress = slate.resizer.lock().on_eject(vm, id);
             let Some(progress) = progress else { return };
-            run::park(slate);
+            park(slate);
             progress
         }
         HotplugWrite::Ost {
@@ -60,7 +60,7 @@ pub(crate) fn call(vm: &Vm, vcpu: &Vcpu) {
     let mut kicks = Kicks::NONE;
     vcpu.wake(&mut kicks);
     percpu::kick(kicks);
-    run::park(slate(vm));
+    park(slate(vm));
     events::look_again();
 }
 

@@ -16,8 +16,8 @@ use vmm::vm::vcpu::request;
 use vmm::vm::{Cause, Kicks, Phase, Vcpu, Vm};
 
 use super::start::{release, release_tables, step};
-use super::{Slate, State, carry_out, events, slate};
-use crate::{clock, percpu, run, timer};
+use super::{Slate, State, carry_out, events, park, slate};
+use crate::{clock, deferred, percpu, timer};
 
 /// Begins a VM's start; returns whether it was off.
 pub(crate) fn start(slate: &'static Slate) -> bool {
@@ -25,7 +25,7 @@ pub(crate) fn start(slate: &'static Slate) -> bool {
     if begun {
         *slate.note.lock() = None;
         slate.resizer.lock().on_start(clock::now_ns());
-        run::ask_chores(slate.manager);
+        deferred::ask(slate.manager);
     }
     begun
 }
@@ -73,7 +73,7 @@ fn leave(vm: &'static Vm, what: &str, cause: Cause, note: Option<String>) {
     *slate(vm).note.lock() = note;
     tell(vm, request::STOP);
     if vm.is_left() {
-        run::ask_chores(slate(vm).manager);
+        deferred::ask(slate(vm).manager);
     }
 }
 
@@ -87,7 +87,7 @@ fn tell(vm: &'static Vm, request: u32) {
 /// Hears that no vCPU of a VM is on a CPU any more.
 pub(crate) fn all_left(vm: &'static Vm) {
     match vm.phase() {
-        Phase::Stopping | Phase::Resetting => run::ask_chores(slate(vm).manager),
+        Phase::Stopping | Phase::Resetting => deferred::ask(slate(vm).manager),
         // A vCPU that is about to be started counts as on.
         Phase::Running
             if vm
@@ -116,7 +116,7 @@ pub(crate) fn pause(slate: &'static Slate) -> bool {
 pub(crate) fn resume(slate: &'static Slate) -> bool {
     let asked = slate.vm.life.ask_resume();
     if asked {
-        run::ask_chores(slate.manager);
+        deferred::ask(slate.manager);
     }
     asked
 }
@@ -170,7 +170,7 @@ fn turn_off(slate: &'static Slate) {
     vm.life.left();
     events::push(vm, What::VmOff(cause.name(), note));
     carry_out(slate, progress);
-    run::park(slate);
+    park(slate);
 }
 
 /// Ends a start that has gone wrong.

@@ -18,9 +18,9 @@ use vmm::memory::{GuestFault, GuestMemory};
 use vmm::vm::{Kicks, Vcpu, Vm};
 
 use super::lifecycle::start_failed;
-use super::{HOST, Slate, State, VMIDS, carry_out, events, slate};
+use super::{HOST, Slate, State, VMIDS, carry_out, events, park, slate};
 use crate::guest_memory::{GuestRam, TablePages};
-use crate::{cache, clock, memory, percpu, run, seeds, timer, tlb};
+use crate::{cache, clock, memory, percpu, seeds, timer, tlb};
 
 /// Bytes copied in one step of a start, between which guests get their turn.
 const STEP_BYTES: usize = 64 * 1024;
@@ -266,7 +266,7 @@ fn finish(
             vcpu.wake(&mut kicks);
         }
         percpu::kick(kicks);
-        run::park(slate);
+        park(slate);
     }
     Ok(None)
 }

@@ -118,6 +118,26 @@ pub struct TimerRegisters {
     pub cntp_cval: u64,
 }
 
+impl TimerRegisters {
+    /// CNTx_CTL of a timer that fires: enabled, and not masked (Arm ARM D24.10.15).
+    const FIRES: u64 = 1;
+
+    /// Returns when the first of them fires, in ticks of the physical counter, for a VM whose virtual counter is `offset` behind it;
+    /// `None` for never.
+    #[inline]
+    #[must_use]
+    pub fn next_deadline(&self, offset: u64) -> Option<u64> {
+        let mut deadline = u64::MAX;
+        if self.cntv_ctl == Self::FIRES {
+            deadline = self.cntv_cval.saturating_add(offset);
+        }
+        if self.cntp_ctl == Self::FIRES {
+            deadline = deadline.min(self.cntp_cval);
+        }
+        (deadline != u64::MAX).then_some(deadline)
+    }
+}
+
 /// The FP and SIMD registers, saved only when another vCPU wants the unit.
 #[expect(missing_docs, reason = "registers of these names, Arm ARM B1")]
 #[derive(Clone, Debug, Default)]

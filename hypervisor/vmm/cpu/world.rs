@@ -1,64 +1,50 @@
-//! Which vCPU's registers this CPU holds: loading and unloading them, the FP unit's owner, and exceptions given to the guest.
+//! Which vCPU's registers this CPU holds: loading and unloading them, and the FP unit's owner.
 
 use core::sync::atomic::Ordering;
 use vgic::SavedListRegisters;
 use vgic::v3::Redistributor;
-use vmm::config::MAX_VMS;
-use vmm::dispatch::inject::{self, Exception};
-use vmm::sched::Slot;
-use vmm::vm::context::FpRegisters;
-use vmm::vm::{Kicks, VcpuContext, Vm};
 
-use super::Runner;
-use super::places::at;
-use crate::gic::{self, HardwareListRegisters};
-use crate::percpu::{self, Loaded, Percpu};
-use crate::sysreg::{isb, read_register, write_register};
-use crate::{fpsimd, lent, switch, timer, tlb};
+use super::attach::at;
+use super::{Machine, Manager, Pcpu};
+use crate::config::MAX_VMS;
+use crate::sched::Slot;
+use crate::vm::Kicks;
+use crate::vm::context::{FpRegisters, Owner};
 
-impl Runner {
+impl<M: Machine + Manager> Pcpu<M> {
     /// Loads a vCPU's registers.
     #[inline(always)]
     pub(super) fn load(&mut self, slot: Slot) {
         self.resident = None;
         let attached = at(&mut self.attached, slot);
         let place = attached.place;
-        let Loaded { vm, vcpu } = place;
+        let Owner { vm, vcpu } = place;
         let context = &mut *attached.context;
         let policy = &vm.policy;
         let is_same_vm = self.world.is_some_and(|world| core::ptr::eq(world, vm));
         if !is_same_vm {
             self.world = Some(vm);
-            load_vm(vm);
-            if let Some(Loaded { vm, vcpu }) = self.guest {
+            self.machine.load_vm(vm);
+            if let Some(Owner { vm, vcpu }) = self.guest {
                 self.last[vm.id.index() % MAX_VMS] = vcpu.id;
             }
         }
         self.guest = Some(place);
         // What the TLB has of a VM here is its last vCPU's.
         if is_same_vm || self.last[vm.id.index() % MAX_VMS] != vcpu.id {
-            tlb::forget_sibling();
+            self.machine.forget_sibling();
         }
-        write_register!("vmpidr_el2", vcpu.mpidr());
-        if core::mem::take(&mut context.fresh) {
-            switch::load_reset(policy.pointer_authentication);
-        } else {
-            switch::load(&context.system, policy.pointer_authentication);
-        }
-        if !context.lent.is_none() {
-            lent::load(policy, context, context.lent);
-        }
-        gic::load_guest(&context.gic);
+        self.machine.load_vcpu(vcpu, policy, context);
         if core::mem::take(&mut context.gic.kept) {
-            restore_interrupts(self.cpu, &vcpu.gic.lock(), &context.gic.list);
+            restore_interrupts(&self.machine, &vcpu.gic.lock(), &context.gic.list);
         }
-        timer::load(&context.timers);
+        self.machine.load_timers(&context.timers);
         self.set_fp_trap(if self.fp_owner == Some(slot) {
             policy.cptr
         } else {
             policy.cptr_fp_trapped
         });
-        self.cpu.loaded.set(Some(place));
+        self.local.loaded.set(Some(place));
         self.loaded = Some(slot);
         vcpu.at.loaded.store(true, Ordering::SeqCst);
     }
@@ -69,18 +55,15 @@ impl Runner {
         let Some(slot) = self.loaded.take() else {
             return;
         };
-        self.cpu.loaded.set(None);
+        self.local.loaded.set(None);
         let attached = at(&mut self.attached, slot);
-        let Loaded { vm, vcpu } = attached.place;
+        let Owner { vm, vcpu } = attached.place;
         let context = &mut *attached.context;
-        timer::save(&mut context.timers);
-        switch::save(&mut context.system, vm.policy.pointer_authentication);
-        if !context.lent.is_none() {
-            lent::save(&vm.policy, context);
-        }
-        gic::save_guest(&mut context.gic);
-        let deadline = timer::next_deadline(&context.timers, &vm.counter_offset);
-        let quiet = vcpu.gic.lock().unload_quiet(&HardwareListRegisters);
+        self.machine.save_timers(&mut context.timers);
+        self.machine.save_vcpu(&vm.policy, context);
+        let offset = vm.counter_offset.load(Ordering::Relaxed);
+        let deadline = context.timers.next_deadline(offset);
+        let quiet = vcpu.gic.lock().unload_quiet(&self.machine.lists());
         if !quiet {
             self.save_interrupts(slot);
         }
@@ -89,9 +72,9 @@ impl Runner {
         vcpu.ran_ticks.store(account.run_ticks, Ordering::Relaxed);
         vcpu.stolen_ticks
             .store(account.steal_ticks, Ordering::Relaxed);
-        // Whoever posted before that only sent an interrupt.
+        // A CPU that posted before that only sent an interrupt.
         if !vcpu.inbox.is_empty() {
-            self.queue.wake(slot, timer::now());
+            self.queue.wake(slot, self.machine.now());
         }
     }
 
@@ -99,8 +82,8 @@ impl Runner {
     #[cold]
     pub(super) fn save_interrupts(&mut self, slot: Slot) {
         let attached = at(&mut self.attached, slot);
-        let Loaded { vm, vcpu } = attached.place;
-        let mut lists = HardwareListRegisters;
+        let Owner { vm, vcpu } = attached.place;
+        let mut lists = self.machine.lists();
         let mut kicks = Kicks::NONE;
         let mut redistributor = vcpu.gic.lock();
         let mut linked = redistributor.linked(&lists);
@@ -111,12 +94,12 @@ impl Runner {
         linked |= owed.0;
         // A timer that was silenced is silent only now: its line must be low before its interrupt is made inactive, or it is pending
         // again for the next vCPU here.
-        isb();
+        self.machine.synchronize();
         while linked != 0 {
-            self.cpu.redistributor.clear_active(linked.trailing_zeros());
+            self.machine.clear_active(linked.trailing_zeros());
             linked &= linked - 1;
         }
-        percpu::kick(kicks);
+        self.machine.kick(kicks);
     }
 
     /// Decides whether the loaded vCPU's FP instructions trap.
@@ -124,7 +107,7 @@ impl Runner {
     pub(super) fn set_fp_trap(&mut self, cptr: u64) {
         if self.cptr != cptr {
             self.cptr = cptr;
-            fpsimd::set_trap(cptr);
+            self.machine.set_cptr(cptr);
         }
     }
 
@@ -134,7 +117,8 @@ impl Runner {
             self.fp_owner = None;
             let policy = &at(&mut self.attached, slot).place.vm.policy;
             self.set_fp_trap(policy.cptr);
-            fpsimd::save(&mut at(&mut self.attached, slot).context.fp);
+            self.machine
+                .save_fp(&mut at(&mut self.attached, slot).context.fp);
             self.set_fp_trap(policy.cptr_fp_trapped);
         }
     }
@@ -151,46 +135,22 @@ impl Runner {
         if core::mem::take(&mut context.fresh_fp) {
             context.fp = FpRegisters::default();
         }
-        fpsimd::load(&context.fp);
+        self.machine.load_fp(&context.fp);
     }
-}
-
-/// Loads what the vCPUs of a VM have in common: its tables, its traps, its time.
-#[inline(never)]
-fn load_vm(vm: &Vm) {
-    write_register!("vtcr_el2", vm.vtcr.load(Ordering::Acquire));
-    write_register!("vttbr_el2", vm.vttbr.load(Ordering::Acquire));
-    write_register!("mdcr_el2", vm.policy.mdcr);
-    write_register!("cntvoff_el2", vm.counter_offset.load(Ordering::Acquire));
-    isb();
 }
 
 /// Loads a vCPU's list registers and takes the physical interrupts behind them.
 #[cold]
-fn restore_interrupts(cpu: &Percpu, redistributor: &Redistributor, saved: &SavedListRegisters) {
-    let mut lists = HardwareListRegisters;
+fn restore_interrupts<M: Machine>(
+    machine: &M,
+    redistributor: &Redistributor,
+    saved: &SavedListRegisters,
+) {
+    let mut lists = machine.lists();
     redistributor.restore(&mut lists, saved);
     let mut linked = redistributor.linked(&lists);
     while linked != 0 {
-        cpu.redistributor.set_active(linked.trailing_zeros());
+        machine.set_active(linked.trailing_zeros());
         linked &= linked - 1;
     }
-}
-
-/// Makes the loaded vCPU take an exception at EL1.
-pub(super) fn inject_exception(context: &mut VcpuContext, exception: Exception) {
-    let frame = &mut context.frame;
-    write_register!("elr_el1", frame.pc);
-    write_register!("spsr_el1", frame.pstate);
-    write_register!("esr_el1", exception.esr);
-    if let Some(far) = exception.far {
-        write_register!("far_el1", far);
-    }
-    let entry = inject::enter_el1(
-        frame.pstate,
-        read_register!("vbar_el1"),
-        read_register!("sctlr_el1"),
-    );
-    frame.pc = entry.pc;
-    frame.pstate = entry.pstate;
 }

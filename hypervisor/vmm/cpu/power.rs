@@ -2,19 +2,16 @@
 
 use core::sync::atomic::Ordering;
 use psci::Event;
-use vmm::sched::Slot;
-use vmm::vm::Kicks;
-use vmm::vm::vcpu::request;
 
-use super::Runner;
+use super::attach::at;
 use super::exits::with_trap;
-use super::places::at;
-use crate::gic::{self, HardwareListRegisters};
-use crate::percpu::{self, Loaded};
-use crate::sysreg::isb;
-use crate::{lent, switch, timer, vms};
+use super::{Machine, Manager, Pcpu};
+use crate::sched::Slot;
+use crate::vm::Kicks;
+use crate::vm::context::Owner;
+use crate::vm::vcpu::request;
 
-impl Runner {
+impl<M: Machine + Manager> Pcpu<M> {
     /// Starts a vCPU that was turned on, or lets go of one that is off, or prepares for one that may be turned on soon.
     pub(super) fn start(&mut self, slot: Slot, now: u64) {
         let is_new = !matches!(self.attached.get(slot.index()), Some(Some(_)));
@@ -23,7 +20,7 @@ impl Runner {
         }
         let place = at(&mut self.attached, slot).place;
         if place.vcpu.requested() & (request::MOVE | request::ARRIVE) != 0 {
-            return self.resettle(place, slot, now);
+            return self.migrate_in(place, slot, now);
         }
         if place.vm.is_leaving() {
             return self.let_go(slot);
@@ -33,7 +30,7 @@ impl Runner {
             self.begin(place, slot, now);
             return;
         }
-        // Nobody runs here, and nobody's registers are here to be found again.
+        // No vCPU runs here, and no vCPU's registers are here to be found again.
         let is_vacant = self.queue.live() == 0 && self.resident.or(self.loaded).is_none();
         if self.resident == Some(slot) || is_new && is_vacant {
             self.prepare(place, slot);
@@ -42,7 +39,7 @@ impl Runner {
 
     /// Lets a vCPU that was on elsewhere go on here, or one that is off here go elsewhere.
     #[cold]
-    fn resettle(&mut self, place: Loaded, slot: Slot, now: u64) {
+    fn migrate_in(&mut self, place: Owner, slot: Slot, now: u64) {
         let vcpu = place.vcpu;
         if vcpu.requests.fetch_and(!request::ARRIVE, Ordering::SeqCst) & request::ARRIVE != 0 {
             self.queue.attach(slot, now);
@@ -51,23 +48,23 @@ impl Runner {
         }
         vcpu.requests.fetch_and(!request::MOVE, Ordering::SeqCst);
         // If it was an old request, there may be another reason to look.
-        if !self.give_up(place, slot) {
+        if !self.migrate_out(place, slot) {
             self.start(slot, now);
         }
     }
 
-    /// Prepares for a vCPU that is off and may be turned on soon: loads what a reset leaves, and looks at its mail.
+    /// Prepares for a vCPU that is off and may be turned on soon: loads what a reset leaves, and delivers its interrupts.
     #[cold]
-    fn prepare(&mut self, place: Loaded, slot: Slot) {
+    fn prepare(&mut self, place: Owner, slot: Slot) {
         if self.resident != Some(slot) {
             // What an earlier life left, its timers above all, does not come back.
             let context = &mut at(&mut self.attached, slot).context;
             context.power_on(psci::EntryPoint::default());
             self.load(slot);
         }
-        self.cpu.loaded.set(Some(place));
+        self.local.loaded.set(Some(place));
         self.deliver();
-        let quiet = place.vcpu.gic.lock().unload_quiet(&HardwareListRegisters);
+        let quiet = place.vcpu.gic.lock().unload_quiet(&self.machine.lists());
         if !quiet {
             self.save_interrupts(slot);
         }
@@ -76,26 +73,26 @@ impl Runner {
 
     /// Leaves a vCPU that is off; if its interrupts are quiet, its registers stay, for it to find them there.
     #[inline]
-    fn set_down(&mut self, place: Loaded, slot: Slot, quiet: bool) {
+    fn set_down(&mut self, place: Owner, slot: Slot, quiet: bool) {
         place.vcpu.at.loaded.store(false, Ordering::SeqCst);
-        self.cpu.loaded.set(None);
+        self.local.loaded.set(None);
         self.loaded = None;
         self.resident = quiet.then_some(slot);
     }
 
     /// Lets a vCPU whose registers are ready run when its turn comes, unless its VM has been stopped meanwhile.
     #[inline(always)]
-    fn begin(&mut self, place: Loaded, slot: Slot, now: u64) -> bool {
-        let Loaded { vm, vcpu } = place;
+    fn begin(&mut self, place: Owner, slot: Slot, now: u64) -> bool {
+        let Owner { vm, vcpu } = place;
         if !vm.life.attach() {
             if vm.life.detach() {
-                vms::all_left(vm);
+                self.machine.all_left(vm);
             }
             return false;
         }
         let mut kicks = Kicks::NONE;
         vm.gic.join(vcpu.id.get(), &mut vm.poster(&mut kicks));
-        percpu::kick(kicks);
+        self.machine.kick(kicks);
         self.queue.begin(slot, now);
         self.announce(vm, slot, true, now);
         true
@@ -103,14 +100,14 @@ impl Runner {
 
     /// Starts the vCPU that turned itself off here last and now is wanted again, if that is all there is to do.
     ///
-    /// The shortest way from CPU_ON to the first instruction: nobody was here meanwhile, so only what a reset changes is loaded.
+    /// The shortest way from CPU_ON to the first instruction: no other was loaded meanwhile, so only what a reset changes is loaded.
     #[inline]
     pub(super) fn restart(&mut self) -> Option<Slot> {
         let slot = self.resident?;
-        if self.queue.live() != 0 || !self.cpu.wakes.take_alone(slot) {
+        if self.queue.live() != 0 || !self.local.wakes.take_alone(slot) {
             return None;
         }
-        let now = timer::now();
+        let now = self.machine.now();
         let attached = at(&mut self.attached, slot);
         let place = attached.place;
         let vcpu = place.vcpu;
@@ -120,10 +117,9 @@ impl Runner {
         }
         let entry = vcpu.power.start()?;
         attached.context.power_on_again(entry);
-        switch::load_known_reset();
-        gic::reset_guest();
+        self.machine.load_known_reset();
         self.set_fp_trap(place.vm.policy.cptr_fp_trapped);
-        self.cpu.loaded.set(Some(place));
+        self.local.loaded.set(Some(place));
         self.loaded = Some(slot);
         vcpu.at.loaded.store(true, Ordering::SeqCst);
         if !self.begin(place, slot, now) {
@@ -132,8 +128,8 @@ impl Runner {
         if !vcpu.inbox.is_empty() {
             self.deliver();
         }
-        let due = self.news.due_ticks.min(self.cpu.armed.get());
-        self.cpu.arm(due);
+        let due = self.events.due_ticks.min(self.local.armed.get());
+        self.machine.arm(due);
         Some(slot)
     }
 
@@ -149,23 +145,23 @@ impl Runner {
         }
     }
 
-    /// Takes a vCPU that has turned itself off away; somebody may turn it on again at once.
+    /// Takes a vCPU that has turned itself off away; another may turn it on again at once.
     ///
     /// Its registers die with it and are not saved; its interrupts are.
     #[inline]
     pub(super) fn power_off(&mut self, slot: Slot) {
         let attached = at(&mut self.attached, slot);
         let place = attached.place;
-        let Loaded { vm, vcpu } = place;
-        timer::silence();
+        let Owner { vm, vcpu } = place;
+        self.machine.silence_timers();
         let lent = attached.context.lent;
         if !lent.is_none() {
-            lent::stop(&vm.policy, lent);
+            self.machine.stop_lending(&vm.policy, lent);
         }
         let quiet = vcpu
             .gic
             .lock()
-            .power_off_quiet(&vcpu.inbox, &vm.gic, &HardwareListRegisters);
+            .power_off_quiet(&vcpu.inbox, &vm.gic, &self.machine.lists());
         if !quiet {
             self.power_off_gic(slot);
         }
@@ -173,11 +169,11 @@ impl Runner {
         // Only this CPU can start it again, so what is left to do here may come after.
         let off = vcpu.power.apply(Event::CpuOff);
         assert!(off.is_ok(), "a running vCPU can turn itself off");
-        let now = timer::now();
+        let now = self.machine.now();
         self.drop_vcpu(slot, now);
         self.announce(vm, slot, false, now);
         if vm.life.detach() {
-            vms::all_left(vm);
+            self.machine.all_left(vm);
         }
     }
 
@@ -185,8 +181,8 @@ impl Runner {
     #[cold]
     fn power_off_gic(&mut self, slot: Slot) {
         // The timers were silenced, and their interrupts are about to be made inactive.
-        isb();
-        with_trap(self.cpu, |trap| trap.power_off());
+        self.machine.synchronize();
+        with_trap(&self.machine, |trap| trap.power_off());
         self.save_interrupts(slot);
     }
 }

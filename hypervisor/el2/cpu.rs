@@ -1,0 +1,312 @@
+//! One physical CPU as `vmm::cpu` drives it: each method is the registers and instructions that it names.
+
+use core::sync::atomic::Ordering;
+use vmm::cpu::{self, Interrupt, Local, Manager, Pcpu, Placements};
+use vmm::dispatch::inject::{self, Exception};
+use vmm::dispatch::slow::Exit;
+use vmm::exit::{Syndrome, fault_address};
+use vmm::features::{FeaturePolicy, Lent};
+use vmm::ids::{PcpuId, VcpuId};
+use vmm::vm::context::{FpRegisters, Frame, TimerRegisters};
+use vmm::vm::{Cause, Kicks, Vcpu, VcpuContext, Vm};
+
+use crate::gic::{self, HardwareListRegisters};
+use crate::percpu::{self, Percpu};
+use crate::sysreg::{isb, read_register, wfi, write_register};
+use crate::{clock, console, fpsimd, hot, lent, smp, switch, timer, tlb, vectors, vms};
+
+/// Which vCPUs are placed on which CPU.
+pub(crate) static PLACEMENTS: Placements = Placements::new();
+
+/// Runs guests on this CPU for good.
+pub(crate) fn run(cpu: &'static Percpu) -> ! {
+    let mut state = Pcpu::new(Machine { cpu }, &PLACEMENTS);
+    loop {
+        state.step();
+    }
+}
+
+/// The CPU that runs this code.
+struct Machine {
+    cpu: &'static Percpu,
+}
+
+impl cpu::Machine for Machine {
+    type Lists = HardwareListRegisters;
+
+    #[inline(always)]
+    fn local(&self) -> &'static Local {
+        &self.cpu.local
+    }
+
+    #[inline(always)]
+    fn lists(&self) -> HardwareListRegisters {
+        HardwareListRegisters
+    }
+
+    #[inline(always)]
+    fn gic_control(&self) -> u64 {
+        gic::control()
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        timer::now()
+    }
+
+    fn ticks(&self, ns: u64) -> u64 {
+        clock::duration_ticks(ns)
+    }
+
+    #[inline(always)]
+    fn arm(&self, deadline_ticks: u64) {
+        self.cpu.arm(deadline_ticks);
+    }
+
+    #[inline(always)]
+    fn sleep(&self) {
+        wfi();
+    }
+
+    fn is_interrupted(&self) -> bool {
+        read_register!("isr_el1") != 0
+    }
+
+    #[inline(always)]
+    fn acknowledge(&self) -> bool {
+        let intid = gic::acknowledge();
+        intid < gic::FIRST_SPECIAL && !hot::take(self.cpu, intid)
+    }
+
+    #[inline]
+    fn classify(&self, intid: u32) -> Interrupt {
+        gic::drop_priority(intid);
+        match intid {
+            timer::HYPERVISOR_PPI => Interrupt::Timer,
+            gic::MAINTENANCE_PPI => Interrupt::Maintenance,
+            _ => Interrupt::Device,
+        }
+    }
+
+    fn device(&self, intid: u32) {
+        console::interrupt(intid);
+    }
+
+    #[inline(always)]
+    fn deactivate(&self, intid: u32) {
+        gic::deactivate(intid);
+    }
+
+    #[inline(always)]
+    fn deactivate_all(&self, intids: u32) {
+        hot::deactivate(intids);
+    }
+
+    #[inline(always)]
+    fn kick(&self, kicks: Kicks) {
+        percpu::kick(kicks);
+    }
+
+    #[inline(never)]
+    fn load_vm(&self, vm: &Vm) {
+        write_register!("vtcr_el2", vm.vtcr.load(Ordering::Acquire));
+        write_register!("vttbr_el2", vm.vttbr.load(Ordering::Acquire));
+        write_register!("mdcr_el2", vm.policy.mdcr);
+        write_register!("cntvoff_el2", vm.counter_offset.load(Ordering::Acquire));
+        isb();
+    }
+
+    #[inline(always)]
+    fn forget_sibling(&self) {
+        tlb::forget_sibling();
+    }
+
+    #[inline(always)]
+    fn load_vcpu(&self, vcpu: &Vcpu, policy: &FeaturePolicy, context: &mut VcpuContext) {
+        write_register!("vmpidr_el2", vcpu.mpidr());
+        if core::mem::take(&mut context.fresh) {
+            switch::load_reset(policy.pointer_authentication);
+        } else {
+            switch::load(&context.system, policy.pointer_authentication);
+        }
+        if !context.lent.is_none() {
+            lent::load(policy, context, context.lent);
+        }
+        gic::load_guest(&context.gic);
+    }
+
+    #[inline(always)]
+    fn save_vcpu(&self, policy: &FeaturePolicy, context: &mut VcpuContext) {
+        switch::save(&mut context.system, policy.pointer_authentication);
+        if !context.lent.is_none() {
+            lent::save(policy, context);
+        }
+        gic::save_guest(&mut context.gic);
+    }
+
+    #[inline(always)]
+    fn load_timers(&self, timers: &TimerRegisters) {
+        timer::load(timers);
+    }
+
+    #[inline(always)]
+    fn save_timers(&self, timers: &mut TimerRegisters) {
+        timer::save(timers);
+    }
+
+    #[inline(always)]
+    fn silence_timers(&self) {
+        timer::silence();
+    }
+
+    #[inline(always)]
+    fn load_known_reset(&self) {
+        switch::load_known_reset();
+        gic::reset_guest();
+    }
+
+    #[inline(always)]
+    fn synchronize(&self) {
+        isb();
+    }
+
+    fn set_active(&self, intid: u32) {
+        self.cpu.redistributor.set_active(intid);
+    }
+
+    fn clear_active(&self, intid: u32) {
+        self.cpu.redistributor.clear_active(intid);
+    }
+
+    #[inline(always)]
+    fn set_cptr(&self, cptr: u64) {
+        fpsimd::set_trap(cptr);
+    }
+
+    #[inline(always)]
+    fn set_hcr(&self, hcr: u64) {
+        switch::set_hcr(hcr);
+    }
+
+    fn save_fp(&self, registers: &mut FpRegisters) {
+        fpsimd::save(registers);
+    }
+
+    fn load_fp(&self, registers: &FpRegisters) {
+        fpsimd::load(registers);
+    }
+
+    fn lend(&self, policy: &FeaturePolicy, context: &mut VcpuContext, unit: Lent) {
+        lent::lend(policy, context, unit);
+    }
+
+    fn stop_lending(&self, policy: &FeaturePolicy, lent: Lent) {
+        lent::stop(policy, lent);
+    }
+
+    fn set_mdscr(&self, value: u64) {
+        write_register!("mdscr_el1", value);
+    }
+
+    fn sctlr_el1(&self) -> u64 {
+        read_register!("sctlr_el1")
+    }
+
+    fn elr_el1(&self) -> u64 {
+        read_register!("elr_el1")
+    }
+
+    fn inject(&self, frame: &mut Frame, exception: Exception) {
+        write_register!("elr_el1", frame.pc);
+        write_register!("spsr_el1", frame.pstate);
+        write_register!("esr_el1", exception.esr);
+        if let Some(far) = exception.far {
+            write_register!("far_el1", far);
+        }
+        let (vbar, sctlr) = (read_register!("vbar_el1"), read_register!("sctlr_el1"));
+        let entry = inject::enter_el1(frame.pstate, vbar, sctlr);
+        frame.pc = entry.pc;
+        frame.pstate = entry.pstate;
+    }
+
+    #[inline(always)]
+    fn enter(&self, frame: &mut Frame) -> u64 {
+        vectors::enter(frame)
+    }
+
+    #[inline(always)]
+    fn exit(&self) -> Exit {
+        let far = read_register!("far_el2");
+        Exit {
+            syndrome: Syndrome::new(read_register!("esr_el2")),
+            far,
+            address: fault_address(read_register!("hpfar_el2"), far),
+        }
+    }
+
+    fn power_down(&self, is_wanted: impl FnOnce() -> bool) -> bool {
+        smp::power_down(self.cpu, is_wanted)
+    }
+}
+
+impl Manager for Machine {
+    fn all_left(&self, vm: &'static Vm) {
+        vms::all_left(vm);
+    }
+
+    fn vcpu_changed(&self, vm: &'static Vm, vcpu: &'static Vcpu, on: bool, ticks: u64) {
+        vms::vcpu_changed(vm, vcpu, on, ticks);
+    }
+
+    fn call(&self, vm: &'static Vm, vcpu: &'static Vcpu) {
+        vms::call(vm, vcpu);
+    }
+
+    fn system_off(&self, vm: &'static Vm, cause: Cause) {
+        vms::system_off(vm, cause);
+    }
+
+    fn system_reset(&self, vm: &'static Vm, cause: Cause) {
+        vms::system_reset(vm, cause);
+    }
+
+    fn system_fail(&self, vm: &'static Vm, what: &'static str) {
+        vms::system_fail(vm, what);
+    }
+
+    fn is_stuck(&self, vm: &'static Vm, vcpu: VcpuId, pc: u64) {
+        vms::is_stuck(vm, vcpu, pc);
+    }
+
+    fn hotplug_write(&self, vm: &'static Vm, offset: u64, value: u32) {
+        vms::hotplug_write(vm, offset, value);
+    }
+
+    fn clean_memory(&self, vm: &'static Vm, set_way: u64) -> bool {
+        vms::clean_memory(vm, set_way)
+    }
+
+    fn listening(&self, vm: &'static Vm) {
+        vms::listening(vm);
+    }
+
+    fn vendor_call(&self, vm: &'static Vm, frame: &mut Frame) {
+        vms::vendor_call(vm, frame);
+    }
+
+    fn attend(&self, cpu: PcpuId) {
+        vms::attend(cpu);
+    }
+
+    fn go_on(&self, cpu: PcpuId, turn: &mut usize) -> bool {
+        vms::go_on(cpu, turn)
+    }
+
+    fn is_manager(&self, cpu: PcpuId) -> bool {
+        vms::all().iter().any(|slate| slate.manager == cpu)
+    }
+
+    fn may_power_down(&self, vm: &Vm) -> bool {
+        vms::may_power_down(vm)
+    }
+}

@@ -1,0 +1,193 @@
+//! The state machine of one physical CPU: handle what others asked for, pick a vCPU, run it, do what its exit asks for.
+//!
+//! Everything here belongs to one CPU; what others want of it comes through its wake set, its flag for deferred work, and the
+//! requests of its vCPUs. [`Machine`] is the CPU itself and [`Manager`] what is done for whole VMs; the tests put fakes in the place
+//! of both. `crate::sched` decides which vCPU runs.
+//!
+//! `attach` takes a vCPU's registers over and lets go of them, `world` moves registers, `exits` runs a guest and acts on its exits,
+//! `power` turns vCPUs on and off, `events` tells of it, `deferred` is what a CPU does besides, `reserve` turns it off.
+
+mod attach;
+mod deferred;
+mod events;
+mod exits;
+mod machine;
+mod placements;
+mod power;
+mod reserve;
+#[cfg(test)]
+mod tests;
+mod world;
+
+use alloc::vec::Vec;
+
+use crate::config::MAX_VMS;
+use crate::ids::VcpuId;
+use crate::sched::{Deferred, RunQueue, SLICE_MS, Slot};
+use crate::vm::Vm;
+use crate::vm::context::Owner;
+use attach::{Attached, at};
+use events::Events;
+pub use machine::{Interrupt, Local, Machine, Manager, NEVER, cause};
+pub use placements::Placements;
+
+/// How long a vCPU runs while another one waits, in nanoseconds.
+const SLICE_NS: u64 = SLICE_MS * 1_000_000;
+
+/// One CPU's scheduler and what it has in its registers.
+#[derive(Debug)]
+pub struct Pcpu<M> {
+    machine: M,
+    local: &'static Local,
+    placements: &'static Placements,
+    queue: RunQueue,
+    attached: Vec<Option<Attached>>,
+    /// The vCPU whose registers are in the hardware.
+    loaded: Option<Slot>,
+    /// The vCPU that turned itself off here last, while no other was loaded: the registers its VM sets still hold.
+    resident: Option<Slot>,
+    /// The VM whose tables, traps and time are in the hardware.
+    world: Option<&'static Vm>,
+    /// The vCPU that was loaded last.
+    guest: Option<Owner>,
+    /// The vCPU of each other VM that was loaded last.
+    last: [VcpuId; MAX_VMS],
+    /// The vCPU whose values are in the FP unit.
+    fp_owner: Option<Slot>,
+    /// HCR_EL2 and CPTR_EL2 as last written.
+    hcr: u64,
+    cptr: u64,
+    /// vCPUs that were turned on or off, until it is told.
+    events: Events,
+    /// When deferred work that was begun goes on, in counter ticks.
+    deferred_ticks: u64,
+    /// What this work owes to the vCPUs, and which VM's turn it was.
+    deferred: Deferred,
+    deferred_turn: usize,
+}
+
+impl<M: Machine + Manager> Pcpu<M> {
+    /// Makes the state machine of the calling CPU, which has run nothing yet.
+    #[must_use]
+    pub fn new(machine: M, placements: &'static Placements) -> Self {
+        Self {
+            local: machine.local(),
+            placements,
+            queue: RunQueue::new(machine.ticks(SLICE_NS)),
+            attached: Vec::new(),
+            loaded: None,
+            resident: None,
+            world: None,
+            guest: None,
+            last: [VcpuId::new(u16::MAX); MAX_VMS],
+            fp_owner: None,
+            hcr: 0,
+            cptr: 0,
+            events: Events::new(&machine),
+            deferred_ticks: NEVER,
+            deferred: Deferred::NONE,
+            deferred_turn: 0,
+            machine,
+        }
+    }
+
+    /// Does one round: looks at everything, then runs the vCPU whose turn it is until it exits, or sleeps until something happens.
+    #[inline]
+    pub fn step(&mut self) {
+        if let Some(slot) = self.turn() {
+            self.enter(slot);
+        }
+    }
+
+    /// Looks at everything once and makes the vCPU ready whose turn it is, or sleeps until something happens.
+    #[inline]
+    fn turn(&mut self) -> Option<Slot> {
+        if !self.local.wakes.is_empty() {
+            self.handle_wakes();
+        }
+        if self.local.has_deferred() {
+            self.do_deferred();
+        }
+        let now = self.machine.now();
+        self.queue.expire(now);
+        if self.queue.wants_switch(now) {
+            self.queue.pick_next(now);
+        }
+        match self.queue.current() {
+            Some(slot) => self.ready(slot),
+            None => self.idle(),
+        }
+    }
+
+    /// Wakes, starts or stops the vCPUs that others pointed at.
+    fn handle_wakes(&mut self) {
+        let now = self.machine.now();
+        let wakes = self.local.wakes;
+        wakes.drain(|slot| {
+            if self.queue.is_attached(slot) {
+                self.queue.rouse(slot, now);
+            } else {
+                self.start(slot, now);
+            }
+        });
+    }
+
+    /// Makes a vCPU whose turn it is ready to be entered, unless others want something else of it.
+    #[inline]
+    fn ready(&mut self, slot: Slot) -> Option<Slot> {
+        let attached = at(&mut self.attached, slot);
+        let vcpu = attached.place.vcpu;
+        if vcpu.requested() != 0 {
+            self.handle_requests(slot);
+            return None;
+        }
+        if attached.context.suspended.is_some() {
+            self.wake_suspended(slot);
+        }
+        if self.loaded != Some(slot) {
+            self.unload();
+            self.load(slot);
+        }
+        if !vcpu.inbox.is_empty() {
+            self.deliver();
+        }
+        self.arm();
+        Some(slot)
+    }
+
+    /// Sets EL2's timer for whichever comes first: the end of a slice, a soft timer, events, deferred work.
+    #[inline]
+    fn arm(&mut self) {
+        self.arm_for(self.queue.is_crowded(), self.queue.next_wake_ticks());
+    }
+
+    /// As [`Pcpu::arm`], for whether a vCPU waits and when to look at the queue again.
+    #[inline]
+    fn arm_for(&self, is_crowded: bool, wake_ticks: Option<u64>) {
+        self.local.need_resched.set(is_crowded || self.is_busy());
+        let deadline = wake_ticks.unwrap_or(NEVER);
+        let deadline = deadline.min(self.events.due_ticks).min(self.deferred_ticks);
+        self.machine
+            .arm(deadline.min(self.local.deferred_deadline.get()));
+    }
+
+    /// Sleeps until something happens, with the last vCPU's registers still loaded; returns the vCPU that is ready to be entered.
+    #[inline]
+    fn idle(&mut self) -> Option<Slot> {
+        self.resume_deferred();
+        self.arm_for(false, self.queue.next_deadline_ticks());
+        if self.local.wakes.is_empty() && !self.local.has_deferred() {
+            self.machine.sleep();
+        }
+        if self.machine.acknowledge() {
+            self.interrupt();
+        }
+        let Some(slot) = self.loaded else {
+            return self.restart();
+        };
+        if self.queue.current().is_none() && self.has_deliverable() {
+            self.queue.rouse(slot, self.machine.now());
+        }
+        None
+    }
+}

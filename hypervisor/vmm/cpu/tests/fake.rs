@@ -1,0 +1,619 @@
+//! A machine of several CPUs that checks what the architecture asks of its software: registers are loaded before a guest runs and
+//! saved before another's are loaded, a timer is silent before its interrupt is made inactive, the FP unit holds the right values.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering;
+use vgic::{ListRegister, ListRegisters, Maintenance, SavedListRegisters};
+
+use crate::cpu::{Interrupt, Local, Machine, Manager, NEVER, Pcpu, Placements, cause};
+use crate::dispatch::inject::Exception;
+use crate::dispatch::slow::Exit;
+use crate::exit::{Syndrome, class};
+use crate::features::{FeaturePolicy, ID_REGISTERS, Lent};
+use crate::ids::{PcpuId, VcpuId, VmId};
+use crate::layout::{GuestLayout, Region};
+use crate::sched::WakeSet;
+use crate::vm::context::{FpRegisters, Frame, Owner, TimerRegisters};
+use crate::vm::kicks::MAX_PCPUS;
+use crate::vm::vcpu::request;
+use crate::vm::{Cause, Home, Kicks, Phase, Vcpu, VcpuContext, Vm, VmParts};
+
+/// EL2's timer, and another private interrupt that no guest can have.
+const TIMER: u32 = 26;
+const LIST_REGISTERS: usize = 4;
+/// The FP trap bit of CPTR_EL2.
+const TFP: u64 = 1 << 10;
+
+/// A VM and a vCPU by number.
+pub(super) type Name = (u16, u16);
+
+pub(super) fn name(owner: Owner) -> Name {
+    (owner.vm.id.index() as u16, owner.vcpu.id.get())
+}
+
+/// What a guest does in its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Computes for so many ticks, or until EL2's timer fires.
+    Spin(u64),
+    /// Executes WFI, with nothing there to wake it.
+    Wait,
+    /// Turns itself off.
+    Off,
+    /// Uses the FP unit.
+    Fp,
+    /// Sets its virtual timer, in ticks of the counter.
+    Timer(u64),
+    /// Raises a system error.
+    SError,
+}
+
+/// What all CPUs share.
+pub(super) struct System {
+    pub(super) now: Cell<u64>,
+    pub(super) placements: Placements,
+    wakes: [WakeSet; MAX_PCPUS],
+    flags: [AtomicBool; 4],
+    /// CPUs that were kicked and have not acknowledged it.
+    kicked: RefCell<Vec<PcpuId>>,
+    /// What each guest does next; one without an act computes.
+    pub(super) acts: RefCell<BTreeMap<Name, VecDeque<Act>>>,
+    /// What happened, in order.
+    pub(super) log: RefCell<Vec<String>>,
+    /// The FP values that each guest believes to have; none since its last reset.
+    fp: RefCell<BTreeMap<Name, u128>>,
+    /// Steps of deferred work that are left, by CPU, and what each takes.
+    pub(super) steps: Cell<(u16, u32)>,
+    pub(super) step_ticks: Cell<u64>,
+    /// Whether the manifests let CPUs of vCPUs in reserve be turned off.
+    pub(super) may_power_down: Cell<bool>,
+    /// A vCPU that another CPU turns on while the next one sleeps.
+    pub(super) during_sleep: Cell<Option<(&'static Vm, u16)>>,
+    vms: RefCell<Vec<&'static Vm>>,
+}
+
+impl System {
+    pub(super) fn new() -> &'static Self {
+        Box::leak(Box::new(Self {
+            now: Cell::new(1),
+            placements: Placements::new(),
+            wakes: [const { WakeSet::new() }; MAX_PCPUS],
+            flags: [const { AtomicBool::new(false) }; 4],
+            kicked: RefCell::default(),
+            acts: RefCell::default(),
+            log: RefCell::default(),
+            fp: RefCell::default(),
+            steps: Cell::new((0, 0)),
+            step_ticks: Cell::new(0),
+            may_power_down: Cell::new(false),
+            during_sleep: Cell::new(None),
+            vms: RefCell::default(),
+        }))
+    }
+
+    /// Makes a VM of `count` vCPUs, all on `cpu`, of which `boot` are not in reserve; it runs and none of its vCPUs is on.
+    pub(super) fn vm(&'static self, count: u16, boot: u16, cpu: u16) -> &'static Vm {
+        let id = self.vms.borrow().len() as u16;
+        let vm: &'static Vm = Box::leak(Box::new(Vm::new(VmParts {
+            id: VmId::new(id),
+            name: format!("vm{id}"),
+            layout: GuestLayout::default(),
+            memory: Region::new(0x4000_0000, 256 << 20),
+            policy: FeaturePolicy::new(&[0x1111_1111_1111_1111; ID_REGISTERS], 2),
+            boot_vcpus: boot,
+            possible: count,
+            wakes: &self.wakes,
+            list_registers: LIST_REGISTERS,
+            wall_clock_s: 0,
+        })));
+        for vcpu in &*vm.vcpus {
+            let home = self.placements.take(Owner { vm, vcpu }, PcpuId::new(cpu));
+            assert!(vcpu.at.change_wish(Home::NOWHERE, home.unwrap()));
+            assert!(vcpu.at.leave().is_some());
+        }
+        assert!(vm.life.start() && vm.life.started());
+        vm.watched.store(true, Ordering::Relaxed);
+        self.vms.borrow_mut().push(vm);
+        vm
+    }
+
+    /// Makes the state machine of a CPU.
+    pub(super) fn cpu(&'static self, index: u16) -> Pcpu<Fake> {
+        let id = PcpuId::new(index);
+        let local = Local::new(id, &self.wakes[id.index()], &self.flags[id.index()]);
+        let fake = Fake {
+            system: self,
+            local: Box::leak(Box::new(local)),
+            held: Rc::new(RefCell::new(Held::default())),
+        };
+        Pcpu::new(fake, &self.placements)
+    }
+
+    pub(super) fn say(&self, words: String) {
+        self.log.borrow_mut().push(words);
+    }
+
+    /// Returns what happened since the last call.
+    pub(super) fn heard(&self) -> Vec<String> {
+        core::mem::take(&mut self.log.borrow_mut())
+    }
+
+    pub(super) fn does(&self, vcpu: Name, acts: &[Act]) {
+        let mut all = self.acts.borrow_mut();
+        all.entry(vcpu).or_default().extend(acts);
+    }
+
+    /// Turns a vCPU on as CPU_ON of another one does; returns whether it was off.
+    pub(super) fn turn_on(&self, vm: &'static Vm, vcpu: u16) -> bool {
+        let vcpu = &vm.vcpus[usize::from(vcpu)];
+        let entry = psci::EntryPoint {
+            address: 0x4000_0000,
+            context_id: u64::from(vcpu.id.get()),
+        };
+        let was_off = vcpu.power.cpu_on(entry) == psci::ReturnCode::Success;
+        if was_off {
+            self.wake(vcpu);
+        }
+        was_off
+    }
+
+    pub(super) fn wake(&self, vcpu: &Vcpu) {
+        let mut kicks = Kicks::NONE;
+        vcpu.wake(&mut kicks);
+        self.kick(kicks);
+    }
+
+    pub(super) fn request_all(&self, vm: &Vm, request: u32) {
+        let mut kicks = Kicks::NONE;
+        vm.request_all(request, &mut kicks);
+        self.kick(kicks);
+    }
+
+    /// Asks for a vCPU to move to another CPU; returns whether no other move of it was under way.
+    pub(super) fn migrate(&self, vm: &'static Vm, vcpu: u16, cpu: u16) -> bool {
+        let vcpu = &vm.vcpus[usize::from(vcpu)];
+        let to = self.placements.take(Owner { vm, vcpu }, PcpuId::new(cpu));
+        let to = to.unwrap();
+        if !vcpu.at.change_wish(Home::NOWHERE, to) {
+            self.placements.free(to);
+            return false;
+        }
+        vcpu.requests.fetch_or(request::MOVE, Ordering::SeqCst);
+        self.wake(vcpu);
+        true
+    }
+
+    /// Begins to stop or reset a VM; returns whether it was on.
+    pub(super) fn end(&self, vm: &'static Vm, reset: bool) -> bool {
+        let ended = match reset {
+            true => vm.life.reset(Cause::Guest),
+            false => vm.life.stop(Cause::Guest),
+        };
+        if ended {
+            self.request_all(vm, request::STOP);
+        }
+        ended
+    }
+
+    pub(super) fn ask_deferred(&self, cpu: u16) {
+        self.flags[usize::from(cpu)].store(true, Ordering::SeqCst);
+    }
+
+    fn kick(&self, mut kicks: Kicks) {
+        while let Some(id) = kicks.pop() {
+            self.kicked.borrow_mut().push(id);
+        }
+    }
+}
+
+/// What a CPU's registers hold.
+#[derive(Default)]
+struct Held {
+    vm: Option<u16>,
+    vcpu: Option<Name>,
+    /// A guest has run since the registers were saved.
+    dirty: bool,
+    /// The vCPU whose timers are loaded and not silent.
+    timers: Option<Name>,
+    /// Timers were written since the last ISB.
+    unsynchronized: bool,
+    /// The last vCPU of each VM whose translations the TLB may have.
+    translations: BTreeMap<u16, u16>,
+    /// A value that the guest keeps in TTBR0_EL1, and CNTV_CVAL_EL0.
+    mark: u64,
+    cval: TimerRegisters,
+    hcr: u64,
+    cptr: u64,
+    fp: u128,
+    armed: u64,
+    lists: Option<SavedListRegisters>,
+    exit: Option<Exit>,
+}
+
+/// One CPU.
+pub(super) struct Fake {
+    pub(super) system: &'static System,
+    local: &'static Local,
+    held: Rc<RefCell<Held>>,
+}
+
+/// The list registers of a CPU.
+pub(super) struct Lists(Rc<RefCell<Held>>);
+
+impl Lists {
+    fn with<R>(&self, work: impl FnOnce(&mut SavedListRegisters) -> R) -> R {
+        let mut held = self.0.borrow_mut();
+        let lists = &mut held.lists;
+        work(lists.get_or_insert_with(|| SavedListRegisters::new(LIST_REGISTERS)))
+    }
+}
+
+impl ListRegisters for Lists {
+    fn count(&self) -> usize {
+        self.with(|lists| lists.count())
+    }
+    fn read(&self, n: usize) -> ListRegister {
+        self.with(|lists| lists.read(n))
+    }
+    fn write(&mut self, n: usize, value: ListRegister) {
+        self.with(|lists| lists.write(n, value));
+    }
+    fn empty(&self) -> u32 {
+        self.with(|lists| lists.empty())
+    }
+    fn eoi_status(&self) -> u32 {
+        self.with(|lists| lists.eoi_status())
+    }
+    fn set_maintenance(&mut self, maintenance: Maintenance) {
+        self.with(|lists| lists.set_maintenance(maintenance));
+    }
+    fn take_eoi_count(&mut self) -> u32 {
+        self.with(|lists| lists.take_eoi_count())
+    }
+}
+
+impl Fake {
+    fn say(&self, words: &str) {
+        self.system
+            .say(format!("cpu{}: {words}", self.local.id.get()));
+    }
+
+    /// Checks that all of a vCPU is loaded, as it left it.
+    fn check(&self, frame: &Frame) -> Owner {
+        let owner = frame.owner.expect("a frame of an attached vCPU");
+        let held = self.held.borrow();
+        let (vm, vcpu) = name(owner);
+        assert_eq!(held.vm, Some(vm), "its VM's tables are loaded");
+        assert_eq!(held.vcpu, Some((vm, vcpu)), "its registers are loaded");
+        assert_eq!(held.timers, Some((vm, vcpu)), "its timers are loaded");
+        assert_eq!(held.translations.get(&vm), Some(&vcpu), "its TLB entries");
+        assert_eq!(held.hcr & !crate::features::hcr::TWI, owner.vm.policy.hcr);
+        assert_eq!(self.local.loaded.get().map(name), Some((vm, vcpu)));
+        assert!(owner.vcpu.at.loaded.load(Ordering::SeqCst));
+        assert_eq!(
+            owner.vcpu.at.home().pcpu(),
+            self.local.id,
+            "it is placed here"
+        );
+        let mark = u64::from(vm) << 16 | u64::from(vcpu) | 1 << 40;
+        let (new, known) = (0, mark);
+        assert!([new, known].contains(&held.mark), "TTBR0_EL1 is its own");
+        assert_ne!(
+            owner.vm.phase(),
+            Phase::Off,
+            "a VM that is off does not run"
+        );
+        owner
+    }
+
+    fn fp(&self, vcpu: Name) -> u64 {
+        let mut held = self.held.borrow_mut();
+        if held.cptr & TFP != 0 {
+            let syndrome = Syndrome::new(class::FP << 26 | 1 << 25);
+            held.exit = Some(Exit {
+                syndrome,
+                far: 0,
+                address: 0,
+            });
+            return cause::SYNC;
+        }
+        let mut known = self.system.fp.borrow_mut();
+        if let Some(value) = known.get(&vcpu) {
+            assert_eq!(held.fp, *value, "the FP unit holds this vCPU's values");
+        }
+        // A new value each time, so that one that was saved earlier is not taken for it.
+        let uses = known.get(&vcpu).map_or(0, |value| *value as u64);
+        let value = u128::from(vcpu.0) << 80 | u128::from(vcpu.1) << 64 | u128::from(uses + 1);
+        held.fp = value;
+        known.insert(vcpu, value);
+        drop((known, held));
+        self.run(1)
+    }
+
+    /// Lets the guest compute until EL2's timer fires, for so long at most.
+    fn run(&self, ticks: u64) -> u64 {
+        let now = self.system.now.get();
+        let armed = self.held.borrow().armed;
+        let end = now.saturating_add(ticks);
+        self.system.now.set(end.min(armed.max(now)));
+        if armed <= end {
+            self.local.acknowledged.set(Some(TIMER));
+        }
+        cause::IRQ
+    }
+}
+
+impl Machine for Fake {
+    type Lists = Lists;
+
+    fn local(&self) -> &'static Local {
+        self.local
+    }
+    fn lists(&self) -> Lists {
+        Lists(self.held.clone())
+    }
+    fn gic_control(&self) -> u64 {
+        // Both groups on, every priority lets pass (ICH_VMCR_EL2).
+        0xff00_0000 | 3
+    }
+    fn now(&self) -> u64 {
+        self.system.now.get()
+    }
+    fn ticks(&self, ns: u64) -> u64 {
+        ns / 16
+    }
+    fn arm(&self, deadline_ticks: u64) {
+        self.local.armed.set(deadline_ticks);
+        self.held.borrow_mut().armed = deadline_ticks;
+    }
+    fn sleep(&self) {
+        if let Some((vm, vcpu)) = self.system.during_sleep.take() {
+            let _was_off = self.system.turn_on(vm, vcpu);
+        }
+        let held = self.held.borrow();
+        let kicked = self.system.kicked.borrow().contains(&self.local.id);
+        // The loaded vCPU's timers wake the CPU too.
+        let guest = held.timers.and_then(|_| held.cval.next_deadline(0));
+        let wake = held.armed.min(guest.unwrap_or(NEVER));
+        if !kicked && wake != NEVER {
+            self.system.now.set(wake.max(self.system.now.get()));
+        }
+    }
+    fn is_interrupted(&self) -> bool {
+        self.system.kicked.borrow().contains(&self.local.id)
+    }
+    fn acknowledge(&self) -> bool {
+        self.system
+            .kicked
+            .borrow_mut()
+            .retain(|id| *id != self.local.id);
+        let fired = self.held.borrow().armed <= self.system.now.get();
+        if fired {
+            self.local.acknowledged.set(Some(TIMER));
+        }
+        fired
+    }
+    fn classify(&self, intid: u32) -> Interrupt {
+        match intid {
+            TIMER => Interrupt::Timer,
+            _ => Interrupt::Device,
+        }
+    }
+    fn device(&self, intid: u32) {
+        self.say(&format!("device {intid}"));
+    }
+    fn deactivate(&self, _: u32) {}
+    fn deactivate_all(&self, _: u32) {}
+    fn kick(&self, kicks: Kicks) {
+        self.system.kick(kicks);
+    }
+
+    fn load_vm(&self, vm: &Vm) {
+        self.held.borrow_mut().vm = Some(vm.id.index() as u16);
+    }
+    fn forget_sibling(&self) {
+        let mut held = self.held.borrow_mut();
+        let vm = held.vm.expect("a VM is loaded");
+        held.translations.remove(&vm);
+    }
+    fn load_vcpu(&self, vcpu: &Vcpu, _: &FeaturePolicy, context: &mut VcpuContext) {
+        let mut held = self.held.borrow_mut();
+        assert!(!held.dirty, "what a guest left was saved");
+        let owner = context.frame.owner.expect("attached");
+        assert_eq!(owner.vcpu.id, vcpu.id);
+        held.vcpu = Some(name(owner));
+        held.mark = match core::mem::take(&mut context.fresh) {
+            true => 0,
+            false => context.system.ttbr0_el1,
+        };
+    }
+    fn save_vcpu(&self, _: &FeaturePolicy, context: &mut VcpuContext) {
+        let mut held = self.held.borrow_mut();
+        let owner = context.frame.owner.expect("attached");
+        assert_eq!(held.vcpu, Some(name(owner)), "saved where they belong");
+        context.system.ttbr0_el1 = held.mark;
+        held.dirty = false;
+    }
+    fn load_timers(&self, timers: &TimerRegisters) {
+        let mut held = self.held.borrow_mut();
+        held.timers = held.vcpu;
+        held.cval = *timers;
+    }
+    fn save_timers(&self, timers: &mut TimerRegisters) {
+        let mut held = self.held.borrow_mut();
+        assert_eq!(held.timers, held.vcpu, "its own timers are saved");
+        *timers = held.cval;
+        held.timers = None;
+        held.unsynchronized = true;
+    }
+    fn silence_timers(&self) {
+        let mut held = self.held.borrow_mut();
+        held.timers = None;
+        held.unsynchronized = true;
+    }
+    fn load_known_reset(&self) {
+        self.say("known reset");
+        let mut held = self.held.borrow_mut();
+        held.timers = held.vcpu;
+        held.cval = TimerRegisters::default();
+    }
+    fn synchronize(&self) {
+        self.held.borrow_mut().unsynchronized = false;
+    }
+    fn set_active(&self, _: u32) {}
+    fn clear_active(&self, intid: u32) {
+        let held = self.held.borrow();
+        let silent = held.timers.is_none() && !held.unsynchronized;
+        assert!(silent, "PPI {intid}: its timer is silent first");
+    }
+    fn set_cptr(&self, cptr: u64) {
+        self.held.borrow_mut().cptr = cptr;
+    }
+    fn set_hcr(&self, hcr: u64) {
+        self.held.borrow_mut().hcr = hcr;
+    }
+    fn save_fp(&self, registers: &mut FpRegisters) {
+        let held = self.held.borrow();
+        assert_eq!(held.cptr & TFP, 0, "the FP unit does not trap");
+        registers.v[0] = held.fp;
+    }
+    fn load_fp(&self, registers: &FpRegisters) {
+        let mut held = self.held.borrow_mut();
+        assert_eq!(held.cptr & TFP, 0, "the FP unit does not trap");
+        held.fp = registers.v[0];
+    }
+    fn lend(&self, _: &FeaturePolicy, _: &mut VcpuContext, _: Lent) {}
+    fn stop_lending(&self, _: &FeaturePolicy, _: Lent) {}
+    fn set_mdscr(&self, _: u64) {}
+    fn sctlr_el1(&self) -> u64 {
+        0
+    }
+    fn elr_el1(&self) -> u64 {
+        0
+    }
+    fn inject(&self, _: &mut Frame, exception: Exception) {
+        self.say(&format!("exception {:#x}", exception.esr));
+    }
+
+    fn enter(&self, frame: &mut Frame) -> u64 {
+        let owner = {
+            let mut held = self.held.borrow_mut();
+            if let (Some(vm), Some((_, vcpu))) = (held.vm, held.vcpu) {
+                held.translations.entry(vm).or_insert(vcpu);
+            }
+            drop(held);
+            self.check(frame)
+        };
+        let vcpu = name(owner);
+        if self.held.borrow().mark == 0 {
+            // The first instructions after a reset; FP registers are unknown to the guest then.
+            self.say(&format!("vm{} vcpu{} begins", vcpu.0, vcpu.1));
+            assert_eq!(frame.x[0], u64::from(vcpu.1), "x0 as PSCI promises");
+            self.system.fp.borrow_mut().remove(&vcpu);
+        }
+        let mut held = self.held.borrow_mut();
+        held.dirty = true;
+        held.mark = u64::from(vcpu.0) << 16 | u64::from(vcpu.1) | 1 << 40;
+        drop(held);
+        let act = {
+            let mut acts = self.system.acts.borrow_mut();
+            acts.get_mut(&vcpu).and_then(VecDeque::pop_front)
+        };
+        match act.unwrap_or(Act::Spin(1_000_000)) {
+            Act::Spin(ticks) => self.run(ticks),
+            Act::Wait => cause::REST,
+            Act::Off => {
+                let mut held = self.held.borrow_mut();
+                held.dirty = false;
+                // What is left of it, [`Machine::load_known_reset`] may use.
+                held.mark = 0;
+                cause::OFF
+            }
+            Act::Fp => {
+                let cause = self.fp(vcpu);
+                if cause == cause::SYNC {
+                    let mut acts = self.system.acts.borrow_mut();
+                    acts.entry(vcpu).or_default().push_front(Act::Fp);
+                }
+                cause
+            }
+            Act::Timer(at) => {
+                let mut held = self.held.borrow_mut();
+                held.cval.cntv_cval = at;
+                held.cval.cntv_ctl = 1;
+                drop(held);
+                self.run(1)
+            }
+            Act::SError => cause::SERROR,
+        }
+    }
+    fn exit(&self) -> Exit {
+        self.held.borrow_mut().exit.take().expect("an exit")
+    }
+    fn power_down(&self, is_wanted: impl FnOnce() -> bool) -> bool {
+        let off = !is_wanted();
+        if off {
+            self.say("off");
+            *self.held.borrow_mut() = Held::default();
+        }
+        off
+    }
+}
+
+impl Manager for Fake {
+    fn all_left(&self, vm: &'static Vm) {
+        self.say(&format!("vm{} left", vm.id.index()));
+    }
+    fn vcpu_changed(&self, vm: &'static Vm, vcpu: &'static Vcpu, on: bool, _: u64) {
+        let how = if on { "on" } else { "off" };
+        let (vm, vcpu) = (vm.id.index(), vcpu.id.get());
+        self.say(&format!("vm{vm} vcpu{vcpu} {how}"));
+    }
+    fn call(&self, _: &'static Vm, vcpu: &'static Vcpu) {
+        self.system.wake(vcpu);
+    }
+    fn system_off(&self, vm: &'static Vm, cause: Cause) {
+        self.say(&format!("vm{} off: {}", vm.id.index(), cause.name()));
+    }
+    fn system_reset(&self, vm: &'static Vm, cause: Cause) {
+        self.say(&format!("vm{} reset: {}", vm.id.index(), cause.name()));
+    }
+    fn system_fail(&self, vm: &'static Vm, what: &'static str) {
+        self.say(&format!("vm{} failed: {what}", vm.id.index()));
+        self.system.end(vm, false);
+    }
+    fn is_stuck(&self, _: &'static Vm, _: VcpuId, _: u64) {
+        self.say("stuck");
+    }
+    fn hotplug_write(&self, _: &'static Vm, _: u64, _: u32) {}
+    fn clean_memory(&self, _: &'static Vm, _: u64) -> bool {
+        true
+    }
+    fn listening(&self, _: &'static Vm) {}
+    fn vendor_call(&self, _: &'static Vm, _: &mut Frame) {}
+    fn attend(&self, _: PcpuId) {}
+    fn go_on(&self, cpu: PcpuId, _: &mut usize) -> bool {
+        let (at, left) = self.system.steps.get();
+        if at != cpu.get() || left == 0 {
+            return false;
+        }
+        self.say("step");
+        self.system.steps.set((at, left - 1));
+        let now = &self.system.now;
+        now.set(now.get() + self.system.step_ticks.get());
+        left > 1
+    }
+    fn is_manager(&self, cpu: PcpuId) -> bool {
+        cpu.get() == 0
+    }
+    fn may_power_down(&self, _: &Vm) -> bool {
+        self.system.may_power_down.get()
+    }
+}
