@@ -17,10 +17,11 @@ use crate::mmio::Registers;
 use crate::mmu::{self, PAGE, Use};
 use crate::sysreg::{read_register, wfi};
 use crate::uart::{self, Uart};
-use crate::vms::{self, Description};
+use crate::vms;
 use crate::{
     clock, console, cpu, deferred, heap, layout, logger, memory, percpu, seeds, smc, smp, vectors,
 };
+use vmm::ops::{Description, HostLimits};
 
 /// The exception level EL2 is entered at.
 const EL2: u64 = 2;
@@ -221,9 +222,11 @@ fn start_gic(host: &HostDescription) {
 /// Makes the VMs of the bundle, gives the UARTs to the console, and starts what is to be started.
 fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize) {
     let vmid_16 = read_register!("id_aa64mmfr1_el1") >> 4 & 0xf == 2;
-    if let Err(error) = vms::measure_host(vmid_16) {
-        give_up(format_args!("stage 2: {error}"));
-    }
+    let pa_code = mmu::pa_range();
+    let space = match vms::address_space(pa_code) {
+        Ok(space) => space,
+        Err(error) => give_up(format_args!("stage 2: {error}")),
+    };
     let mut slots = CpuSlots::new(cpus);
     let (options, descriptions) = read_bundle(host, &mut slots);
     log::set_max_level(options.log);
@@ -237,7 +240,15 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         names.push(config.name.to_string());
     }
     memory::grow_heap(heap_for(vcpus));
-    vms::create(descriptions, slots, list_registers, &host_id_registers());
+    let limits = HostLimits {
+        space,
+        width: vms::vmid_width(vmid_16),
+        pa_code,
+        ids: &host_id_registers(),
+        list_registers,
+        wall_clock_s: seeds::wall_clock_s(),
+    };
+    vms::create(&limits, descriptions, slots);
     let ports = [host.console(), host.control()].map(|found| {
         let found = found?;
         let base = found.registers.base.get();
@@ -249,16 +260,16 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
     console::start(
         names,
         ports,
-        (!vms::all().is_empty()).then_some(VmId::new(0)),
+        (!vms::all().all().is_empty()).then_some(VmId::new(0)),
     );
     if let Some(gic) = GIC.get() {
         for intid in ports.iter().flatten().filter_map(|port| port.1) {
             gic.enable_shared(intid, percpu::this().affinity);
         }
     }
-    for (slate, autostart) in vms::all().iter().zip(autostart) {
+    for (instance, autostart) in vms::all().all().iter().zip(autostart) {
         if autostart && options.autostart {
-            vms::start(slate);
+            vms::all().start(instance);
         }
     }
     deferred::ask(PcpuId::new(0));

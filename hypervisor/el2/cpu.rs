@@ -1,19 +1,19 @@
 //! One physical CPU as `vmm::cpu` drives it: each method is the registers and instructions that it names.
 
 use core::sync::atomic::Ordering;
-use vmm::cpu::{self, Interrupt, Local, Manager, Pcpu, Placements};
+use vmm::cpu::{self, Interrupt, Local, Pcpu, Placements};
 use vmm::dispatch::inject::{self, Exception};
 use vmm::dispatch::slow::Exit;
 use vmm::exit::{Syndrome, fault_address};
 use vmm::features::{FeaturePolicy, Lent};
-use vmm::ids::{PcpuId, VcpuId};
 use vmm::vm::context::{FpRegisters, Frame, TimerRegisters};
-use vmm::vm::{Cause, Kicks, Vcpu, VcpuContext, Vm};
+use vmm::vm::{Kicks, Vcpu, VcpuContext, Vm};
 
 use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{self, Percpu};
 use crate::sysreg::{isb, read_register, wfi, write_register};
-use crate::{clock, console, fpsimd, hot, lent, smp, switch, timer, tlb, vectors, vms};
+use crate::vms::{self, Vms};
+use crate::{clock, console, fpsimd, hot, lent, smp, switch, timer, tlb, vectors};
 
 /// Which vCPUs are placed on which CPU.
 pub(crate) static PLACEMENTS: Placements = Placements::new();
@@ -33,6 +33,13 @@ struct Machine {
 
 impl cpu::Machine for Machine {
     type Lists = HardwareListRegisters;
+    type Manager = Vms;
+
+    #[cold]
+    #[inline(never)]
+    fn manager(&self) -> &Vms {
+        vms::all()
+    }
 
     #[inline(always)]
     fn local(&self) -> &'static Local {
@@ -246,67 +253,5 @@ impl cpu::Machine for Machine {
 
     fn power_down(&self, is_wanted: impl FnOnce() -> bool) -> bool {
         smp::power_down(self.cpu, is_wanted)
-    }
-}
-
-impl Manager for Machine {
-    fn all_left(&self, vm: &'static Vm) {
-        vms::all_left(vm);
-    }
-
-    fn vcpu_changed(&self, vm: &'static Vm, vcpu: &'static Vcpu, on: bool, ticks: u64) {
-        vms::vcpu_changed(vm, vcpu, on, ticks);
-    }
-
-    fn call(&self, vm: &'static Vm, vcpu: &'static Vcpu) {
-        vms::call(vm, vcpu);
-    }
-
-    fn system_off(&self, vm: &'static Vm, cause: Cause) {
-        vms::system_off(vm, cause);
-    }
-
-    fn system_reset(&self, vm: &'static Vm, cause: Cause) {
-        vms::system_reset(vm, cause);
-    }
-
-    fn system_fail(&self, vm: &'static Vm, what: &'static str) {
-        vms::system_fail(vm, what);
-    }
-
-    fn is_stuck(&self, vm: &'static Vm, vcpu: VcpuId, pc: u64) {
-        vms::is_stuck(vm, vcpu, pc);
-    }
-
-    fn hotplug_write(&self, vm: &'static Vm, offset: u64, value: u32) {
-        vms::hotplug_write(vm, offset, value);
-    }
-
-    fn clean_memory(&self, vm: &'static Vm, set_way: u64) -> bool {
-        vms::clean_memory(vm, set_way)
-    }
-
-    fn listening(&self, vm: &'static Vm) {
-        vms::listening(vm);
-    }
-
-    fn vendor_call(&self, vm: &'static Vm, frame: &mut Frame) {
-        vms::vendor_call(vm, frame);
-    }
-
-    fn attend(&self, cpu: PcpuId) {
-        vms::attend(cpu);
-    }
-
-    fn go_on(&self, cpu: PcpuId, turn: &mut usize) -> bool {
-        vms::go_on(cpu, turn)
-    }
-
-    fn is_manager(&self, cpu: PcpuId) -> bool {
-        vms::all().iter().any(|slate| slate.manager == cpu)
-    }
-
-    fn may_power_down(&self, vm: &Vm) -> bool {
-        vms::may_power_down(vm)
     }
 }

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use stage2::{GuestPhys, HostPhys, PAGE_SIZE, TableMemory};
 use vmm::memory::{GuestFault, GuestMemory};
+use vmm::ops;
 
 use crate::sysreg::dsb_ishst;
 use crate::{cache, memory};
@@ -46,16 +47,20 @@ impl GuestMemory for GuestRam {
     }
 }
 
-impl GuestRam {
+impl ops::GuestRam for GuestRam {
+    fn host_start(&self) -> u64 {
+        self.host.start
+    }
+
     /// Makes sure that no cache holds a dirty line of a guest range.
-    pub(crate) fn clean(&self, address: GuestPhys, bytes: u64) -> Result<(), GuestFault> {
+    fn clean(&self, address: GuestPhys, bytes: u64) -> Result<(), GuestFault> {
         let at = self.translate(address, bytes as usize)?;
         cache::clean_invalidate(at..at + bytes);
         Ok(())
     }
 
     /// Fills a guest range with zeros.
-    pub(crate) fn zero(&mut self, address: GuestPhys, bytes: u64) -> Result<(), GuestFault> {
+    fn zero(&mut self, address: GuestPhys, bytes: u64) -> Result<(), GuestFault> {
         let to = self.translate(address, bytes as usize)?;
         memory::zero(to..to + bytes);
         cache::clean_invalidate(to..to + bytes);

@@ -17,6 +17,7 @@ pub mod exit;
 pub mod features;
 pub mod hypercall;
 pub mod memory;
+pub mod ops;
 pub mod sched;
 pub mod sysreg;
 pub mod vm;

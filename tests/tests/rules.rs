@@ -518,8 +518,9 @@ fn functions_stay_short() {
 /// Most lines of code inside EL2: comments, blank lines and tests are not counted.
 /// Raised from 20,000 with answers that guests and operators were owed: the admission of VMs to CPUs, ICC_DIR_EL1,
 /// deferred work that takes turns with the vCPUs, vCPUs that only fault, kinds of files that are no kernel,
-/// tables that are written a step at a time, and the traits by which the state machine of a CPU runs on a fake one.
-const EL2_LINES_MAX: usize = 20_800;
+/// tables that are written a step at a time, and the traits by which the state machine of a CPU and the lives of VMs
+/// run on fake machines.
+const EL2_LINES_MAX: usize = 21_000;
 
 #[test]
 fn what_runs_at_el2_stays_small() {

@@ -8,14 +8,13 @@ use vmm::console::{
     Command, CommandError, ErrorKind, HostReport, Reply, StatsRow, Token, VcpuRow, VmAction, VmRow,
 };
 use vmm::ids::{PcpuId, VcpuId, VmId};
+use vmm::ops::{DEFAULT_LIMITS, strict};
 use vmm::stats::ExitCounts;
 use vmm::vm::context::Owner;
 use vmm::vm::vcpu::request;
 use vmm::vm::{Cause, Home, Kicks, Phase};
 
-use super::{
-    Slate, all, call, carry_out, events, pause, resume, start, strict, system_off, system_reset,
-};
+use super::{Instance, all, events};
 use crate::cpu::PLACEMENTS;
 use crate::percpu;
 use crate::{clock, console, logger, memory, smp};
@@ -36,8 +35,8 @@ pub(crate) fn execute(token: Token, command: Command) {
             Ok(()) => return,
             Err(error) => Err(error),
         },
-        Command::Vm { vm, action } => find(vm).and_then(|slate| act(slate, action)),
-        Command::VmList => Ok(Reply::VmList(all().iter().map(vm_row).collect())),
+        Command::Vm { vm, action } => find(vm).and_then(|instance| act(instance, action)),
+        Command::VmList => Ok(Reply::VmList(all().all().iter().map(vm_row).collect())),
         Command::VcpuList { vm } => find(vm).map(vcpu_list),
         Command::Stats { vm } => Ok(stats(vm)),
         Command::Log => Ok(Reply::Log(logger::text())),
@@ -49,35 +48,38 @@ pub(crate) fn execute(token: Token, command: Command) {
     console::reply(token, &result);
 }
 
-fn find(vm: VmId) -> Result<&'static Slate, CommandError> {
+fn find(vm: VmId) -> Result<&'static Instance, CommandError> {
     all()
+        .all()
         .get(vm.index())
         .ok_or_else(|| CommandError::new(ErrorKind::NoSuchVm, format!("there is no {vm}")))
 }
 
-fn act(slate: &'static Slate, action: VmAction) -> Result<Reply, CommandError> {
+fn act(instance: &Instance, action: VmAction) -> Result<Reply, CommandError> {
     let done = match action {
-        VmAction::Start => start(slate),
-        VmAction::Stop => system_off(slate.vm, Cause::Operator),
-        VmAction::Reset => system_reset(slate.vm, Cause::Operator),
-        VmAction::Pause => pause(slate),
-        VmAction::Resume => resume(slate),
-        VmAction::PowerButton => press(slate),
+        VmAction::Start => all().start(instance),
+        VmAction::Stop => all().stop(instance.vm, Cause::Operator),
+        VmAction::Reset => all().reset(instance.vm, Cause::Operator),
+        VmAction::Pause => all().pause(instance),
+        VmAction::Resume => all().resume(instance),
+        VmAction::PowerButton => press(instance),
     };
-    done.then_some(Reply::Done).ok_or_else(|| not_now(slate))
+    done.then_some(Reply::Done).ok_or_else(|| not_now(instance))
 }
 
 /// The VM's state does not allow it.
-fn not_now(slate: &Slate) -> CommandError {
-    let message = format!("{} is {}", slate.vm.name, slate.vm.phase().name());
+fn not_now(instance: &Instance) -> CommandError {
+    let message = format!("{} is {}", instance.vm.name, instance.vm.phase().name());
     CommandError::new(ErrorKind::WrongState, message)
 }
 
-fn press(slate: &'static Slate) -> bool {
-    let running = slate.vm.phase() == Phase::Running;
-    if running && slate.vm.hotplug.lock().press_power_button() {
+fn press(instance: &Instance) -> bool {
+    let running = instance.vm.phase() == Phase::Running;
+    if running && instance.vm.hotplug.lock().press_power_button() {
         let mut kicks = Kicks::NONE;
-        slate.vm.pulse(slate.vm.layout.hotplug.intid, &mut kicks);
+        instance
+            .vm
+            .pulse(instance.vm.layout.hotplug.intid, &mut kicks);
         percpu::kick(kicks);
     }
     running
@@ -89,25 +91,25 @@ fn resize_vm(
     count: u16,
     timeout_s: Option<u32>,
 ) -> Result<(), CommandError> {
-    let slate = find(vm)?;
-    if slate.config.firmware == vmm::config::Firmware::Fdt {
+    let instance = find(vm)?;
+    if instance.config.firmware == vmm::config::Firmware::Fdt {
         let message = format!(
             "{} has no ACPI (firmware fdt): its vCPU count is fixed",
-            slate.vm.name
+            instance.vm.name
         );
         return Err(CommandError::new(ErrorKind::Unsupported, message));
     }
-    let limits = timeout_s.map_or(events::DEFAULT_LIMITS, strict);
-    let mut resizer = slate.resizer.lock();
+    let limits = timeout_s.map_or(DEFAULT_LIMITS, strict);
+    let mut resizer = instance.resizer.lock();
     // Under the lock: a VM that ends later ends this resize with it.
-    let phase = slate.vm.phase();
+    let phase = instance.vm.phase();
     if !matches!(phase, Phase::Running | Phase::Starting | Phase::Resetting) {
-        return Err(not_now(slate));
+        return Err(not_now(instance));
     }
-    let progress = resizer.begin(slate.vm, count, limits, clock::now_ns())?;
-    slate.asked.lock().push_back(token);
+    let progress = resizer.begin(instance.vm, count, limits, clock::now_ns())?;
+    instance.asked.lock().push_back(token);
     drop(resizer);
-    carry_out(slate, progress);
+    all().carry_out(instance, progress);
     Ok(())
 }
 
@@ -130,14 +132,14 @@ fn pin(token: Token, vm: VmId, vcpu: VcpuId, cpu: PcpuId) -> Result<(), CommandE
         vcpu.at.change_wish(Home::NOWHERE, to);
         vcpu.requests.fetch_or(request::MOVE, Ordering::SeqCst);
     }
-    let deadline_ns = clock::now_ns() + events::DEFAULT_LIMITS.timeout_ns;
+    let deadline_ns = clock::now_ns() + DEFAULT_LIMITS.timeout_ns;
     *events::MOVE.lock() = Some((token, vcpu, to, deadline_ns));
-    call(vm, vcpu);
+    all().look_at(vm, vcpu);
     Ok(())
 }
 
-fn vm_row(slate: &Slate) -> VmRow {
-    let vm = slate.vm;
+fn vm_row(instance: &Instance) -> VmRow {
+    let vm = instance.vm;
     VmRow {
         vm: vm.id,
         state: vm.phase().state(vm.life.cause()),
@@ -146,15 +148,15 @@ fn vm_row(slate: &Slate) -> VmRow {
             .iter()
             .filter(|vcpu| vcpu.power.state().is_on())
             .count() as u16,
-        target: slate.target.load(Ordering::Acquire),
+        target: instance.target.load(Ordering::Acquire),
         possible: vm.vcpus.len() as u16,
         memory_bytes: vm.memory.size,
-        note: slate.note.lock().clone(),
+        note: instance.note.lock().clone(),
     }
 }
 
-fn vcpu_list(slate: &'static Slate) -> Reply {
-    let vcpus = slate
+fn vcpu_list(instance: &Instance) -> Reply {
+    let vcpus = instance
         .vm
         .vcpus
         .iter()
@@ -168,22 +170,23 @@ fn vcpu_list(slate: &'static Slate) -> Reply {
         })
         .collect();
     Reply::VcpuList {
-        vm: slate.vm.id,
+        vm: instance.vm.id,
         vcpus,
     }
 }
 
 fn stats(vm: Option<VmId>) -> Reply {
     let rows: Vec<StatsRow> = all()
+        .all()
         .iter()
-        .filter(|slate| vm.is_none_or(|vm| vm == slate.vm.id))
-        .map(|slate| {
+        .filter(|instance| vm.is_none_or(|vm| vm == instance.vm.id))
+        .map(|instance| {
             let mut exits = ExitCounts::default();
-            for vcpu in &*slate.vm.vcpus {
+            for vcpu in &*instance.vm.vcpus {
                 exits.add(&vcpu.exits.snapshot());
             }
             StatsRow {
-                vm: slate.vm.id,
+                vm: instance.vm.id,
                 exits,
             }
         })

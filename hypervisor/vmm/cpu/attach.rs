@@ -23,7 +23,7 @@ pub(super) fn at(attached: &mut [Option<Attached>], slot: Slot) -> &mut Attached
     place.expect("a vCPU on the queue is attached")
 }
 
-impl<M: Machine + Manager> Pcpu<M> {
+impl<M: Machine> Pcpu<M> {
     /// Takes over a vCPU's registers; returns whether its VM wants that.
     pub(super) fn attach(&mut self, slot: Slot) -> bool {
         let pcpu = self.local.id;
@@ -69,7 +69,7 @@ impl<M: Machine + Manager> Pcpu<M> {
 
     fn disown(&self, vm: &'static Vm) {
         if vm.disown() {
-            self.machine.all_left(vm);
+            self.machine.manager().all_left(vm);
         }
     }
 
@@ -136,7 +136,7 @@ impl<M: Machine + Manager> Pcpu<M> {
         if let Some(from) = vcpu.at.leave() {
             self.placements.free(from);
         }
-        self.machine.call(vm, vcpu);
+        self.machine.manager().call(vm, vcpu);
         true
     }
 

@@ -9,7 +9,7 @@ const IDLE_SHARE_NS: u64 = SLICE_NS / 4;
 /// What it takes to leave a guest for a piece of such work and to come back.
 const SWITCH_NS: u64 = 1000;
 
-impl<M: Machine + Manager> Pcpu<M> {
+impl<M: Machine> Pcpu<M> {
     /// Does deferred work for as long as its share of the CPU lasts.
     #[cold]
     pub(super) fn do_deferred(&mut self) {
@@ -17,7 +17,7 @@ impl<M: Machine + Manager> Pcpu<M> {
         let (wanting, begun) = (self.queue.wanting(), self.machine.now());
         // What is owed from now on does not hold up a step whose time has come.
         let mut may_go_on = self.deferred.may_go_on(wanting, begun);
-        self.machine.attend(self.local.id);
+        self.machine.manager().attend(self.local.id);
         let mut now = self.machine.now();
         self.owe(now - begun, now);
         let end = now + self.machine.ticks(IDLE_SHARE_NS);
@@ -25,7 +25,10 @@ impl<M: Machine + Manager> Pcpu<M> {
         // A step is short: an interrupt waits for one at most, and a vCPU that wants to run is owed as much time after each.
         while more && may_go_on {
             let begun = now;
-            more = self.machine.go_on(self.local.id, &mut self.deferred_turn);
+            more = self
+                .machine
+                .manager()
+                .go_on(self.local.id, &mut self.deferred_turn);
             now = self.machine.now();
             self.owe(now - begun, now);
             may_go_on = self.deferred.may_go_on(wanting, now);

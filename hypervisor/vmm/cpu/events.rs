@@ -32,7 +32,7 @@ impl Events {
     }
 }
 
-impl<M: Machine + Manager> Pcpu<M> {
+impl<M: Machine> Pcpu<M> {
     /// Notes that a vCPU was turned on or off, if the operator or a resize wants to know.
     #[inline]
     pub(super) fn announce(&mut self, vm: &Vm, slot: Slot, on: bool, now: u64) {
@@ -53,7 +53,7 @@ impl<M: Machine + Manager> Pcpu<M> {
         for (slot, on, ticks) in core::mem::take(&mut self.events.items) {
             if let Some(Some(attached)) = self.attached.get(slot.index()) {
                 let Owner { vm, vcpu } = attached.place;
-                self.machine.vcpu_changed(vm, vcpu, on, ticks);
+                self.machine.manager().vcpu_changed(vm, vcpu, on, ticks);
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::stats::ExitReason;
 use crate::vm::Cause;
 use crate::vm::context::Owner;
 
-impl<M: Machine + Manager> Pcpu<M> {
+impl<M: Machine> Pcpu<M> {
     /// Runs the loaded vCPU and does what its exit asks for.
     #[inline]
     pub(super) fn enter(&mut self, slot: Slot) {
@@ -47,7 +47,7 @@ impl<M: Machine + Manager> Pcpu<M> {
         let Owner { vm, vcpu } = at(&mut self.attached, slot).place;
         vcpu.exits.count(ExitReason::SError);
         log::warn!("{} {}: SError", vm.name, vcpu.id);
-        self.machine.system_fail(vm, "SError");
+        self.machine.manager().system_fail(vm, "SError");
     }
 
     /// Brings what was posted to the loaded vCPU into its list registers.
@@ -91,6 +91,7 @@ impl<M: Machine + Manager> Pcpu<M> {
             Next::Inject(exception) => {
                 if inject::is_endless(context, &exception, self.machine.elr_el1()) {
                     self.machine
+                        .manager()
                         .is_stuck(vm, attached.place.vcpu.id, context.frame.pc);
                 }
                 self.machine.inject(&mut context.frame, exception);
@@ -103,18 +104,18 @@ impl<M: Machine + Manager> Pcpu<M> {
                 context.frame.step_over(syndrome);
             }
             Next::Off => self.power_off(slot),
-            Next::SystemOff => self.machine.system_off(vm, Cause::Guest),
-            Next::SystemReset => self.machine.system_reset(vm, Cause::Guest),
+            Next::SystemOff => self.machine.manager().system_off(vm, Cause::Guest),
+            Next::SystemReset => self.machine.manager().system_reset(vm, Cause::Guest),
             Next::Hotplug { offset, value } => {
                 let big = is_big_endian(context.frame.pstate, self.machine.sctlr_el1());
                 let value = if big { value.swap_bytes() } else { value };
                 context.frame.step_over(syndrome);
-                self.machine.hotplug_write(vm, offset, value);
+                self.machine.manager().hotplug_write(vm, offset, value);
             }
-            Next::CleanMemory(set_way) if !self.machine.clean_memory(vm, set_way) => {}
+            Next::CleanMemory(set_way) if !self.machine.manager().clean_memory(vm, set_way) => {}
             Next::CleanMemory(_) => context.frame.step_over(syndrome),
-            Next::Listen => self.machine.listening(vm),
-            Next::Vendor => self.machine.vendor_call(vm, &mut context.frame),
+            Next::Listen => self.machine.manager().listening(vm),
+            Next::Vendor => self.machine.manager().vendor_call(vm, &mut context.frame),
         }
     }
 

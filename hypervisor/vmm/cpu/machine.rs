@@ -93,9 +93,13 @@ pub enum Interrupt {
 pub trait Machine {
     /// Its list registers.
     type Lists: ListRegisters;
+    /// What is done for whole VMs.
+    type Manager: Manager;
 
     /// Returns what the CPU keeps for its hot path.
     fn local(&self) -> &'static Local;
+    /// Returns what does the rest for VMs; there are VMs.
+    fn manager(&self) -> &Self::Manager;
     /// Returns its list registers.
     fn lists(&self) -> Self::Lists;
     /// Returns ICH_VMCR_EL2: the loaded vCPU's priority mask and group enables.

@@ -66,7 +66,7 @@ pub struct Pcpu<M> {
     deferred_turn: usize,
 }
 
-impl<M: Machine + Manager> Pcpu<M> {
+impl<M: Machine> Pcpu<M> {
     /// Makes the state machine of the calling CPU, which has run nothing yet.
     #[must_use]
     pub fn new(machine: M, placements: &'static Placements) -> Self {

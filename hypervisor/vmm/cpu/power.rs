@@ -11,7 +11,7 @@ use crate::vm::Kicks;
 use crate::vm::context::Owner;
 use crate::vm::vcpu::request;
 
-impl<M: Machine + Manager> Pcpu<M> {
+impl<M: Machine> Pcpu<M> {
     /// Starts a vCPU that was turned on, or lets go of one that is off, or prepares for one that may be turned on soon.
     pub(super) fn start(&mut self, slot: Slot, now: u64) {
         let is_new = !matches!(self.attached.get(slot.index()), Some(Some(_)));
@@ -86,7 +86,7 @@ impl<M: Machine + Manager> Pcpu<M> {
         let Owner { vm, vcpu } = place;
         if !vm.life.attach() {
             if vm.life.detach() {
-                self.machine.all_left(vm);
+                self.machine.manager().all_left(vm);
             }
             return false;
         }
@@ -173,7 +173,7 @@ impl<M: Machine + Manager> Pcpu<M> {
         self.drop_vcpu(slot, now);
         self.announce(vm, slot, false, now);
         if vm.life.detach() {
-            self.machine.all_left(vm);
+            self.machine.manager().all_left(vm);
         }
     }
 

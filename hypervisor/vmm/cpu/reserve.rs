@@ -3,7 +3,7 @@
 use super::{Machine, Manager, NEVER, Pcpu};
 use crate::sched::Slot;
 
-impl<M: Machine + Manager> Pcpu<M> {
+impl<M: Machine> Pcpu<M> {
     /// Turns this CPU off for as long as it has nothing but vCPUs in reserve.
     ///
     /// Called after deferred work, so that a CPU without any does not pay for the question.
@@ -29,7 +29,8 @@ impl<M: Machine + Manager> Pcpu<M> {
     /// Returns whether this CPU has nothing but vCPUs in reserve, which its VMs let it sleep for, and no VM to start and stop.
     fn is_all_reserve(&self) -> bool {
         let cpu = self.local.id;
-        let may_power_down = |vm: &_| self.machine.may_power_down(vm);
-        self.placements.is_all_reserve(cpu, may_power_down) && !self.machine.is_manager(cpu)
+        let may_power_down = |vm: &_| self.machine.manager().may_power_down(vm);
+        self.placements.is_all_reserve(cpu, may_power_down)
+            && !self.machine.manager().is_manager(cpu)
     }
 }

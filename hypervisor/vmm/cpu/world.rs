@@ -5,13 +5,13 @@ use vgic::SavedListRegisters;
 use vgic::v3::Redistributor;
 
 use super::attach::at;
-use super::{Machine, Manager, Pcpu};
+use super::{Machine, Pcpu};
 use crate::config::MAX_VMS;
 use crate::sched::Slot;
 use crate::vm::Kicks;
 use crate::vm::context::{FpRegisters, Owner};
 
-impl<M: Machine + Manager> Pcpu<M> {
+impl<M: Machine> Pcpu<M> {
     /// Loads a vCPU's registers.
     #[inline(always)]
     pub(super) fn load(&mut self, slot: Slot) {

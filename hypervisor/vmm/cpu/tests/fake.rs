@@ -352,7 +352,11 @@ impl Fake {
 
 impl Machine for Fake {
     type Lists = Lists;
+    type Manager = Self;
 
+    fn manager(&self) -> &Self {
+        self
+    }
     fn local(&self) -> &'static Local {
         self.local
     }

@@ -1,0 +1,142 @@
+//! The VMs of the manifest become values: each with its layout, its vCPUs, and for each vCPU a place on a CPU.
+
+use alloc::boxed::Box;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+use control_plane::config::{CpuSlots, MAX_VCPUS_A_CPU, VmConfig};
+use control_plane::ids::{PcpuId, VmId};
+use control_plane::layout::{GuestLayout, Region};
+use core::sync::atomic::{AtomicBool, AtomicU16};
+use spin::mutex::SpinMutex;
+use stage2::{AddressSpace, VmidAllocator, VmidWidth};
+
+use super::{Host, Instance, State, Vms};
+use crate::cpu::Placements;
+use crate::features::{FeaturePolicy, ID_REGISTERS};
+use crate::vm::context::Owner;
+use crate::vm::resize::Resizer;
+use crate::vm::{Home, Vm, VmParts, Wakes};
+
+const _: () = assert!(MAX_VCPUS_A_CPU as usize == crate::sched::MAX_SLOTS);
+
+/// A VM as the manifest describes it, with its images.
+#[derive(Debug)]
+pub struct Description {
+    /// What the manifest says.
+    pub config: VmConfig,
+    /// Its kernel.
+    pub kernel: &'static [u8],
+    /// Its initial RAM disk; empty for none.
+    pub initrd: &'static [u8],
+}
+
+/// What the machine's CPUs can do for guests.
+#[derive(Clone, Copy, Debug)]
+pub struct HostLimits<'a> {
+    /// How a stage-2 table translates.
+    pub space: AddressSpace,
+    /// How many VMIDs there are.
+    pub width: VmidWidth,
+    /// ID_AA64MMFR0_EL1.PARange: guests get as many address bits as the host has, so that they may read it.
+    pub pa_code: u64,
+    /// The feature registers, by [`crate::features::id_index`].
+    pub ids: &'a [u64; ID_REGISTERS],
+    /// How many list registers each CPU has.
+    pub list_registers: usize,
+    /// What guests' clocks show at first, in seconds since 1970.
+    pub wall_clock_s: u32,
+}
+
+impl<H: Host> Vms<H> {
+    /// Makes the VMs, which have been admitted to `slots`; none runs yet.
+    #[must_use]
+    pub fn new(
+        host: H,
+        limits: &HostLimits<'_>,
+        (placements, wakes): (&'static Placements, &'static Wakes),
+        descriptions: Vec<Description>,
+        slots: CpuSlots,
+    ) -> Self {
+        let mut instances: Vec<_> = descriptions
+            .into_iter()
+            .enumerate()
+            .map(|(index, description)| {
+                Instance::new(VmId::new(index as u16), description, limits, wakes)
+            })
+            .collect();
+        place(&instances, placements, slots);
+        for instance in &mut instances {
+            let first = instance.vm.vcpus.first();
+            instance.manager = first.map_or(PcpuId::new(0), |vcpu| vcpu.at.home().pcpu());
+        }
+        Self {
+            host,
+            instances,
+            vmids: SpinMutex::new(VmidAllocator::new(limits.width)),
+            space: limits.space,
+            width: limits.width,
+        }
+    }
+}
+
+/// Gives every vCPU its place: boot vCPUs of all VMs first, so that they get the emptiest CPUs; then those in reserve.
+fn place<H: Host>(instances: &[Instance<H>], placements: &'static Placements, mut slots: CpuSlots) {
+    for held in [false, true] {
+        for Instance { vm, config, .. } in instances {
+            let (boot, reserve) = vm.vcpus.split_at(usize::from(config.boot_vcpus));
+            for vcpu in if held { reserve } else { boot } {
+                let pinned = slots.pinned(&config.placement, vcpu.id);
+                let pcpu = pinned.or_else(|| slots.deal());
+                let home = pcpu.and_then(|pcpu| placements.take(Owner { vm, vcpu }, pcpu));
+                let home = home.expect("an admitted vCPU has a place");
+                vcpu.at.change_wish(Home::NOWHERE, home);
+                vcpu.at.leave();
+            }
+        }
+    }
+}
+
+impl<H: Host> Instance<H> {
+    /// Makes one VM.
+    fn new(
+        id: VmId,
+        description: Description,
+        limits: &HostLimits<'_>,
+        wakes: &'static Wakes,
+    ) -> Self {
+        let config = description.config;
+        let layout = GuestLayout {
+            ram_base: config.memory_base,
+            spi_count: config.spis,
+            ..GuestLayout::default()
+        };
+        let vm: &'static Vm = Box::leak(Box::new(Vm::new(VmParts {
+            id,
+            name: config.name.to_string(),
+            memory: Region {
+                base: config.memory_base,
+                size: config.memory_bytes,
+            },
+            layout,
+            policy: FeaturePolicy::new(limits.ids, limits.pa_code),
+            boot_vcpus: config.boot_vcpus,
+            possible: config.max_vcpus,
+            wakes,
+            list_registers: limits.list_registers,
+            wall_clock_s: limits.wall_clock_s,
+        })));
+        Self {
+            vm,
+            target: AtomicU16::new(config.boot_vcpus),
+            config,
+            manager: PcpuId::new(0),
+            kernel: description.kernel,
+            initrd: description.initrd,
+            state: SpinMutex::new(State::default()),
+            resizing: AtomicBool::new(false),
+            resizer: SpinMutex::new(Resizer::new(vm)),
+            asked: SpinMutex::default(),
+            note: SpinMutex::new(None),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Starts and stops: what asks for them, and what is put back when a VM's last vCPU has left.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use control_plane::config::OnReset;
+use control_plane::console::What;
+use control_plane::ids::VcpuId;
+use core::sync::atomic::Ordering;
+
+use super::{DEFAULT_LIMITS, Host, Instance, State, Vms};
+use crate::devices::Device;
+use crate::vm::life::Resume;
+use crate::vm::resize::{AfterReset, Progress};
+use crate::vm::vcpu::request;
+use crate::vm::{Cause, Kicks, Phase, Vcpu, Vm};
+
+impl<H: Host> Vms<H> {
+    /// Begins a VM's start; returns whether it was off.
+    pub fn start(&self, instance: &Instance<H>) -> bool {
+        let begun = instance.vm.life.start();
+        if begun {
+            *instance.note.lock() = None;
+            instance.resizer.lock().on_start(self.host.now_ns());
+            self.host.ask(instance.manager);
+        }
+        begun
+    }
+
+    /// Turns a VM off, whoever wants it; returns whether it was on.
+    pub fn stop(&self, vm: &Vm, cause: Cause) -> bool {
+        let left = vm.life.stop(cause);
+        if left {
+            let note = (cause == Cause::AllVcpusOff).then(|| "every vCPU is off".to_string());
+            self.leave(vm, "off", cause, note);
+        }
+        left
+    }
+
+    /// Turns a VM off that did what it must not.
+    pub(super) fn fail(&self, vm: &Vm, what: &'static str) {
+        if vm.life.stop(Cause::Failed) {
+            self.leave(vm, "off", Cause::Failed, Some(what.to_string()));
+        }
+    }
+
+    /// Notes, once in a VM's life, that a vCPU faults without end. Its other vCPUs may do without it, so the VM goes on.
+    #[cold]
+    pub(super) fn note_faults(&self, vm: &Vm, vcpu: VcpuId, pc: u64) {
+        let mut note = self.of(vm).note.lock();
+        if note.is_none() {
+            let text = format!("vCPU {} faults at {pc:#x} without end", vcpu.get());
+            log::warn!("{}: {text}", vm.name);
+            *note = Some(text);
+        }
+    }
+
+    /// Starts a VM anew; returns whether it was on.
+    pub fn reset(&self, vm: &Vm, cause: Cause) -> bool {
+        let left = vm.life.reset(cause);
+        if left {
+            self.leave(vm, "reset", cause, None);
+        }
+        left
+    }
+
+    /// Makes the vCPUs leave; the last one that does makes the manager go on.
+    fn leave(&self, vm: &Vm, what: &str, cause: Cause, note: Option<String>) {
+        log::info!("{}: {what} ({})", vm.name, cause.name());
+        *self.of(vm).note.lock() = note;
+        self.tell(vm, request::STOP);
+        if vm.is_left() {
+            self.host.ask(self.of(vm).manager);
+        }
+    }
+
+    /// Makes every vCPU look at what the VM is doing.
+    fn tell(&self, vm: &Vm, request: u32) {
+        let mut kicks = Kicks::NONE;
+        vm.request_all(request, &mut kicks);
+        self.host.kick(kicks);
+    }
+
+    /// Hears that no vCPU of a VM is on a CPU any more.
+    pub(super) fn last_left(&self, vm: &Vm) {
+        match vm.phase() {
+            Phase::Stopping | Phase::Resetting => self.host.ask(self.of(vm).manager),
+            // A vCPU that is about to be started counts as on.
+            Phase::Running
+                if vm
+                    .vcpus
+                    .iter()
+                    .all(|vcpu| vcpu.power.affinity_info() == psci::AFFINITY_OFF) =>
+            {
+                self.stop(vm, Cause::AllVcpusOff);
+            }
+            _ => {}
+        }
+    }
+
+    /// Pauses a VM; its clock stands still too.
+    pub fn pause(&self, instance: &Instance<H>) -> bool {
+        let vm = instance.vm;
+        let paused = vm.life.pause(self.host.now_ticks());
+        if paused {
+            self.tell(vm, request::PAUSE);
+            self.event(vm, What::VmPaused);
+        }
+        paused
+    }
+
+    /// Lets a paused VM go on, as soon as all its vCPUs have come to rest.
+    pub fn resume(&self, instance: &Instance<H>) -> bool {
+        let asked = instance.vm.life.ask_resume();
+        if asked {
+            self.host.ask(instance.manager);
+        }
+        asked
+    }
+
+    /// Ends a pause if somebody wants that; returns whether to try again.
+    fn end_pause(&self, vm: &Vm) -> bool {
+        let set_back = |ticks| {
+            vm.counter_offset.fetch_add(ticks, Ordering::AcqRel);
+        };
+        match vm.life.resume(self.host.now_ticks(), set_back) {
+            Resume::NotAsked => false,
+            Resume::Wait => true,
+            Resume::Done { .. } => {
+                // vCPUs notice that the pause is over when they look at their requests.
+                self.tell(vm, request::PAUSE);
+                self.event(vm, What::VmResumed);
+                if vm.life.attached() == 0 {
+                    self.last_left(vm);
+                }
+                false
+            }
+        }
+    }
+
+    /// Does the next step of what a VM is in the middle of; returns whether there is more at once.
+    pub(super) fn continue_lifecycle(&self, instance: &Instance<H>) -> bool {
+        let vm = instance.vm;
+        match vm.phase() {
+            Phase::Starting => self.step(instance),
+            Phase::Paused => self.end_pause(vm),
+            Phase::Stopping if vm.is_left() => {
+                self.turn_off(instance);
+                false
+            }
+            Phase::Resetting if vm.is_left() => {
+                self.begin_again(instance);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends a VM's life.
+    fn turn_off(&self, instance: &Instance<H>) {
+        let vm = instance.vm;
+        rewind(vm);
+        let progress = self.give_up(instance, &mut instance.state.lock());
+        let cause = vm.life.cause();
+        // A start that follows forgets the note.
+        let note = instance.note.lock().clone();
+        vm.life.left();
+        self.event(vm, What::VmOff(cause.name(), note));
+        self.carry_out(instance, progress);
+        self.park(vm);
+    }
+
+    /// Ends a start that has gone wrong.
+    pub(super) fn start_failed(
+        &self,
+        instance: &Instance<H>,
+        state: &mut State<H>,
+        why: String,
+    ) -> Progress {
+        let vm = instance.vm;
+        log::error!("vm {}: not started: {why}", vm.name);
+        rewind(vm);
+        let progress = self.give_up(instance, state);
+        *instance.note.lock() = Some(why.clone());
+        vm.life.failed();
+        self.event(vm, What::VmOff(Cause::Failed.name(), Some(why)));
+        progress
+    }
+
+    /// Gives back what a VM has, and forgets what the operator wanted of it.
+    fn give_up(&self, instance: &Instance<H>, state: &mut State<H>) -> Progress {
+        self.release(state);
+        let progress = instance.resizer.lock().on_vm_off(instance.vm);
+        instance
+            .target
+            .store(instance.config.boot_vcpus, Ordering::Release);
+        progress
+    }
+
+    /// Begins a VM's next life in the same memory.
+    fn begin_again(&self, instance: &Instance<H>) {
+        let vm = instance.vm;
+        rewind(vm);
+        self.release_tables(&mut instance.state.lock());
+        let after = match instance.config.on_reset {
+            OnReset::KeepTarget => AfterReset::KeepTarget,
+            OnReset::BootSet => AfterReset::BootSet,
+        };
+        let progress =
+            instance
+                .resizer
+                .lock()
+                .on_reset(vm, after, DEFAULT_LIMITS, self.host.now_ns());
+        self.event(vm, What::VmReset(vm.life.cause().name()));
+        vm.life.left();
+        self.carry_out(instance, progress);
+    }
+}
+
+/// Puts every virtual device and vCPU back to how it was before a start; no vCPU is attached.
+fn rewind(vm: &Vm) {
+    for vcpu in &*vm.vcpus {
+        reset_vcpu(vcpu);
+    }
+    vm.gic.reset();
+    vm.uart.lock().reset();
+    vm.rtc.lock().reset();
+    vm.hotplug.lock().reset();
+    vm.listening.store(false, Ordering::Release);
+}
+
+fn reset_vcpu(vcpu: &Vcpu) {
+    let mut context = vcpu.context.lock();
+    let _physical = vcpu.gic.lock().reset(&mut context.gic.list);
+    let _dropped = vcpu.inbox.take();
+    vcpu.requests.store(0, Ordering::SeqCst);
+    vcpu.exits.clear();
+    let reset = vcpu.power.apply(psci::Event::Reset);
+    assert!(reset.is_ok(), "every power state can be reset");
+}

@@ -1,0 +1,501 @@
+//! Lives of a VM on a fake host: what is taken is given back, what was another guest's is scrubbed, steps are short, events are told.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use control_plane::config::{
+    CpuSlots, Firmware, OnReset, Placement, ReserveIdle, VmConfig, VmName,
+};
+use control_plane::console::What;
+use control_plane::firmware::Seeds;
+use control_plane::ids::{PcpuId, VcpuId};
+use core::cell::{Cell, RefCell};
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+use stage2::{AddressSpace, GuestPhys, HostPhys, TableMemory, VmidWidth};
+
+use super::{Description, GuestRam, Host, HostLimits, Instance, Vms};
+use crate::cpu::{Manager, Placements};
+use crate::features::ID_REGISTERS;
+use crate::memory::{GuestFault, GuestMemory};
+use crate::sched::WakeSet;
+use crate::vm::kicks::MAX_PCPUS;
+use crate::vm::resize::Report;
+use crate::vm::vcpu::request;
+use crate::vm::{Cause, Kicks, Phase, Vm};
+
+const RAM: u64 = 0x4000_0000;
+const MEMORY: u64 = 8 << 20;
+/// Where the host has the guest's RAM.
+const HOST_RAM: u64 = 0x1_0000_0000;
+
+/// A guest's RAM, and the longest piece that was worked on at a time.
+#[derive(Debug)]
+struct FakeRam {
+    bytes: Vec<u8>,
+    longest: Cell<u64>,
+    cleaned: Cell<u64>,
+}
+
+impl FakeRam {
+    fn at(&self, address: GuestPhys, bytes: u64) -> Result<Range<usize>, GuestFault> {
+        self.longest.set(self.longest.get().max(bytes));
+        let start = address.get().wrapping_sub(RAM);
+        match start.checked_add(bytes) {
+            Some(end) if end <= MEMORY => Ok(start as usize..end as usize),
+            _ => Err(GuestFault { address }),
+        }
+    }
+}
+
+impl GuestMemory for FakeRam {
+    fn read(&self, address: GuestPhys, into: &mut [u8]) -> Result<(), GuestFault> {
+        into.copy_from_slice(&self.bytes[self.at(address, into.len() as u64)?]);
+        Ok(())
+    }
+    fn write(&mut self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault> {
+        let range = self.at(address, bytes.len() as u64)?;
+        self.bytes[range].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl GuestRam for FakeRam {
+    fn host_start(&self) -> u64 {
+        HOST_RAM
+    }
+    fn clean(&self, address: GuestPhys, bytes: u64) -> Result<(), GuestFault> {
+        self.at(address, bytes)?;
+        self.cleaned.set(self.cleaned.get() + bytes);
+        Ok(())
+    }
+    fn zero(&mut self, address: GuestPhys, bytes: u64) -> Result<(), GuestFault> {
+        let range = self.at(address, bytes)?;
+        self.bytes[range].fill(0);
+        Ok(())
+    }
+}
+
+/// Pages of tables, one after the other.
+#[derive(Debug)]
+struct FakePages {
+    left: usize,
+    next: u64,
+    entries: BTreeMap<(u64, usize), u64>,
+}
+
+impl TableMemory for FakePages {
+    fn allocate(&mut self, pages: usize) -> Option<HostPhys> {
+        self.left = self.left.checked_sub(pages)?;
+        let at = self.next.next_multiple_of(16 * 4096);
+        self.next = at + pages as u64 * 4096;
+        Some(HostPhys::new(at))
+    }
+    fn free(&mut self, _: HostPhys, pages: usize) {
+        self.left += pages;
+    }
+    fn read(&self, table: HostPhys, index: usize) -> u64 {
+        let entry = self.entries.get(&(table.get(), index));
+        entry.copied().unwrap_or(0)
+    }
+    fn write(&mut self, table: HostPhys, index: usize, descriptor: u64) {
+        self.entries.insert((table.get(), index), descriptor);
+    }
+    fn publish(&mut self) {}
+}
+
+/// A host with RAM for one guest.
+#[derive(Default)]
+struct Fake {
+    ram: RefCell<Option<FakeRam>>,
+    /// What another guest has left in it.
+    dirty: RefCell<Vec<Range<u64>>>,
+    scrubbed: Cell<u64>,
+    longest_scrub: Cell<u64>,
+    /// Pages that are taken.
+    pages: Cell<usize>,
+    /// CPUs that were asked to look at their deferred work, brought up, or kicked.
+    asked: RefCell<Vec<u16>>,
+    up: RefCell<Vec<u16>>,
+    kicked: RefCell<Vec<u16>>,
+    told: RefCell<Vec<String>>,
+    ends: RefCell<Vec<String>>,
+    now: Cell<u64>,
+}
+
+impl Host for Fake {
+    type Ram = FakeRam;
+    type Pages = FakePages;
+
+    fn now_ticks(&self) -> u64 {
+        self.now.get()
+    }
+    fn now_ns(&self) -> u64 {
+        self.now.get() * 16
+    }
+    fn ticks(&self, ns: u64) -> u64 {
+        ns / 16
+    }
+    fn kick(&self, mut kicks: Kicks) {
+        while let Some(cpu) = kicks.pop() {
+            self.kicked.borrow_mut().push(cpu.get());
+        }
+    }
+    fn ask(&self, cpu: PcpuId) {
+        self.asked.borrow_mut().push(cpu.get());
+    }
+    fn bring_up(&self, cpu: PcpuId) {
+        self.up.borrow_mut().push(cpu.get());
+    }
+    fn is_off(&self, _: PcpuId) -> bool {
+        false
+    }
+    fn take_ram(&self, base: GuestPhys, bytes: u64) -> Option<(FakeRam, Vec<Range<u64>>)> {
+        assert_eq!((base.get(), bytes), (RAM, MEMORY));
+        let ram = self.ram.borrow_mut().take()?;
+        Some((ram, self.dirty.take()))
+    }
+    fn release_ram(&self, ram: FakeRam) {
+        self.dirty.borrow_mut().push(HOST_RAM..HOST_RAM + MEMORY);
+        *self.ram.borrow_mut() = Some(ram);
+    }
+    fn scrub(&self, range: Range<u64>) {
+        let bytes = range.end - range.start;
+        self.scrubbed.set(self.scrubbed.get() + bytes);
+        self.longest_scrub.set(self.longest_scrub.get().max(bytes));
+    }
+    fn take_pages(&self, pages: usize) -> Option<FakePages> {
+        self.pages.set(pages);
+        Some(FakePages {
+            left: pages,
+            next: 0x8000_0000,
+            entries: BTreeMap::new(),
+        })
+    }
+    fn release_pages(&self, pages: FakePages) {
+        assert_eq!(pages.left, self.pages.get(), "every table was freed");
+        self.pages.set(0);
+    }
+    fn forget_all_guests(&self) {}
+    fn invalidate_instructions(&self) {}
+    fn seeds(&self) -> Seeds {
+        Seeds {
+            rng: [7; 32],
+            kaslr: 7,
+        }
+    }
+    fn is_heard(&self) -> bool {
+        true
+    }
+    fn event(&self, _: u64, vm: &Vm, what: What) {
+        self.told.borrow_mut().push(format!("{} {what:?}", vm.name));
+    }
+    fn time_ns(&self, ticks: u64) -> u64 {
+        ticks * 16
+    }
+    fn attend(&self, _: PcpuId) {}
+    fn resized(&self, instance: &Instance<Self>, report: Report) {
+        let ended = format!("{} {:?}", instance.vm.name, report.outcome);
+        self.ends.borrow_mut().push(ended);
+    }
+    fn look_again(&self) {}
+}
+
+/// An arm64 Image (Linux, Documentation/arch/arm64/booting.rst) of so many bytes, the last of which is 0x5a.
+fn kernel(bytes: usize) -> &'static [u8] {
+    let mut file = vec![0x11_u8; bytes];
+    file[8..16].copy_from_slice(&0_u64.to_le_bytes());
+    file[16..24].copy_from_slice(&(bytes as u64 + 0x1_0000).to_le_bytes());
+    file[24..32].copy_from_slice(&0_u64.to_le_bytes());
+    file[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    file[bytes - 1] = 0x5a;
+    Box::leak(file.into_boxed_slice())
+}
+
+/// A VM of two vCPUs and two in reserve on two CPUs, with a kernel of these bytes, on a host with memory for it or without.
+fn vms(
+    kernel: &'static [u8],
+    has_ram: bool,
+    change: impl FnOnce(&mut VmConfig),
+) -> &'static Vms<Fake> {
+    let mut config = VmConfig {
+        name: VmName::new("guest").unwrap(),
+        kernel: "kernel".to_string(),
+        initrd: None,
+        command_line: String::new(),
+        memory_bytes: MEMORY,
+        memory_base: GuestPhys::new(RAM),
+        boot_vcpus: 2,
+        max_vcpus: 4,
+        placement: Placement::Auto,
+        firmware: Firmware::Acpi,
+        autostart: true,
+        on_reset: OnReset::KeepTarget,
+        spis: 64,
+        reserve_idle: ReserveIdle::Wfi,
+    };
+    change(&mut config);
+    let host = Fake::default();
+    let ram = FakeRam {
+        bytes: vec![0xee; MEMORY as usize],
+        longest: Cell::new(0),
+        cleaned: Cell::new(0),
+    };
+    *host.ram.borrow_mut() = has_ram.then_some(ram);
+    let mut slots = CpuSlots::new(2);
+    slots.admit(&config).unwrap();
+    let limits = HostLimits {
+        space: AddressSpace::new(40, 2).unwrap(),
+        width: VmidWidth::Bits8,
+        pa_code: 2,
+        ids: &[0x1111_1111_1111_1111; ID_REGISTERS],
+        list_registers: 4,
+        wall_clock_s: 0,
+    };
+    let description = Description {
+        config,
+        kernel,
+        initrd: &[],
+    };
+    let placed = (
+        Box::leak(Box::new(Placements::new())) as &_,
+        Box::leak(Box::new([const { WakeSet::new() }; MAX_PCPUS])) as &_,
+    );
+    Box::leak(Box::new(Vms::new(
+        host,
+        &limits,
+        placed,
+        vec![description],
+        slots,
+    )))
+}
+
+/// Does steps of deferred work of the VM's manager until there is none at once; returns how many there were.
+fn work(vms: &Vms<Fake>) -> usize {
+    let mut turn = 0;
+    (0..100_000)
+        .find(|_| !vms.go_on(PcpuId::new(0), &mut turn))
+        .expect("work comes to its end")
+}
+
+/// Runs a vCPU that is turned on, as its CPU does.
+fn run(vms: &Vms<Fake>, vcpu: usize) {
+    let vm = vms.all()[0].vm;
+    assert!(vm.own());
+    assert!(vm.vcpus[vcpu].power.start().is_some());
+    assert!(vm.life.attach());
+}
+
+/// Lets go of a vCPU whose VM ends, as its CPU does.
+fn leave(vms: &Vms<Fake>) {
+    let vm = vms.all()[0].vm;
+    let _last = vm.life.detach();
+    if vm.disown() {
+        vms.all_left(vm);
+    }
+}
+
+#[test]
+fn a_start_ends_with_the_first_vcpu_on_at_the_kernels_entry() {
+    let image = kernel(300_000);
+    let vms = vms(image, true, |_| {});
+    let (instance, host) = (&vms.all()[0], &vms.host);
+    assert!(vms.start(instance) && !vms.start(instance), "once");
+    assert_eq!(*host.asked.borrow(), [0], "its manager has work");
+    let steps = work(vms);
+    let vm = instance.vm;
+    assert_eq!(vm.phase(), Phase::Running);
+    assert_eq!(vm.vcpus[0].power.state(), psci::State::OnPending);
+    assert_eq!(vm.vcpus[1].power.state(), psci::State::EnabledOff);
+    assert_eq!(host.told.borrow().len(), 1, "{:?}", host.told.borrow());
+    assert_ne!(vm.vttbr.load(Ordering::Relaxed), 0);
+    let entry = vm.vcpus[0].power.start().expect("turned on");
+    let mut state = instance.state.lock();
+    let ram = state.ram.as_mut().expect("it has RAM");
+    let at = (entry.address - RAM) as usize;
+    assert_eq!(ram.bytes[at + image.len() - 1], 0x5a, "all of it is there");
+    assert!(steps > 300_000 / 65_536, "{steps} steps");
+    let longest = ram.longest.get();
+    assert!(longest <= 65_536, "{longest} bytes in one step");
+}
+
+#[test]
+fn a_start_without_memory_fails_with_its_reason_and_may_be_tried_again() {
+    let vms = vms(kernel(4096), false, |_| {});
+    let (instance, host) = (&vms.all()[0], &vms.host);
+    for _ in 0..2 {
+        assert!(vms.start(instance));
+        work(vms);
+        assert_eq!(instance.vm.phase(), Phase::Off);
+        assert_eq!(instance.vm.life.cause(), Cause::Failed);
+        let note = instance.note.lock().clone().expect("a reason");
+        assert_eq!(note, "memory: no 8 MiB of contiguous RAM are free");
+        let told = host.told.take();
+        assert!(told[0].contains("no 8 MiB"), "{told:?}");
+    }
+}
+
+#[test]
+fn a_kernel_that_does_not_fit_leaves_nothing_taken() {
+    let vms = vms(kernel(9 << 20), true, |_| {});
+    let (instance, host) = (&vms.all()[0], &vms.host);
+    assert!(vms.start(instance));
+    work(vms);
+    assert_eq!(instance.vm.phase(), Phase::Off);
+    let note = instance.note.lock().clone().expect("a reason");
+    assert!(note.starts_with("kernel \"kernel\""), "{note}");
+    assert!(host.ram.borrow().is_some(), "RAM was given back");
+    assert_eq!(host.pages.get(), 0, "tables were given back");
+}
+
+#[test]
+fn a_stop_waits_for_the_last_vcpu_and_gives_everything_back() {
+    let vms = vms(kernel(4096), true, |_| {});
+    let (instance, host) = (&vms.all()[0], &vms.host);
+    assert!(vms.start(instance));
+    work(vms);
+    let vm = instance.vm;
+    run(vms, 0);
+    host.told.take();
+    assert!(vms.stop(vm, Cause::Operator));
+    assert!(!vms.stop(vm, Cause::Operator), "it is on its way already");
+    assert_ne!(vm.vcpus[0].requested() & request::STOP, 0);
+    host.asked.take();
+    assert_eq!(work(vms), 0);
+    assert_eq!(vm.phase(), Phase::Stopping, "a CPU has its registers");
+    leave(vms);
+    assert_eq!(
+        *host.asked.borrow(),
+        [0],
+        "the last one out tells the manager"
+    );
+    work(vms);
+    assert_eq!(vm.phase(), Phase::Off);
+    assert!(host.ram.borrow().is_some() && host.pages.get() == 0);
+    assert!(host.told.borrow()[0].contains("operator"));
+    // What the guest wrote is scrubbed before the next one has it, in pieces.
+    assert!(vms.start(instance));
+    work(vms);
+    assert_eq!(host.scrubbed.get(), MEMORY);
+    assert!(host.longest_scrub.get() <= 65_536);
+}
+
+#[test]
+fn a_reset_begins_again_in_the_same_memory_and_cleans_what_the_guest_left_in_caches() {
+    let vms = vms(kernel(4096), true, |_| {});
+    let (instance, host) = (&vms.all()[0], &vms.host);
+    assert!(vms.start(instance));
+    work(vms);
+    let vm = instance.vm;
+    run(vms, 0);
+    host.told.take();
+    assert!(vms.reset(vm, Cause::Guest));
+    leave(vms);
+    work(vms);
+    assert_eq!(vm.phase(), Phase::Running);
+    assert_eq!(vm.vcpus[0].power.state(), psci::State::OnPending);
+    assert!(host.ram.borrow().is_none(), "it kept its RAM");
+    assert_eq!(host.scrubbed.get(), 0, "no other guest had it");
+    let state = instance.state.lock();
+    let cleaned = state.ram.as_ref().map(|ram| ram.cleaned.get());
+    assert!(cleaned > Some(0), "dirty lines of its last life");
+    let told = host.told.take();
+    assert!(
+        told[0].contains("VmReset") && told[1].contains("VmStart"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_vm_whose_vcpus_are_all_off_is_off_and_says_why() {
+    let vms = vms(kernel(4096), true, |_| {});
+    let instance = &vms.all()[0];
+    assert!(vms.start(instance));
+    work(vms);
+    let vm = instance.vm;
+    run(vms, 0);
+    assert!(vm.vcpus[0].power.apply(psci::Event::CpuOff).is_ok());
+    leave(vms);
+    work(vms);
+    assert_eq!(vm.phase(), Phase::Off);
+    assert_eq!(vm.life.cause(), Cause::AllVcpusOff);
+    assert_eq!(instance.note.lock().as_deref(), Some("every vCPU is off"));
+}
+
+#[test]
+fn a_pause_holds_the_virtual_counter_and_a_resume_waits_for_vcpus_to_rest() {
+    let vms = vms(kernel(4096), true, |_| {});
+    let (instance, host) = (&vms.all()[0], &vms.host);
+    assert!(vms.start(instance));
+    work(vms);
+    let vm = instance.vm;
+    run(vms, 0);
+    let before = vm.counter_offset.load(Ordering::Relaxed);
+    assert!(vms.pause(instance));
+    assert_ne!(vm.vcpus[0].requested() & request::PAUSE, 0);
+    assert!(vms.resume(instance));
+    let mut turn = 0;
+    assert!(vms.go_on(PcpuId::new(0), &mut turn), "vCPU 0 runs still");
+    assert_eq!(vm.phase(), Phase::Paused);
+    vm.life.halt(host.now.get());
+    host.now.set(host.now.get() + 500);
+    work(vms);
+    assert_eq!(vm.phase(), Phase::Running);
+    let after = vm.counter_offset.load(Ordering::Relaxed);
+    assert_eq!(after - before, 500, "the guest's time stood still");
+}
+
+#[test]
+fn a_resize_offers_a_vcpu_before_the_guest_is_told_and_ends_when_it_is_on() {
+    let vms = vms(kernel(4096), true, |_| {});
+    let (instance, host) = (&vms.all()[0], &vms.host);
+    assert!(vms.start(instance));
+    work(vms);
+    let vm = instance.vm;
+    run(vms, 0);
+    vms.listening(vm);
+    host.up.take();
+    let limits = super::DEFAULT_LIMITS;
+    let begun = instance
+        .resizer
+        .lock()
+        .begin(vm, 3, limits, host.now_ns())
+        .expect("a resize");
+    vms.carry_out(instance, begun);
+    assert!(instance.resizing.load(Ordering::Relaxed));
+    assert_eq!(
+        vm.vcpus[2].power.state(),
+        psci::State::EnabledOff,
+        "permitted"
+    );
+    let cpu = vm.vcpus[2].at.home().pcpu().get();
+    assert_eq!(*host.up.borrow(), [cpu], "its CPU comes up first");
+    for vcpu in [1, 2] {
+        let code = vm.vcpus[vcpu].power.cpu_on(psci::EntryPoint::default());
+        assert_eq!(code, psci::ReturnCode::Success);
+        assert!(vm.vcpus[vcpu].power.start().is_some());
+        vms.vcpu_changed(vm, &vm.vcpus[vcpu], true, 0);
+    }
+    assert_eq!(host.ends.borrow().len(), 1, "{:?}", host.ends.borrow());
+    assert!(!instance.resizing.load(Ordering::Relaxed));
+    let of_vcpu = |vcpu| format!("guest {:?}", What::VcpuOnline(VcpuId::new(vcpu)));
+    let told = host.told.borrow();
+    assert!(
+        told.contains(&of_vcpu(1)) && told.contains(&of_vcpu(2)),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn cpus_of_a_reserve_are_asked_whether_they_are_needed_only_if_they_may_be_off() {
+    for (idle, asked) in [(ReserveIdle::Wfi, 1), (ReserveIdle::PsciOff, 3)] {
+        let vms = vms(kernel(4096), true, |config| config.reserve_idle = idle);
+        assert!(vms.start(&vms.all()[0]));
+        work(vms);
+        let asked_cpus = vms.host.asked.borrow();
+        assert_eq!(asked_cpus.len(), asked, "{idle:?}: {asked_cpus:?}");
+    }
+}
