@@ -181,20 +181,6 @@ impl Redistributors {
             .filter(|region| region.size != 0)
     }
 
-    /// Returns the RD_base frame of a vCPU, or `None` when the VM has no such vCPU.
-    pub const fn frame(self, vcpu: VcpuId) -> Option<GuestPhys> {
-        let offset = vcpu.get() as u64 * REDISTRIBUTOR_SIZE;
-        if offset < self.first.size {
-            return self.first.base.checked_add(offset);
-        }
-        let offset = offset - self.first.size;
-        if offset < self.second.size {
-            self.second.base.checked_add(offset)
-        } else {
-            None
-        }
-    }
-
     /// Returns the vCPU whose redistributor `address` is in, and the offset from its RD_base.
     #[inline(always)]
     pub const fn find(self, address: GuestPhys) -> Option<(VcpuId, u64)> {
@@ -264,15 +250,20 @@ mod tests {
     fn every_frame_is_found_again() {
         for count in [1, 2, 16, 123, 124, MAX_VCPUS] {
             let frames = GuestLayout::default().redistributors(count);
-            for vcpu in (0..count).map(VcpuId::new) {
-                let base = frames.frame(vcpu).unwrap();
+            let bases = frames.regions().flat_map(|region| {
+                (0..region.size / REDISTRIBUTOR_SIZE)
+                    .map(move |at| region.base.checked_add(at * REDISTRIBUTOR_SIZE).unwrap())
+            });
+            let mut vcpus = (0..count).map(VcpuId::new);
+            for base in bases {
+                let vcpu = vcpus.next().unwrap();
                 assert_eq!(frames.find(base), Some((vcpu, 0)));
                 let last = base.checked_add(REDISTRIBUTOR_SIZE - 1).unwrap();
                 assert_eq!(frames.find(last), Some((vcpu, REDISTRIBUTOR_SIZE - 1)));
                 let expected_last = vcpu.get() == count - 1 || vcpu.get() == 122;
                 assert_eq!(frames.is_last(vcpu), expected_last, "{vcpu} of {count}");
             }
-            assert_eq!(frames.frame(VcpuId::new(count)), None);
+            assert_eq!(vcpus.next(), None);
         }
     }
 

@@ -111,11 +111,6 @@ impl Default for ExitCounts {
 }
 
 impl ExitCounts {
-    /// Returns the exits for one reason.
-    pub fn of(&self, reason: ExitReason) -> u64 {
-        self.0.get(reason as usize).copied().unwrap_or(0)
-    }
-
     /// Returns the exits for all reasons.
     pub fn total(&self) -> u64 {
         self.0.iter().fold(0, |sum, &count| sum.wrapping_add(count))
@@ -154,7 +149,7 @@ mod tests {
             counters.count(reason);
             let counts = counters.snapshot();
             assert_eq!(
-                (counts.of(reason), counts.total()),
+                (counts.0[reason as usize], counts.total()),
                 (2, 2),
                 "{}",
                 reason.name()

@@ -76,7 +76,7 @@ impl File {
         blank(&self.text)
     }
 
-    /// Returns the code without its modules of unit tests, blanked out in the same way.
+    /// Returns the code without what only tests have, blanked out in the same way.
     #[must_use]
     pub fn code_without_tests(&self) -> String {
         without_tests(&self.code())
@@ -95,7 +95,7 @@ impl File {
     #[must_use]
     pub fn lines_without_tests(&self) -> usize {
         let code = self.code();
-        let tests: usize = test_modules(&code)
+        let tests: usize = test_items(&code)
             .into_iter()
             .map(|(start, end)| end - start + 1)
             .sum();
@@ -258,8 +258,8 @@ fn character_literal(characters: &[char], at: usize) -> Option<usize> {
     (characters.get(at + 2) == Some(&'\'')).then_some(3)
 }
 
-/// Returns the first and last line, from zero, of every module under `#[cfg(test)]`, as rustfmt lays it out.
-fn test_modules(code: &str) -> Vec<(usize, usize)> {
+/// Returns the first and last line, from zero, of every item under `#[cfg(test)]`, as rustfmt lays it out.
+fn test_items(code: &str) -> Vec<(usize, usize)> {
     let lines: Vec<&str> = code.lines().collect();
     let mut found = Vec::new();
     for (at, line) in lines.iter().enumerate() {
@@ -272,18 +272,22 @@ fn test_modules(code: &str) -> Vec<(usize, usize)> {
         else {
             continue;
         };
-        if !has_word(lines[head], "mod") || !lines[head].trim_end().ends_with('{') {
-            continue;
-        }
-        let closing = format!("{}}}", " ".repeat(indent));
-        let end = (head..lines.len()).find(|&i| lines[i].trim_end() == closing);
+        let closing = [
+            format!("{}}}", " ".repeat(indent)),
+            format!("{}}};", " ".repeat(indent)),
+        ];
+        let end = if lines[head].trim_end().ends_with([';', '}', ',']) {
+            Some(head)
+        } else {
+            (head..lines.len()).find(|&i| closing.iter().any(|end| lines[i].trim_end() == end))
+        };
         found.push((at, end.unwrap_or(lines.len() - 1)));
     }
     found
 }
 
 fn without_tests(code: &str) -> String {
-    let modules = test_modules(code);
+    let modules = test_items(code);
     let inside = |at: usize| {
         modules
             .iter()

@@ -5,6 +5,9 @@
 
 use tests::source::{File, files_under, has_word, root, test_only, uses_path};
 
+#[path = "rules/callers.rs"]
+mod callers;
+
 /// Fails with a list, if there is one.
 fn verdict(rule: &str, broken: &[String]) {
     assert!(

@@ -121,13 +121,6 @@ impl Inbox {
 pub struct Mail(u64);
 
 impl Mail {
-    /// Tells whether nothing had come.
-    #[must_use]
-    #[inline]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
     /// Tells whether there is nothing but private interrupts.
     #[must_use]
     #[inline]
@@ -168,7 +161,7 @@ mod tests {
     #[test]
     fn posts_come_out_once() {
         let inbox = Inbox::new();
-        assert!(inbox.is_empty() && inbox.take().is_empty());
+        assert!(inbox.is_empty() && inbox.take() == Mail(0));
         assert!(inbox.post(Notice::Interrupt(IntId::private(3))));
         assert!(!inbox.post(Notice::Interrupt(IntId::private(3))));
         assert!(!inbox.post(Notice::Interrupt(IntId::new(991).unwrap())));

@@ -76,7 +76,6 @@ impl ListRegister {
     const PRIORITY_SHIFT: u32 = 48;
     const PHYSICAL_SHIFT: u32 = 32;
     const PHYSICAL_MASK: u64 = 0x3ff;
-    const VIRTUAL_MASK: u64 = 0xffff_ffff;
 
     /// Returns a pending interrupt.
     #[must_use]
@@ -168,10 +167,9 @@ impl ListRegister {
     }
 
     /// Returns the number of the virtual interrupt.
-    #[must_use]
-    #[inline]
-    pub const fn intid(self) -> u32 {
-        (self.0 & Self::VIRTUAL_MASK) as u32
+    #[cfg(test)]
+    pub(crate) const fn intid(self) -> u32 {
+        self.0 as u32
     }
 
     /// Returns the physical INTID; meaningful while [`Self::is_hardware`].

@@ -69,12 +69,12 @@ impl fmt::Display for ArchiveError {
 }
 
 /// A file in an [`Archive`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArchiveFile<'a> {
+#[derive(Clone, Debug)]
+struct ArchiveFile<'a> {
     /// Its name, without a leading `./` or `/`.
-    pub name: &'a str,
+    name: &'a str,
     /// Where its contents are in the archive.
-    pub range: Range<usize>,
+    range: Range<usize>,
 }
 
 /// The list of an archive's regular files.
@@ -118,12 +118,6 @@ impl<'a> Archive<'a> {
     pub fn file(&self, name: &str) -> Option<&'a [u8]> {
         let file = self.files.iter().find(|file| file.name == name)?;
         self.bytes.get(file.range.clone())
-    }
-
-    /// Returns the files in the archive's order.
-    #[must_use]
-    pub fn files(&self) -> &[ArchiveFile<'a>] {
-        &self.files
     }
 }
 

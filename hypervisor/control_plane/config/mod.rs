@@ -19,7 +19,7 @@ mod vm;
 
 use core::fmt;
 
-pub use archive::{Archive, ArchiveError, ArchiveFile};
+pub use archive::{Archive, ArchiveError};
 pub use error::{ConfigError, Problem};
 pub use manifest::{COMPATIBLE, MAX_COMMAND_LINE, MAX_VMS, Manifest};
 pub use options::{Options, Scrub};

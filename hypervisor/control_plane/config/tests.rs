@@ -139,7 +139,7 @@ fn every_wrong_value_is_named_and_spares_the_other_vm() {
             (MANIFEST_FILE, "/vms/bad", *name)
         );
         assert_eq!(&error.problem, problem, "{name} = {value:?}");
-        assert_eq!(good.name.as_str(), "good");
+        assert_eq!(good.name.to_string(), "good");
     }
 }
 
@@ -422,7 +422,6 @@ fn archives_give_their_files_by_name() {
         (archive.file("link"), archive.file("."), archive.file("c")),
         (None, None, None)
     );
-    assert_eq!(archive.files().len(), 2);
 }
 
 #[test]
@@ -430,10 +429,10 @@ fn damaged_archives_are_named() {
     let whole = archive(&[("a", b"contents"), ("b", b"")]);
     let parse = |bytes: &[u8]| {
         Archive::parse(bytes)
-            .map(|archive| archive.files().len())
+            .map(|archive| ["a", "b"].map(|name| archive.file(name).map(<[u8]>::len)))
             .map_err(|error| error.to_string())
     };
-    assert_eq!(parse(&whole), Ok(2));
+    assert_eq!(parse(&whole), Ok([Some(8), Some(0)]));
     assert_eq!(
         parse(&[]),
         Err("no cpio (newc) header at byte 0".to_string())
@@ -550,7 +549,7 @@ fn a_bundle_is_opened() {
 
 /// What a manifest promises of each VM that it lets through.
 fn check(vm: &VmConfig) {
-    assert!(VmName::new(vm.name.as_str()).is_some());
+    assert!(VmName::new(&vm.name.to_string()).is_some());
     assert!(1 <= vm.boot_vcpus && vm.boot_vcpus <= vm.max_vcpus && vm.max_vcpus <= MAX_VCPUS);
     assert!(vm.memory_bytes >= MIN_MEMORY && vm.memory_bytes.is_multiple_of(MEMORY_UNIT));
     assert!(vm.memory_base >= DEFAULT_MEMORY_BASE && vm.memory_base.is_aligned(MEMORY_UNIT));

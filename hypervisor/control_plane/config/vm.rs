@@ -44,12 +44,6 @@ impl VmName {
         (is_name && text.starts_with(|first: char| first.is_ascii_lowercase()))
             .then(|| Self(text.into()))
     }
-
-    /// Returns the name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl fmt::Display for VmName {

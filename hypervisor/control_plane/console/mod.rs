@@ -74,19 +74,6 @@ impl EscapeKey {
     /// Ctrl-].
     pub const DEFAULT: Self = Self(0x1d);
 
-    /// Makes the key of Ctrl and a character from `@` to `_` or a letter; `None` for what no control character stands for,
-    /// and for those that no line can do without (NUL, line ends, escape sequences).
-    #[must_use]
-    pub const fn ctrl(character: u8) -> Option<Self> {
-        let code = character & 0x1f;
-        let taken = matches!(code, 0 | b'\r' | b'\n' | 0x1b);
-        if taken || !matches!(character, b'@'..=b'_' | b'a'..=b'z') {
-            None
-        } else {
-            Some(Self(code))
-        }
-    }
-
     const fn name(self) -> char {
         (self.0 | 0x40) as char
     }

@@ -20,13 +20,6 @@ impl Kicks {
         self.0 |= 1 << (pcpu.index() % MAX_PCPUS);
     }
 
-    /// Returns whether nobody needs an interrupt.
-    #[inline]
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
     /// Takes the lowest-numbered CPU out of the set.
     #[inline]
     pub fn pop(&mut self) -> Option<PcpuId> {

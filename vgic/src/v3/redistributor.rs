@@ -151,13 +151,6 @@ impl Redistributor {
         owed
     }
 
-    /// Returns the index of the vCPU.
-    #[must_use]
-    #[inline]
-    pub fn index(&self) -> u16 {
-        self.index
-    }
-
     /// Tells whether a private interrupt is in group 0: SGIs sent by ICC_SGI0R_EL1 or
     /// ICC_ASGI1R_EL1 reach no others.
     #[must_use]

@@ -60,13 +60,6 @@ impl HotplugBlock {
         }
     }
 
-    /// Returns the number of possible vCPUs.
-    #[inline]
-    #[must_use]
-    pub const fn possible(&self) -> u16 {
-        self.possible
-    }
-
     /// Announces an added vCPU, replacing an ejection the guest has not read; returns whether to pulse the GED interrupt.
     #[must_use = "the guest reads events when the GED interrupt is pulsed"]
     pub fn request_insert(&mut self, vcpu: VcpuId) -> bool {

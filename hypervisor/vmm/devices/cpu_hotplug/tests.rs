@@ -182,7 +182,7 @@ fn reset_forgets_events_but_not_the_shape() {
     block.reset();
     assert_eq!(event(&mut block), 0);
     assert_eq!(block.read(COUNT, AccessWidth::Word, |_| 0), 8);
-    assert_eq!(HotplugBlock::new(u16::MAX).possible(), 512);
+    assert_eq!(HotplugBlock::new(u16::MAX).possible, 512);
 }
 
 #[derive(Clone, Debug)]
