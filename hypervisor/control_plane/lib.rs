@@ -9,19 +9,13 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod words;
-
 pub mod clock;
 pub mod config;
 pub mod console;
 pub mod devicetree;
 pub mod firmware;
 pub mod host;
-pub mod hotplug;
-pub mod ids;
-pub mod layout;
 pub mod loader;
 pub mod ram;
 pub mod resize;
-pub mod stats;
 pub mod trace;

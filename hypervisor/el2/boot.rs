@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use core::ops::Range;
 use spin::Once;
+use types::ids::{PcpuId, VmId};
 use vmm::config::{Bundle, CpuSlots, ReserveIdle};
 use vmm::devicetree;
 use vmm::host::{self, Conduit, EnableMethod, Gic, HostDescription};
-use vmm::ids::{PcpuId, VmId};
 use vmm::vm::kicks::MAX_PCPUS;
 
 use crate::gic::{self, Redistributor};

@@ -3,7 +3,8 @@
 
 use alloc::vec::Vec;
 use core::ops::Range;
-use stage2::{GuestPhys, HostPhys, PAGE_SIZE, TableMemory};
+use stage2::{PAGE_SIZE, TableMemory};
+use types::address::{GuestPhys, HostPhys};
 use vmm::memory::{GuestFault, GuestMemory};
 use vmm::ops;
 

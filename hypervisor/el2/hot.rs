@@ -3,7 +3,6 @@ use vmm::cpu::cause;
 use vmm::dispatch::Trap;
 use vmm::dispatch::hot::{self, DataAbort, Hot};
 use vmm::exit::{self, Abort, Syndrome, class, fault_address};
-use vmm::stats::ExitReason;
 use vmm::vm::context::{Frame, Owner};
 
 use crate::gic::{self, HardwareListRegisters};

@@ -9,9 +9,9 @@ use alloc::boxed::Box;
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use types::ids::PcpuId;
 use vmm::features::{self, hcr};
 use vmm::host::{EnableMethod, HostCpu};
-use vmm::ids::PcpuId;
 
 use crate::gic::Redistributor;
 use crate::mmu::{self, PAGE, Use};

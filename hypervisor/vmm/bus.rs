@@ -1,10 +1,10 @@
 //! Which device a guest address belongs to.
 
-use crate::ids::VcpuId;
-use crate::layout::{GuestLayout, Region};
-use crate::stats::ExitReason;
 use crate::vm::Vm;
-use stage2::GuestPhys;
+use types::address::GuestPhys;
+use types::ids::VcpuId;
+use types::layout::{GuestLayout, Region};
+use types::stats::ExitReason;
 
 /// The device behind a guest address, and the offset within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

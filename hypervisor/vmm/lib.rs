@@ -22,6 +22,4 @@ pub mod sched;
 pub mod sysreg;
 pub mod vm;
 
-pub use control_plane::{
-    clock, config, console, devicetree, firmware, host, ids, layout, loader, ram, stats, trace,
-};
+pub use control_plane::{clock, config, console, devicetree, firmware, host, loader, ram, trace};

@@ -1,6 +1,6 @@
 //! Access to a guest's memory by guest address: an address from a guest is an allegation, and this is the only way to its bytes.
 
-use stage2::GuestPhys;
+use types::address::GuestPhys;
 
 /// A guest range that is not, or not wholly, the guest's own RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

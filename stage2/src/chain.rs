@@ -5,7 +5,8 @@
 //! still reaches a retired page through a walk cache faults on it and goes nowhere else.
 
 use crate::descriptor::{staged_table, staged_target};
-use crate::{Error, HostPhys, TableMemory};
+use crate::{Error, TableMemory};
+use types::address::HostPhys;
 
 /// The descriptor that carries the link.
 const LINK: usize = 0;

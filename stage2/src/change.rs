@@ -14,9 +14,8 @@ use crate::descriptor::{self, Entry, Leaf};
 use crate::level::{Level, Slot};
 use crate::quota::tables_below;
 use crate::tables::retire;
-use crate::{
-    Access, ENTRIES_PER_TABLE, Error, GuestPhys, HostPhys, Invalidation, TableMemory, Tables,
-};
+use crate::{Access, ENTRIES_PER_TABLE, Error, Invalidation, TableMemory, Tables};
+use types::address::{GuestPhys, HostPhys};
 
 /// The blocks that one change splits at most: one at either end of its range.
 const MAX_SPLITS: usize = 2;

@@ -1,7 +1,8 @@
 //! Stage-2 descriptors, bit by bit (Arm ARM D8.3, VMSAv8-64, 4 KiB granule, HCR_EL2.FWB = 0).
 
 use crate::level::Level;
-use crate::{Access, Attributes, HostPhys, MemoryKind};
+use crate::{Access, Attributes, MemoryKind};
+use types::address::HostPhys;
 
 /// The walk may use the descriptor.
 const VALID: u64 = 1 << 0;

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::GuestPhys;
+use types::address::GuestPhys;
 
 /// The reason why an operation was refused. The tables are then exactly as they were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

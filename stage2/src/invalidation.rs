@@ -1,6 +1,7 @@
 //! TLB maintenance as a value: this crate says what, `el2` does it.
 
-use crate::{GuestPhys, PAGE_SIZE};
+use crate::PAGE_SIZE;
+use types::address::GuestPhys;
 
 /// What the TLBs must forget about one VM before an operation on its tables is over (Arm ARM D8.16).
 ///

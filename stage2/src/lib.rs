@@ -9,7 +9,6 @@
 #[cfg(test)]
 extern crate std;
 
-mod address;
 mod attributes;
 mod chain;
 mod change;
@@ -25,7 +24,6 @@ mod tables;
 mod tests;
 mod vmid;
 
-pub use address::{GuestPhys, HostPhys};
 pub use attributes::{Access, Attributes, MemoryKind};
 pub use change::Pending;
 pub use error::Error;

@@ -1,6 +1,6 @@
 //! Where tables live: the one thing this crate asks of its user.
 
-use crate::HostPhys;
+use types::address::HostPhys;
 
 /// Bytes in a page, and in a translation table of the 4 KiB granule (Arm ARM D8.2).
 pub const PAGE_SIZE: u64 = 4096;

@@ -78,7 +78,7 @@ fn slots_in_need(level: Level, start: u64, end: u64, delta: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{GuestPhys, HostPhys};
+    use types::address::{GuestPhys, HostPhys};
 
     const MIB: u64 = 1 << 20;
     const GIB: u64 = 1 << 30;

@@ -2,7 +2,8 @@
 
 use crate::level::Level;
 use crate::vmid::{Vmid, VmidWidth};
-use crate::{ENTRIES_PER_TABLE, Error, HostPhys};
+use crate::{ENTRIES_PER_TABLE, Error};
+use types::address::HostPhys;
 
 /// VTCR_EL2 fields (Arm ARM D24.2, VTCR_EL2). T0SZ is at bit 0; TG0 = 0 (4 KiB), HA, HD and DS stay clear.
 mod vtcr {

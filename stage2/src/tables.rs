@@ -9,7 +9,8 @@ use crate::change::HeldBack;
 use crate::descriptor::{self, Entry, Leaf};
 use crate::level::{Level, Slot};
 use crate::quota::tables_below;
-use crate::{AddressSpace, Attributes, ENTRIES_PER_TABLE, Error, GuestPhys, HostPhys, TableMemory};
+use crate::{AddressSpace, Attributes, ENTRIES_PER_TABLE, Error, TableMemory};
+use types::address::{GuestPhys, HostPhys};
 
 /// A run of guest memory and the host memory behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,7 +29,6 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod affinity;
 #[cfg(test)]
 mod fake;
 mod inbox;
@@ -37,7 +36,6 @@ mod irq;
 mod list_register;
 pub mod v3;
 
-pub use affinity::Affinity;
 pub use inbox::{Inbox, Mail};
 pub use irq::{IntId, PRIVATE_COUNT, SPI_BASE, SPI_MAX, Width};
 pub use list_register::{

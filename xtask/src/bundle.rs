@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use control_plane::config::{self, ConfigError, Problem, VmName};
-use control_plane::layout::{FIRMWARE_SIZE, Region};
 use control_plane::loader;
+use types::layout::{FIRMWARE_SIZE, Region};
 use vm_fdt::FdtWriter;
 
 use crate::cpio::Archive;

@@ -12,7 +12,7 @@ use acpi_tables::{Aml, AmlSink};
 use std::vec;
 use std::vec::Vec;
 
-use crate::hotplug as spec;
+use types::hotplug as spec;
 
 /// `_STA` of a device that is present, enabled, shown and working (ACPI 6.5, 6.3.7).
 const PRESENT_AND_ENABLED: u8 = 0x0f;

@@ -3,13 +3,6 @@
 //! Numbers that depend on the machine are holes: a template is what stands before, between and after them.
 
 mod aml;
-#[path = "../hotplug.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    reason = "the library's; AML needs some of it"
-)]
-mod hotplug;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -22,7 +15,6 @@ const HOLES: [u32; 3] = [0xfade_0001, 0xfade_0002, 0xfade_0003];
 
 fn main() -> Result<(), std::io::Error> {
     println!("cargo::rerun-if-changed=build");
-    println!("cargo::rerun-if-changed=hotplug.rs");
     let [first, second, third] = HOLES;
     let mut source = String::new();
     for (name, aml) in [

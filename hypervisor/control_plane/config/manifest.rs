@@ -5,7 +5,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use stage2::GuestPhys;
+use types::address::GuestPhys;
 
 use super::MANIFEST_FILE;
 use super::error::{ConfigError, Problem};
@@ -15,8 +15,8 @@ use super::vm::{
     MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
 use crate::devicetree::{Cells, Node, Tree};
-pub use crate::ids::MAX_VMS;
-use crate::ids::PcpuId;
+pub use types::ids::MAX_VMS;
+use types::ids::PcpuId;
 
 /// The `compatible` of a manifest's root: the schema's name and version.
 pub const COMPATIBLE: &str = "bullpen,manifest-1";

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{ConfigError, Placement, Problem, VmConfig};
-use crate::ids::{PcpuId, VcpuId};
+use types::ids::{PcpuId, VcpuId};
 
 /// The largest number of vCPUs that can have their place on one CPU at a time.
 pub const MAX_VCPUS_A_CPU: u16 = 512;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use vm_fdt::FdtWriter;
 
 use super::*;
-use crate::ids::{PcpuId, VcpuId};
+use types::ids::{PcpuId, VcpuId};
 
 /// A value of a property.
 #[derive(Clone, Debug)]

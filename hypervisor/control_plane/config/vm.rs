@@ -4,11 +4,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use stage2::GuestPhys;
+use types::address::GuestPhys;
 
 use super::error::{ConfigError, Problem};
 use crate::host::{Gic, HostDescription};
-use crate::ids::{PcpuId, VcpuId};
+use types::ids::{PcpuId, VcpuId};
 
 /// Longest VM name in bytes.
 pub const MAX_NAME: usize = 31;

@@ -1,8 +1,8 @@
 //! Events on their way to the console: bounded, and what found no room is counted.
 
 use super::{Event, What};
-use crate::ids::MAX_VMS;
 use heapless::Deque;
+use types::ids::MAX_VMS;
 
 /// Most events that wait to be told.
 const MAX_WAITING: usize = 64;
@@ -59,7 +59,7 @@ impl What {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{VcpuId, VmId};
+    use types::ids::{VcpuId, VmId};
 
     fn event(vm: u16, number: u64, what: What) -> Event {
         Event {

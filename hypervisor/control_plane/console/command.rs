@@ -2,8 +2,8 @@
 
 use super::error::{CommandError, ErrorKind};
 use super::names::Names;
-use crate::ids::{PcpuId, VcpuId, VmId};
 use alloc::format;
+use types::ids::{PcpuId, VcpuId, VmId};
 
 /// What to do with a whole VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,8 +306,8 @@ impl<'a> Arguments<'a> {
 #[cfg(test)]
 mod tests {
     use super::{Command, CommandError, ErrorKind, Names, USAGE, VmAction};
-    use crate::ids::{PcpuId, VcpuId, VmId};
     use proptest::prelude::*;
+    use types::ids::{PcpuId, VcpuId, VmId};
 
     const LINUX: VmId = VmId::new(0);
 

@@ -6,7 +6,7 @@ use alloc::{
     string::{String, ToString},
 };
 
-crate::words! {
+types::words! {
     /// The kind of an error: the word a program compares.
     ErrorKind:
     /// The line on the control channel is not a JSON request.

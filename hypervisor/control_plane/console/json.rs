@@ -10,8 +10,9 @@ use super::{
     request::RequestId,
     sink::{ByteSink, put},
 };
-use crate::{ids::VmId, resize::Shortfall};
+use crate::resize::Shortfall;
 use alloc::string::ToString;
+use types::ids::VmId;
 
 /// Writes one JSON text; commas are its business, the nesting is the caller's.
 pub(super) struct JsonWriter<'a> {

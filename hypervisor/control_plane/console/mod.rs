@@ -38,7 +38,7 @@ pub use pending::{MAX_PENDING, Token};
 pub use reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What};
 pub use sink::{ByteSink, Sinks};
 
-use crate::{ids::VmId, resize::Origin, trace::RateLimit};
+use crate::{resize::Origin, trace::RateLimit};
 use alloc::{format, string::String, vec::Vec};
 use editor::{Editor, Fed};
 use lines::{Fetched, LineReader};
@@ -47,6 +47,7 @@ use names::Names;
 use pending::{Asker, Pending};
 use request::RequestId;
 use sink::put;
+use types::ids::VmId;
 
 const PROMPT: &str = "bullpen> ";
 const BELL: &[u8] = b"\x07";

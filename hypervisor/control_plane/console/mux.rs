@@ -6,8 +6,8 @@
 //! read must not lock the operator out of the escape key.
 
 use super::sink::{ByteSink, put};
-use crate::ids::VmId;
 use alloc::{collections::VecDeque, vec::Vec};
+use types::ids::VmId;
 
 /// How much is kept of a VM's output while it is not shown.
 pub(super) const KEPT_BYTES: usize = 4096;

@@ -1,7 +1,7 @@
 //! The VMs' names, by which operators know them.
 
-use crate::ids::VmId;
 use alloc::{string::String, vec::Vec};
+use types::ids::VmId;
 
 /// The names of all VMs, in the order of their ids.
 #[derive(Debug)]

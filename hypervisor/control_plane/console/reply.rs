@@ -1,11 +1,9 @@
 //! What the hypervisor answers and tells: plain values, written as text by `text` and as JSON by `json`.
 
-use crate::{
-    ids::{PcpuId, VcpuId, VmId},
-    resize::Report,
-    stats::ExitCounts,
-};
+use crate::resize::Report;
 use alloc::{string::String, vec::Vec};
+use types::ids::{PcpuId, VcpuId, VmId};
+use types::stats::ExitCounts;
 
 /// The answer to a command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,14 +7,12 @@ use super::{
     JSON_LINE_BYTES, MAX_PENDING, Port, Reply, Request, ResizeReport, Sinks, StatsRow, USAGE,
     VcpuRow, VmAction, VmRow, What,
 };
-use crate::{
-    ids::{PcpuId, VcpuId, VmId},
-    resize::{Origin, Outcome, Report, Shortfall, Why},
-    stats::{ExitCounters, ExitReason},
-};
+use crate::{resize::Origin, resize::Outcome, resize::Report, resize::Shortfall, resize::Why};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::{format, string::String, vec, vec::Vec};
+use types::ids::{PcpuId, VcpuId, VmId};
+use types::stats::{ExitCounters, ExitReason};
 
 const LINUX: VmId = VmId::new(0);
 const RTOS: VmId = VmId::new(1);

@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use super::Machine;
 use super::efi::Location;
 use crate::devicetree::TreeWriter;
-use crate::ids::VcpuId;
-use crate::layout::{DeviceSlot, Region};
+use types::ids::VcpuId;
+use types::layout::{DeviceSlot, Region};
 
 /// `linux,uefi-secure-boot`: Debian's kernels take a tree without it for a broken one.
 const SECURE_BOOT_DISABLED: u32 = 2;

@@ -12,10 +12,10 @@ mod writer;
 use alloc::vec::Vec;
 use core::fmt;
 
-use stage2::GuestPhys;
+use types::address::GuestPhys;
 
 use self::writer::Writer;
-use crate::layout::{GRANULE, GuestLayout, MAX_VCPUS, Region};
+use types::layout::{GRANULE, GuestLayout, MAX_VCPUS, Region};
 
 /// How a device tree lies in memory (Devicetree Specification 0.4, 5.6), and what it is called in the log.
 const DTB_ALIGNMENT: u64 = 8;

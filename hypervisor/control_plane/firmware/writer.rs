@@ -2,10 +2,10 @@
 
 use alloc::vec::Vec;
 
-use stage2::GuestPhys;
+use types::address::GuestPhys;
 
 use super::{Blob, Error};
-use crate::layout::Region;
+use types::layout::Region;
 
 /// A range that is filled from the bottom up.
 pub(super) struct Writer<'a> {

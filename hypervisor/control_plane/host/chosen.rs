@@ -3,7 +3,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use stage2::HostPhys;
+use types::address::HostPhys;
 
 use super::{HostError, HostRange};
 use crate::devicetree::{Node, Tree};

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use core::ops::Range;
-use stage2::HostPhys;
+use types::address::HostPhys;
 
 use super::HostError;
 use crate::devicetree::{Cells, Node, Tree};
@@ -14,7 +14,7 @@ use crate::devicetree::{Cells, Node, Tree};
 const AFFINITY_MASK: u64 = 0xff_00ff_ffff;
 /// Physical addresses have at most 48 bits without FEAT_LPA (Arm ARM DDI0487, D8.1.7).
 const ADDRESS_LIMIT: u64 = 1 << 48;
-/// Most CPUs accepted; [`crate::ids::PcpuId`] and the bars hold to 512.
+/// Most CPUs accepted; [`types::ids::PcpuId`] and the bars hold to 512.
 const MAX_CPUS: usize = 512;
 
 /// How a CPU is started.

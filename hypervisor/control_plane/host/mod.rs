@@ -24,7 +24,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-use stage2::HostPhys;
+use types::address::HostPhys;
 
 use crate::devicetree::{AddressRange, Node, Tree, TreeError, show};
 
@@ -88,7 +88,7 @@ pub struct HostDescription {
     pub memory: Vec<HostRange>,
     /// Memory not to be used, in the tree's order; may overlap each other and lie outside RAM.
     pub reserved: Vec<Reservation>,
-    /// CPUs that may be used, in the tree's order, which is the order of [`crate::ids::PcpuId`]; never empty.
+    /// CPUs that may be used, in the tree's order, which is the order of [`types::ids::PcpuId`]; never empty.
     pub cpus: Vec<HostCpu>,
     /// The interrupt controller.
     pub gic: Gic,

@@ -6,13 +6,13 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use stage2::GuestPhys;
+use types::address::GuestPhys;
 
 use super::elf::Elf;
 use super::error::LoadError;
 use super::image::BASE_ALIGNMENT;
 use super::{Kernel, RAW_OFFSET, recognise};
-use crate::layout::Region;
+use types::layout::Region;
 
 /// A raw binary's own memory after its file is nobody's business to know: its initrd goes this far from the start of
 /// RAM, or half way, as under QEMU.

@@ -4,10 +4,10 @@ use std::string::ToString;
 use std::vec::Vec;
 
 use proptest::prelude::*;
-use stage2::GuestPhys;
+use types::address::GuestPhys;
 
 use super::*;
-use crate::layout::Region;
+use types::layout::Region;
 
 const MIB: u64 = 1 << 20;
 const RAM: u64 = 0x4000_0000;

@@ -5,7 +5,7 @@ pub mod ost;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::ids::VcpuId;
+use types::ids::VcpuId;
 
 /// Who asked for a resize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Origin {
     Reset,
 }
 
-crate::words! {
+types::words! {
     /// How a resize ended.
     Outcome:
     /// The VM has what was asked for.

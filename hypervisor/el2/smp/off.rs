@@ -8,7 +8,7 @@
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use vmm::ids::PcpuId;
+use types::ids::PcpuId;
 use vmm::vm::kicks::MAX_PCPUS;
 
 use super::{Handover, ONLINE, START_TIMEOUT_NS, prepare_registers, secondary_entry};

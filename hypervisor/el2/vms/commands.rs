@@ -4,6 +4,8 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use types::ids::{PcpuId, VcpuId, VmId};
+use types::stats::ExitCounts;
 use vmm::console::{
     Command, CommandError, ErrorKind, HostReport, Reply, StatsRow, Token, VcpuRow, VmAction, VmRow,
 };

@@ -4,7 +4,7 @@
 //! is not answered changes nothing.
 
 use psci::{Answer, Call, EntryPoint, Reset, ReturnCode, Suspend, decode};
-use stage2::GuestPhys;
+use types::address::GuestPhys;
 
 use crate::hypercall;
 use crate::vm::context::Frame;

@@ -17,10 +17,10 @@ use crate::devices::pl011;
 use crate::devices::{AccessWidth, Device};
 use crate::exit::{Abort, Syndrome, SystemAccess, system_register};
 use crate::features::id_index;
-use crate::ids::VcpuId;
-use crate::stats::ExitReason;
 use crate::vm::context::Frame;
 use crate::vm::{Kicks, Vm};
+use types::ids::VcpuId;
+use types::stats::ExitReason;
 
 /// How a trap goes on.
 #[must_use]

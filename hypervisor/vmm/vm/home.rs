@@ -11,8 +11,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::kicks::MAX_PCPUS;
-use crate::ids::PcpuId;
 use crate::sched::Slot;
+use types::ids::PcpuId;
 
 /// A CPU, and a place in that CPU's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The CPUs that have mail: a decision's effect on other CPUs, carried out when no lock is held.
 
-use crate::ids::PcpuId;
+use types::ids::PcpuId;
 
 /// How many physical CPUs can be used.
 pub const MAX_PCPUS: usize = 64;
@@ -35,7 +35,7 @@ impl Kicks {
 #[cfg(test)]
 mod tests {
     use super::Kicks;
-    use crate::ids::PcpuId;
+    use types::ids::PcpuId;
 
     #[test]
     fn every_cpu_added_comes_out_once() {

@@ -5,7 +5,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-control_plane::words! {
+types::words! {
     /// What a VM is doing as a whole.
     Phase:
     /// Nothing runs and its memory is not loaded.
@@ -48,7 +48,7 @@ impl Phase {
     }
 }
 
-control_plane::words! {
+types::words! {
     /// Who ended a VM's last life.
     Cause:
     /// The operator asked for it.

@@ -26,7 +26,7 @@ use alloc::string::String;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use psci::{Offered, Role};
 use spin::mutex::SpinMutex;
-use stage2::GuestPhys;
+use types::address::GuestPhys;
 use vgic::v3::Distributor;
 use vgic::{IntId, Notice};
 
@@ -34,12 +34,12 @@ use crate::devices::cpu_hotplug::HotplugBlock;
 use crate::devices::pl011::Pl011;
 use crate::devices::pl031::Pl031;
 use crate::features::FeaturePolicy;
-use crate::ids::{VcpuId, VmId};
-use crate::layout::{GuestLayout, Redistributors, Region};
 pub use home::Home;
 pub use kicks::Kicks;
 use life::Life;
 pub use life::{Cause, Phase};
+use types::ids::{VcpuId, VmId};
+use types::layout::{GuestLayout, Redistributors, Region};
 pub use vcpu::{Vcpu, VcpuContext, Wakes};
 
 /// A virtual machine: what is fixed for its life, and what its vCPUs share.

@@ -20,10 +20,10 @@ use alloc::vec::Vec;
 
 use psci::{Event, PowerCell, State};
 
-use crate::ids::VcpuId;
 use control_plane::resize::ost::Ost;
 pub use control_plane::resize::{BeginError, Origin, Outcome, Report, Shortfall, Why};
 use ledger::{Ledger, Talk};
+use types::ids::VcpuId;
 use want::{EjectWord, Phase, Want};
 
 /// A VM's vCPUs by number.

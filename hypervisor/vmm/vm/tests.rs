@@ -2,9 +2,9 @@
 
 use super::vcpu::request;
 use super::{Kicks, Phase};
-use crate::ids::{PcpuId, VcpuId};
 use fixture::{RAM, RAM_BYTES, vm};
-use stage2::GuestPhys;
+use types::address::GuestPhys;
+use types::ids::{PcpuId, VcpuId};
 use vgic::Notice;
 
 pub(crate) mod fixture;

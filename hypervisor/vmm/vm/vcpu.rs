@@ -14,9 +14,9 @@ use super::home::Whereabouts;
 use super::kicks::{Kicks, MAX_PCPUS};
 use super::pmu::PmuRegisters;
 use crate::features::Lent;
-use crate::ids::VcpuId;
 use crate::sched::WakeSet;
-use crate::stats::ExitCounters;
+use types::ids::VcpuId;
+use types::stats::ExitCounters;
 
 /// What somebody else asks of the CPU that runs a vCPU.
 pub mod request {

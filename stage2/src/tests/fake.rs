@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 use crate::{
-    Access, Attributes, ENTRIES_PER_TABLE, GuestPhys, HostPhys, Invalidation, MemoryKind,
-    PAGE_SIZE, TableMemory,
+    Access, Attributes, ENTRIES_PER_TABLE, Invalidation, MemoryKind, PAGE_SIZE, TableMemory,
 };
+use types::address::{GuestPhys, HostPhys};
 
 /// Bits that may change in a valid descriptor without break-before-make: S2AP and XN.
 const PERMISSIONS: u64 = 0b11 << 6 | 1 << 54;

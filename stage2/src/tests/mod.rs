@@ -8,9 +8,10 @@ use std::vec::Vec;
 
 use self::fake::{Fake, Violation, guest};
 use crate::{
-    Access, AddressSpace, Attributes, Error, GuestPhys, HostPhys, Invalidation, Mapping,
-    MemoryKind, PAGE_SIZE, TableMemory, Tables, tables_needed,
+    Access, AddressSpace, Attributes, Error, Invalidation, Mapping, MemoryKind, PAGE_SIZE,
+    TableMemory, Tables, tables_needed,
 };
+use types::address::{GuestPhys, HostPhys};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

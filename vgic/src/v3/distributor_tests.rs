@@ -3,7 +3,8 @@
 use std::vec::Vec;
 
 use super::{Distributor, spec};
-use crate::{Affinity, IntId, LrState, Notice, Width};
+use crate::{IntId, LrState, Notice, Width};
+use types::affinity::Affinity;
 
 const LEVEL: u32 = 33;
 const EDGE: u32 = 41;

@@ -10,9 +10,9 @@ use super::spec;
 use super::{After, Distributor, Effect, Redistributor};
 use crate::fake::FakeCpu;
 use crate::{
-    Affinity, Inbox, IntId, ListRegister, ListRegisters, Maintenance, Notice, SavedListRegisters,
-    Width,
+    Inbox, IntId, ListRegister, ListRegisters, Maintenance, Notice, SavedListRegisters, Width,
 };
+use types::affinity::Affinity;
 
 const VCPUS: usize = 2;
 const TIMER: u32 = 27;

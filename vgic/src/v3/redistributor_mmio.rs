@@ -7,7 +7,8 @@
 use super::bank::{self, Access, Bank};
 use super::redistributor::{After, Effect, Owed, Redistributor, SGI_MASK, bits};
 use super::spec;
-use crate::{Affinity, IntId, ListRegister, ListRegisters, Maintenance, Width};
+use crate::{IntId, ListRegister, ListRegisters, Maintenance, Width};
+use types::affinity::Affinity;
 
 impl Redistributor {
     /// Reads a register of a vCPU whose list registers are `lrs`.

@@ -1,7 +1,7 @@
 //! Decoding of the SGI generation registers ICC_SGI1R_EL1, ICC_SGI0R_EL1 and ICC_ASGI1R_EL1 (IHI0069 section 12.2).
 
 use crate::IntId;
-use crate::affinity::CLUSTER;
+use types::affinity::CLUSTER;
 
 const TARGET_LIST: u64 = 0xffff;
 const AFF1_SHIFT: u32 = 16;

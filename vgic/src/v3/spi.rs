@@ -4,7 +4,8 @@
 //! An SPI is *held* while it is in a list register of some vCPU, or active there without one; the
 //! holder alone moves it on. Everybody else changes the word and tells the holder.
 
-use crate::{Affinity, ListRegister};
+use crate::ListRegister;
+use types::affinity::Affinity;
 
 use super::spec;
 

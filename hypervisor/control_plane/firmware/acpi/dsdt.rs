@@ -14,7 +14,7 @@ use acpi_tables::AmlSink;
 
 use super::super::{Error, Machine};
 use super::table::Table;
-use crate::hotplug as spec;
+use types::hotplug as spec;
 
 /// Revision 2: integers have 64 bits.
 const REVISION: u8 = 2;

@@ -19,7 +19,7 @@ use acpi_tables::xsdt::XSDT;
 
 use super::writer::Writer;
 use super::{Error, Machine};
-use crate::ids::VcpuId;
+use types::ids::VcpuId;
 
 /// Who made the tables: OEM ID, OEM table ID and revision of every header (ACPI 6.5, table 5.4).
 const OEM_ID: [u8; 6] = *b"BULLPN";

@@ -7,7 +7,7 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 
 use super::table::{HEADER_SIZE, Table};
 use super::{CONSOLE_PATH, bytes};
-use crate::layout::DeviceSlot;
+use types::layout::DeviceSlot;
 
 const REVISION: u8 = 4;
 /// Size of the body before the namespace string.

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use super::super::Machine;
-use crate::layout::GRANULE;
+use types::layout::GRANULE;
 
 /// Size and version of a descriptor.
 pub(super) const DESCRIPTOR_SIZE: u32 = 40;

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use super::writer::Writer;
 use super::{Error, Machine};
-use crate::layout::GRANULE;
+use types::layout::GRANULE;
 
 /// Where tables begin whose fields have 64 bits.
 const ALIGNMENT: u64 = 16;

@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 
 use super::{Firmware, GIB, blob, build, machine};
 use crate::firmware::Machine;
-use crate::hotplug as spec;
-use crate::layout::{GuestLayout, Region};
+use types::hotplug as spec;
+use types::layout::{GuestLayout, Region};
 
 /// Length of a table's header.
 const HEADER_SIZE: usize = 36;

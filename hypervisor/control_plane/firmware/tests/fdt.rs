@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use super::{GIB, blob, build, described, machine, u64_at};
 use crate::devicetree::{Node, Tree};
 use crate::firmware::{Firmware, Machine};
-use crate::layout::{GuestLayout, Region};
+use types::layout::{GuestLayout, Region};
 
 /// The cells of a property.
 fn cells(node: &Node<'_, '_>, property: &str) -> Vec<u32> {

@@ -11,10 +11,10 @@ mod tables;
 
 use alloc::vec::Vec;
 
-use stage2::GuestPhys;
+use types::address::GuestPhys;
 
 use super::{Blob, Description, Error, Firmware, Machine, Seeds};
-use crate::layout::{GuestLayout, Region};
+use types::layout::{GuestLayout, Region};
 
 /// What a guest starts with.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use super::{GIB, Image, acpi_tables, blob, build, described, machine, u16_at, u32_at, u64_at};
 use crate::firmware::{Blob, Firmware, Machine};
-use crate::ids::VcpuId;
-use crate::layout::{GuestLayout, Region};
+use types::ids::VcpuId;
+use types::layout::{GuestLayout, Region};
 
 fn sum(bytes: &[u8]) -> u8 {
     bytes

@@ -11,9 +11,10 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
-use crate::{devices::AccessWidth, ids::VcpuId};
+use crate::devices::AccessWidth;
 pub(crate) use pending::VcpuSet;
 use spec::{Notify, Register};
+use types::ids::VcpuId;
 
 /// What a guest's write means.
 #[must_use = "an ejection takes effect only when the caller acts on it"]

@@ -1,7 +1,8 @@
-//! Which register of the vCPU hot-plug block an access names; the map itself is `control_plane::hotplug`, which firmware describes.
+//! Which register of the vCPU hot-plug block an access names; the map itself is `types::hotplug`, which firmware describes.
 
-use crate::{devices::AccessWidth, ids::VcpuId};
-pub use control_plane::hotplug::*;
+use crate::devices::AccessWidth;
+pub use types::hotplug::*;
+use types::ids::VcpuId;
 
 /// A register that an access names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

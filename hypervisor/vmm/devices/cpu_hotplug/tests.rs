@@ -9,9 +9,10 @@ use super::{
         STA_RESERVE,
     },
 };
-use crate::{devices::AccessWidth, ids::VcpuId};
+use crate::devices::AccessWidth;
 use proptest::prelude::*;
 use std::{collections::BTreeSet, vec::Vec};
+use types::ids::VcpuId;
 
 const VCPU: fn(u16) -> VcpuId = VcpuId::new;
 

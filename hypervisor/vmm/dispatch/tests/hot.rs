@@ -4,14 +4,14 @@ use super::{Access, CM, ISV, S1PTW, SF, SSE, TRANSLATION};
 use crate::bus::{self, Target};
 use crate::dispatch::hot::{DataAbort, Hot, big_endian, hypercall, mmio, system};
 use crate::exit::{Abort, Syndrome, class, system_register};
-use crate::layout::REDISTRIBUTOR_SIZE;
-use crate::stats::ExitReason;
 use crate::vm::Kicks;
 use crate::vm::tests::fixture::{BOOT_VCPUS, Bench, RAM, RAM_BYTES, vm};
 use proptest::prelude::*;
 use psci::smccc::id;
 use psci::{EntryPoint, ReturnCode};
 use std::vec::Vec;
+use types::layout::REDISTRIBUTOR_SIZE;
+use types::stats::ExitReason;
 use vgic::ListRegisters;
 
 const CPU_ON: u64 = (id::CPU_ON | id::SMC64) as u64;

@@ -4,8 +4,8 @@ use psci::{Event, Refusal, Role, State};
 
 use super::{Cells, Effect, state};
 use crate::devices::cpu_hotplug::VcpuSet;
-use crate::ids::VcpuId;
 use alloc::vec::Vec;
+use types::ids::VcpuId;
 
 /// The vCPUs that are not in the boot set, and how many are.
 ///

@@ -6,11 +6,11 @@ use super::{
 };
 use crate::devices::AccessWidth;
 use crate::devices::cpu_hotplug::{HotplugBlock, VcpuSet, spec};
-use crate::ids::VcpuId;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 use psci::{EntryPoint, Event, PowerCell, Role, State};
+use types::ids::VcpuId;
 
 impl Cells for Vec<PowerCell> {
     fn possible(&self) -> u16 {

@@ -4,9 +4,9 @@ use psci::{Event, Refusal};
 
 use super::ledger::Talk;
 use super::{Cells, Effect};
-use crate::ids::VcpuId;
 use control_plane::resize::Why;
 use control_plane::resize::ost::Ost;
+use types::ids::VcpuId;
 
 /// How far one vCPU of a resize is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,12 +6,12 @@ use vgic::SavedListRegisters;
 
 use crate::dispatch::Trap;
 use crate::features::{FeaturePolicy, ID_REGISTERS};
-use crate::ids::{PcpuId, VcpuId, VmId};
-use crate::layout::{GuestLayout, Region};
 use crate::sched::{Slot, WakeSet};
 use crate::vm::context::Frame;
 use crate::vm::kicks::MAX_PCPUS;
 use crate::vm::{Home, Kicks, Vcpu, VcpuContext, Vm, VmParts};
+use types::ids::{PcpuId, VcpuId, VmId};
+use types::layout::{GuestLayout, Region};
 
 /// Where RAM begins, and its size.
 pub(crate) const RAM: u64 = 0x4000_0000;

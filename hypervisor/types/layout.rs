@@ -2,7 +2,7 @@
 //!
 //! A value, not code: [`GuestLayout::default`] is QEMU virt's map, so that images built for that machine run unmodified.
 
-use stage2::GuestPhys;
+use crate::address::GuestPhys;
 
 use crate::ids::VcpuId;
 
@@ -207,9 +207,9 @@ impl Redistributors {
 #[cfg(test)]
 mod tests {
     use super::{GuestLayout, MAX_VCPUS, REDISTRIBUTOR_SIZE, Region};
+    use crate::address::GuestPhys;
     use crate::ids::VcpuId;
-    use alloc::vec::Vec;
-    use stage2::GuestPhys;
+    use std::vec::Vec;
 
     #[test]
     fn the_default_regions_are_apart() {

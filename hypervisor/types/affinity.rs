@@ -4,7 +4,7 @@
 //! them and range selectors are never needed.
 
 /// vCPUs that share an Aff1: one each for the bits of an SGI target list.
-pub(crate) const CLUSTER: u16 = 1 << CLUSTER_SHIFT;
+pub const CLUSTER: u16 = 1 << CLUSTER_SHIFT;
 const CLUSTER_SHIFT: u32 = 4;
 const CLUSTER_MASK: u32 = 0xf;
 

@@ -1,0 +1,18 @@
+//! The facts that several rooms share, each defined once: names for what a machine has several of, addresses, affinities, the
+//! guest's map, the maps of registers that are driven and emulated, counters.
+//!
+//! The lowest room: it knows no other, decides nothing, and depends on core only.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod words;
+
+pub mod address;
+pub mod affinity;
+pub mod hotplug;
+pub mod ids;
+pub mod layout;
+pub mod stats;
