@@ -8,13 +8,13 @@ use core::ops::Range;
 use spin::Once;
 use types::ids::{PcpuId, VmId};
 use vmm::config::{Bundle, CpuSlots, ReserveIdle};
-use vmm::devicetree;
-use vmm::host::{self, Conduit, EnableMethod, Gic, HostDescription};
+use vmm::host::{Conduit, EnableMethod, Gic, HostDescription};
 use vmm::vm::kicks::MAX_PCPUS;
+use vmm::{devicetree, host};
 
-use crate::gic::{self, Redistributor};
+use crate::gic::Redistributor;
 use crate::mmio::Registers;
-use crate::mmu::{self, PAGE, Use};
+use crate::mmu::{PAGE, Use};
 use crate::sysreg::{read_register, wfi};
 use crate::uart::{self, Uart};
 use crate::vms;

@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::Once;
 use spin::mutex::SpinMutex;
-use types::ids::{PcpuId, VmId};
-use vmm::config::MAX_VMS;
-use vmm::console::{ByteSink, Console, EscapeKey, Event, Port, Request, Sinks};
-use vmm::console::{CommandError, Reply, Token};
+use types::ids::{MAX_VMS, PcpuId, VmId};
+use vmm::console::{
+    ByteSink, CommandError, Console, EscapeKey, Event, Port, Reply, Request, Sinks, Token,
+};
 use vmm::vm::{Kicks, Vm};
 
 use crate::uart::Uart;

@@ -5,8 +5,8 @@ use vmm::dispatch::hot::{self, DataAbort, Hot};
 use vmm::exit::{self, Abort, Syndrome, class, fault_address};
 use vmm::vm::context::{Frame, Owner};
 
-use crate::gic::{self, HardwareListRegisters};
-use crate::percpu::{self, Percpu};
+use crate::gic::HardwareListRegisters;
+use crate::percpu::Percpu;
 use crate::sysreg::{read_register, wfi, write_register};
 use crate::{clock, console, timer};
 use psci::{Quick, ReturnCode};

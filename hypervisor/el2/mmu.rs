@@ -8,6 +8,7 @@ use aarch64_cpu::registers::{
 };
 use core::ops::Range;
 use spin::mutex::SpinMutex;
+use stage2::{PA_BITS, PA_RANGE_48};
 
 use crate::layout;
 use crate::sysreg::{dsb_ishst, dsb_sy, isb, read_register, write_register};
@@ -18,8 +19,6 @@ pub(crate) const PAGE: u64 = 4096;
 const TABLE_COUNT: usize = 28;
 /// Level-0 table entries cover 512 GiB each; 48-bit addresses.
 const VA_BITS: u64 = 48;
-/// Bits of a physical address by ID_AA64MMFR0_EL1.PARange (Arm ARM D19.2.64); the 52 bits of FEAT_LPA are not used.
-pub(crate) const PA_BITS: [u32; 6] = [32, 36, 40, 42, 44, VA_BITS as u32];
 /// Start of the window in which every CPU's stack has unmapped neighbours; above any RAM this runs on.
 pub(crate) const STACK_WINDOW: u64 = 0xff00_0000_0000;
 
@@ -157,11 +156,11 @@ impl Tables {
     }
 }
 
-/// Returns the CPU's place in [`PA_BITS`].
+/// Returns the CPU's place in [`PA_BITS`]; the 52 bits of FEAT_LPA are not used.
 pub(crate) fn pa_range() -> u64 {
     ID_AA64MMFR0_EL1
         .read(ID_AA64MMFR0_EL1::PARange)
-        .min(PA_BITS.len() as u64 - 1)
+        .min(PA_RANGE_48)
 }
 
 /// Rounds a range outward to pages; the last page of all is never in it.

@@ -10,7 +10,7 @@ use vmm::sched::WakeSet;
 use vmm::vm::kicks::MAX_PCPUS;
 use vmm::vm::{Kicks, Wakes};
 
-use crate::gic::{self, Redistributor};
+use crate::gic::Redistributor;
 use crate::sysreg::{read_register, write_register};
 use crate::{clock, deferred, timer};
 

@@ -2,17 +2,14 @@
 #![expect(unsafe_code, reason = "SMC and HVC instructions")]
 
 use core::sync::atomic::{AtomicU8, Ordering};
+use psci::smccc::id;
 use spin::mutex::SpinMutex;
 
 const NONE: u8 = 0;
 const SMC: u8 = 1;
 
-/// PSCI function ids (PSCI DEN0022, 5.1).
-const CPU_ON_64: u64 = 0xc400_0003;
 /// CPU_OFF, which does not return.
-pub(crate) const CPU_OFF: u64 = 0x8400_0002;
-/// PSCI's code for a CPU that is on (PSCI DEN0022, 5.2.2).
-pub(crate) const ALREADY_ON: i64 = -4;
+pub(crate) const CPU_OFF: u64 = id::CPU_OFF as u64;
 
 static CONDUIT: AtomicU8 = AtomicU8::new(NONE);
 /// Serialises CPU_ON: some firmware (QEMU's) loses calls that race.
@@ -45,5 +42,5 @@ fn call(function: u64, a: u64, b: u64, c: u64) -> Option<i64> {
 /// Turns a CPU on at a physical address with a value in x0; returns PSCI's code, or `None` without PSCI.
 pub(crate) fn cpu_on(mpidr: u64, entry: u64, context: u64) -> Option<i64> {
     let _serial = CPU_ON_LOCK.lock();
-    call(CPU_ON_64, mpidr, entry, context)
+    call(u64::from(id::CPU_ON | id::SMC64), mpidr, entry, context)
 }

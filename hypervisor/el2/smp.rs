@@ -14,8 +14,8 @@ use vmm::features::{self, hcr};
 use vmm::host::{EnableMethod, HostCpu};
 
 use crate::gic::Redistributor;
-use crate::mmu::{self, PAGE, Use};
-use crate::percpu::{self, Percpu};
+use crate::mmu::{PAGE, Use};
+use crate::percpu::Percpu;
 use crate::sysreg::{dsb_sy, read_register, write_register};
 use crate::{cache, cpu, debug, gic, memory, pmu, smc, timer, vectors};
 

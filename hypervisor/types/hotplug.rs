@@ -4,8 +4,6 @@
 
 /// Size of the register window.
 pub const WINDOW_BYTES: u64 = 0x1_0000;
-/// The most vCPUs that the window describes.
-pub const MAX_VCPUS: u16 = 512;
 
 /// Offset of EVENT: reading takes the next event.
 pub const EVENT: u64 = 0x000;
@@ -33,11 +31,6 @@ pub const EVENT_CODE_SHIFT: u32 = 16;
 pub const EJECT_CONFIRM: u64 = 1;
 /// OST: where the source event stands; the status is in the bits below.
 pub const OST_SOURCE_SHIFT: u32 = 16;
-
-/// STA of a vCPU that the guest may turn on: present, enabled, shown, functioning (ACPI 6.5, 6.3.7 `_STA`).
-pub const STA_ENABLED: u32 = 0x0f;
-/// STA of a vCPU in reserve: present but not enabled (ACPI 6.5, 6.3.7 `_STA`).
-pub const STA_RESERVE: u32 = 0x0d;
 
 /// What a guest is notified of, with its ACPI Notify value (ACPI 6.5, 5.6.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,14 @@
 
 use core::fmt;
 
+use crate::affinity;
+
 /// Most VMs of one manifest.
 pub const MAX_VMS: usize = 64;
+/// Most vCPUs of one VM: MPIDR Aff0 counts to 16 and Aff1 to 32, Linux is built for 512, and the hot-plug block has as many frames.
+pub const MAX_VCPUS: u16 = 512;
+/// Most vCPUs that one physical CPU holds.
+pub const MAX_VCPUS_A_CPU: u16 = 512;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $letter:literal) => {
@@ -52,23 +58,23 @@ id!(
     "vm"
 );
 
-/// How many virtual CPUs share one Aff1 value: GICv3 SGI target lists are 16 bits wide (GIC IHI0069, ICC_SGI1R_EL1).
-const CPUS_PER_CLUSTER: u64 = 16;
+/// [`affinity::CLUSTER`] as wide as MPIDR_EL1.
+const CLUSTER: u64 = affinity::CLUSTER as u64;
 
 impl VcpuId {
     /// Returns the affinity fields of MPIDR_EL1 that this virtual CPU shows.
     pub const fn affinity(self) -> u64 {
         let index = self.0 as u64;
-        ((index / CPUS_PER_CLUSTER) << 8) | (index % CPUS_PER_CLUSTER)
+        ((index / CLUSTER) << 8) | (index % CLUSTER)
     }
 
     /// Finds the virtual CPU that an affinity value names, if the value is one that [`VcpuId::affinity`] can give.
     pub const fn from_affinity(affinity: u64) -> Option<Self> {
         let (aff0, aff1) = (affinity & 0xff, affinity >> 8 & 0xff);
-        if affinity >> 16 != 0 || aff0 >= CPUS_PER_CLUSTER {
+        if affinity >> 16 != 0 || aff0 >= CLUSTER {
             return None;
         }
-        Some(Self((aff1 * CPUS_PER_CLUSTER + aff0) as u16))
+        Some(Self((aff1 * CLUSTER + aff0) as u16))
     }
 }
 

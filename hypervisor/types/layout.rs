@@ -6,9 +6,6 @@ use crate::address::GuestPhys;
 
 use crate::ids::VcpuId;
 
-/// The most vCPUs a guest can have: MPIDR Aff0 counts to 16 and Aff1 to 32, and Linux is built for 512.
-pub const MAX_VCPUS: u16 = 512;
-
 /// Size of one vCPU's redistributor: an RD_base and an SGI_base frame (GIC IHI0069, 12.10).
 pub const REDISTRIBUTOR_SIZE: u64 = 0x2_0000;
 
@@ -206,9 +203,9 @@ impl Redistributors {
 
 #[cfg(test)]
 mod tests {
-    use super::{GuestLayout, MAX_VCPUS, REDISTRIBUTOR_SIZE, Region};
+    use super::{GuestLayout, REDISTRIBUTOR_SIZE, Region};
     use crate::address::GuestPhys;
-    use crate::ids::VcpuId;
+    use crate::ids::{MAX_VCPUS, VcpuId};
     use std::vec::Vec;
 
     #[test]

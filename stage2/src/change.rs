@@ -10,11 +10,11 @@
 //! alone needs no breaking (D8.16, "Using break-before-make").
 
 use crate::chain::Chain;
-use crate::descriptor::{self, Entry, Leaf};
+use crate::descriptor::{Entry, Leaf};
 use crate::level::{Level, Slot};
 use crate::quota::tables_below;
 use crate::tables::retire;
-use crate::{Access, ENTRIES_PER_TABLE, Error, Invalidation, TableMemory, Tables};
+use crate::{Access, ENTRIES_PER_TABLE, Error, Invalidation, TableMemory, Tables, descriptor};
 use types::address::{GuestPhys, HostPhys};
 
 /// The blocks that one change splits at most: one at either end of its range.

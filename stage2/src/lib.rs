@@ -30,6 +30,6 @@ pub use error::Error;
 pub use invalidation::Invalidation;
 pub use memory::{ENTRIES_PER_TABLE, PAGE_SIZE, TableMemory};
 pub use quota::{MAX_TABLES_PER_CHANGE, tables_needed, tables_needed_in_pages};
-pub use space::AddressSpace;
+pub use space::{AddressSpace, PA_BITS, PA_RANGE_48};
 pub use tables::{Mapping, Tables, Translation};
 pub use vmid::{Vmid, VmidAllocator, VmidWidth};

@@ -26,9 +26,9 @@ mod vtcr {
 const VTTBR_VMID_SHIFT: u32 = 48;
 
 /// Bits of physical address by ID_AA64MMFR0_EL1.PARange (Arm ARM D24.2).
-const PA_BITS: [u32; 8] = [32, 36, 40, 42, 44, 48, 52, 56];
+pub const PA_BITS: [u32; 8] = [32, 36, 40, 42, 44, 48, 52, 56];
 /// PARange of 48 bits: the most that 4 KiB descriptors express without FEAT_LPA2.
-const PA_RANGE_48: u64 = 5;
+pub const PA_RANGE_48: u64 = 5;
 /// The smallest guest address space; starting at level 1 needs more than 30 bits.
 const MIN_IPA_BITS: u32 = 32;
 /// The most bits that level 1 resolves with 16 concatenated tables (Arm ARM D8.2).

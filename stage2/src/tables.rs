@@ -6,10 +6,10 @@
 
 use crate::chain::Chain;
 use crate::change::HeldBack;
-use crate::descriptor::{self, Entry, Leaf};
+use crate::descriptor::{Entry, Leaf};
 use crate::level::{Level, Slot};
 use crate::quota::tables_below;
-use crate::{AddressSpace, Attributes, ENTRIES_PER_TABLE, Error, TableMemory};
+use crate::{AddressSpace, Attributes, ENTRIES_PER_TABLE, Error, TableMemory, descriptor};
 use types::address::{GuestPhys, HostPhys};
 
 /// A run of guest memory and the host memory behind it.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use control_plane::config::{self, ConfigError, Problem, VmName};
-use control_plane::loader;
+use control_plane::config::{ConfigError, Problem, VmName};
+use control_plane::{config, loader};
 use types::layout::{FIRMWARE_SIZE, Region};
 use vm_fdt::FdtWriter;
 
@@ -247,7 +247,7 @@ fn check(bundle: &[u8], manifest: &ManifestToml) -> anyhow::Result<()> {
         bail!(in_toml(problem, manifest));
     }
     // How many CPUs the host has, only the host knows: as many here as a manifest can name.
-    let mut slots = config::CpuSlots::new(usize::from(config::MAX_VCPUS));
+    let mut slots = config::CpuSlots::new(usize::from(types::ids::MAX_VCPUS));
     for vm in &bundle.manifest.vms {
         let vm = vm
             .as_ref()

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
-use super::MAX_VCPUS_A_CPU;
+use types::ids::MAX_VCPUS_A_CPU;
 
 /// One thing that is wrong with the manifest or the boot options.
 #[derive(Clone, Debug, PartialEq, Eq)]

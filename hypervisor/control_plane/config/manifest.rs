@@ -11,12 +11,12 @@ use super::MANIFEST_FILE;
 use super::error::{ConfigError, Problem};
 use super::options::{Options, YES_NO, pick};
 use super::vm::{
-    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, Firmware, MAX_SPIS, MAX_VCPUS, MEMORY_LIMIT, MEMORY_UNIT,
-    MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig, VmName,
+    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, MAX_SPIS, MEMORY_LIMIT, MEMORY_UNIT, MIN_MEMORY, MIN_SPIS,
+    OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
 use crate::devicetree::{Cells, Node, Tree};
-pub use types::ids::MAX_VMS;
-use types::ids::PcpuId;
+use crate::firmware::Firmware;
+use types::ids::{MAX_VCPUS, MAX_VMS, PcpuId};
 
 /// The `compatible` of a manifest's root: the schema's name and version.
 pub const COMPATIBLE: &str = "bullpen,manifest-1";

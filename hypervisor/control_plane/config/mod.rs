@@ -21,13 +21,12 @@ use core::fmt;
 
 pub use archive::{Archive, ArchiveError};
 pub use error::{ConfigError, Problem};
-pub use manifest::{COMPATIBLE, MAX_COMMAND_LINE, MAX_VMS, Manifest};
+pub use manifest::{COMPATIBLE, MAX_COMMAND_LINE, Manifest};
 pub use options::{Options, Scrub};
-pub use slots::{CpuSlots, MAX_VCPUS_A_CPU};
+pub use slots::CpuSlots;
 pub use vm::{
-    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, Firmware, MAX_NAME, MAX_SPIS, MAX_VCPUS, MAX_VCPUS_GICV2,
-    MEMORY_LIMIT, MEMORY_UNIT, MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig,
-    VmName,
+    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, MAX_NAME, MAX_SPIS, MAX_VCPUS_GICV2, MEMORY_LIMIT,
+    MEMORY_UNIT, MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
 
 /// Name of the manifest in a bundle.

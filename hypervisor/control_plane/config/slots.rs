@@ -4,10 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::{ConfigError, Placement, Problem, VmConfig};
-use types::ids::{PcpuId, VcpuId};
-
-/// The largest number of vCPUs that can have their place on one CPU at a time.
-pub const MAX_VCPUS_A_CPU: u16 = 512;
+use types::ids::{MAX_VCPUS_A_CPU, PcpuId, VcpuId};
 
 /// What is left of each CPU's places while VMs are made.
 #[derive(Clone, Debug)]

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use vm_fdt::FdtWriter;
 
 use super::*;
-use types::ids::{PcpuId, VcpuId};
+use crate::firmware::Firmware;
+use types::ids::{MAX_VCPUS, PcpuId, VcpuId};
 
 /// A value of a property.
 #[derive(Clone, Debug)]

@@ -7,13 +7,12 @@ use core::fmt;
 use types::address::GuestPhys;
 
 use super::error::{ConfigError, Problem};
+use crate::firmware::Firmware;
 use crate::host::{Gic, HostDescription};
 use types::ids::{PcpuId, VcpuId};
 
 /// Longest VM name in bytes.
 pub const MAX_NAME: usize = 31;
-/// Most virtual CPUs of one VM.
-pub const MAX_VCPUS: u16 = 512;
 /// Most virtual CPUs of one VM with a GICv2, which names CPUs by a bit of a byte (GIC IHI0048, 4.3.12).
 pub const MAX_VCPUS_GICV2: u16 = 8;
 /// Guest memory comes in units of the largest block of a level-2 table (Arm ARM DDI0487, D8.2, 4 KiB granule).
@@ -50,15 +49,6 @@ impl fmt::Display for VmName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// How the guest learns what machine it is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Firmware {
-    /// ACPI tables by way of an EFI system table: virtual CPUs can be added and removed.
-    Acpi,
-    /// A full device tree: the set of virtual CPUs is fixed.
-    Fdt,
 }
 
 /// Which physical CPUs run a VM's virtual CPUs.

@@ -15,7 +15,8 @@ use core::fmt;
 use types::address::GuestPhys;
 
 use self::writer::Writer;
-use types::layout::{GRANULE, GuestLayout, MAX_VCPUS, Region};
+use types::ids::MAX_VCPUS;
+use types::{layout::GRANULE, layout::GuestLayout, layout::Region};
 
 /// How a device tree lies in memory (Devicetree Specification 0.4, 5.6), and what it is called in the log.
 const DTB_ALIGNMENT: u64 = 8;
@@ -24,9 +25,9 @@ const DTB: &str = "device tree";
 /// How a guest is told what it runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Firmware {
-    /// ACPI tables behind an EFI system table; a device tree says where that is, nothing else.
+    /// ACPI tables behind an EFI system table; a device tree says where that is, nothing else. vCPUs can be added and removed.
     Acpi,
-    /// A device tree of the boot vCPUs and the devices.
+    /// A device tree of the boot vCPUs and the devices: the set of vCPUs is fixed.
     Fdt,
 }
 

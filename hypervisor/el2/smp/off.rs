@@ -8,12 +8,13 @@
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use psci::ReturnCode;
 use types::ids::PcpuId;
 use vmm::vm::kicks::MAX_PCPUS;
 
 use super::{Handover, ONLINE, START_TIMEOUT_NS, prepare_registers, secondary_entry};
-use crate::percpu::{self, Percpu};
-use crate::{clock, gic, smc, timer};
+use crate::percpu::Percpu;
+use crate::{clock, gic, percpu, smc, timer};
 
 /// Where each secondary CPU's [`Handover`] is; zero for the others.
 static HANDOVERS: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
@@ -85,7 +86,7 @@ pub(crate) fn bring_up(id: PcpuId) {
             match smc::cpu_on(mpidr, secondary_entry as *const () as u64, handover) {
                 Some(0) => asked = true,
                 // It has not quite left.
-                Some(smc::ALREADY_ON) => {}
+                Some(code) if code == ReturnCode::AlreadyOn as i64 => {}
                 code => {
                     let code = code.unwrap_or_default();
                     return log::error!("{id}: firmware does not turn it on again ({code})");

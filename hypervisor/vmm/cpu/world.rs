@@ -1,6 +1,7 @@
 //! Which vCPU's registers this CPU holds: loading and unloading them, and the FP unit's owner.
 
 use core::sync::atomic::Ordering;
+use types::ids::MAX_VMS;
 use vgic::SavedListRegisters;
 use vgic::v3::Redistributor;
 

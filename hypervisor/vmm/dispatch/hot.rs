@@ -5,16 +5,16 @@
 
 use core::sync::atomic::Ordering;
 use psci::{EntryPoint, Quick, quick};
-use vgic::v3::After;
-use vgic::v3::sgi::{self, SgiTargets};
+use vgic::v3::sgi::SgiTargets;
+use vgic::v3::{After, sgi};
 use vgic::{IntId, ListRegisters, Notice, Width};
 
-use super::Trap;
-use super::calls::{self, Outcome};
-use crate::bus::{self, Target};
+use super::calls::Outcome;
+use super::{Trap, calls};
+use crate::bus;
+use crate::bus::Target;
 use crate::devices::cpu_hotplug::spec::Register;
-use crate::devices::pl011;
-use crate::devices::{AccessWidth, Device};
+use crate::devices::{AccessWidth, Device, pl011};
 use crate::exit::{Abort, Syndrome, SystemAccess, system_register};
 use crate::features::id_index;
 use crate::vm::context::Frame;

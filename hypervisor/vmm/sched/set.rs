@@ -1,8 +1,10 @@
 //! A set of run-queue slots in which the next member after a given one is found in a few instructions, however many there are.
 
+use types::ids::MAX_VCPUS_A_CPU;
+
 /// How many virtual CPUs one physical CPU can hold.
-pub const MAX_SLOTS: usize = WORDS * WORD_BITS;
-pub(super) const WORDS: usize = 8;
+pub const MAX_SLOTS: usize = MAX_VCPUS_A_CPU as usize;
+pub(super) const WORDS: usize = MAX_SLOTS / WORD_BITS;
 pub(super) const WORD_BITS: usize = u64::BITS as usize;
 
 /// A virtual CPU's place on one physical CPU.

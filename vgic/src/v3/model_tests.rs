@@ -6,8 +6,7 @@ use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
 
-use super::spec;
-use super::{After, Distributor, Effect, Redistributor};
+use super::{After, Distributor, Effect, Redistributor, spec};
 use crate::fake::FakeCpu;
 use crate::{
     Inbox, IntId, ListRegister, ListRegisters, Maintenance, Notice, SavedListRegisters, Width,

@@ -4,9 +4,9 @@
 //! A register write changes this object first. What it means for the list registers follows at
 //! once when the caller has them at hand, else when their owner gets a [`crate::Notice::Resync`].
 
-use super::bank::{self, Access, Bank};
+use super::bank::{Access, Bank};
 use super::redistributor::{After, Effect, Owed, Redistributor, SGI_MASK, bits};
-use super::spec;
+use super::{bank, spec};
 use crate::{IntId, ListRegister, ListRegisters, Maintenance, Width};
 use types::affinity::Affinity;
 

@@ -397,8 +397,8 @@ fn the_documented_example_can_be_packed() {
     assert_eq!(
         vms,
         [
-            ("web".to_string(), config::Firmware::Acpi),
-            ("batch".to_string(), config::Firmware::Fdt)
+            ("web".to_string(), control_plane::firmware::Firmware::Acpi),
+            ("batch".to_string(), control_plane::firmware::Firmware::Fdt)
         ]
     );
 }

@@ -8,7 +8,8 @@ use proptest::test_runner::Config;
 use super::tables::memory_map;
 use super::{build, machine};
 use crate::firmware::{Firmware, Machine};
-use types::layout::{GRANULE, GuestLayout, MAX_VCPUS, Region};
+use types::ids::MAX_VCPUS;
+use types::{layout::GRANULE, layout::GuestLayout, layout::Region};
 
 /// Some vCPUs that run from reset, and at least as many that can exist.
 fn vcpus() -> impl Strategy<Value = (u16, u16)> {

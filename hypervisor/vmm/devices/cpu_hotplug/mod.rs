@@ -45,13 +45,13 @@ pub struct HotplugBlock {
 }
 
 impl HotplugBlock {
-    /// Makes a block without events for vCPUs 0 to `possible` - 1; more than [`spec::MAX_VCPUS`] are not described.
+    /// Makes a block without events for vCPUs 0 to `possible` - 1; more than [`types::ids::MAX_VCPUS`] are not described.
     #[must_use]
     pub const fn new(possible: u16) -> Self {
-        let possible = if possible < spec::MAX_VCPUS {
+        let possible = if possible < types::ids::MAX_VCPUS {
             possible
         } else {
-            spec::MAX_VCPUS
+            types::ids::MAX_VCPUS
         };
         Self {
             possible,
@@ -98,7 +98,7 @@ impl HotplugBlock {
         *self = Self::new(self.possible);
     }
 
-    /// Reads a register; `sta` gives a vCPU's STA value ([`spec::STA_ENABLED`] or [`spec::STA_RESERVE`]) if it is asked for.
+    /// Reads a register; `sta` gives a vCPU's STA value ([`psci::power::STA_ENABLED`] or [`psci::power::STA_DISABLED`]) if it is asked for.
     ///
     /// A caller that wants to read STA without a lock decodes with [`Register::decode`] first.
     #[must_use]

@@ -1,7 +1,6 @@
 //! A set of vCPUs whose first and last members are found in constant time.
 
-use super::spec::MAX_VCPUS;
-use types::ids::VcpuId;
+use types::ids::{MAX_VCPUS, VcpuId};
 
 const WORD_BITS: usize = u64::BITS as usize;
 const WORDS: usize = MAX_VCPUS as usize / WORD_BITS;

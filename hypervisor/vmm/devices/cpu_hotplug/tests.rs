@@ -4,13 +4,11 @@ extern crate std;
 
 use super::{
     HotplugBlock, HotplugWrite,
-    spec::{
-        COUNT, EVENT, FRAME_BYTES, FRAME_EJECT, FRAME_OST, FRAME_STA, FRAMES, STA_ENABLED,
-        STA_RESERVE,
-    },
+    spec::{COUNT, EVENT, FRAME_BYTES, FRAME_EJECT, FRAME_OST, FRAME_STA, FRAMES},
 };
 use crate::devices::AccessWidth;
 use proptest::prelude::*;
+use psci::power::{STA_DISABLED, STA_ENABLED};
 use std::{collections::BTreeSet, vec::Vec};
 use types::ids::VcpuId;
 
@@ -91,7 +89,7 @@ fn registers_by_table() {
         if vcpu.get() == 5 {
             STA_ENABLED
         } else {
-            STA_RESERVE
+            STA_DISABLED
         }
     };
     let cases = [
@@ -257,7 +255,7 @@ proptest! {
         let mut block = HotplugBlock::new(possible);
         let width = AccessWidth::from_sas(width);
         let _ = block.write(offset, width, value);
-        prop_assert!(block.read(offset, width, |_| STA_RESERVE) <= 0x200);
+        prop_assert!(block.read(offset, width, |_| STA_DISABLED) <= 0x200);
         prop_assert!(!block.has_event());
     }
 }
