@@ -12,16 +12,16 @@ macro_rules! accessors {
     ($read:ident, $write:ident, $type:ty) => {
         /// Reads the register at `offset`.
         #[inline]
-        pub(crate) fn $read(self, offset: u64) -> $type {
-            let pointer = self.at(offset, size_of::<$type>() as u64) as *const $type;
+        pub(crate) fn $read(self, offset: impl Into<u64>) -> $type {
+            let pointer = self.at(offset.into(), size_of::<$type>() as u64) as *const $type;
             // SAFETY: `new`'s contract; `at` has checked the bounds and the alignment.
             unsafe { pointer.read_volatile() }
         }
 
         /// Writes the register at `offset`.
         #[inline]
-        pub(crate) fn $write(self, offset: u64, value: $type) {
-            let pointer = self.at(offset, size_of::<$type>() as u64) as *mut $type;
+        pub(crate) fn $write(self, offset: impl Into<u64>, value: $type) {
+            let pointer = self.at(offset.into(), size_of::<$type>() as u64) as *mut $type;
             // SAFETY: `new`'s contract; `at` has checked the bounds and the alignment.
             unsafe { pointer.write_volatile(value) }
         }

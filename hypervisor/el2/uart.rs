@@ -5,21 +5,7 @@ use crate::mmio::Registers;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::mutex::SpinMutex;
-
-/// PL011 register offsets and bits (Arm DDI0183, 3.2).
-mod spec {
-    pub(super) const SIZE: u64 = 0x1000;
-    pub(super) const DR: u64 = 0;
-    pub(super) const FR: u64 = 0x18;
-    pub(super) const FR_RXFE: u32 = 1 << 4;
-    pub(super) const FR_TXFF: u32 = 1 << 5;
-    pub(super) const LCR_H: u64 = 0x2c;
-    pub(super) const LCR_H_8N1_FIFO: u32 = 0x70;
-    pub(super) const CR: u64 = 0x30;
-    pub(super) const CR_ENABLE: u32 = 0x301;
-    pub(super) const IMSC: u64 = 0x38;
-    pub(super) const RX_AND_TIMEOUT: u32 = 1 << 4 | 1 << 6;
-}
+use types::pl011 as spec;
 
 /// One UART.
 #[derive(Clone, Copy, Debug)]
@@ -33,15 +19,15 @@ impl Uart {
     pub(crate) unsafe fn start(base: u64) -> Self {
         // SAFETY: the caller's promise.
         let registers = unsafe { Registers::new(base, spec::SIZE) };
-        registers.write32(spec::LCR_H, spec::LCR_H_8N1_FIFO);
-        registers.write32(spec::CR, spec::CR_ENABLE);
+        registers.write32(spec::LCR_H, spec::LCR_H_WLEN_8 | spec::LCR_H_FEN);
+        registers.write32(spec::CR, spec::CR_UARTEN | spec::CR_TXE | spec::CR_RXE);
         Self(registers)
     }
 
     /// Asks for an interrupt when a byte has come, also if it has come already: taking all bytes is what ends the
     /// interrupt (DDI0183 2.8), and clearing it here would lose one that came since.
     pub(crate) fn enable_receive_interrupt(self) {
-        self.0.write32(spec::IMSC, spec::RX_AND_TIMEOUT);
+        self.0.write32(spec::IMSC, spec::INT_RX | spec::INT_RT);
     }
 
     /// Asks for no interrupts.

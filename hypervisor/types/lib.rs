@@ -12,7 +12,9 @@ mod words;
 
 pub mod address;
 pub mod affinity;
+pub mod gicv3;
 pub mod hotplug;
 pub mod ids;
 pub mod layout;
+pub mod pl011;
 pub mod stats;

@@ -4,32 +4,10 @@
 use crate::mmio::Registers;
 use crate::mmu::{self, Use};
 use alloc::vec::Vec;
+use types::gicv3;
 
-/// Register offsets and bits (GIC IHI0069, 12.9 and 12.11).
-mod spec {
-    pub(super) const GICD_SIZE: u64 = 0x1_0000;
-    pub(super) const GICD_CTLR: u64 = 0;
-    pub(super) const GICD_CTLR_RWP: u32 = 1 << 31;
-    pub(super) const GICD_CTLR_ARE_NS: u32 = 1 << 4;
-    pub(super) const GICD_CTLR_ENABLE_G1A: u32 = 1 << 1;
-    pub(super) const GICD_CTLR_ENABLE_G1: u32 = 1;
-    pub(super) const GICD_TYPER: u64 = 4;
-    pub(super) const IGROUPR: u64 = 0x80;
-    pub(super) const ISENABLER: u64 = 0x100;
-    pub(super) const ICENABLER: u64 = 0x180;
-    pub(super) const ISACTIVER: u64 = 0x300;
-    pub(super) const ICACTIVER: u64 = 0x380;
-    pub(super) const IPRIORITYR: u64 = 0x400;
-    pub(super) const IROUTER: u64 = 0x6000;
-    pub(super) const GICR_FRAME: u64 = 0x1_0000;
-    pub(super) const GICR_TYPER: u64 = 8;
-    pub(super) const GICR_TYPER_LAST: u64 = 1 << 4;
-    pub(super) const GICR_TYPER_VLPIS: u64 = 1 << 1;
-    pub(super) const GICR_WAKER: u64 = 0x14;
-    pub(super) const WAKER_PROCESSOR_SLEEP: u32 = 1 << 1;
-    pub(super) const WAKER_CHILDREN_ASLEEP: u32 = 1 << 2;
-    pub(super) const DEFAULT_PRIORITY: u32 = 0xa0a0_a0a0;
-}
+/// The priority of all of EL2's interrupts, four bytes at a time.
+const DEFAULT_PRIORITY: u32 = 0xa0a0_a0a0;
 
 /// The physical distributor.
 #[derive(Debug)]
@@ -57,10 +35,10 @@ impl Gic {
         distributor: u64,
         regions: impl Iterator<Item = (u64, u64)>,
     ) -> Result<Self, &'static str> {
-        mmu::map_identity(distributor..distributor + spec::GICD_SIZE, Use::Device)
+        mmu::map_identity(distributor..distributor + gicv3::GICD_SIZE, Use::Device)
             .map_err(|_| NOT_MAPPED)?;
         // SAFETY: mapped just now; the device tree names these as the distributor's registers.
-        let registers = unsafe { Registers::new(distributor, spec::GICD_SIZE) };
+        let registers = unsafe { Registers::new(distributor, gicv3::GICD_SIZE) };
         let mut gic = Self {
             distributor: registers,
             redistributors: Vec::new(),
@@ -75,52 +53,54 @@ impl Gic {
     fn find_redistributors(&mut self, base: u64, size: u64) -> Result<(), &'static str> {
         mmu::map_identity(base..base + size, Use::Device).map_err(|_| NOT_MAPPED)?;
         let mut at = base;
-        while at + 2 * spec::GICR_FRAME <= base + size {
+        while at + 2 * gicv3::GICR_FRAME <= base + size {
             // SAFETY: within the region mapped just now; the device tree names it as redistributor registers.
-            let control = unsafe { Registers::new(at, spec::GICR_FRAME) };
+            let control = unsafe { Registers::new(at, gicv3::GICR_FRAME) };
             // SAFETY: the second frame of the same redistributor, within the same region.
-            let sgi = unsafe { Registers::new(at + spec::GICR_FRAME, spec::GICR_FRAME) };
-            let typer = control.read64(spec::GICR_TYPER);
-            self.redistributors
-                .push((typer >> 32, Redistributor { control, sgi }));
-            if typer & spec::GICR_TYPER_LAST != 0 {
+            let sgi = unsafe { Registers::new(at + gicv3::GICR_FRAME, gicv3::GICR_FRAME) };
+            let typer = control.read64(gicv3::GICR_TYPER);
+            self.redistributors.push((
+                typer >> gicv3::GICR_TYPER_AFFINITY_SHIFT,
+                Redistributor { control, sgi },
+            ));
+            if typer & gicv3::GICR_TYPER_LAST != 0 {
                 break;
             }
-            let frames = if typer & spec::GICR_TYPER_VLPIS != 0 {
+            let frames = if typer & gicv3::GICR_TYPER_VLPIS != 0 {
                 4
             } else {
                 2
             };
-            at += frames * spec::GICR_FRAME;
+            at += frames * gicv3::GICR_FRAME;
         }
         Ok(())
     }
 
     fn wait(&self) {
-        while self.distributor.read32(spec::GICD_CTLR) & spec::GICD_CTLR_RWP != 0 {
+        while self.distributor.read32(gicv3::GICD_CTLR) & gicv3::CTLR_RWP != 0 {
             core::hint::spin_loop();
         }
     }
 
     fn reset(&self) {
         let gicd = self.distributor;
-        gicd.write32(spec::GICD_CTLR, 0);
+        gicd.write32(gicv3::GICD_CTLR, 0);
         self.wait();
-        let words = u64::from(gicd.read32(spec::GICD_TYPER) & 0x1f) + 1;
+        let words = (gicd.read32(gicv3::GICD_TYPER) & gicv3::TYPER_LINES) + 1;
         for word in 1..words {
-            gicd.write32(spec::ICENABLER + 4 * word, u32::MAX);
-            gicd.write32(spec::ICACTIVER + 4 * word, u32::MAX);
-            gicd.write32(spec::IGROUPR + 4 * word, u32::MAX);
+            gicd.write32(gicv3::ICENABLER + 4 * word, u32::MAX);
+            gicd.write32(gicv3::ICACTIVER + 4 * word, u32::MAX);
+            gicd.write32(gicv3::IGROUPR + 4 * word, u32::MAX);
             for byte_word in 0..8 {
                 gicd.write32(
-                    spec::IPRIORITYR + 32 * word + 4 * byte_word,
-                    spec::DEFAULT_PRIORITY,
+                    gicv3::IPRIORITYR + 32 * word + 4 * byte_word,
+                    DEFAULT_PRIORITY,
                 );
             }
         }
         gicd.write32(
-            spec::GICD_CTLR,
-            spec::GICD_CTLR_ARE_NS | spec::GICD_CTLR_ENABLE_G1A | spec::GICD_CTLR_ENABLE_G1,
+            gicv3::GICD_CTLR,
+            gicv3::CTLR_ARE | gicv3::CTLR_NS_ENABLE_GRP1A | gicv3::CTLR_NS_ENABLE_GRP1,
         );
         self.wait();
     }
@@ -135,39 +115,39 @@ impl Gic {
 
     /// Enables a shared interrupt and routes it to the CPU with this MPIDR affinity.
     pub(crate) fn enable_shared(&self, intid: u32, affinity: u64) {
-        let (word, bit) = (u64::from(intid / 32), intid % 32);
+        let (word, bit) = (intid / 32, intid % 32);
         self.distributor
-            .write64(spec::IROUTER + 8 * u64::from(intid), affinity);
+            .write64(gicv3::GICD_IROUTER + 8 * intid, affinity);
         self.distributor
-            .write32(spec::ISENABLER + 4 * word, 1 << bit);
+            .write32(gicv3::ISENABLER + 4 * word, 1 << bit);
     }
 }
 
 impl Redistributor {
     /// Wakes the redistributor and puts its SGIs and PPIs into group 1, disabled but for those in `enabled`.
     pub(crate) fn start(self, enabled: u32) {
-        let waker = self.control.read32(spec::GICR_WAKER) & !spec::WAKER_PROCESSOR_SLEEP;
-        self.control.write32(spec::GICR_WAKER, waker);
-        while self.control.read32(spec::GICR_WAKER) & spec::WAKER_CHILDREN_ASLEEP != 0 {
+        let waker = self.control.read32(gicv3::GICR_WAKER) & !gicv3::WAKER_PROCESSOR_SLEEP;
+        self.control.write32(gicv3::GICR_WAKER, waker);
+        while self.control.read32(gicv3::GICR_WAKER) & gicv3::WAKER_CHILDREN_ASLEEP != 0 {
             core::hint::spin_loop();
         }
-        self.sgi.write32(spec::ICENABLER, u32::MAX);
-        self.sgi.write32(spec::ICACTIVER, u32::MAX);
-        self.sgi.write32(spec::IGROUPR, u32::MAX);
+        self.sgi.write32(gicv3::ICENABLER, u32::MAX);
+        self.sgi.write32(gicv3::ICACTIVER, u32::MAX);
+        self.sgi.write32(gicv3::IGROUPR, u32::MAX);
         for word in 0..8 {
             self.sgi
-                .write32(spec::IPRIORITYR + 4 * word, spec::DEFAULT_PRIORITY);
+                .write32(gicv3::IPRIORITYR + 4 * word, DEFAULT_PRIORITY);
         }
-        self.sgi.write32(spec::ISENABLER, enabled);
+        self.sgi.write32(gicv3::ISENABLER, enabled);
     }
 
     /// Makes a private interrupt active, as it was when its vCPU was last here.
     pub(crate) fn set_active(self, intid: u32) {
-        self.sgi.write32(spec::ISACTIVER, 1 << intid);
+        self.sgi.write32(gicv3::ISACTIVER, 1 << intid);
     }
 
     /// Makes a private interrupt inactive, so that the next vCPU can have it.
     pub(crate) fn clear_active(self, intid: u32) {
-        self.sgi.write32(spec::ICACTIVER, 1 << intid);
+        self.sgi.write32(gicv3::ICACTIVER, 1 << intid);
     }
 }

@@ -14,7 +14,7 @@ use super::{Trap, calls};
 use crate::bus;
 use crate::bus::Target;
 use crate::devices::cpu_hotplug::spec::Register;
-use crate::devices::{AccessWidth, Device, pl011};
+use crate::devices::{AccessWidth, Device};
 use crate::exit::{Abort, Syndrome, SystemAccess, system_register};
 use crate::features::id_index;
 use crate::vm::context::Frame;
@@ -281,7 +281,7 @@ fn read<L: ListRegisters>(
             .gic
             .lock()
             .read_remote(offset, gic_width(width)),
-        Target::Uart(offset) if offset == pl011::spec::FR => u64::from(vm.uart.lock().flags()),
+        Target::Uart(offset) if offset == types::pl011::FR => u64::from(vm.uart.lock().flags()),
         Target::Uart(offset) => {
             let reading = vm.uart.lock().read(offset, width, now_ns());
             moved(trap, vm.layout.uart.intid, reading.line);

@@ -2,6 +2,7 @@
 //! (SGIs and PPIs) have at the same offsets, 0x080 to 0xdff.
 
 use crate::Width;
+use types::gicv3;
 
 /// A bank of registers with one field an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,24 +29,32 @@ pub(crate) enum Bank {
     None,
 }
 
+/// Returns the row of [`BANKS`] that an offset is in.
+const fn row(offset: u32) -> usize {
+    (offset >> 7) as usize
+}
+
 /// One row for each 0x80 bytes.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const BANKS: [Bank; 32] = {
     let mut rows = [Bank::None; 32];
-    rows[0x080 >> 7] = Bank::Group;
-    rows[0x100 >> 7] = Bank::SetEnable;
-    rows[0x180 >> 7] = Bank::ClearEnable;
-    rows[0x200 >> 7] = Bank::SetPending;
-    rows[0x280 >> 7] = Bank::ClearPending;
-    rows[0x300 >> 7] = Bank::SetActive;
-    rows[0x380 >> 7] = Bank::ClearActive;
-    let mut row = 0x400 >> 7;
-    while row < 0x800 >> 7 {
-        rows[row] = Bank::Priority;
-        row += 1;
+    rows[row(gicv3::IGROUPR)] = Bank::Group;
+    rows[row(gicv3::ISENABLER)] = Bank::SetEnable;
+    rows[row(gicv3::ICENABLER)] = Bank::ClearEnable;
+    rows[row(gicv3::ISPENDR)] = Bank::SetPending;
+    rows[row(gicv3::ICPENDR)] = Bank::ClearPending;
+    rows[row(gicv3::ISACTIVER)] = Bank::SetActive;
+    rows[row(gicv3::ICACTIVER)] = Bank::ClearActive;
+    let mut at = row(gicv3::IPRIORITYR);
+    while at < row(gicv3::IPRIORITYR_END) {
+        rows[at] = Bank::Priority;
+        at += 1;
     }
-    rows[0xc00 >> 7] = Bank::Config;
-    rows[0xc80 >> 7] = Bank::Config;
+    let mut at = row(gicv3::ICFGR);
+    while at < row(gicv3::ICFGR_END) {
+        rows[at] = Bank::Config;
+        at += 1;
+    }
     rows
 };
 
@@ -65,7 +74,7 @@ pub(crate) struct Access {
 /// Words everywhere; bytes for priorities too (IHI0069 section 12.1.3).
 #[inline]
 pub(crate) fn decode(offset: u32, width: Width) -> Option<Access> {
-    let bank = *BANKS.get((offset >> 7) as usize)?;
+    let bank = *BANKS.get(row(offset))?;
     let aligned_word = width == Width::Word && offset & 3 == 0;
     let (first, count) = match bank {
         Bank::None => return None,

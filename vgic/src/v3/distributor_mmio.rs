@@ -3,11 +3,12 @@
 //! Affinity routing is always on and there is one security state, so GICD_ITARGETSR, GICD_SGIR,
 //! GICD_IGRPMODR and GICD_NSACR are RAZ/WI, as are the fields of private interrupts.
 
-use super::bank::{self, Access, Bank};
+use super::bank::{Access, Bank};
 use super::distributor::Distributor;
-use super::spec;
 use super::spi::SpiWord;
+use super::{bank, spec};
 use crate::{IntId, LrState, Notice, Width};
+use types::gicv3;
 
 impl Distributor {
     /// Reads `width` at byte `offset` of the distributor's frame.
@@ -25,13 +26,13 @@ impl Distributor {
         post: &mut impl FnMut(u16, Notice),
     ) -> u64 {
         match (offset, width) {
-            (spec::GICD_CTLR, Width::Word) => {
-                u64::from(self.groups() | spec::CTLR_ARE | spec::CTLR_DS)
+            (gicv3::GICD_CTLR, Width::Word) => {
+                u64::from(self.groups() | gicv3::CTLR_ARE | gicv3::CTLR_DS)
             }
-            (spec::GICD_TYPER, Width::Word) => u64::from(self.typer()),
-            (spec::GICD_IIDR, Width::Word) => u64::from(spec::IIDR),
-            (spec::PIDR2, Width::Word) => u64::from(spec::PIDR2_GICV3),
-            (spec::GICD_IROUTER..spec::GICD_IROUTER_END, _) => self.read_router(offset, width),
+            (gicv3::GICD_TYPER, Width::Word) => u64::from(self.typer()),
+            (gicv3::GICD_IIDR, Width::Word) => u64::from(spec::IIDR),
+            (gicv3::PIDR2, Width::Word) => u64::from(spec::PIDR2_GICV3),
+            (gicv3::GICD_IROUTER..gicv3::GICD_IROUTER_END, _) => self.read_router(offset, width),
             _ => bank::decode(offset, width)
                 .map_or(0, |access| self.read_bank(access, reader, held, post)),
         }
@@ -41,13 +42,13 @@ impl Distributor {
     #[inline]
     pub fn write(&self, offset: u32, width: Width, value: u64, post: &mut impl FnMut(u16, Notice)) {
         match (offset, width) {
-            (spec::GICD_CTLR, Width::Word) => {
+            (gicv3::GICD_CTLR, Width::Word) => {
                 self.set_groups(
-                    value as u32 & (spec::CTLR_ENABLE_GRP0 | spec::CTLR_ENABLE_GRP1),
+                    value as u32 & (gicv3::CTLR_ENABLE_GRP0 | gicv3::CTLR_ENABLE_GRP1),
                     post,
                 );
             }
-            (spec::GICD_IROUTER..spec::GICD_IROUTER_END, _) => {
+            (gicv3::GICD_IROUTER..gicv3::GICD_IROUTER_END, _) => {
                 self.write_router(offset, width, value, post)
             }
             _ => {
@@ -59,11 +60,11 @@ impl Distributor {
     }
 
     fn typer(&self) -> u32 {
-        u32::from(self.spi_count() / 32) | spec::TYPER_ID_BITS | spec::TYPER_A3V
+        u32::from(self.spi_count() / 32) | gicv3::TYPER_ID_BITS | gicv3::TYPER_A3V
     }
 
     fn router_of(offset: u32) -> Option<IntId> {
-        IntId::new((offset.wrapping_sub(spec::GICD_IROUTER)) >> 3).filter(|id| !id.is_private())
+        IntId::new((offset.wrapping_sub(gicv3::GICD_IROUTER)) >> 3).filter(|id| !id.is_private())
     }
 
     fn read_router(&self, offset: u32, width: Width) -> u64 {

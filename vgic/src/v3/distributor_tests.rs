@@ -1,8 +1,9 @@
 //! The distributor's registers and the routing of SPIs.
 
 use std::vec::Vec;
+use types::gicv3;
 
-use super::{Distributor, spec};
+use super::Distributor;
 use crate::{IntId, LrState, Notice, Width};
 use types::affinity::Affinity;
 
@@ -43,7 +44,7 @@ fn enabled() -> Distributor {
     write(&distributor, 0x084, Width::Word, 0xffff_ffff);
     write(&distributor, 0xc08, Width::Word, 2 << 18);
     write(&distributor, 0x104, Width::Word, 1 << 1 | 1 << 9);
-    write(&distributor, spec::GICD_CTLR, Width::Word, 2);
+    write(&distributor, gicv3::GICD_CTLR, Width::Word, 2);
     distributor
 }
 
@@ -114,7 +115,7 @@ fn fields_keep_their_neighbours() {
     write(&distributor, 0x422, Width::Half, 0);
     assert_eq!(read(&distributor, 0x420, Width::Word), 0xf8f8_40f8);
     assert_eq!(read(&distributor, 0x421, Width::Byte), 0x40);
-    let router = spec::GICD_IROUTER + 8 * LEVEL;
+    let router = gicv3::GICD_IROUTER + 8 * LEVEL;
     write(&distributor, router, Width::Double, u64::MAX);
     assert_eq!(read(&distributor, router, Width::Double), 0xff_80ff_ffff);
     write(&distributor, router, Width::Word, 2);
@@ -148,7 +149,7 @@ fn whoever_makes_an_spi_deliverable_tells_its_target() {
     let distributor = enabled();
     assert_eq!(pulse(&distributor, EDGE), notice(0, EDGE));
     assert_eq!(pulse(&distributor, EDGE), std::vec![], "coalesced");
-    let router = spec::GICD_IROUTER + 8 * EDGE;
+    let router = gicv3::GICD_IROUTER + 8 * EDGE;
     assert_eq!(
         write(&distributor, router, Width::Double, 3),
         notice(3, EDGE)
@@ -181,13 +182,13 @@ fn edges_are_latched_whatever_the_guest_has_configured() {
     write(&distributor, 0x084, Width::Word, 1 << 9);
     write(&distributor, 0xc08, Width::Word, 2 << 18);
     write(&distributor, 0x104, Width::Word, 1 << 9);
-    let posts = write(&distributor, spec::GICD_CTLR, Width::Word, 2);
+    let posts = write(&distributor, gicv3::GICD_CTLR, Width::Word, 2);
     assert_eq!(
         posts,
         [std::vec![(0, Notice::Resync)], notice(0, EDGE)].concat()
     );
     assert_eq!(
-        write(&distributor, spec::GICD_CTLR, Width::Word, 2),
+        write(&distributor, gicv3::GICD_CTLR, Width::Word, 2),
         std::vec![],
         "unchanged"
     );
@@ -196,8 +197,8 @@ fn edges_are_latched_whatever_the_guest_has_configured() {
 #[test]
 fn one_of_n_goes_to_a_vcpu_that_is_on() {
     let distributor = enabled();
-    let router = spec::GICD_IROUTER + 8 * EDGE;
-    write(&distributor, router, Width::Double, spec::IROUTER_IRM);
+    let router = gicv3::GICD_IROUTER + 8 * EDGE;
+    write(&distributor, router, Width::Double, gicv3::IROUTER_IRM);
     assert_eq!(pulse(&distributor, EDGE), std::vec![], "nobody is on");
     let mut posts = Vec::new();
     distributor.join(2, &mut |vcpu, notice| posts.push((vcpu, notice)));

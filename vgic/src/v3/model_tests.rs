@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
+use types::gicv3;
 
 use super::{After, Distributor, Effect, Redistributor, spec};
 use crate::fake::FakeCpu;
@@ -236,8 +237,8 @@ impl Machine {
     /// Everything in group 1 and enabled, priorities spread, edges and levels as the constants say.
     fn configure(&mut self) {
         for v in 0..VCPUS {
-            self.gicr_write(v, spec::SGI_BASE + 0x80, u32::MAX);
-            self.gicr_write(v, spec::SGI_BASE + 0xc04, 2 << (2 * (EDGE_PPI - 16)));
+            self.gicr_write(v, gicv3::SGI_BASE + 0x80, u32::MAX);
+            self.gicr_write(v, gicv3::SGI_BASE + 0xc04, 2 << (2 * (EDGE_PPI - 16)));
             for id in 0..32_u32 {
                 self.vcpus[v].private[id as usize].level = EMULATED.contains(&id);
                 self.set_priority(v, id, (id as u8).wrapping_mul(24));
@@ -410,7 +411,7 @@ impl Machine {
     fn set_priority(&mut self, v: usize, id: u32, priority: u8) {
         let vcpu = &mut self.vcpus[v];
         let _ = vcpu.redistributor.write_remote(
-            spec::SGI_BASE + 0x400 + id,
+            gicv3::SGI_BASE + 0x400 + id,
             Width::Byte,
             priority.into(),
         );
@@ -450,11 +451,15 @@ impl Machine {
             }
             Op::Enable(v, id, on) => {
                 self.vcpus[v].private[id as usize].enabled = on;
-                self.gicr_write(v, spec::SGI_BASE + if on { 0x100 } else { 0x180 }, 1 << id);
+                self.gicr_write(v, gicv3::SGI_BASE + if on { 0x100 } else { 0x180 }, 1 << id);
             }
             Op::EnableRemote(v, id, on) => {
                 self.vcpus[v].private[id as usize].enabled = on;
-                self.gicr_write_remote(v, spec::SGI_BASE + if on { 0x100 } else { 0x180 }, 1 << id);
+                self.gicr_write_remote(
+                    v,
+                    gicv3::SGI_BASE + if on { 0x100 } else { 0x180 },
+                    1 << id,
+                );
             }
             Op::EnableSpi(s, on) => {
                 self.spi(s).enabled = on;
@@ -475,7 +480,7 @@ impl Machine {
                 // With EOImode 0 nothing but ICACTIVER could end it in a defined way.
                 if self.split_eoi && id != TIMER && !self.vcpus[v].private[id as usize].active {
                     self.vcpus[v].private[id as usize].active = true;
-                    self.gicr_write(v, spec::SGI_BASE + 0x300, 1 << id);
+                    self.gicr_write(v, gicv3::SGI_BASE + 0x300, 1 << id);
                     self.vcpus[v].dropped.push(IntId::private(id));
                 }
             }
@@ -512,7 +517,7 @@ impl Machine {
                     distributor, vcpus, ..
                 } = self;
                 distributor.write(
-                    spec::GICD_IROUTER + 8 * SPIS[s],
+                    gicv3::GICD_IROUTER + 8 * SPIS[s],
                     Width::Double,
                     value,
                     &mut post_to(vcpus),
@@ -520,7 +525,7 @@ impl Machine {
             }
             Op::Groups(on) => {
                 self.groups = on;
-                self.gicd_write(spec::GICD_CTLR, if on { 3 } else { 0 });
+                self.gicd_write(gicv3::GICD_CTLR, if on { 3 } else { 0 });
             }
             Op::Acknowledge(v) => self.acknowledge(v),
             Op::End(v) => self.end(v),
@@ -562,7 +567,7 @@ impl Machine {
     fn set_pending(&mut self, v: usize, id: u32) {
         if id != TIMER {
             self.vcpus[v].private[id as usize].latched = true;
-            self.gicr_write(v, spec::SGI_BASE + 0x200, 1 << id);
+            self.gicr_write(v, gicv3::SGI_BASE + 0x200, 1 << id);
         }
     }
 
@@ -574,9 +579,9 @@ impl Machine {
         self.sync_all();
         self.vcpus[v].private[id as usize].latched = false;
         if remote {
-            self.gicr_write_remote(v, spec::SGI_BASE + 0x280, 1 << id);
+            self.gicr_write_remote(v, gicv3::SGI_BASE + 0x280, 1 << id);
         } else {
-            self.gicr_write(v, spec::SGI_BASE + 0x280, 1 << id);
+            self.gicr_write(v, gicv3::SGI_BASE + 0x280, 1 << id);
         }
     }
 
@@ -589,7 +594,7 @@ impl Machine {
         if self.vcpus[v].private[id as usize].active && !is_running {
             self.vcpus[v].private[id as usize].active = false;
             self.vcpus[v].dropped.retain(|dropped| dropped.get() != id);
-            self.gicr_write(v, spec::SGI_BASE + 0x380, 1 << id);
+            self.gicr_write(v, gicv3::SGI_BASE + 0x380, 1 << id);
         }
     }
 

@@ -8,10 +8,10 @@
 //! somebody needs it, so that the next SGI of the same number finds its place at once.
 
 use super::distributor::Distributor;
-use super::spec;
 use super::spi_set::SpiSet;
 use crate::list_register::LR_MAX;
 use crate::{Inbox, IntId, ListRegister, ListRegisters, LrState, Maintenance, Notice};
+use types::gicv3;
 
 const PRIVATE: usize = crate::PRIVATE_COUNT as usize;
 
@@ -395,12 +395,12 @@ impl Redistributor {
 
     /// Takes over GICD_CTLR's group enables and works out which private interrupts are open.
     pub(super) fn reopen(&mut self) {
-        let group1 = if self.groups & spec::CTLR_ENABLE_GRP1 != 0 {
+        let group1 = if self.groups & gicv3::CTLR_ENABLE_GRP1 != 0 {
             self.group
         } else {
             0
         };
-        let group0 = if self.groups & spec::CTLR_ENABLE_GRP0 != 0 {
+        let group0 = if self.groups & gicv3::CTLR_ENABLE_GRP0 != 0 {
             !self.group
         } else {
             0

@@ -9,6 +9,7 @@ use super::redistributor::{After, Effect, Owed, Redistributor, SGI_MASK, bits};
 use super::{bank, spec};
 use crate::{IntId, ListRegister, ListRegisters, Maintenance, Width};
 use types::affinity::Affinity;
+use types::gicv3;
 
 impl Redistributor {
     /// Reads a register of a vCPU whose list registers are `lrs`.
@@ -66,7 +67,7 @@ impl Redistributor {
     }
 
     fn read_frame(&self, offset: u32, width: Width, listed: impl Fn(Bank) -> u32) -> u64 {
-        if let Some(offset) = offset.checked_sub(spec::SGI_BASE) {
+        if let Some(offset) = offset.checked_sub(gicv3::SGI_BASE) {
             let access =
                 bank::decode(offset, width).filter(|access| access.first < crate::PRIVATE_COUNT);
             return access.map_or(0, |access| {
@@ -74,23 +75,23 @@ impl Redistributor {
             });
         }
         match (offset, width) {
-            (spec::GICR_IIDR, Width::Word) => u64::from(spec::IIDR),
-            (spec::GICR_TYPER, Width::Double) => self.typer(),
-            (spec::GICR_TYPER, Width::Word) => self.typer() & 0xffff_ffff,
-            (spec::GICR_TYPER_HIGH, Width::Word) => self.typer() >> 32,
-            (spec::GICR_WAKER, Width::Word) if self.asleep => {
-                u64::from(spec::WAKER_PROCESSOR_SLEEP | spec::WAKER_CHILDREN_ASLEEP)
+            (gicv3::GICR_IIDR, Width::Word) => u64::from(spec::IIDR),
+            (gicv3::GICR_TYPER, Width::Double) => self.typer(),
+            (gicv3::GICR_TYPER, Width::Word) => self.typer() & 0xffff_ffff,
+            (gicv3::GICR_TYPER_HIGH, Width::Word) => self.typer() >> 32,
+            (gicv3::GICR_WAKER, Width::Word) if self.asleep => {
+                u64::from(gicv3::WAKER_PROCESSOR_SLEEP | gicv3::WAKER_CHILDREN_ASLEEP)
             }
-            (spec::PIDR2, Width::Word) => u64::from(spec::PIDR2_GICV3),
+            (gicv3::PIDR2, Width::Word) => u64::from(spec::PIDR2_GICV3),
             _ => 0,
         }
     }
 
     fn typer(&self) -> u64 {
-        let last = if self.last { spec::GICR_TYPER_LAST } else { 0 };
-        let number = u64::from(self.index) << spec::GICR_TYPER_NUMBER_SHIFT;
+        let last = if self.last { gicv3::GICR_TYPER_LAST } else { 0 };
+        let number = u64::from(self.index) << gicv3::GICR_TYPER_NUMBER_SHIFT;
         last | number
-            | (u64::from(Affinity::of_index(self.index).bits()) << spec::GICR_TYPER_AFFINITY_SHIFT)
+            | (u64::from(Affinity::of_index(self.index).bits()) << gicv3::GICR_TYPER_AFFINITY_SHIFT)
     }
 
     fn read_bank(&self, access: Access, listed: u32) -> u32 {
@@ -112,9 +113,9 @@ impl Redistributor {
 
     /// Writes a register here; returns whether the list registers may be concerned.
     fn write_frame(&mut self, offset: u32, width: Width, value: u64) -> bool {
-        let Some(sgi_offset) = offset.checked_sub(spec::SGI_BASE) else {
-            if (offset, width) == (spec::GICR_WAKER, Width::Word) {
-                self.asleep = value as u32 & spec::WAKER_PROCESSOR_SLEEP != 0;
+        let Some(sgi_offset) = offset.checked_sub(gicv3::SGI_BASE) else {
+            if (offset, width) == (gicv3::GICR_WAKER, Width::Word) {
+                self.asleep = value as u32 & gicv3::WAKER_PROCESSOR_SLEEP != 0;
             }
             return false;
         };

@@ -1,12 +1,13 @@
 //! The redistributor's registers, and rows 45 to 49 of the hostile list.
 
 use std::vec::Vec;
+use types::gicv3;
 
-use super::{After, Distributor, Owed, Redistributor, spec};
+use super::{After, Distributor, Owed, Redistributor};
 use crate::fake::FakeCpu;
 use crate::{Inbox, IntId, ListRegisters, LrState, Notice, SavedListRegisters, Width};
 
-const SGI: u32 = spec::SGI_BASE;
+const SGI: u32 = gicv3::SGI_BASE;
 const VMCR: u64 = 0xff00_0003;
 
 struct Bench {
@@ -36,7 +37,7 @@ impl Bench {
         bench.write(SGI + 0x080, 0xffff_ffff);
         bench.write(SGI + 0xc04, 0xcfff_ffff);
         bench.write(SGI + 0x100, 0xffff_ffff);
-        bench.distribute(spec::GICD_CTLR, 2);
+        bench.distribute(gicv3::GICD_CTLR, 2);
         bench
     }
 
@@ -192,8 +193,8 @@ fn fields_keep_their_neighbours() {
     );
     bench.write(SGI + 0xc00, 0);
     assert_eq!(bench.read(SGI + 0xc00), 0xaaaa_aaaa, "SGIs are edges");
-    bench.write(spec::GICR_WAKER, 0);
-    assert_eq!(bench.read(spec::GICR_WAKER), 0);
+    bench.write(gicv3::GICR_WAKER, 0);
+    assert_eq!(bench.read(gicv3::GICR_WAKER), 0);
 }
 
 /// Row 45.

@@ -6,6 +6,7 @@
 
 use crate::ListRegister;
 use types::affinity::Affinity;
+use types::gicv3;
 
 use super::spec;
 
@@ -101,7 +102,7 @@ impl SpiWord {
     pub(crate) const fn irouter(self) -> u64 {
         self.route().mpidr()
             | if self.has(Self::ANY) {
-                spec::IROUTER_IRM
+                gicv3::IROUTER_IRM
             } else {
                 0
             }
@@ -109,7 +110,7 @@ impl SpiWord {
 
     /// Returns the word with a GICD_IROUTER.
     pub(crate) const fn with_irouter(self, value: u64) -> Self {
-        let any = if value & spec::IROUTER_IRM != 0 {
+        let any = if value & gicv3::IROUTER_IRM != 0 {
             Self::ANY
         } else {
             0
@@ -136,9 +137,9 @@ impl SpiWord {
     #[inline]
     pub(crate) const fn is_open(self, groups: u32) -> bool {
         let group = if self.has(Self::GROUP1) {
-            spec::CTLR_ENABLE_GRP1
+            gicv3::CTLR_ENABLE_GRP1
         } else {
-            spec::CTLR_ENABLE_GRP0
+            gicv3::CTLR_ENABLE_GRP0
         };
         self.has(Self::ENABLED) && groups & group != 0
     }

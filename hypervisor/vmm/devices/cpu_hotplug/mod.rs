@@ -13,7 +13,8 @@ mod tests;
 
 use crate::devices::AccessWidth;
 pub(crate) use pending::VcpuSet;
-use spec::{Notify, Register};
+use spec::Register;
+use types::hotplug::{self as map, Notify};
 use types::ids::VcpuId;
 
 /// What a guest's write means.
@@ -120,12 +121,12 @@ impl HotplugBlock {
     /// Decodes a write; the block itself does not change, so no lock is needed.
     pub fn write(&self, offset: u64, width: AccessWidth, value: u64) -> HotplugWrite {
         match Register::decode(offset, width, self.possible) {
-            Some(Register::Eject(vcpu)) if value & spec::EJECT_CONFIRM != 0 => {
+            Some(Register::Eject(vcpu)) if value & map::EJECT_CONFIRM != 0 => {
                 HotplugWrite::Eject(vcpu)
             }
             Some(Register::Ost(vcpu)) => HotplugWrite::Ost {
                 vcpu,
-                event: (value >> spec::OST_SOURCE_SHIFT) as u16,
+                event: (value >> map::OST_SOURCE_SHIFT) as u16,
                 status: value as u16,
             },
             _ => HotplugWrite::Ignored,
@@ -143,12 +144,8 @@ impl HotplugBlock {
         } else {
             return 0;
         };
-        let more = if self.has_event() {
-            spec::EVENT_MORE
-        } else {
-            0
-        };
-        spec::EVENT_VALID | more | (code as u32) << spec::EVENT_CODE_SHIFT | u32::from(uid)
+        let more = if self.has_event() { map::EVENT_MORE } else { 0 };
+        map::EVENT_VALID | more | (code as u32) << map::EVENT_CODE_SHIFT | u32::from(uid)
     }
 
     const fn describes(&self, vcpu: VcpuId) -> bool {

@@ -1,7 +1,7 @@
 //! Which register of the vCPU hot-plug block an access names; the map itself is `types::hotplug`, which firmware describes.
 
 use crate::devices::AccessWidth;
-pub use types::hotplug::*;
+use types::hotplug::{COUNT, EVENT, FRAME_BYTES, FRAME_EJECT, FRAME_OST, FRAME_STA, FRAMES};
 use types::ids::VcpuId;
 
 /// A register that an access names.

@@ -2,14 +2,12 @@
 
 extern crate std;
 
-use super::{
-    HotplugBlock, HotplugWrite,
-    spec::{COUNT, EVENT, FRAME_BYTES, FRAME_EJECT, FRAME_OST, FRAME_STA, FRAMES},
-};
+use super::{HotplugBlock, HotplugWrite};
 use crate::devices::AccessWidth;
 use proptest::prelude::*;
 use psci::power::{STA_DISABLED, STA_ENABLED};
 use std::{collections::BTreeSet, vec::Vec};
+use types::hotplug::{COUNT, EVENT, FRAME_BYTES, FRAME_EJECT, FRAME_OST, FRAME_STA, FRAMES};
 use types::ids::VcpuId;
 
 const VCPU: fn(u16) -> VcpuId = VcpuId::new;

@@ -6,17 +6,18 @@
 //! whenever characters wait. At reset the UART is as firmware leaves it, enabled and with FIFOs on, since the SBSA driver
 //! never sets it up; like QEMU's, it works whatever CR says.
 //!
-//! Neighbours: `spec` (registers), `console` (both ends of the bytes).
+//! Neighbours: `types::pl011` (registers), `spec` (what this one is), `console` (both ends of the bytes).
 
 mod fifo;
-pub mod spec;
+mod spec;
 #[cfg(test)]
 mod tests;
 
 use super::{AccessWidth, Device, Effect, Reading, primecell};
 use fifo::Fifo;
-use spec::{
-    FIFO_DEPTH, FR_BUSY, FR_RXFE, FR_RXFF, FR_TXFE, FR_TXFF, INT_MASK, INT_RT, INT_RX, INT_TX,
+use spec::FIFO_DEPTH;
+use types::pl011::{
+    self as map, FR_BUSY, FR_RXFE, FR_RXFF, FR_TXFE, FR_TXFF, INT_MASK, INT_RT, INT_RX, INT_TX,
 };
 
 /// One UART.
@@ -50,9 +51,9 @@ impl Pl011 {
             flags: FR_RXFE | FR_TXFE,
             raw: 0,
             mask: 0,
-            control: spec::CR_UARTEN | spec::CR_TXE | spec::CR_RXE,
-            line_control: spec::LCR_H_WLEN_8 | spec::LCR_H_FEN,
-            fifo_levels: spec::IFLS_RESET,
+            control: map::CR_UARTEN | map::CR_TXE | map::CR_RXE,
+            line_control: map::LCR_H_WLEN_8 | map::LCR_H_FEN,
+            fifo_levels: map::IFLS_RESET,
             integer_baud: 0,
             fractional_baud: 0,
             low_power: 0,
@@ -99,7 +100,7 @@ impl Pl011 {
     }
 
     const fn depth(&self) -> usize {
-        if self.line_control & spec::LCR_H_FEN == 0 {
+        if self.line_control & map::LCR_H_FEN == 0 {
             1
         } else {
             FIFO_DEPTH
@@ -111,7 +112,7 @@ impl Pl011 {
         if self.depth() == 1 {
             0
         } else {
-            spec::trigger_level(self.fifo_levels & spec::IFLS_TX)
+            spec::trigger_level(self.fifo_levels & map::IFLS_TX)
         }
     }
 
@@ -120,7 +121,7 @@ impl Pl011 {
         if self.depth() == 1 {
             1
         } else {
-            spec::trigger_level(self.fifo_levels >> spec::IFLS_RX_SHIFT)
+            spec::trigger_level(self.fifo_levels >> map::IFLS_RX_SHIFT)
         }
     }
 
@@ -153,7 +154,7 @@ impl Pl011 {
     }
 
     fn write_data(&mut self, byte: u8) {
-        if self.control & spec::CR_LBE != 0 {
+        if self.control & map::CR_LBE != 0 {
             self.store_received(byte);
             self.raw |= INT_TX;
             return;
@@ -171,8 +172,8 @@ impl Pl011 {
     /// Writes LCR_H; a change of FEN flushes what the guest has not read (DDI 0183, 3.3.7). Bytes already sent still leave.
     fn write_line_control(&mut self, value: u32) {
         let changed = self.line_control ^ value;
-        self.line_control = value & spec::LCR_H_MASK;
-        if changed & spec::LCR_H_FEN != 0 {
+        self.line_control = value & map::LCR_H_MASK;
+        if changed & map::LCR_H_FEN != 0 {
             self.received = Fifo::EMPTY;
             self.raw &= !(INT_RX | INT_RT);
             self.update_flags();
@@ -192,17 +193,17 @@ impl Pl011 {
 
     fn read_register(&mut self, offset: u64) -> u32 {
         match offset {
-            spec::DR => self.read_data(),
-            spec::ILPR => self.low_power,
-            spec::IBRD => self.integer_baud,
-            spec::FBRD => self.fractional_baud,
-            spec::LCR_H => self.line_control,
-            spec::CR => self.control,
-            spec::IFLS => self.fifo_levels,
-            spec::IMSC => self.mask,
-            spec::RIS => self.raw,
-            spec::MIS => self.raw & self.mask,
-            spec::DMACR => self.dma,
+            map::DR => self.read_data(),
+            map::ILPR => self.low_power,
+            map::IBRD => self.integer_baud,
+            map::FBRD => self.fractional_baud,
+            map::LCR_H => self.line_control,
+            map::CR => self.control,
+            map::IFLS => self.fifo_levels,
+            map::IMSC => self.mask,
+            map::RIS => self.raw,
+            map::MIS => self.raw & self.mask,
+            map::DMACR => self.dma,
             // No reception error ever happens here, so RSR is zero like the registers that do not exist.
             _ => primecell::read_id(spec::PERIPHERAL_ID, offset) as u32,
         }
@@ -210,16 +211,16 @@ impl Pl011 {
 
     fn write_register(&mut self, offset: u64, value: u32) {
         match offset {
-            spec::DR => self.write_data(value as u8),
-            spec::ILPR => self.low_power = value & spec::ILPR_MASK,
-            spec::IBRD => self.integer_baud = value & spec::IBRD_MASK,
-            spec::FBRD => self.fractional_baud = value & spec::FBRD_MASK,
-            spec::LCR_H => self.write_line_control(value),
-            spec::CR => self.control = value & spec::CR_MASK,
-            spec::IFLS => self.fifo_levels = value & spec::IFLS_MASK,
-            spec::IMSC => self.mask = value & INT_MASK,
-            spec::ICR => self.raw &= !value,
-            spec::DMACR => self.dma = value & spec::DMACR_MASK,
+            map::DR => self.write_data(value as u8),
+            map::ILPR => self.low_power = value & map::ILPR_MASK,
+            map::IBRD => self.integer_baud = value & map::IBRD_MASK,
+            map::FBRD => self.fractional_baud = value & map::FBRD_MASK,
+            map::LCR_H => self.write_line_control(value),
+            map::CR => self.control = value & map::CR_MASK,
+            map::IFLS => self.fifo_levels = value & map::IFLS_MASK,
+            map::IMSC => self.mask = value & INT_MASK,
+            map::ICR => self.raw &= !value,
+            map::DMACR => self.dma = value & map::DMACR_MASK,
             _ => {}
         }
     }
@@ -229,7 +230,7 @@ impl Pl011 {
 impl Device for Pl011 {
     #[inline]
     fn read(&mut self, offset: u64, width: AccessWidth, _now_ns: u64) -> Reading {
-        if offset == spec::FR && width != AccessWidth::Double {
+        if offset == map::FR && width != AccessWidth::Double {
             return Reading::value(u64::from(self.flags) & width.mask());
         }
         if !serves(offset, width) {

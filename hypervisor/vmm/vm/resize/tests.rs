@@ -5,11 +5,12 @@ use super::{
     Shortfall, Why,
 };
 use crate::devices::AccessWidth;
-use crate::devices::cpu_hotplug::{HotplugBlock, VcpuSet, spec};
+use crate::devices::cpu_hotplug::{HotplugBlock, VcpuSet};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 use psci::{EntryPoint, Event, PowerCell, Role, State};
+use types::hotplug as spec;
 use types::ids::VcpuId;
 
 impl Cells for Vec<PowerCell> {
