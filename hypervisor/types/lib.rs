@@ -10,6 +10,7 @@ extern crate std;
 
 mod words;
 
+pub mod access;
 pub mod address;
 pub mod affinity;
 pub mod gicv3;

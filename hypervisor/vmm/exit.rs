@@ -1,6 +1,6 @@
 //! Why a guest was left: ESR_EL2 taken apart (Arm ARM D19.2.40).
 
-use crate::devices::AccessWidth;
+use types::access::AccessWidth;
 
 /// Exception classes that guests can cause at EL2.
 pub mod class {

@@ -70,33 +70,6 @@ impl IntId {
     }
 }
 
-/// Width of a register access by a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// 8 bits.
-    Byte,
-    /// 16 bits.
-    Half,
-    /// 32 bits.
-    Word,
-    /// 64 bits.
-    Double,
-}
-
-impl Width {
-    /// Returns the number of bytes.
-    #[must_use]
-    #[inline]
-    pub const fn bytes(self) -> u32 {
-        match self {
-            Self::Byte => 1,
-            Self::Half => 2,
-            Self::Word => 4,
-            Self::Double => 8,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,7 +37,7 @@ mod list_register;
 pub mod v3;
 
 pub use inbox::{Inbox, Mail};
-pub use irq::{IntId, PRIVATE_COUNT, SPI_BASE, SPI_MAX, Width};
+pub use irq::{IntId, PRIVATE_COUNT, SPI_BASE, SPI_MAX};
 pub use list_register::{
     LR_MAX, ListRegister, ListRegisters, LrState, Maintenance, SavedListRegisters,
     ends_without_entry, lr_count_to_use,

@@ -5,16 +5,17 @@
 
 use core::sync::atomic::Ordering;
 use psci::{EntryPoint, Quick, quick};
+use types::access::AccessWidth;
 use vgic::v3::sgi::SgiTargets;
 use vgic::v3::{After, sgi};
-use vgic::{IntId, ListRegisters, Notice, Width};
+use vgic::{IntId, ListRegisters, Notice};
 
 use super::calls::Outcome;
 use super::{Trap, calls};
 use crate::bus;
 use crate::bus::Target;
+use crate::devices::Device;
 use crate::devices::cpu_hotplug::spec::Register;
-use crate::devices::{AccessWidth, Device};
 use crate::exit::{Abort, Syndrome, SystemAccess, system_register};
 use crate::features::id_index;
 use crate::vm::context::Frame;
@@ -248,15 +249,6 @@ pub fn big_endian<R>(
     result
 }
 
-const fn gic_width(width: AccessWidth) -> Width {
-    match width {
-        AccessWidth::Byte => Width::Byte,
-        AccessWidth::Half => Width::Half,
-        AccessWidth::Word => Width::Word,
-        AccessWidth::Double => Width::Double,
-    }
-}
-
 fn read<L: ListRegisters>(
     trap: &mut Trap<'_, L>,
     target: Target,
@@ -270,17 +262,12 @@ fn read<L: ListRegisters>(
             let Trap { lists, kicks, .. } = trap;
             let held = |intid| own.gic.lock().held(*lists, intid);
             let mut post = vm.poster(kicks);
-            vm.gic
-                .read(offset, gic_width(width), own.id.get(), &held, &mut post)
+            vm.gic.read(offset, width, own.id.get(), &held, &mut post)
         }
         Target::Redistributor(id, offset) if id == own.id => {
-            own.gic.lock().read(trap.lists, offset, gic_width(width))
+            own.gic.lock().read(trap.lists, offset, width)
         }
-        Target::Redistributor(id, offset) => vm
-            .vcpu(id)?
-            .gic
-            .lock()
-            .read_remote(offset, gic_width(width)),
+        Target::Redistributor(id, offset) => vm.vcpu(id)?.gic.lock().read_remote(offset, width),
         Target::Uart(offset) if offset == types::pl011::FR => u64::from(vm.uart.lock().flags()),
         Target::Uart(offset) => {
             let reading = vm.uart.lock().read(offset, width, now_ns());
@@ -316,7 +303,6 @@ fn write<L: ListRegisters>(
     let vm = trap.vm;
     match target {
         Target::Distributor(offset) => {
-            let width = gic_width(width);
             let kicks = &mut trap.kicks;
             vm.gic.write(offset, width, value, &mut vm.poster(kicks));
             if !trap.vcpu.inbox.is_empty() {
@@ -325,11 +311,7 @@ fn write<L: ListRegisters>(
             Hot::Advance
         }
         Target::Redistributor(id, offset) if id == trap.vcpu.id => {
-            let effect = trap
-                .vcpu
-                .gic
-                .lock()
-                .write(trap.lists, offset, gic_width(width), value);
+            let effect = trap.vcpu.gic.lock().write(trap.lists, offset, width, value);
             trap.owed |= effect.owed.0;
             if effect.after == After::Settle {
                 trap.settle();
@@ -337,7 +319,7 @@ fn write<L: ListRegisters>(
             Hot::Advance
         }
         Target::Redistributor(id, offset) => {
-            write_remote(trap, id, offset, gic_width(width), value);
+            write_remote(trap, id, offset, width, value);
             Hot::Advance
         }
         Target::Uart(offset) => {
@@ -363,7 +345,7 @@ fn write_remote<L: ListRegisters>(
     trap: &mut Trap<'_, L>,
     id: VcpuId,
     offset: u32,
-    width: Width,
+    width: AccessWidth,
     value: u64,
 ) {
     let Some(vcpu) = trap.vm.vcpu(id) else { return };

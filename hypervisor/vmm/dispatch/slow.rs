@@ -3,9 +3,9 @@
 use psci::ReturnCode;
 use vgic::ListRegisters;
 
-use super::Trap;
-use super::calls::{self, Outcome};
+use super::calls::Outcome;
 use super::inject::{Exception, is_el0};
+use super::{Trap, calls};
 use crate::exit::{Abort, Syndrome, class};
 use crate::features::Lent;
 use crate::sysreg;
@@ -136,7 +136,7 @@ fn data_abort<L: ListRegisters>(
             return Next::Listen;
         }
         let value = context.frame.register(abort.rt()) as u32;
-        return if abort.width() == crate::devices::AccessWidth::Word {
+        return if abort.width() == types::access::AccessWidth::Word {
             Next::Hotplug { offset, value }
         } else {
             Next::Advance

@@ -1,7 +1,7 @@
 //! The banks of per-interrupt registers that the distributor (SPIs) and a redistributor's SGI_base
 //! (SGIs and PPIs) have at the same offsets, 0x080 to 0xdff.
 
-use crate::Width;
+use types::access::AccessWidth;
 use types::gicv3;
 
 /// A bank of registers with one field an interrupt.
@@ -73,12 +73,12 @@ pub(crate) struct Access {
 ///
 /// Words everywhere; bytes for priorities too (IHI0069 section 12.1.3).
 #[inline]
-pub(crate) fn decode(offset: u32, width: Width) -> Option<Access> {
+pub(crate) fn decode(offset: u32, width: AccessWidth) -> Option<Access> {
     let bank = *BANKS.get(row(offset))?;
-    let aligned_word = width == Width::Word && offset & 3 == 0;
+    let aligned_word = width == AccessWidth::Word && offset & 3 == 0;
     let (first, count) = match bank {
         Bank::None => return None,
-        Bank::Priority if width == Width::Byte => (offset & 0x3ff, 1),
+        Bank::Priority if width == AccessWidth::Byte => (offset & 0x3ff, 1),
         _ if !aligned_word => return None,
         Bank::Priority => (offset & 0x3ff, 4),
         Bank::Config => ((offset & 0xff) << 2, 16),
@@ -122,23 +122,23 @@ mod tests {
     #[test]
     fn offsets_select_banks() {
         let table = [
-            (0x080, Width::Word, Some((Bank::Group, 0, 32))),
-            (0x104, Width::Word, Some((Bank::SetEnable, 32, 32))),
-            (0x1fc, Width::Word, Some((Bank::ClearEnable, 992, 32))),
-            (0x400, Width::Word, Some((Bank::Priority, 0, 4))),
-            (0x421, Width::Byte, Some((Bank::Priority, 33, 1))),
-            (0x7ff, Width::Byte, Some((Bank::Priority, 1023, 1))),
-            (0xc08, Width::Word, Some((Bank::Config, 32, 16))),
-            (0xcfc, Width::Word, Some((Bank::Config, 1008, 16))),
-            (0x000, Width::Word, None),
-            (0x102, Width::Word, None),
-            (0x104, Width::Byte, None),
-            (0x104, Width::Double, None),
-            (0x420, Width::Half, None),
-            (0x800, Width::Word, None),
-            (0xd00, Width::Word, None),
-            (0x1080, Width::Word, None),
-            (u32::MAX, Width::Byte, None),
+            (0x080, AccessWidth::Word, Some((Bank::Group, 0, 32))),
+            (0x104, AccessWidth::Word, Some((Bank::SetEnable, 32, 32))),
+            (0x1fc, AccessWidth::Word, Some((Bank::ClearEnable, 992, 32))),
+            (0x400, AccessWidth::Word, Some((Bank::Priority, 0, 4))),
+            (0x421, AccessWidth::Byte, Some((Bank::Priority, 33, 1))),
+            (0x7ff, AccessWidth::Byte, Some((Bank::Priority, 1023, 1))),
+            (0xc08, AccessWidth::Word, Some((Bank::Config, 32, 16))),
+            (0xcfc, AccessWidth::Word, Some((Bank::Config, 1008, 16))),
+            (0x000, AccessWidth::Word, None),
+            (0x102, AccessWidth::Word, None),
+            (0x104, AccessWidth::Byte, None),
+            (0x104, AccessWidth::Double, None),
+            (0x420, AccessWidth::Half, None),
+            (0x800, AccessWidth::Word, None),
+            (0xd00, AccessWidth::Word, None),
+            (0x1080, AccessWidth::Word, None),
+            (u32::MAX, AccessWidth::Byte, None),
         ];
         for (offset, width, expected) in table {
             let found =

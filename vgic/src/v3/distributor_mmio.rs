@@ -7,7 +7,8 @@ use super::bank::{Access, Bank};
 use super::distributor::Distributor;
 use super::spi::SpiWord;
 use super::{bank, spec};
-use crate::{IntId, LrState, Notice, Width};
+use crate::{IntId, LrState, Notice};
+use types::access::AccessWidth;
 use types::gicv3;
 
 impl Distributor {
@@ -20,18 +21,18 @@ impl Distributor {
     pub fn read(
         &self,
         offset: u32,
-        width: Width,
+        width: AccessWidth,
         reader: u16,
         held: &impl Fn(IntId) -> LrState,
         post: &mut impl FnMut(u16, Notice),
     ) -> u64 {
         match (offset, width) {
-            (gicv3::GICD_CTLR, Width::Word) => {
+            (gicv3::GICD_CTLR, AccessWidth::Word) => {
                 u64::from(self.groups() | gicv3::CTLR_ARE | gicv3::CTLR_DS)
             }
-            (gicv3::GICD_TYPER, Width::Word) => u64::from(self.typer()),
-            (gicv3::GICD_IIDR, Width::Word) => u64::from(spec::IIDR),
-            (gicv3::PIDR2, Width::Word) => u64::from(spec::PIDR2_GICV3),
+            (gicv3::GICD_TYPER, AccessWidth::Word) => u64::from(self.typer()),
+            (gicv3::GICD_IIDR, AccessWidth::Word) => u64::from(spec::IIDR),
+            (gicv3::PIDR2, AccessWidth::Word) => u64::from(spec::PIDR2_GICV3),
             (gicv3::GICD_IROUTER..gicv3::GICD_IROUTER_END, _) => self.read_router(offset, width),
             _ => bank::decode(offset, width)
                 .map_or(0, |access| self.read_bank(access, reader, held, post)),
@@ -40,9 +41,15 @@ impl Distributor {
 
     /// Writes `width` at byte `offset` of the distributor's frame.
     #[inline]
-    pub fn write(&self, offset: u32, width: Width, value: u64, post: &mut impl FnMut(u16, Notice)) {
+    pub fn write(
+        &self,
+        offset: u32,
+        width: AccessWidth,
+        value: u64,
+        post: &mut impl FnMut(u16, Notice),
+    ) {
         match (offset, width) {
-            (gicv3::GICD_CTLR, Width::Word) => {
+            (gicv3::GICD_CTLR, AccessWidth::Word) => {
                 self.set_groups(
                     value as u32 & (gicv3::CTLR_ENABLE_GRP0 | gicv3::CTLR_ENABLE_GRP1),
                     post,
@@ -67,12 +74,12 @@ impl Distributor {
         IntId::new((offset.wrapping_sub(gicv3::GICD_IROUTER)) >> 3).filter(|id| !id.is_private())
     }
 
-    fn read_router(&self, offset: u32, width: Width) -> u64 {
+    fn read_router(&self, offset: u32, width: AccessWidth) -> u64 {
         let value = Self::router_of(offset).map_or(0, |spi| self.word(spi).irouter());
         match (width, offset & 7) {
-            (Width::Double, 0) => value,
-            (Width::Word, 0) => value & 0xffff_ffff,
-            (Width::Word, 4) => value >> 32,
+            (AccessWidth::Double, 0) => value,
+            (AccessWidth::Word, 0) => value & 0xffff_ffff,
+            (AccessWidth::Word, 4) => value >> 32,
             _ => 0,
         }
     }
@@ -80,14 +87,14 @@ impl Distributor {
     fn write_router(
         &self,
         offset: u32,
-        width: Width,
+        width: AccessWidth,
         value: u64,
         post: &mut impl FnMut(u16, Notice),
     ) {
         let (mask, shift) = match (width, offset & 7) {
-            (Width::Double, 0) => (u64::MAX, 0),
-            (Width::Word, 0) => (0xffff_ffff, 0),
-            (Width::Word, 4) => (0xffff_ffff << 32, 32),
+            (AccessWidth::Double, 0) => (u64::MAX, 0),
+            (AccessWidth::Word, 0) => (0xffff_ffff, 0),
+            (AccessWidth::Word, 4) => (0xffff_ffff << 32, 32),
             _ => return,
         };
         let bits = (value << shift) & mask;

@@ -9,9 +9,8 @@ use types::gicv3;
 
 use super::{After, Distributor, Effect, Redistributor, spec};
 use crate::fake::FakeCpu;
-use crate::{
-    Inbox, IntId, ListRegister, ListRegisters, Maintenance, Notice, SavedListRegisters, Width,
-};
+use crate::{Inbox, IntId, ListRegister, ListRegisters, Maintenance, Notice, SavedListRegisters};
+use types::access::AccessWidth;
 use types::affinity::Affinity;
 
 const VCPUS: usize = 2;
@@ -269,20 +268,20 @@ impl Machine {
         let Self {
             distributor, vcpus, ..
         } = self;
-        distributor.write(offset, Width::Word, value.into(), &mut post_to(vcpus));
+        distributor.write(offset, AccessWidth::Word, value.into(), &mut post_to(vcpus));
     }
 
     fn gicd_read(&self, offset: u32) -> u32 {
         let held = |_| unreachable!("banks read here do not ask");
         self.distributor
-            .read(offset, Width::Word, 0, &held, &mut |_, _| {}) as u32
+            .read(offset, AccessWidth::Word, 0, &held, &mut |_, _| {}) as u32
     }
 
     fn gicr_write(&mut self, v: usize, offset: u32, value: u32) {
         let vcpu = &mut self.vcpus[v];
-        let effect = vcpu
-            .redistributor
-            .write(&mut lists!(vcpu), offset, Width::Word, value.into());
+        let effect =
+            vcpu.redistributor
+                .write(&mut lists!(vcpu), offset, AccessWidth::Word, value.into());
         self.take_effect(v, effect);
     }
 
@@ -290,7 +289,7 @@ impl Machine {
         let vcpu = &mut self.vcpus[v];
         let effect = vcpu
             .redistributor
-            .write_remote(offset, Width::Word, value.into());
+            .write_remote(offset, AccessWidth::Word, value.into());
         assert_eq!(effect.owed.0, 0);
         if effect.after == After::Settle {
             let _kick = vcpu.inbox.post(Notice::Resync);
@@ -412,7 +411,7 @@ impl Machine {
         let vcpu = &mut self.vcpus[v];
         let _ = vcpu.redistributor.write_remote(
             gicv3::SGI_BASE + 0x400 + id,
-            Width::Byte,
+            AccessWidth::Byte,
             priority.into(),
         );
         vcpu.private[id as usize].priority = priority & spec::PRIORITY_MASK;
@@ -500,7 +499,7 @@ impl Machine {
                     } = self;
                     distributor.write(
                         0x400 + SPIS[s],
-                        Width::Byte,
+                        AccessWidth::Byte,
                         priority.into(),
                         &mut post_to(vcpus),
                     );
@@ -518,7 +517,7 @@ impl Machine {
                 } = self;
                 distributor.write(
                     gicv3::GICD_IROUTER + 8 * SPIS[s],
-                    Width::Double,
+                    AccessWidth::Double,
                     value,
                     &mut post_to(vcpus),
                 );

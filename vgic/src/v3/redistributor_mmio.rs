@@ -7,14 +7,15 @@
 use super::bank::{Access, Bank};
 use super::redistributor::{After, Effect, Owed, Redistributor, SGI_MASK, bits};
 use super::{bank, spec};
-use crate::{IntId, ListRegister, ListRegisters, Maintenance, Width};
+use crate::{IntId, ListRegister, ListRegisters, Maintenance};
+use types::access::AccessWidth;
 use types::affinity::Affinity;
 use types::gicv3;
 
 impl Redistributor {
     /// Reads a register of a vCPU whose list registers are `lrs`.
     #[must_use]
-    pub fn read(&self, lrs: &impl ListRegisters, offset: u32, width: Width) -> u64 {
+    pub fn read(&self, lrs: &impl ListRegisters, offset: u32, width: AccessWidth) -> u64 {
         let test = |mask: fn(ListRegister) -> bool| {
             let found =
                 bits(self.in_lr).filter(|&n| mask(lrs.read(self.slot_of(IntId::private(n)))));
@@ -30,7 +31,7 @@ impl Redistributor {
     /// Reads a register of a vCPU that is loaded on another CPU. What its list registers have is
     /// not seen in the pending and active registers.
     #[must_use]
-    pub fn read_remote(&self, offset: u32, width: Width) -> u64 {
+    pub fn read_remote(&self, offset: u32, width: AccessWidth) -> u64 {
         self.read_frame(offset, width, |_| 0)
     }
 
@@ -39,7 +40,7 @@ impl Redistributor {
         &mut self,
         lrs: &mut impl ListRegisters,
         offset: u32,
-        width: Width,
+        width: AccessWidth,
         value: u64,
     ) -> Effect {
         let mut effect = Effect {
@@ -57,7 +58,7 @@ impl Redistributor {
 
     /// Writes a register of a vCPU that is loaded on another CPU, which is to get a
     /// [`crate::Notice::Resync`] if the effect says [`After::Settle`].
-    pub fn write_remote(&mut self, offset: u32, width: Width, value: u64) -> Effect {
+    pub fn write_remote(&mut self, offset: u32, width: AccessWidth, value: u64) -> Effect {
         let after = match self.write_frame(offset, width, value) {
             true => After::Settle,
             false => After::Resume,
@@ -66,7 +67,7 @@ impl Redistributor {
         Effect { after, owed }
     }
 
-    fn read_frame(&self, offset: u32, width: Width, listed: impl Fn(Bank) -> u32) -> u64 {
+    fn read_frame(&self, offset: u32, width: AccessWidth, listed: impl Fn(Bank) -> u32) -> u64 {
         if let Some(offset) = offset.checked_sub(gicv3::SGI_BASE) {
             let access =
                 bank::decode(offset, width).filter(|access| access.first < crate::PRIVATE_COUNT);
@@ -75,14 +76,14 @@ impl Redistributor {
             });
         }
         match (offset, width) {
-            (gicv3::GICR_IIDR, Width::Word) => u64::from(spec::IIDR),
-            (gicv3::GICR_TYPER, Width::Double) => self.typer(),
-            (gicv3::GICR_TYPER, Width::Word) => self.typer() & 0xffff_ffff,
-            (gicv3::GICR_TYPER_HIGH, Width::Word) => self.typer() >> 32,
-            (gicv3::GICR_WAKER, Width::Word) if self.asleep => {
+            (gicv3::GICR_IIDR, AccessWidth::Word) => u64::from(spec::IIDR),
+            (gicv3::GICR_TYPER, AccessWidth::Double) => self.typer(),
+            (gicv3::GICR_TYPER, AccessWidth::Word) => self.typer() & 0xffff_ffff,
+            (gicv3::GICR_TYPER_HIGH, AccessWidth::Word) => self.typer() >> 32,
+            (gicv3::GICR_WAKER, AccessWidth::Word) if self.asleep => {
                 u64::from(gicv3::WAKER_PROCESSOR_SLEEP | gicv3::WAKER_CHILDREN_ASLEEP)
             }
-            (gicv3::PIDR2, Width::Word) => u64::from(spec::PIDR2_GICV3),
+            (gicv3::PIDR2, AccessWidth::Word) => u64::from(spec::PIDR2_GICV3),
             _ => 0,
         }
     }
@@ -112,9 +113,9 @@ impl Redistributor {
     }
 
     /// Writes a register here; returns whether the list registers may be concerned.
-    fn write_frame(&mut self, offset: u32, width: Width, value: u64) -> bool {
+    fn write_frame(&mut self, offset: u32, width: AccessWidth, value: u64) -> bool {
         let Some(sgi_offset) = offset.checked_sub(gicv3::SGI_BASE) else {
-            if (offset, width) == (gicv3::GICR_WAKER, Width::Word) {
+            if (offset, width) == (gicv3::GICR_WAKER, AccessWidth::Word) {
                 self.asleep = value as u32 & gicv3::WAKER_PROCESSOR_SLEEP != 0;
             }
             return false;

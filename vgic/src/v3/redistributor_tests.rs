@@ -5,7 +5,8 @@ use types::gicv3;
 
 use super::{After, Distributor, Owed, Redistributor};
 use crate::fake::FakeCpu;
-use crate::{Inbox, IntId, ListRegisters, LrState, Notice, SavedListRegisters, Width};
+use crate::{Inbox, IntId, ListRegisters, LrState, Notice, SavedListRegisters};
+use types::access::AccessWidth;
 
 const SGI: u32 = gicv3::SGI_BASE;
 const VMCR: u64 = 0xff00_0003;
@@ -22,12 +23,12 @@ impl Bench {
     fn new(lr_count: usize) -> Self {
         let distributor = Distributor::new(64, 1);
         for offset in [0x084, 0x088, 0x104, 0x108] {
-            distributor.write(offset, Width::Word, 0xffff_ffff, &mut |_, _| {});
+            distributor.write(offset, AccessWidth::Word, 0xffff_ffff, &mut |_, _| {});
         }
         for offset in (0xc08..0xc18).step_by(4) {
-            distributor.write(offset, Width::Word, 0xffff_ffff, &mut |_, _| {});
+            distributor.write(offset, AccessWidth::Word, 0xffff_ffff, &mut |_, _| {});
         }
-        distributor.write(0xc08, Width::Word, 0xffff_fff3, &mut |_, _| {});
+        distributor.write(0xc08, AccessWidth::Word, 0xffff_fff3, &mut |_, _| {});
         let mut bench = Self {
             distributor,
             redistributor: Redistributor::new(0, true, lr_count),
@@ -42,9 +43,9 @@ impl Bench {
     }
 
     fn write(&mut self, offset: u32, value: u32) -> u32 {
-        let effect = self
-            .redistributor
-            .write(&mut self.cpu, offset, Width::Word, value.into());
+        let effect =
+            self.redistributor
+                .write(&mut self.cpu, offset, AccessWidth::Word, value.into());
         if effect.after == After::Settle {
             self.redistributor
                 .settle(&self.distributor, &mut self.cpu, &mut |_, _| {});
@@ -53,13 +54,14 @@ impl Bench {
     }
 
     fn read(&self, offset: u32) -> u64 {
-        self.redistributor.read(&self.cpu, offset, Width::Word)
+        self.redistributor
+            .read(&self.cpu, offset, AccessWidth::Word)
     }
 
     fn distribute(&mut self, offset: u32, value: u64) {
         let inbox = &self.inbox;
         self.distributor
-            .write(offset, Width::Word, value, &mut |_, notice| {
+            .write(offset, AccessWidth::Word, value, &mut |_, notice| {
                 let _kick = inbox.post(notice);
             });
         self.sync();
@@ -115,23 +117,23 @@ impl Bench {
 fn registers_read_their_reset_values() {
     let cpu = FakeCpu::new(4);
     let table = [
-        (0x0000, Width::Word, 0),
-        (0x0004, Width::Word, 0x4200_0000),
-        (0x0008, Width::Double, 0x0000_0105_0000_1510),
-        (0x0008, Width::Word, 0x1510),
-        (0x000c, Width::Word, 0x105),
-        (0x0014, Width::Word, 6),
-        (0x0070, Width::Double, 0),
-        (0xffe8, Width::Word, 0x3b),
-        (0x0008, Width::Byte, 0),
-        (SGI + 0x080, Width::Word, 0),
-        (SGI + 0x100, Width::Word, 0),
-        (SGI + 0x104, Width::Word, 0),
-        (SGI + 0x400, Width::Word, 0),
-        (SGI + 0xc00, Width::Word, 0xaaaa_aaaa),
-        (SGI + 0xc04, Width::Word, 0),
-        (SGI + 0xd00, Width::Word, 0),
-        (SGI + 0xffe8, Width::Word, 0),
+        (0x0000, AccessWidth::Word, 0),
+        (0x0004, AccessWidth::Word, 0x4200_0000),
+        (0x0008, AccessWidth::Double, 0x0000_0105_0000_1510),
+        (0x0008, AccessWidth::Word, 0x1510),
+        (0x000c, AccessWidth::Word, 0x105),
+        (0x0014, AccessWidth::Word, 6),
+        (0x0070, AccessWidth::Double, 0),
+        (0xffe8, AccessWidth::Word, 0x3b),
+        (0x0008, AccessWidth::Byte, 0),
+        (SGI + 0x080, AccessWidth::Word, 0),
+        (SGI + 0x100, AccessWidth::Word, 0),
+        (SGI + 0x104, AccessWidth::Word, 0),
+        (SGI + 0x400, AccessWidth::Word, 0),
+        (SGI + 0xc00, AccessWidth::Word, 0xaaaa_aaaa),
+        (SGI + 0xc04, AccessWidth::Word, 0),
+        (SGI + 0xd00, AccessWidth::Word, 0),
+        (SGI + 0xffe8, AccessWidth::Word, 0),
     ];
     let redistributor = Redistributor::new(21, true, 4);
     for (offset, width, value) in table {
@@ -147,7 +149,7 @@ fn registers_read_their_reset_values() {
         );
     }
     assert_eq!(
-        Redistributor::new(21, false, 4).read_remote(8, Width::Word),
+        Redistributor::new(21, false, 4).read_remote(8, AccessWidth::Word),
         0x1500
     );
 }
@@ -158,7 +160,12 @@ fn every_offset_width_and_value_is_survived() {
     let mut bench = Bench::new(4);
     for value in [u64::MAX, 0x5a5a_5a5a_5a5a_5a5a] {
         for offset in (0..0x2_0010).chain([u32::MAX - 8, u32::MAX]) {
-            for width in [Width::Byte, Width::Half, Width::Word, Width::Double] {
+            for width in [
+                AccessWidth::Byte,
+                AccessWidth::Half,
+                AccessWidth::Word,
+                AccessWidth::Double,
+            ] {
                 let effect = bench
                     .redistributor
                     .write(&mut bench.cpu, offset, width, value);
@@ -184,7 +191,7 @@ fn fields_keep_their_neighbours() {
     bench.write(SGI + 0x410, 0xffff_ffff);
     let _ = bench
         .redistributor
-        .write(&mut bench.cpu, SGI + 0x412, Width::Byte, 0x35);
+        .write(&mut bench.cpu, SGI + 0x412, AccessWidth::Byte, 0x35);
     assert_eq!(bench.read(SGI + 0x410), 0xf830_f8f8);
     bench.write(SGI + 0x180, 0x00ff_0000);
     assert_eq!(
@@ -213,14 +220,14 @@ fn everything_pending_at_once_comes_once_by_priority() {
                 let _ = bench.redistributor.write(
                     &mut bench.cpu,
                     SGI + 0x400 + id,
-                    Width::Byte,
+                    AccessWidth::Byte,
                     priority(id).into(),
                 );
                 bench.raise(id);
             } else {
                 bench.distributor.write(
                     0x400 + id,
-                    Width::Byte,
+                    AccessWidth::Byte,
                     priority(id).into(),
                     &mut |_, _| {},
                 );
@@ -245,9 +252,12 @@ fn all_list_registers_active_and_one_more() {
     let mut bench = Bench::new(2);
     for id in 0..8_u32 {
         let priority = u64::from(0x80 - 8 * id);
-        let _ = bench
-            .redistributor
-            .write(&mut bench.cpu, SGI + 0x400 + id, Width::Byte, priority);
+        let _ = bench.redistributor.write(
+            &mut bench.cpu,
+            SGI + 0x400 + id,
+            AccessWidth::Byte,
+            priority,
+        );
     }
     for id in 0..8 {
         bench.raise(id);
@@ -357,21 +367,21 @@ fn remote_writes_reach_the_right_vcpu() {
     bench.raise(6);
     let effect = bench
         .redistributor
-        .write_remote(SGI + 0x180, Width::Word, 1 << 5);
+        .write_remote(SGI + 0x180, AccessWidth::Word, 1 << 5);
     assert_eq!(effect.after, After::Settle);
     let _ = bench
         .redistributor
-        .write_remote(SGI + 0x280, Width::Word, 1 << 6);
+        .write_remote(SGI + 0x280, AccessWidth::Word, 1 << 6);
     let _ = bench
         .redistributor
-        .write_remote(SGI + 0x200, Width::Word, 1 << 7);
+        .write_remote(SGI + 0x200, AccessWidth::Word, 1 << 7);
     let _kick = bench.inbox.post(Notice::Resync);
     assert_eq!(bench.acknowledge(), Some(7));
     bench.end();
     assert_eq!(bench.acknowledge(), None);
     let _ = bench
         .redistributor
-        .write_remote(SGI + 0x100, Width::Word, 1 << 5);
+        .write_remote(SGI + 0x100, AccessWidth::Word, 1 << 5);
     let _kick = bench.inbox.post(Notice::Resync);
     assert_eq!(bench.acknowledge(), Some(5));
 }
@@ -399,7 +409,7 @@ fn waiting_looks_at_priority_mask_and_groups() {
     assert!(!waits(&bench, VMCR));
     let _ = bench
         .redistributor
-        .write(&mut bench.cpu, SGI + 0x401, Width::Byte, 0xa0);
+        .write(&mut bench.cpu, SGI + 0x401, AccessWidth::Byte, 0xa0);
     bench.raise(1);
     assert!(waits(&bench, VMCR));
     for masked in [0xff00_0001, 0xa000_0003, 0x0000_0003] {

@@ -11,9 +11,9 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
-use crate::devices::AccessWidth;
 pub(crate) use pending::VcpuSet;
 use spec::Register;
+use types::access::AccessWidth;
 use types::hotplug::{self as map, Notify};
 use types::ids::VcpuId;
 

@@ -1,6 +1,6 @@
 //! Which register of the vCPU hot-plug block an access names; the map itself is `types::hotplug`, which firmware describes.
 
-use crate::devices::AccessWidth;
+use types::access::AccessWidth;
 use types::hotplug::{COUNT, EVENT, FRAME_BYTES, FRAME_EJECT, FRAME_OST, FRAME_STA, FRAMES};
 use types::ids::VcpuId;
 

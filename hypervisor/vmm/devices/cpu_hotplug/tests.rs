@@ -3,10 +3,10 @@
 extern crate std;
 
 use super::{HotplugBlock, HotplugWrite};
-use crate::devices::AccessWidth;
 use proptest::prelude::*;
 use psci::power::{STA_DISABLED, STA_ENABLED};
 use std::{collections::BTreeSet, vec::Vec};
+use types::access::AccessWidth;
 use types::hotplug::{COUNT, EVENT, FRAME_BYTES, FRAME_EJECT, FRAME_OST, FRAME_STA, FRAMES};
 use types::ids::VcpuId;
 

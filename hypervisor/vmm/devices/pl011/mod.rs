@@ -13,9 +13,10 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-use super::{AccessWidth, Device, Effect, Reading, primecell};
+use super::{Device, Effect, Reading, primecell};
 use fifo::Fifo;
 use spec::FIFO_DEPTH;
+use types::access::AccessWidth;
 use types::pl011::{
     self as map, FR_BUSY, FR_RXFE, FR_RXFF, FR_TXFE, FR_TXFF, INT_MASK, INT_RT, INT_RX, INT_TX,
 };

@@ -3,9 +3,10 @@
 extern crate std;
 
 use super::Pl011;
-use crate::devices::{AccessWidth, Device, Effect};
+use crate::{devices::Device, devices::Effect};
 use proptest::prelude::*;
 use std::{collections::VecDeque, vec::Vec};
+use types::access::AccessWidth;
 use types::pl011::{
     CR, CR_LBE, DMACR, DR, FBRD, FR, FR_BUSY, FR_RXFE, FR_RXFF, FR_TXFE, FR_TXFF, IBRD, ICR, IFLS,
     ILPR, IMSC, INT_RT, INT_RX, INT_TX, LCR_H, LCR_H_FEN, MIS, RIS, RSR_ECR,

@@ -9,7 +9,8 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
-use super::{AccessWidth, Device, Effect, Reading, primecell};
+use super::{Device, Effect, Reading, primecell};
+use types::access::AccessWidth;
 
 const NS_PER_S: u64 = 1_000_000_000;
 

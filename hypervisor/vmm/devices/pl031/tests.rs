@@ -4,8 +4,9 @@ use super::{
     NS_PER_S, Pl031,
     spec::{CR, DR, ICR, IMSC, LR, MIS, MR, RIS},
 };
-use crate::devices::{AccessWidth, Device, Effect};
+use crate::{devices::Device, devices::Effect};
 use proptest::prelude::*;
+use types::access::AccessWidth;
 
 const BASE_S: u32 = 1_795_390_067;
 

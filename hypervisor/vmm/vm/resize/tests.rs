@@ -4,12 +4,12 @@ use super::{
     AfterReset, BeginError, Cells, Effect, Limits, Origin, Outcome, Progress, Report, Resizer,
     Shortfall, Why,
 };
-use crate::devices::AccessWidth;
 use crate::devices::cpu_hotplug::{HotplugBlock, VcpuSet};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 use psci::{EntryPoint, Event, PowerCell, Role, State};
+use types::access::AccessWidth;
 use types::hotplug as spec;
 use types::ids::VcpuId;
 
