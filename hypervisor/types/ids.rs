@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::affinity;
+use crate::bits::{BitSet, Numbered};
 
 /// Most VMs of one manifest.
 pub const MAX_VMS: usize = 64;
@@ -75,6 +76,21 @@ impl VcpuId {
             return None;
         }
         Some(Self((aff1 * CLUSTER + aff0) as u16))
+    }
+}
+
+/// A set of vCPUs of one VM.
+pub type VcpuSet = BitSet<VcpuId, { MAX_VCPUS as usize / 64 }>;
+
+impl Numbered for VcpuId {
+    #[inline]
+    fn number(self) -> usize {
+        self.index()
+    }
+
+    #[inline]
+    fn from_number(number: usize) -> Option<Self> {
+        u16::try_from(number).ok().map(Self)
     }
 }
 

@@ -13,6 +13,7 @@ mod words;
 pub mod access;
 pub mod address;
 pub mod affinity;
+pub mod bits;
 pub mod gicv3;
 pub mod hotplug;
 pub mod ids;

@@ -2,6 +2,8 @@
 //!
 //! LPIs are not offered, so every valid number fits in ten bits.
 
+use types::bits::{BitSet, Numbered};
+
 /// Number of private (SGI and PPI) INTIDs of each vCPU.
 pub const PRIVATE_COUNT: u32 = 32;
 /// First SPI.
@@ -69,6 +71,22 @@ impl IntId {
         self.0.checked_sub(SPI_BASE as u16)
     }
 }
+
+impl Numbered for IntId {
+    /// Returns the index of an SPI; a private interrupt is in no set.
+    #[inline]
+    fn number(self) -> usize {
+        self.spi_index().map_or(usize::MAX, usize::from)
+    }
+
+    #[inline]
+    fn from_number(number: usize) -> Option<Self> {
+        Self::spi(u16::try_from(number).ok()?)
+    }
+}
+
+/// A set of SPIs.
+pub(crate) type SpiSet = BitSet<IntId, { SPI_MAX as usize / 64 }>;
 
 #[cfg(test)]
 mod tests {

@@ -106,9 +106,9 @@ impl RunQueue {
     pub const fn new(slice_ticks: u64) -> Self {
         Self {
             entries: Vec::new(),
-            runnable: SlotSet::new(),
-            urgent: SlotSet::new(),
-            timed: SlotSet::new(),
+            runnable: SlotSet::EMPTY,
+            urgent: SlotSet::EMPTY,
+            timed: SlotSet::EMPTY,
             earliest_ticks: NEVER,
             current: None,
             turn: Slot::from_bit(super::set::WORDS - 1, u64::BITS - 1),

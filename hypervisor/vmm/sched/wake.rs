@@ -2,7 +2,9 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::set::{Bits, Slot, WORDS};
+use types::bits::Bits;
+
+use super::set::{Slot, WORDS};
 
 /// The slots of one physical CPU that others have asked it to look at.
 ///

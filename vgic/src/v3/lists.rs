@@ -10,7 +10,6 @@
 
 use super::distributor::{Claim, Distributor};
 use super::redistributor::{Owed, Redistributor, bit, bits, passes};
-use super::spi_set::spi_at;
 use crate::{
     Inbox, IntId, ListRegister, ListRegisters, Mail, Maintenance, Notice, SavedListRegisters,
 };
@@ -187,7 +186,8 @@ impl Redistributor {
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
         for word in bits(mail.spi_words()) {
-            for spi in bits(inbox.take_spis(word)).filter_map(|n| spi_at(word, n)) {
+            let spi = |n| IntId::spi((word << 5 | n) as u16);
+            for spi in bits(inbox.take_spis(word)).filter_map(spi) {
                 self.look(distributor, lrs, spi, post);
             }
         }
@@ -236,9 +236,9 @@ impl Redistributor {
         let (me, candidates) = (self.index, &mut self.candidates);
         distributor.release(spi, last, &mut |vcpu, notice| {
             if vcpu == me {
-                candidates.insert(spi)
+                candidates.insert(spi);
             } else {
-                post(vcpu, notice)
+                post(vcpu, notice);
             }
         });
     }
@@ -281,7 +281,9 @@ impl Redistributor {
             next = self.candidates.first_from(above);
             match distributor.look(spi, self.index) {
                 Claim::Taken(lr) => offer(spi, lr.priority()),
-                Claim::Nothing => self.candidates.remove(spi),
+                Claim::Nothing => {
+                    self.candidates.remove(spi);
+                }
                 Claim::Elsewhere(vcpu) => {
                     post(vcpu, Notice::Interrupt(spi));
                     self.candidates.remove(spi);

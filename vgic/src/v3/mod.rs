@@ -11,7 +11,6 @@ mod refresh;
 pub mod sgi;
 pub mod spec;
 mod spi;
-mod spi_set;
 
 #[cfg(test)]
 mod distributor_tests;

@@ -8,7 +8,7 @@
 //! somebody needs it, so that the next SGI of the same number finds its place at once.
 
 use super::distributor::Distributor;
-use super::spi_set::SpiSet;
+use crate::irq::SpiSet;
 use crate::list_register::LR_MAX;
 use crate::{Inbox, IntId, ListRegister, ListRegisters, LrState, Maintenance, Notice};
 use types::gicv3;

@@ -6,16 +6,14 @@
 //!
 //! Neighbours: `spec` (the registers), `firmware::acpi` (the AML that uses them), `docs/hotplug-registers.md`.
 
-mod pending;
 pub mod spec;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use pending::VcpuSet;
 use spec::Register;
 use types::access::AccessWidth;
 use types::hotplug::{self as map, Notify};
-use types::ids::VcpuId;
+use types::ids::{VcpuId, VcpuSet};
 
 /// What a guest's write means.
 #[must_use = "an ejection takes effect only when the caller acts on it"]

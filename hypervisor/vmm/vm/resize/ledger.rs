@@ -3,9 +3,8 @@
 use psci::{Event, Refusal, Role, State};
 
 use super::{Cells, Effect, state};
-use crate::devices::cpu_hotplug::VcpuSet;
 use alloc::vec::Vec;
-use types::ids::VcpuId;
+use types::ids::{VcpuId, VcpuSet};
 
 /// The vCPUs that are not in the boot set, and how many are.
 ///
@@ -36,7 +35,7 @@ impl Ledger {
     }
 
     /// Returns how many vCPUs the VM holds: what the guest may turn on, and what it has.
-    pub(super) const fn held(&self) -> u16 {
+    pub(super) fn held(&self) -> u16 {
         self.boot + self.lent.len()
     }
 

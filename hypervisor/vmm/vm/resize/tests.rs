@@ -4,14 +4,14 @@ use super::{
     AfterReset, BeginError, Cells, Effect, Limits, Origin, Outcome, Progress, Report, Resizer,
     Shortfall, Why,
 };
-use crate::devices::cpu_hotplug::{HotplugBlock, VcpuSet};
+use crate::devices::cpu_hotplug::HotplugBlock;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 use psci::{EntryPoint, Event, PowerCell, Role, State};
 use types::access::AccessWidth;
 use types::hotplug as spec;
-use types::ids::VcpuId;
+use types::ids::{VcpuId, VcpuSet};
 
 impl Cells for Vec<PowerCell> {
     fn possible(&self) -> u16 {
