@@ -3,23 +3,22 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use control_plane::config::{Bundle, CpuSlots, ReserveIdle};
+use control_plane::host::{Conduit, EnableMethod, Gic, HostDescription};
+use control_plane::{devicetree, host};
 use core::fmt::Write;
 use core::ops::Range;
 use spin::Once;
-use types::ids::{PcpuId, VmId};
-use vmm::config::{Bundle, CpuSlots, ReserveIdle};
-use vmm::host::{Conduit, EnableMethod, Gic, HostDescription};
-use vmm::vm::kicks::MAX_PCPUS;
-use vmm::{devicetree, host};
+use types::ids::{MAX_PCPUS, PcpuId, VmId};
 
 use crate::gic::Redistributor;
 use crate::mmio::Registers;
 use crate::mmu::{PAGE, Use};
 use crate::sysreg::{read_register, wfi};
-use crate::uart::{self, Uart};
-use crate::vms;
+use crate::uart::Uart;
 use crate::{
-    clock, console, cpu, deferred, heap, layout, logger, memory, percpu, seeds, smc, smp, vectors,
+    clock, console, cpu, deferred, gic, heap, layout, logger, memory, mmu, percpu, seeds, smc, smp,
+    uart, vectors, vms,
 };
 use vmm::ops::{Description, HostLimits};
 
@@ -230,7 +229,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
     let mut slots = CpuSlots::new(cpus);
     let (options, descriptions) = read_bundle(host, &mut slots);
     log::set_max_level(options.log);
-    if options.scrub == vmm::config::Scrub::Boot {
+    if options.scrub == control_plane::config::Scrub::Boot {
         memory::scrub_free();
     }
     let (mut vcpus, mut autostart, mut names) = (0, Vec::new(), Vec::new());
@@ -287,13 +286,13 @@ const fn heap_for(vcpus: usize) -> u64 {
 fn read_bundle(
     host: &'static HostDescription,
     slots: &mut CpuSlots,
-) -> (vmm::config::Options, Vec<Description>) {
+) -> (control_plane::config::Options, Vec<Description>) {
     let initrd: &'static [u8] = match &host.chosen.initrd {
         // SAFETY: the boot loader's initrd, mapped with the RAM it lies in and kept out of the pool.
         Some(range) => unsafe { memory::bytes(range.addresses()) },
         None => &[],
     };
-    let mut options = vmm::config::Options::default();
+    let mut options = control_plane::config::Options::default();
     let mut descriptions = Vec::new();
     let mut cpus = host.cpus.iter();
     let all_psci = cpus.all(|cpu| cpu.enable == EnableMethod::Psci);

@@ -6,13 +6,13 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use control_plane::console::{
+    ByteSink, CommandError, Console, EscapeKey, Event, Port, Reply, Request, Sinks, Token,
+};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::Once;
 use spin::mutex::SpinMutex;
 use types::ids::{MAX_VMS, PcpuId, VmId};
-use vmm::console::{
-    ByteSink, CommandError, Console, EscapeKey, Event, Port, Reply, Request, Sinks, Token,
-};
 use vmm::vm::{Kicks, Vm};
 
 use crate::uart::Uart;

@@ -1,9 +1,9 @@
 //! Which CPUs have work besides running guests, and when the boot CPU looks at its own by itself.
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use types::ids::MAX_PCPUS;
+use types::ids::PcpuId;
 use vmm::cpu::NEVER;
-use vmm::ids::PcpuId;
-use vmm::vm::kicks::MAX_PCPUS;
 
 use crate::{clock, percpu, timer};
 

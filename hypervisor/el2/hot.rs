@@ -1,4 +1,5 @@
 //! What the vectors call first: hands a trap to `vmm`'s hot handlers and carries out what they say.
+use types::stats::ExitReason;
 use vmm::cpu::cause;
 use vmm::dispatch::Trap;
 use vmm::dispatch::hot::{self, DataAbort, Hot};
@@ -8,7 +9,7 @@ use vmm::vm::context::{Frame, Owner};
 use crate::gic::HardwareListRegisters;
 use crate::percpu::Percpu;
 use crate::sysreg::{read_register, wfi, write_register};
-use crate::{clock, console, timer};
+use crate::{clock, console, gic, percpu, timer};
 use psci::{Quick, ReturnCode};
 use vmm::vm::{Kicks, Vcpu, Vm};
 

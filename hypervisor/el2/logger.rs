@@ -1,11 +1,11 @@
 //! The log: lines to the operator's UART while EL2 starts, and always into a ring that `log` shows.
 
 use alloc::string::String;
+use control_plane::trace::LogRing;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering};
 use log::{LevelFilter, Log, Metadata, Record};
 use spin::mutex::SpinMutex;
-use vmm::trace::LogRing;
 
 use crate::{clock, uart};
 

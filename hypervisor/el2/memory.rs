@@ -1,9 +1,9 @@
 //! The machine's RAM: the pool all memory comes from, and writing to what is about to be a guest's.
 #![expect(unsafe_code, reason = "writes physical memory by address")]
 
+use control_plane::ram::{Piece, RamPool};
 use core::ops::Range;
 use spin::mutex::SpinMutex;
-use vmm::ram::{Piece, RamPool};
 
 use crate::{cache, heap};
 

@@ -4,15 +4,15 @@
 use alloc::boxed::Box;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
+use types::ids::MAX_PCPUS;
+use types::ids::PcpuId;
 use vmm::cpu::{Local, NEVER};
-use vmm::ids::PcpuId;
 use vmm::sched::WakeSet;
-use vmm::vm::kicks::MAX_PCPUS;
 use vmm::vm::{Kicks, Wakes};
 
 use crate::gic::Redistributor;
 use crate::sysreg::{read_register, write_register};
-use crate::{clock, deferred, timer};
+use crate::{clock, deferred, gic, timer};
 
 /// One CPU's own data.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "SMC and HVC instructions")]
 
 use core::sync::atomic::{AtomicU8, Ordering};
-use psci::smccc::id;
+use psci::id;
 use spin::mutex::SpinMutex;
 
 const NONE: u8 = 0;

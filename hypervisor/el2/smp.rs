@@ -6,18 +6,18 @@ mod off;
 pub(crate) use off::{bring_up, is_off, is_there, power_down};
 
 use alloc::boxed::Box;
+use control_plane::host::{EnableMethod, HostCpu};
 use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use types::ids::PcpuId;
 use vmm::features::{self, hcr};
-use vmm::host::{EnableMethod, HostCpu};
 
 use crate::gic::Redistributor;
 use crate::mmu::{PAGE, Use};
 use crate::percpu::Percpu;
 use crate::sysreg::{dsb_sy, read_register, write_register};
-use crate::{cache, cpu, debug, gic, memory, pmu, smc, timer, vectors};
+use crate::{cache, cpu, debug, gic, memory, mmu, percpu, pmu, smc, timer, vectors};
 
 /// Bytes of a CPU's stack.
 const STACK_BYTES: u64 = 16 * 1024;

@@ -1,22 +1,23 @@
 //! The VMs of the manifest on this machine: what `vmm::ops` decides is done here, and the operator's commands and events.
 
 use alloc::vec::Vec;
+use control_plane::config::CpuSlots;
+use control_plane::console::What;
+use control_plane::firmware::Seeds;
+use control_plane::resize::Report;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use spin::Once;
-use stage2::{AddressSpace, GuestPhys, VmidWidth};
-use vmm::config::CpuSlots;
-use vmm::console::What;
-use vmm::firmware::Seeds;
-use vmm::ids::PcpuId;
+use stage2::{AddressSpace, PA_BITS, VmidWidth};
+use types::address::GuestPhys;
+use types::ids::PcpuId;
 use vmm::ops::{self, Description, HostLimits};
-use vmm::vm::resize::Report;
 use vmm::vm::{Kicks, Vm};
 
 use crate::cpu::PLACEMENTS;
 use crate::guest_memory::{GuestRam, TablePages};
 use crate::percpu::{self, WAKES};
-use crate::{cache, clock, console, deferred, heap, memory, mmu, seeds, smp, timer, tlb};
+use crate::{cache, clock, console, deferred, heap, memory, seeds, smp, timer, tlb};
 
 mod commands;
 mod events;
@@ -47,7 +48,7 @@ pub(crate) fn create(limits: &HostLimits<'_>, descriptions: Vec<Description>, sl
 /// # Errors
 /// Whatever keeps stage 2 from working on these CPUs.
 pub(crate) fn address_space(pa_code: u64) -> Result<AddressSpace, stage2::Error> {
-    AddressSpace::new(mmu::PA_BITS[pa_code as usize], pa_code as u8)
+    AddressSpace::new(PA_BITS[pa_code as usize], pa_code as u8)
 }
 
 /// Returns how many VMIDs there are.

@@ -7,6 +7,8 @@ use crate::bits::{BitSet, Numbered};
 
 /// Most VMs of one manifest.
 pub const MAX_VMS: usize = 64;
+/// Most physical CPUs that can be used.
+pub const MAX_PCPUS: usize = 64;
 /// Most vCPUs of one VM: MPIDR Aff0 counts to 16 and Aff1 to 32, Linux is built for 512, and the hot-plug block has as many frames.
 pub const MAX_VCPUS: u16 = 512;
 /// Most vCPUs that one physical CPU holds.

@@ -1,8 +1,8 @@
 //! Bullpen's own calls: the wall clock of guests that have EFI run-time services (`firmware::efi`).
 
-use crate::clock::{calls, time};
 use crate::devices::pl031::Pl031;
 use crate::vm::context::Frame;
+use control_plane::clock::{calls, time};
 
 /// Returns whether a function id in x0 is one of ours.
 #[must_use]

@@ -1,7 +1,7 @@
 //! The half of the hypervisor that decides: what an exit means, what a device register holds, what a guest is told.
 //!
 //! Safe, `no_std`, and testable on any host; `el2`, the binary of this package, does what is decided here. What no trap passes
-//! (reading the machine and the manifest, describing, talking) stands in the crate `control_plane` and is shown here too.
+//! (reading the machine and the manifest, describing, talking) is decided in the crate `control_plane`.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -21,5 +21,3 @@ pub mod ops;
 pub mod sched;
 pub mod sysreg;
 pub mod vm;
-
-pub use control_plane::{clock, config, console, devicetree, firmware, host, loader, ram, trace};

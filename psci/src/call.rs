@@ -142,9 +142,9 @@ pub enum Answer {
 }
 
 /// The identity that the vendor-specific UID call tells, cf7aba11-5476-4882-a6bb-cfdb8b93d2cc, as the four words of DEN0028.
-pub const HYPERVISOR_UID: [u32; 4] = [0x11ba_7acf, 0x8248_7654, 0xdbcf_bba6, 0xccd2_938b];
+pub(crate) const HYPERVISOR_UID: [u32; 4] = [0x11ba_7acf, 0x8248_7654, 0xdbcf_bba6, 0xccd2_938b];
 /// The revision of this hypervisor's own calls, major in x0 and minor in x1.
-pub const HYPERVISOR_REVISION: [u64; 2] = [0, 1];
+pub(crate) const HYPERVISOR_REVISION: [u64; 2] = [0, 1];
 
 /// MIGRATE_INFO_TYPE: no trusted OS needs migrating; without it a CPU may count as impossible to turn off (DEN0022F).
 const TRUSTED_OS_NOT_PRESENT: u64 = 2;

@@ -118,7 +118,7 @@ impl Refusal {
 }
 
 /// Every state, for tables and tests.
-pub const STATES: [State; 12] = [
+pub(crate) const STATES: [State; 12] = [
     State::Absent,
     State::Reserve,
     State::EnabledOff,

@@ -31,7 +31,7 @@ impl FunctionId {
 }
 
 /// The version of SMCCC that is kept: 1.2, the first in which x4–x17 are preserved unless a function says otherwise (DEN0028).
-pub const SMCCC_VERSION_1_2: u32 = 1 << 16 | 2;
+pub(crate) const SMCCC_VERSION_1_2: u32 = 1 << 16 | 2;
 /// The version of PSCI that is kept: 1.3, since CPU_ON answers DENIED for what policy holds back (DEN0022F).
 pub const PSCI_VERSION_1_3: u32 = 1 << 16 | 3;
 

@@ -181,9 +181,9 @@ const DOORS: [Door; 20] = [
         &[
             "crate::vm",
             "crate::sched",
-            "crate::console",
-            "crate::firmware",
-            "crate::loader",
+            "control_plane::console",
+            "control_plane::firmware",
+            "control_plane::loader",
             "vgic",
             "spin",
         ],
@@ -207,35 +207,59 @@ const DOORS: [Door; 20] = [
         &[
             "crate::devices",
             "crate::vm",
-            "crate::firmware",
-            "crate::loader",
+            "control_plane::firmware",
+            "control_plane::loader",
             "vgic",
             "stage2",
         ],
     ),
     (
         "hypervisor/vmm/vm/",
-        &["crate::firmware", "crate::loader", "crate::console"],
+        &[
+            "control_plane::firmware",
+            "control_plane::loader",
+            "control_plane::console",
+        ],
     ),
     (
         "hypervisor/vmm/dispatch/",
-        &["crate::firmware", "crate::loader", "crate::console"],
+        &[
+            "control_plane::firmware",
+            "control_plane::loader",
+            "control_plane::console",
+        ],
     ),
     (
         "hypervisor/vmm/exit.rs",
-        &["crate::firmware", "crate::loader", "crate::console"],
+        &[
+            "control_plane::firmware",
+            "control_plane::loader",
+            "control_plane::console",
+        ],
     ),
     (
         "hypervisor/vmm/sysreg.rs",
-        &["crate::firmware", "crate::loader", "crate::console"],
+        &[
+            "control_plane::firmware",
+            "control_plane::loader",
+            "control_plane::console",
+        ],
     ),
     (
         "hypervisor/vmm/hypercall.rs",
-        &["crate::firmware", "crate::loader", "crate::console"],
+        &[
+            "control_plane::firmware",
+            "control_plane::loader",
+            "control_plane::console",
+        ],
     ),
     (
         "hypervisor/vmm/bus.rs",
-        &["crate::firmware", "crate::loader", "crate::console"],
+        &[
+            "control_plane::firmware",
+            "control_plane::loader",
+            "control_plane::console",
+        ],
     ),
     (
         "hypervisor/control_plane/console/",

@@ -2,7 +2,7 @@
 
 use crate::sysreg::{read_register, write_register};
 use vgic::{ListRegister, ListRegisters, Maintenance};
-use vmm::vm::vcpu::GicRegisters;
+use vmm::vm::GicRegisters;
 
 /// ICH_HCR_EL2.En: the virtual CPU interface is on.
 const ENABLE: u64 = 1;

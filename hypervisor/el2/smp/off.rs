@@ -9,8 +9,7 @@ use core::arch::naked_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use psci::ReturnCode;
-use types::ids::PcpuId;
-use vmm::vm::kicks::MAX_PCPUS;
+use types::ids::{MAX_PCPUS, PcpuId};
 
 use super::{Handover, ONLINE, START_TIMEOUT_NS, prepare_registers, secondary_entry};
 use crate::percpu::Percpu;

@@ -3,23 +3,19 @@
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use control_plane::console::{
+    Command, CommandError, ErrorKind, HostReport, Reply, StatsRow, Token, VcpuRow, VmAction, VmRow,
+};
 use core::sync::atomic::Ordering;
 use types::ids::{PcpuId, VcpuId, VmId};
 use types::stats::ExitCounts;
-use vmm::console::{
-    Command, CommandError, ErrorKind, HostReport, Reply, StatsRow, Token, VcpuRow, VmAction, VmRow,
-};
-use vmm::ids::{PcpuId, VcpuId, VmId};
 use vmm::ops::{DEFAULT_LIMITS, strict};
-use vmm::stats::ExitCounts;
 use vmm::vm::context::Owner;
-use vmm::vm::vcpu::request;
-use vmm::vm::{Cause, Home, Kicks, Phase};
+use vmm::vm::{Cause, Home, Kicks, Phase, request};
 
 use super::{Instance, all, events};
 use crate::cpu::PLACEMENTS;
-use crate::percpu;
-use crate::{clock, console, logger, memory, smp};
+use crate::{clock, console, logger, memory, percpu, smp};
 
 /// Carries a command out and answers it, at once or when it has ended.
 #[inline(never)]
@@ -94,7 +90,7 @@ fn resize_vm(
     timeout_s: Option<u32>,
 ) -> Result<(), CommandError> {
     let instance = find(vm)?;
-    if instance.config.firmware == vmm::config::Firmware::Fdt {
+    if instance.config.firmware == control_plane::firmware::Firmware::Fdt {
         let message = format!(
             "{} has no ACPI (firmware fdt): its vCPU count is fixed",
             instance.vm.name

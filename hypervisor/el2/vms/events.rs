@@ -1,11 +1,11 @@
 //! What happens to VMs, on its way to the operator: noted by any CPU, told by the boot CPU.
 
-use heapless::Deque;
-use spin::mutex::SpinMutex;
-use vmm::console::{
+use control_plane::console::{
     Backlog, CommandError, ErrorKind, Event, MAX_PENDING, Reply, ResizeReport, Token, What,
 };
-use vmm::vm::resize::{Origin, Report};
+use control_plane::resize::{Origin, Report};
+use heapless::Deque;
+use spin::mutex::SpinMutex;
 use vmm::vm::{Home, Vcpu, Vm};
 
 use super::{Instance, all};

@@ -6,7 +6,7 @@ use spin::mutex::SpinMutexGuard;
 use super::{Machine, Manager, Pcpu, SLICE_NS};
 use crate::sched::Slot;
 use crate::vm::context::Owner;
-use crate::vm::vcpu::request;
+use crate::vm::request;
 use crate::vm::{Home, Phase, VcpuContext, Vm};
 
 /// A vCPU whose registers this CPU owns.

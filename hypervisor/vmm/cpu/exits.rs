@@ -10,9 +10,9 @@ use crate::dispatch::slow::{self, Next};
 use crate::exit::{Syndrome, class, is_big_endian};
 use crate::features::hcr;
 use crate::sched::Slot;
-use crate::stats::ExitReason;
 use crate::vm::Cause;
 use crate::vm::context::Owner;
+use types::stats::ExitReason;
 
 impl<M: Machine> Pcpu<M> {
     /// Runs the loaded vCPU and does what its exit asks for.

@@ -21,8 +21,6 @@ mod world;
 
 use alloc::vec::Vec;
 
-use crate::config::MAX_VMS;
-use crate::ids::VcpuId;
 use crate::sched::{Deferred, RunQueue, SLICE_MS, Slot};
 use crate::vm::Vm;
 use crate::vm::context::Owner;
@@ -30,6 +28,8 @@ use attach::{Attached, at};
 use events::Events;
 pub use machine::{Interrupt, Local, Machine, Manager, NEVER, cause};
 pub use placements::Placements;
+use types::ids::MAX_VMS;
+use types::ids::VcpuId;
 
 /// How long a vCPU runs while another one waits, in nanoseconds.
 const SLICE_NS: u64 = SLICE_MS * 1_000_000;

@@ -5,11 +5,11 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use psci::State;
 use spin::mutex::SpinMutex;
 
-use crate::ids::PcpuId;
 use crate::sched::Slot;
 use crate::vm::context::Owner;
-use crate::vm::kicks::MAX_PCPUS;
 use crate::vm::{Home, Vm};
+use types::ids::MAX_PCPUS;
+use types::ids::PcpuId;
 
 /// The vCPUs that are placed on each CPU, or are about to be, by slot.
 #[derive(Debug)]

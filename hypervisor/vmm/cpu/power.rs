@@ -9,7 +9,7 @@ use super::{Machine, Manager, Pcpu};
 use crate::sched::Slot;
 use crate::vm::Kicks;
 use crate::vm::context::Owner;
-use crate::vm::vcpu::request;
+use crate::vm::request;
 
 impl<M: Machine> Pcpu<M> {
     /// Starts a vCPU that was turned on, or lets go of one that is off, or prepares for one that may be turned on soon.

@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use vgic::Notice;
 
 use super::Pcpu;
-use crate::ids::PcpuId;
-use crate::vm::life::Resume;
-use crate::vm::vcpu::request;
+use crate::vm::Resume;
+use crate::vm::request;
 use crate::vm::{Phase, Vm};
+use types::ids::PcpuId;
 
 /// Lets a CPU do some rounds.
 fn rounds(cpu: &mut Pcpu<Fake>, count: usize) {
@@ -262,7 +262,7 @@ fn begin_again(system: &System, vm: &'static Vm) {
         let context = vcpu.context.try_lock();
         let mut context = context.expect("no CPU holds registers of a VM that is left");
         let _physical = vcpu.gic.lock().reset(&mut context.gic.list);
-        let _dropped = vcpu.inbox.take();
+        vcpu.inbox.clear();
         vcpu.requests.store(0, Ordering::SeqCst);
         assert!(vcpu.power.apply(psci::Event::Reset).is_ok());
     }

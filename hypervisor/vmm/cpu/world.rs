@@ -1,16 +1,15 @@
 //! Which vCPU's registers this CPU holds: loading and unloading them, and the FP unit's owner.
 
 use core::sync::atomic::Ordering;
-use types::ids::MAX_VMS;
 use vgic::SavedListRegisters;
 use vgic::v3::Redistributor;
 
 use super::attach::at;
 use super::{Machine, Pcpu};
-use crate::config::MAX_VMS;
 use crate::sched::Slot;
 use crate::vm::Kicks;
 use crate::vm::context::{FpRegisters, Owner};
+use types::ids::MAX_VMS;
 
 impl<M: Machine> Pcpu<M> {
     /// Loads a vCPU's registers.

@@ -47,8 +47,8 @@ pub(super) fn call(vm: &Vm, frame: &mut Frame, kicks: &mut Kicks) -> Outcome {
         Call::SystemReset(Reset::Cold | Reset::Warm) => return Outcome::SystemReset,
         Call::AffinityInfo { target } => affinity_info(vm, target),
         Call::NodeHwState { target } => match vm.vcpu_by_affinity(target) {
-            Some(vcpu) if vcpu.power.state().is_on() => psci::call::HW_ON,
-            Some(_) => psci::call::HW_OFF,
+            Some(vcpu) if vcpu.power.state().is_on() => psci::HW_ON,
+            Some(_) => psci::HW_OFF,
             None => ReturnCode::InvalidParameters.as_x0(),
         },
         Call::Unknown if hypercall::is_ours(frame.x[0]) => return Outcome::Vendor,
@@ -58,7 +58,7 @@ pub(super) fn call(vm: &Vm, frame: &mut Frame, kicks: &mut Kicks) -> Outcome {
                 frame.x[1..4].copy_from_slice(&values[1..]);
                 values[0]
             }
-            None => psci::smccc::NOT_SUPPORTED,
+            None => psci::NOT_SUPPORTED,
         },
     };
     Outcome::Answered

@@ -45,7 +45,7 @@ pub enum Hot {
 #[inline(always)]
 pub fn quick_hypercall(vm: &Vm, frame: &Frame, syndrome: Syndrome) -> Quick {
     if syndrome.immediate() != 0 {
-        return Quick::Answer(psci::smccc::NOT_SUPPORTED);
+        return Quick::Answer(psci::NOT_SUPPORTED);
     }
     let target = match quick(frame.x[0]) {
         Quick::AffinityInfo => frame.x[1],
@@ -61,7 +61,7 @@ pub fn quick_hypercall(vm: &Vm, frame: &Frame, syndrome: Syndrome) -> Quick {
 /// Answers an HVC.
 pub fn hypercall(vm: &'static Vm, frame: &mut Frame, syndrome: Syndrome, kicks: &mut Kicks) -> Hot {
     if syndrome.immediate() != 0 {
-        frame.x[0] = psci::smccc::NOT_SUPPORTED;
+        frame.x[0] = psci::NOT_SUPPORTED;
         return Hot::Resume;
     }
     frame.x[0] = match quick(frame.x[0]) {

@@ -95,7 +95,7 @@ fn wait(context: &mut VcpuContext, syndrome: Syndrome) -> Next {
 fn call<L>(trap: &mut Trap<'_, L>, context: &mut VcpuContext, syndrome: Syndrome) -> Next {
     let frame = &mut context.frame;
     if syndrome.immediate() != 0 {
-        frame.x[0] = psci::smccc::NOT_SUPPORTED;
+        frame.x[0] = psci::NOT_SUPPORTED;
         return Next::Resume;
     }
     match calls::call(trap.vm, frame, &mut trap.kicks) {

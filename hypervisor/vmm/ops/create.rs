@@ -3,12 +3,12 @@
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use control_plane::config::{CpuSlots, MAX_VCPUS_A_CPU, VmConfig};
-use control_plane::ids::{PcpuId, VmId};
-use control_plane::layout::{GuestLayout, Region};
+use control_plane::config::{CpuSlots, VmConfig};
 use core::sync::atomic::{AtomicBool, AtomicU16};
 use spin::mutex::SpinMutex;
 use stage2::{AddressSpace, VmidAllocator, VmidWidth};
+use types::ids::{MAX_VCPUS_A_CPU, PcpuId, VmId};
+use types::layout::{GuestLayout, Region};
 
 use super::{Host, Instance, State, Vms};
 use crate::cpu::Placements;

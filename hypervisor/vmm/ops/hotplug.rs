@@ -3,10 +3,10 @@
 use core::sync::atomic::Ordering;
 
 use super::{Host, Instance, Vms};
-use crate::devices::AccessWidth;
 use crate::devices::cpu_hotplug::HotplugWrite;
 use crate::vm::resize::{Effect, Limits, Progress};
 use crate::vm::{Kicks, Vcpu, Vm};
+use types::access::AccessWidth;
 
 impl<H: Host> Vms<H> {
     /// Acts on a guest's write to the hot-plug registers.

@@ -4,14 +4,14 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use control_plane::config::OnReset;
 use control_plane::console::What;
-use control_plane::ids::VcpuId;
 use core::sync::atomic::Ordering;
+use types::ids::VcpuId;
 
 use super::{DEFAULT_LIMITS, Host, Instance, State, Vms};
 use crate::devices::Device;
-use crate::vm::life::Resume;
+use crate::vm::Resume;
+use crate::vm::request;
 use crate::vm::resize::{AfterReset, Progress};
-use crate::vm::vcpu::request;
 use crate::vm::{Cause, Kicks, Phase, Vcpu, Vm};
 
 impl<H: Host> Vms<H> {
@@ -231,7 +231,7 @@ fn rewind(vm: &Vm) {
 fn reset_vcpu(vcpu: &Vcpu) {
     let mut context = vcpu.context.lock();
     let _physical = vcpu.gic.lock().reset(&mut context.gic.list);
-    let _dropped = vcpu.inbox.take();
+    vcpu.inbox.clear();
     vcpu.requests.store(0, Ordering::SeqCst);
     vcpu.exits.clear();
     let reset = vcpu.power.apply(psci::Event::Reset);

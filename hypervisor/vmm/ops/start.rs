@@ -7,13 +7,13 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use control_plane::config;
 use control_plane::console::What;
 use control_plane::firmware::{self, Machine, Seeds};
 use control_plane::loader::{self, LoadPlan, Source};
 use core::sync::atomic::Ordering;
 use psci::EntryPoint;
-use stage2::{AddressSpace, Attributes, GuestPhys, HostPhys, Mapping, Tables};
+use stage2::{AddressSpace, Attributes, Mapping, Tables};
+use types::address::{GuestPhys, HostPhys};
 
 use super::{GuestRam, Host, Instance, State, Vms};
 use crate::memory::{GuestFault, GuestMemory};
@@ -286,10 +286,7 @@ impl<H: Host> Vms<H> {
             bootargs: &instance.config.command_line,
             initrd: job.plan.initrd,
             seeds: job.seeds,
-            firmware: match instance.config.firmware {
-                config::Firmware::Acpi => firmware::Firmware::Acpi,
-                config::Firmware::Fdt => firmware::Firmware::Fdt,
-            },
+            firmware: instance.config.firmware,
             hypervisor_id: HYPERVISOR_ID,
         };
         let wrong = |error| format!("firmware: {error}");

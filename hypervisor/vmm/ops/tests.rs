@@ -7,25 +7,26 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use control_plane::config::{
-    CpuSlots, Firmware, OnReset, Placement, ReserveIdle, VmConfig, VmName,
+    CpuSlots, OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
 use control_plane::console::What;
-use control_plane::firmware::Seeds;
-use control_plane::ids::{PcpuId, VcpuId};
+use control_plane::firmware::{Firmware, Seeds};
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use stage2::{AddressSpace, GuestPhys, HostPhys, TableMemory, VmidWidth};
+use stage2::{AddressSpace, TableMemory, VmidWidth};
+use types::address::{GuestPhys, HostPhys};
+use types::ids::{PcpuId, VcpuId};
 
 use super::{Description, GuestRam, Host, HostLimits, Instance, Vms};
 use crate::cpu::{Manager, Placements};
 use crate::features::ID_REGISTERS;
 use crate::memory::{GuestFault, GuestMemory};
 use crate::sched::WakeSet;
-use crate::vm::kicks::MAX_PCPUS;
-use crate::vm::resize::Report;
-use crate::vm::vcpu::request;
+use crate::vm::request;
 use crate::vm::{Cause, Kicks, Phase, Vm};
+use control_plane::resize::Report;
+use types::ids::MAX_PCPUS;
 
 const RAM: u64 = 0x4000_0000;
 const MEMORY: u64 = 8 << 20;

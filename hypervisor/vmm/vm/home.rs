@@ -10,8 +10,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 #[cfg(all(loom, test))]
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::kicks::MAX_PCPUS;
 use crate::sched::Slot;
+use types::ids::MAX_PCPUS;
 use types::ids::PcpuId;
 
 /// A CPU, and a place in that CPU's queue.

@@ -1,9 +1,6 @@
 //! The CPUs that have mail: a decision's effect on other CPUs, carried out when no lock is held.
 
-use types::ids::PcpuId;
-
-/// How many physical CPUs can be used.
-pub const MAX_PCPUS: usize = 64;
+use types::ids::{MAX_PCPUS, PcpuId};
 
 /// A set of physical CPUs to interrupt.
 #[must_use = "a CPU that is not kicked may sleep over its mail"]

@@ -14,12 +14,12 @@
 
 pub mod context;
 pub mod debug;
-pub mod home;
-pub mod kicks;
-pub mod life;
+mod home;
+mod kicks;
+mod life;
 pub mod pmu;
 pub mod resize;
-pub mod vcpu;
+mod vcpu;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -37,10 +37,10 @@ use crate::features::FeaturePolicy;
 pub use home::Home;
 pub use kicks::Kicks;
 use life::Life;
-pub use life::{Cause, Phase};
+pub use life::{Cause, Phase, Resume};
 use types::ids::{VcpuId, VmId};
 use types::layout::{GuestLayout, Redistributors, Region};
-pub use vcpu::{Vcpu, VcpuContext, Wakes};
+pub use vcpu::{GicRegisters, Vcpu, VcpuContext, Wakes, request};
 
 /// A virtual machine: what is fixed for its life, and what its vCPUs share.
 #[derive(Debug)]

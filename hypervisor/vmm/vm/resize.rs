@@ -11,7 +11,7 @@
 //! * Growing takes the lowest-numbered vCPUs of the reserve, shrinking the highest-numbered that the guest holds; never the boot set.
 //! * While an operator's resize runs a second one is refused as [`BeginError::Busy`]; one that a reset began gives way to the operator.
 //!
-//! Neighbours: `psci::power` (the states), `devices::cpu_hotplug` (the events that effects become), `vm` (calls, and holds the lock).
+//! Neighbours: `psci` (the states), `devices::cpu_hotplug` (the events that effects become), `vm` (calls, and holds the lock).
 
 mod ledger;
 mod want;
@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 use psci::{Event, PowerCell, State};
 
 use control_plane::resize::ost::Ost;
-pub use control_plane::resize::{BeginError, Origin, Outcome, Report, Shortfall, Why};
+use control_plane::resize::{BeginError, Origin, Outcome, Report, Shortfall, Why};
 use ledger::{Ledger, Talk};
 use types::ids::VcpuId;
 use want::{EjectWord, Phase, Want};

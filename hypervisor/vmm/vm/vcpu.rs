@@ -11,10 +11,11 @@ use super::context::{
 };
 use super::debug::DebugRegisters;
 use super::home::Whereabouts;
-use super::kicks::{Kicks, MAX_PCPUS};
+use super::kicks::Kicks;
 use super::pmu::PmuRegisters;
 use crate::features::Lent;
 use crate::sched::WakeSet;
+use types::ids::MAX_PCPUS;
 use types::ids::VcpuId;
 use types::stats::ExitCounters;
 

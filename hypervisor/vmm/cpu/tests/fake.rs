@@ -17,13 +17,13 @@ use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
 use crate::exit::{Syndrome, class};
 use crate::features::{FeaturePolicy, ID_REGISTERS, Lent};
-use crate::ids::{PcpuId, VcpuId, VmId};
-use crate::layout::{GuestLayout, Region};
 use crate::sched::WakeSet;
 use crate::vm::context::{FpRegisters, Frame, Owner, TimerRegisters};
-use crate::vm::kicks::MAX_PCPUS;
-use crate::vm::vcpu::request;
+use crate::vm::request;
 use crate::vm::{Cause, Home, Kicks, Phase, Vcpu, VcpuContext, Vm, VmParts};
+use types::ids::MAX_PCPUS;
+use types::ids::{PcpuId, VcpuId, VmId};
+use types::layout::{GuestLayout, Region};
 
 /// EL2's timer, and another private interrupt that no guest can have.
 const TIMER: u32 = 26;

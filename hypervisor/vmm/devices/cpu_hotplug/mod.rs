@@ -97,7 +97,7 @@ impl HotplugBlock {
         *self = Self::new(self.possible);
     }
 
-    /// Reads a register; `sta` gives a vCPU's STA value ([`psci::power::STA_ENABLED`] or [`psci::power::STA_DISABLED`]) if it is asked for.
+    /// Reads a register; `sta` gives a vCPU's STA value ([`psci::STA_ENABLED`] or [`psci::STA_DISABLED`]) if it is asked for.
     ///
     /// A caller that wants to read STA without a lock decodes with [`Register::decode`] first.
     #[must_use]

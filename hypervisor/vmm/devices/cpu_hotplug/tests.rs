@@ -4,7 +4,7 @@ extern crate std;
 
 use super::{HotplugBlock, HotplugWrite};
 use proptest::prelude::*;
-use psci::power::{STA_DISABLED, STA_ENABLED};
+use psci::{STA_DISABLED, STA_ENABLED};
 use std::{collections::BTreeSet, vec::Vec};
 use types::access::AccessWidth;
 use types::hotplug::{COUNT, EVENT, FRAME_BYTES, FRAME_EJECT, FRAME_OST, FRAME_STA, FRAMES};

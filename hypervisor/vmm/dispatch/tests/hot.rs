@@ -1,14 +1,14 @@
 //! Traps that end where they began.
 
 use super::{Access, CM, ISV, S1PTW, SF, SSE, TRANSLATION};
-use crate::bus::{self, Target};
+use crate::bus;
+use crate::bus::Target;
 use crate::dispatch::hot::{DataAbort, Hot, big_endian, hypercall, mmio, system};
 use crate::exit::{Abort, Syndrome, class, system_register};
 use crate::vm::Kicks;
 use crate::vm::tests::fixture::{BOOT_VCPUS, Bench, RAM, RAM_BYTES, vm};
 use proptest::prelude::*;
-use psci::smccc::id;
-use psci::{EntryPoint, ReturnCode};
+use psci::{EntryPoint, ReturnCode, id};
 use std::vec::Vec;
 use types::layout::REDISTRIBUTOR_SIZE;
 use types::stats::ExitReason;
@@ -120,10 +120,7 @@ fn only_w0_names_a_function_and_32_bit_functions_take_32_bit_arguments() {
     let mut bench = Bench::new();
     let junk = 0xdead_beef << 32;
     let version = call(&mut bench, &[u64::from(id::PSCI_VERSION)]);
-    assert_eq!(
-        version,
-        (Hot::Resume, u64::from(psci::smccc::PSCI_VERSION_1_3))
-    );
+    assert_eq!(version, (Hot::Resume, u64::from(psci::PSCI_VERSION_1_3)));
     assert_eq!(
         call(&mut bench, &[junk | u64::from(id::PSCI_VERSION)]),
         version

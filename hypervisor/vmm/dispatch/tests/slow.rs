@@ -7,8 +7,7 @@ use crate::exit::{Syndrome, class};
 use crate::vm::context::PSTATE_EL1_MASKED;
 use crate::vm::tests::fixture::{Bench, RAM};
 use proptest::prelude::*;
-use psci::smccc::id;
-use psci::{EntryPoint, ReturnCode};
+use psci::{EntryPoint, ReturnCode, id};
 
 const PC: u64 = RAM + 0x100;
 const HOTPLUG: u64 = 0x090c_0000;
@@ -106,7 +105,7 @@ fn calls_by_table() {
         (suspend(0), Next::Block),
         (suspend(1 << 16), Next::Block),
         (
-            [u64::from(crate::clock::calls::GET_TIME), 0, 0, 0],
+            [u64::from(control_plane::clock::calls::GET_TIME), 0, 0, 0],
             Next::Vendor,
         ),
     ];

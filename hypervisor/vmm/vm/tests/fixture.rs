@@ -8,9 +8,8 @@ use crate::dispatch::Trap;
 use crate::features::{FeaturePolicy, ID_REGISTERS};
 use crate::sched::{Slot, WakeSet};
 use crate::vm::context::Frame;
-use crate::vm::kicks::MAX_PCPUS;
 use crate::vm::{Home, Kicks, Vcpu, VcpuContext, Vm, VmParts};
-use types::ids::{PcpuId, VcpuId, VmId};
+use types::ids::{MAX_PCPUS, PcpuId, VcpuId, VmId};
 use types::layout::{GuestLayout, Region};
 
 /// Where RAM begins, and its size.
