@@ -11,42 +11,20 @@ use core::ops::Range;
 use spin::Once;
 use types::ids::{MAX_PCPUS, PcpuId, VmId};
 
-use crate::gic::Redistributor;
 use crate::mmio::Registers;
 use crate::mmu::{PAGE, Use};
 use crate::sysreg::{read_register, wfi};
 use crate::uart::Uart;
 use crate::{
-    clock, console, cpu, deferred, gic, heap, layout, logger, memory, mmu, percpu, seeds, smc, smp,
-    uart, vectors, vms,
+    clock, console, cpu, deferred, gic, heap, layout, logger, machine, memory, mmu, percpu, seeds,
+    smc, smp, uart, vectors, vms,
 };
 use vmm::ops::{Description, HostLimits};
 
 /// The exception level EL2 is entered at.
 const EL2: u64 = 2;
 
-/// What the machine is.
-#[derive(Debug)]
-pub(crate) struct Facts {
-    pub(crate) machine: String,
-    pub(crate) cpus: u16,
-    pub(crate) memory_bytes: u64,
-}
-
 static HOST: Once<HostDescription> = Once::new();
-static GIC: Once<gic::Gic> = Once::new();
-static FACTS: Once<Facts> = Once::new();
-
-/// Returns what the machine is.
-pub(crate) fn facts() -> &'static Facts {
-    FACTS.get().expect("set before any guest runs")
-}
-
-/// Returns the redistributor of the CPU with these affinity bytes.
-pub(crate) fn redistributor(affinity: u64) -> Option<Redistributor> {
-    GIC.get()?.redistributor(affinity)
-}
-
 /// The boot CPU's way in: the device tree's address and the exception level.
 pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
     if level != EL2 {
@@ -103,13 +81,13 @@ extern "C" fn on_own_stack() -> ! {
         .filter(|cpu| cpu.mpidr != boot_mpidr)
         .take(MAX_PCPUS - 1)
     {
-        match smp::start(PcpuId::new(cpus), cpu) {
+        match smp::start(PcpuId::new(cpus), cpu, cpu::run) {
             Ok(()) => cpus += 1,
             Err(why) => log::error!("cpu@{:x}: {why}; going on without it", cpu.mpidr),
         }
     }
     let memory_bytes = host.memory.iter().map(|range| range.size).sum();
-    FACTS.call_once(|| Facts {
+    machine::FACTS.call_once(|| machine::Facts {
         machine: host.model.to_string(),
         cpus: host.cpus.len() as u16,
         memory_bytes,
@@ -212,7 +190,7 @@ fn start_gic(host: &HostDescription) {
         .map(|region| (region.base.get(), region.size));
     match gic::Gic::start(found.distributor.base.get(), regions) {
         Ok(gic) => {
-            GIC.call_once(|| gic);
+            machine::GIC.call_once(|| gic);
         }
         Err(error) => give_up(format_args!("interrupt controller: {error}")),
     }
@@ -238,12 +216,12 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         autostart.push(config.autostart);
         names.push(config.name.to_string());
     }
-    memory::grow_heap(heap_for(vcpus));
+    heap::grow(heap_for(vcpus));
     let limits = HostLimits {
         space,
         width: vms::vmid_width(vmid_16),
         pa_code,
-        ids: &host_id_registers(),
+        ids: &machine::host_id_registers(),
         list_registers,
         wall_clock_s: seeds::wall_clock_s(),
     };
@@ -261,7 +239,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         ports,
         (!vms::all().all().is_empty()).then_some(VmId::new(0)),
     );
-    if let Some(gic) = GIC.get() {
+    if let Some(gic) = machine::GIC.get() {
         for intid in ports.iter().flatten().filter_map(|port| port.1) {
             gic.enable_shared(intid, percpu::this().affinity);
         }
@@ -336,25 +314,6 @@ fn read_bundle(
         log::warn!("{problem}");
     }
     (options, descriptions)
-}
-
-/// Reads the CPU's feature registers, as `vmm::features` indexes them.
-pub(crate) fn host_id_registers() -> [u64; 64] {
-    let mut ids = [0; 64];
-    macro_rules! read {
-        ($($index:literal $name:literal),*) => { $(ids[$index] = read_register!($name);)* };
-    }
-    read!(
-        8 "S3_0_C0_C1_0", 9 "S3_0_C0_C1_1", 10 "S3_0_C0_C1_2", 11 "S3_0_C0_C1_3", 12 "S3_0_C0_C1_4", 13 "S3_0_C0_C1_5",
-        14 "S3_0_C0_C1_6", 15 "S3_0_C0_C1_7", 16 "S3_0_C0_C2_0", 17 "S3_0_C0_C2_1", 18 "S3_0_C0_C2_2",
-        19 "S3_0_C0_C2_3", 20 "S3_0_C0_C2_4", 21 "S3_0_C0_C2_5", 22 "S3_0_C0_C2_6", 23 "S3_0_C0_C2_7",
-        24 "S3_0_C0_C3_0", 25 "S3_0_C0_C3_1", 26 "S3_0_C0_C3_2", 28 "S3_0_C0_C3_4", 29 "S3_0_C0_C3_5", 30 "S3_0_C0_C3_6",
-        32 "S3_0_C0_C4_0", 33 "S3_0_C0_C4_1", 34 "S3_0_C0_C4_2", 36 "S3_0_C0_C4_4", 37 "S3_0_C0_C4_5",
-        40 "S3_0_C0_C5_0", 41 "S3_0_C0_C5_1", 44 "S3_0_C0_C5_4", 45 "S3_0_C0_C5_5", 48 "S3_0_C0_C6_0",
-        49 "S3_0_C0_C6_1", 50 "S3_0_C0_C6_2", 51 "S3_0_C0_C6_3", 56 "S3_0_C0_C7_0", 57 "S3_0_C0_C7_1",
-        58 "S3_0_C0_C7_2", 59 "S3_0_C0_C7_3", 60 "S3_0_C0_C7_4"
-    );
-    ids
 }
 
 /// Says why nothing more will happen, where there is a UART to say it on, and halts.

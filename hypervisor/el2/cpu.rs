@@ -1,7 +1,7 @@
 //! One physical CPU as `vmm::cpu` drives it: each method is the registers and instructions that it names.
 
 use core::sync::atomic::Ordering;
-use vmm::cpu::{self, Interrupt, Local, Pcpu, Placements};
+use vmm::cpu::{self, Interrupt, Local, Pcpu};
 use vmm::dispatch::inject::{self, Exception};
 use vmm::dispatch::slow::Exit;
 use vmm::exit::{Syndrome, fault_address};
@@ -10,13 +10,10 @@ use vmm::vm::context::{FpRegisters, Frame, TimerRegisters};
 use vmm::vm::{Kicks, Vcpu, VcpuContext, Vm};
 
 use crate::gic::{self, HardwareListRegisters};
-use crate::percpu::{self, Percpu};
+use crate::percpu::{PLACEMENTS, Percpu};
 use crate::sysreg::{isb, read_register, wfi, write_register};
 use crate::vms::{self, Vms};
-use crate::{clock, console, fpsimd, hot, lent, smp, switch, timer, tlb, vectors};
-
-/// Which vCPUs are placed on which CPU.
-pub(crate) static PLACEMENTS: Placements = Placements::new();
+use crate::{clock, console, fpsimd, hot, lent, percpu, smp, switch, timer, tlb, vectors};
 
 /// Runs guests on this CPU for good.
 pub(crate) fn run(cpu: &'static Percpu) -> ! {

@@ -1,7 +1,6 @@
 //! Which CPUs have work besides running guests, and when the boot CPU looks at its own by itself.
 
-use core::sync::atomic::{AtomicBool, Ordering};
-use types::ids::MAX_PCPUS;
+use core::sync::atomic::Ordering;
 use types::ids::PcpuId;
 use vmm::cpu::NEVER;
 
@@ -10,17 +9,9 @@ use crate::{clock, percpu, timer};
 /// How long events and answers may wait, in nanoseconds.
 const SOON_NS: u64 = 100_000;
 
-/// CPUs that have something to do besides running guests.
-static FLAGS: [AtomicBool; MAX_PCPUS] = [const { AtomicBool::new(false) }; MAX_PCPUS];
-
-/// Returns the flag that says whether a CPU has something to do besides running guests.
-pub(crate) fn flag(id: PcpuId) -> &'static AtomicBool {
-    &FLAGS[id.index()]
-}
-
 /// Asks a CPU to look at its deferred work.
 pub(crate) fn ask(id: PcpuId) {
-    flag(id).store(true, Ordering::Release);
+    percpu::deferred_flag(id).store(true, Ordering::Release);
     percpu::send_kick(id);
 }
 

@@ -12,6 +12,8 @@ use spin::mutex::SpinMutex;
 
 use crate::memory;
 
+/// Bytes by which the heap grows.
+const STEP: u64 = 64 * 1024;
 /// Free bytes below which the boot CPU adds some.
 const RESERVE: usize = 128 * 1024;
 
@@ -36,6 +38,18 @@ pub(crate) unsafe fn add(range: Range<u64>) {
     }
 }
 
+/// Makes the heap larger by at least `bytes`, a power of two in one block; returns whether there was memory for that.
+pub(crate) fn grow(bytes: u64) -> bool {
+    let bytes = bytes.next_multiple_of(STEP);
+    let alignment = if bytes.is_power_of_two() { bytes } else { STEP };
+    let Some(range) = memory::try_take_pages(bytes, alignment) else {
+        return false;
+    };
+    // SAFETY: taken out of the pool just now, mapped as data, nobody else's.
+    unsafe { add(range) };
+    true
+}
+
 impl LockedHeap {
     fn take(&self, layout: Layout) -> Option<NonNull<u8>> {
         self.0.lock().alloc(layout).ok()
@@ -47,7 +61,7 @@ pub(crate) fn refill() {
     let heap = HEAP.0.lock();
     let free = heap.stats_total_bytes() - heap.stats_alloc_actual();
     drop(heap);
-    if free < RESERVE && !memory::grow_heap(RESERVE as u64) {
+    if free < RESERVE && !grow(RESERVE as u64) {
         log::warn!("memory for EL2 itself is short: {free} bytes are left");
     }
 }
@@ -60,7 +74,7 @@ unsafe impl GlobalAlloc for LockedHeap {
         let block = self.take(layout).or_else(|| {
             // A buddy is as large as the next power of two, and aligned to its size.
             let bytes = layout.size().max(layout.align()).next_power_of_two();
-            memory::grow_heap(bytes as u64).then(|| self.take(layout))?
+            grow(bytes as u64).then(|| self.take(layout))?
         });
         block.map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }

@@ -155,11 +155,6 @@ pub(crate) extern "C" fn sync(frame: &mut Frame, esr: u64) -> Return<'_> {
     }
 }
 
-/// Returns whether the loaded vCPU's instruction, trapped from this PSTATE, accesses data in big-endian order.
-fn is_big_endian(pstate: u64) -> bool {
-    exit::is_big_endian(pstate, read_register!("sctlr_el1"))
-}
-
 /// Runs a handler for the loaded vCPU and carries out what it says; `step` steps over the instruction.
 #[inline(always)]
 fn settle<'f>(
@@ -288,4 +283,9 @@ fn kicked(cpu: &Percpu, Owner { vm, vcpu }: Owner) -> bool {
 /// Leaves the guest on a system error.
 pub(crate) extern "C" fn serror(frame: &mut Frame) -> Return<'_> {
     leave(frame, cause::SERROR)
+}
+
+/// Returns whether the loaded vCPU's instruction, trapped from this PSTATE, accesses data in big-endian order.
+pub(crate) fn is_big_endian(pstate: u64) -> bool {
+    vmm::exit::is_big_endian(pstate, read_register!("sctlr_el1"))
 }

@@ -30,6 +30,7 @@ mod image_header;
 mod layout;
 mod lent;
 mod logger;
+mod machine;
 mod memory;
 mod mmio;
 mod mmu;

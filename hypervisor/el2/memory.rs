@@ -5,10 +5,7 @@ use control_plane::ram::{Piece, RamPool};
 use core::ops::Range;
 use spin::mutex::SpinMutex;
 
-use crate::{cache, heap};
-
-/// Bytes by which the heap grows.
-const HEAP_STEP: u64 = 64 * 1024;
+use crate::cache;
 
 static POOL: SpinMutex<RamPool> = SpinMutex::new(RamPool::new());
 
@@ -23,24 +20,11 @@ pub(crate) fn take_pages(bytes: u64, alignment: u64) -> Option<u64> {
     Some(piece.range.start)
 }
 
-/// Makes the heap larger by at least `bytes`, a power of two in one block; returns whether there was memory for that.
-pub(crate) fn grow_heap(bytes: u64) -> bool {
-    let bytes = bytes.next_multiple_of(HEAP_STEP);
-    let alignment = if bytes.is_power_of_two() {
-        bytes
-    } else {
-        HEAP_STEP
-    };
-    // The pool itself lives in the heap: who grows the heap from within the pool must do without.
-    let Some(piece) = POOL
-        .try_lock()
-        .and_then(|mut pool| pool.take(bytes, alignment))
-    else {
-        return false;
-    };
-    // SAFETY: taken out of the pool just now, mapped as data, nobody else's.
-    unsafe { heap::add(piece.range) };
-    true
+/// Takes pages for the heap, unless somebody works on the pool: the pool itself lives in the heap, and what grows the heap from
+/// within the pool must do without.
+pub(crate) fn try_take_pages(bytes: u64, alignment: u64) -> Option<Range<u64>> {
+    let piece = POOL.try_lock()?.take(bytes, alignment)?;
+    Some(piece.range)
 }
 
 /// Fills memory with zeros.

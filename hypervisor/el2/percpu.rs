@@ -3,16 +3,16 @@
 
 use alloc::boxed::Box;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use types::ids::MAX_PCPUS;
 use types::ids::PcpuId;
-use vmm::cpu::{Local, NEVER};
+use vmm::cpu::{Local, NEVER, Placements};
 use vmm::sched::WakeSet;
 use vmm::vm::{Kicks, Wakes};
 
 use crate::gic::Redistributor;
 use crate::sysreg::{read_register, write_register};
-use crate::{clock, deferred, gic, timer};
+use crate::{clock, gic, timer};
 
 /// One CPU's own data.
 #[derive(Debug)]
@@ -48,8 +48,18 @@ impl Percpu {
 
 /// The mailboxes of all CPUs.
 pub(crate) static WAKES: Wakes = [const { WakeSet::new() }; MAX_PCPUS];
+/// Which vCPUs are placed on which CPU.
+pub(crate) static PLACEMENTS: Placements = Placements::new();
 /// ICC_SGI1R_EL1 target bits of all CPUs; zero for those that are not there.
 static KICK_TARGETS: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
+
+/// CPUs that have something to do besides running guests.
+static DEFERRED: [AtomicBool; MAX_PCPUS] = [const { AtomicBool::new(false) }; MAX_PCPUS];
+
+/// Returns the flag that says whether a CPU has something to do besides running guests.
+pub(crate) fn deferred_flag(id: PcpuId) -> &'static AtomicBool {
+    &DEFERRED[id.index()]
+}
 
 /// Returns the affinity fields of this CPU's MPIDR_EL1: Aff3 in bits 39:32, the rest in 23:0.
 pub(crate) fn own_affinity() -> u64 {
@@ -80,7 +90,7 @@ pub(crate) fn start(
 ) -> &'static Percpu {
     let affinity = own_affinity();
     let data = Box::leak(Box::new(Percpu {
-        local: Local::new(id, &WAKES[id.index()], deferred::flag(id)),
+        local: Local::new(id, &WAKES[id.index()], deferred_flag(id)),
         affinity,
         redistributor,
         list_registers,

@@ -17,7 +17,7 @@ use crate::gic::Redistributor;
 use crate::mmu::{PAGE, Use};
 use crate::percpu::Percpu;
 use crate::sysreg::{dsb_sy, read_register, write_register};
-use crate::{cache, cpu, debug, gic, memory, mmu, percpu, pmu, smc, timer, vectors};
+use crate::{cache, debug, gic, memory, mmu, percpu, pmu, smc, timer};
 
 /// Bytes of a CPU's stack.
 const STACK_BYTES: u64 = 16 * 1024;
@@ -46,12 +46,14 @@ struct Handover {
     mmu: mmu::Registers,
     stack: u64,
     vectors: u64,
-    id: u64,
+    id: PcpuId,
     mpidr: u64,
     /// Stack pointer at which to go on; zero before the CPU was first turned off.
     resume: u64,
     /// Set by the CPU when it comes, or by the boot CPU when it gives up: whoever is first decides.
     settled: AtomicBool,
+    /// Where the CPU goes on when it is prepared.
+    enter: fn(&'static Percpu) -> !,
 }
 
 /// The [`Handover`] of the CPU that is being started, for those that come without a word of it in x0.
@@ -66,8 +68,12 @@ pub(crate) fn map_stack(id: PcpuId) -> Option<u64> {
     Some(bottom + STACK_BYTES)
 }
 
-/// Turns a CPU on and waits until it runs; returns whether it does.
-pub(crate) fn start(id: PcpuId, cpu: &HostCpu) -> Result<(), &'static str> {
+/// Turns a CPU on, to go on in `enter` with this CPU's vectors, and waits until it runs; returns whether it does.
+pub(crate) fn start(
+    id: PcpuId,
+    cpu: &HostCpu,
+    enter: fn(&'static Percpu) -> !,
+) -> Result<(), &'static str> {
     if cpu.enable == EnableMethod::None {
         return Err("the device tree names no usable way to start it");
     }
@@ -75,11 +81,12 @@ pub(crate) fn start(id: PcpuId, cpu: &HostCpu) -> Result<(), &'static str> {
     let handover: &Handover = Box::leak(Box::new(Handover {
         mmu: mmu::registers(),
         stack,
-        vectors: vectors::address(),
-        id: u64::from(id.get()),
+        vectors: read_register!("vbar_el2"),
+        id,
         mpidr: cpu.mpidr,
         resume: 0,
         settled: AtomicBool::new(false),
+        enter,
     }));
     let address = (&raw const *handover).addr() as u64;
     cache::clean_invalidate(address..address + size_of::<Handover>() as u64);
@@ -187,7 +194,6 @@ extern "C" fn secondary_entry() -> ! {
         "cbnz w3, 3b",
         "ldr  x1, [x0, {stack}]",
         "mov  sp, x1",
-        "ldr  x0, [x0, {id}]",
         "b    {main}",
         "4: wfi",
         "b    4b",
@@ -205,7 +211,6 @@ extern "C" fn secondary_entry() -> ! {
         ttbr = const offset_of!(Handover, mmu.ttbr),
         stack = const offset_of!(Handover, stack),
         vectors = const offset_of!(Handover, vectors),
-        id = const offset_of!(Handover, id),
         resume = const offset_of!(Handover, resume),
         settled = const offset_of!(Handover, settled),
         main = sym secondary_main,
@@ -213,11 +218,11 @@ extern "C" fn secondary_entry() -> ! {
 }
 
 /// The rest of a secondary CPU's life.
-extern "C" fn secondary_main(id: u64) -> ! {
-    let cpu = prepare(PcpuId::new(id as u16));
+extern "C" fn secondary_main(handover: &Handover) -> ! {
+    let cpu = prepare(handover.id);
     ONLINE.fetch_add(1, Ordering::Release);
     dsb_sy();
-    cpu::run(cpu)
+    (handover.enter)(cpu)
 }
 
 /// Prepares this CPU and makes its own data; its stack and MMU are set up.
@@ -228,12 +233,11 @@ pub(crate) fn prepare(id: PcpuId) -> &'static Percpu {
 
 /// Prepares this CPU's registers and interrupt controller.
 fn prepare_registers() -> Redistributor {
-    mmu::set_vectors(vectors::address());
     write_register!("hcr_el2", hcr::RW | hcr::IMO | hcr::FMO | hcr::AMO);
     write_register!("hstr_el2", 0);
     hide_late_features();
     write_register!("vpidr_el2", read_register!("midr_el1"));
-    if features::has_pmu(&crate::boot::host_id_registers()) {
+    if features::has_pmu(&crate::machine::host_id_registers()) {
         pmu::stop();
     }
     debug::start();
@@ -241,7 +245,7 @@ fn prepare_registers() -> Redistributor {
     gic::enable_interface();
     gic::start(gic::count());
     let affinity = percpu::own_affinity();
-    let redistributor = crate::boot::redistributor(percpu::packed_affinity(affinity))
+    let redistributor = crate::machine::redistributor(percpu::packed_affinity(affinity))
         .expect("redistributor of this CPU");
     redistributor.start(ENABLED_PRIVATE);
     redistributor

@@ -14,10 +14,10 @@ use types::ids::PcpuId;
 use vmm::ops::{self, Description, HostLimits};
 use vmm::vm::{Kicks, Vm};
 
-use crate::cpu::PLACEMENTS;
 use crate::guest_memory::{GuestRam, TablePages};
-use crate::percpu::{self, WAKES};
-use crate::{cache, clock, console, deferred, heap, memory, seeds, smp, timer, tlb};
+use crate::percpu::PLACEMENTS;
+use crate::percpu::WAKES;
+use crate::{cache, clock, console, deferred, heap, memory, percpu, seeds, smp, timer, tlb};
 
 mod commands;
 mod events;

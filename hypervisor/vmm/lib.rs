@@ -19,5 +19,4 @@ pub mod hypercall;
 pub mod memory;
 pub mod ops;
 pub mod sched;
-pub mod sysreg;
 pub mod vm;

@@ -11,6 +11,7 @@ pub mod calls;
 pub mod console;
 pub mod control;
 pub mod guest;
+pub mod imports;
 pub mod linux;
 pub mod machine;
 pub mod manifest;

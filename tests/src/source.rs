@@ -125,7 +125,8 @@ pub fn test_only(files: &[File]) -> Vec<String> {
 }
 
 /// Returns the directory in which a file's modules are.
-fn module_directory(path: &str) -> &str {
+#[must_use]
+pub fn module_directory(path: &str) -> &str {
     let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
     match path.rsplit('/').next() {
         Some("mod.rs" | "lib.rs" | "main.rs") => parent,
@@ -152,21 +153,6 @@ fn starts_with_identifier(word: &str) -> bool {
 
 fn ends_with_identifier(word: &str) -> bool {
     word.ends_with(|c: char| c.is_alphanumeric() || c == '_')
-}
-
-/// Finds a use of a crate or module by its path: `name::`, `use name;` or `use name as`, not preceded by `::`.
-#[must_use]
-pub fn uses_path(line: &str, path: &str) -> bool {
-    line.match_indices(path).any(|(at, _)| {
-        let before = line[..at].chars().next_back();
-        let after = &line[at + path.len()..];
-        let starts = !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':');
-        let ends = after.starts_with("::")
-            || line.trim_start().starts_with("use ") && {
-                !after.starts_with(|c: char| c.is_alphanumeric() || c == '_')
-            };
-        starts && ends
-    })
 }
 
 /// What the scanner is in the middle of.
@@ -337,17 +323,6 @@ mod tests {
         assert!(has_word("core::arch::asm!(x)", "asm!"));
         assert!(!has_word("global_asm!(x)", "asm!"));
         assert!(!has_word("x: &'static mut T", "static mut"));
-    }
-
-    #[test]
-    fn paths_start_at_a_crate() {
-        assert!(uses_path("use vgic::Irq;", "vgic"));
-        assert!(uses_path("    let x = vgic::Irq::new();", "vgic"));
-        assert!(uses_path("use vgic as v;", "vgic"));
-        assert!(!uses_path("use crate::vgic::Irq;", "vgic"));
-        assert!(!uses_path("let vgic = 1;", "vgic"));
-        assert!(uses_path("use crate::vm::Vm;", "crate::vm"));
-        assert!(!uses_path("use crate::vmx::Vm;", "crate::vm"));
     }
 
     #[test]

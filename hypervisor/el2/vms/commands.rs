@@ -14,7 +14,7 @@ use vmm::vm::context::Owner;
 use vmm::vm::{Cause, Home, Kicks, Phase, request};
 
 use super::{Instance, all, events};
-use crate::cpu::PLACEMENTS;
+use crate::percpu::PLACEMENTS;
 use crate::{clock, console, logger, memory, percpu, smp};
 
 /// Carries a command out and answers it, at once or when it has ended.
@@ -193,7 +193,7 @@ fn stats(vm: Option<VmId>) -> Reply {
 }
 
 fn host() -> HostReport {
-    let facts = crate::boot::facts();
+    let facts = crate::machine::facts();
     HostReport {
         version: env!("CARGO_PKG_VERSION"),
         machine: facts.machine.to_string(),

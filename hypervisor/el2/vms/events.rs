@@ -9,7 +9,7 @@ use spin::mutex::SpinMutex;
 use vmm::vm::{Home, Vcpu, Vm};
 
 use super::{Instance, all};
-use crate::cpu::PLACEMENTS;
+use crate::percpu::PLACEMENTS;
 use crate::{clock, console, deferred};
 use core::sync::atomic::{AtomicBool, Ordering};
 

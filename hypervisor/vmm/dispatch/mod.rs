@@ -7,6 +7,7 @@ mod calls;
 pub mod hot;
 pub mod inject;
 pub mod slow;
+mod sysreg;
 
 use vgic::{IntId, ListRegisters};
 

@@ -6,9 +6,9 @@ use vgic::ListRegisters;
 use super::calls::Outcome;
 use super::inject::{Exception, is_el0};
 use super::{Trap, calls};
+use crate::dispatch::sysreg;
 use crate::exit::{Abort, Syndrome, class};
 use crate::features::Lent;
-use crate::sysreg;
 use crate::vm::VcpuContext;
 
 /// What `el2` is to do with a vCPU that has left the guest.

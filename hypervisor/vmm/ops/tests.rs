@@ -6,9 +6,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use control_plane::config::{
-    CpuSlots, OnReset, Placement, ReserveIdle, VmConfig, VmName,
-};
+use control_plane::config::{CpuSlots, OnReset, Placement, ReserveIdle, VmConfig, VmName};
 use control_plane::console::What;
 use control_plane::firmware::{Firmware, Seeds};
 use core::cell::{Cell, RefCell};

@@ -11,8 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::sched::Slot;
-use types::ids::MAX_PCPUS;
-use types::ids::PcpuId;
+use types::ids::{MAX_PCPUS, PcpuId};
 
 /// A CPU, and a place in that CPU's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The performance monitors of a virtual CPU, for those that use them.
 //!
 //! Few guests do, but every Linux writes PMUSERENR_EL0 on each CPU that comes online. So `crate::features` shows the PMU and
-//! keeps it trapped; the first access that means something (`crate::sysreg`) lends it to this vCPU until the vCPU is turned
+//! keeps it trapped; the first access that means something (`crate::dispatch::sysreg`) lends it to this vCPU until the vCPU is turned
 //! off. `el2` moves the registers. Counters stand still while their vCPU is not loaded. The overflow
 //! interrupt is not offered: no firmware table names one, and EL2 leaves the physical one disabled.
 

@@ -15,8 +15,7 @@ use super::kicks::Kicks;
 use super::pmu::PmuRegisters;
 use crate::features::Lent;
 use crate::sched::WakeSet;
-use types::ids::MAX_PCPUS;
-use types::ids::VcpuId;
+use types::ids::{MAX_PCPUS, VcpuId};
 use types::stats::ExitCounters;
 
 /// What somebody else asks of the CPU that runs a vCPU.

@@ -114,7 +114,7 @@ const ROWS: &[Row] = &[
 ];
 
 /// Decides about an access that the hot path left.
-pub fn access<L: ListRegisters>(
+pub(super) fn access<L: ListRegisters>(
     trap: &mut Trap<'_, L>,
     context: &mut VcpuContext,
     syndrome: Syndrome,

@@ -1,0 +1,49 @@
+//! What the machine is, once the boot CPU has found out.
+
+use alloc::string::String;
+use spin::Once;
+
+use crate::gic::{Gic, Redistributor};
+use crate::sysreg::read_register;
+
+/// What the machine is.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) machine: String,
+    pub(crate) cpus: u16,
+    pub(crate) memory_bytes: u64,
+}
+
+/// The interrupt controller, once it is set up.
+pub(crate) static GIC: Once<Gic> = Once::new();
+/// What [`facts`] returns.
+pub(crate) static FACTS: Once<Facts> = Once::new();
+
+/// Returns what the machine is.
+pub(crate) fn facts() -> &'static Facts {
+    FACTS.get().expect("set before any guest runs")
+}
+
+/// Returns the redistributor of the CPU with these affinity bytes.
+pub(crate) fn redistributor(affinity: u64) -> Option<Redistributor> {
+    GIC.get()?.redistributor(affinity)
+}
+
+/// Reads the CPU's feature registers, as `vmm::features` indexes them.
+pub(crate) fn host_id_registers() -> [u64; 64] {
+    let mut ids = [0; 64];
+    macro_rules! read {
+        ($($index:literal $name:literal),*) => { $(ids[$index] = read_register!($name);)* };
+    }
+    read!(
+        8 "S3_0_C0_C1_0", 9 "S3_0_C0_C1_1", 10 "S3_0_C0_C1_2", 11 "S3_0_C0_C1_3", 12 "S3_0_C0_C1_4", 13 "S3_0_C0_C1_5",
+        14 "S3_0_C0_C1_6", 15 "S3_0_C0_C1_7", 16 "S3_0_C0_C2_0", 17 "S3_0_C0_C2_1", 18 "S3_0_C0_C2_2",
+        19 "S3_0_C0_C2_3", 20 "S3_0_C0_C2_4", 21 "S3_0_C0_C2_5", 22 "S3_0_C0_C2_6", 23 "S3_0_C0_C2_7",
+        24 "S3_0_C0_C3_0", 25 "S3_0_C0_C3_1", 26 "S3_0_C0_C3_2", 28 "S3_0_C0_C3_4", 29 "S3_0_C0_C3_5", 30 "S3_0_C0_C3_6",
+        32 "S3_0_C0_C4_0", 33 "S3_0_C0_C4_1", 34 "S3_0_C0_C4_2", 36 "S3_0_C0_C4_4", 37 "S3_0_C0_C4_5",
+        40 "S3_0_C0_C5_0", 41 "S3_0_C0_C5_1", 44 "S3_0_C0_C5_4", 45 "S3_0_C0_C5_5", 48 "S3_0_C0_C6_0",
+        49 "S3_0_C0_C6_1", 50 "S3_0_C0_C6_2", 51 "S3_0_C0_C6_3", 56 "S3_0_C0_C7_0", 57 "S3_0_C0_C7_1",
+        58 "S3_0_C0_C7_2", 59 "S3_0_C0_C7_3", 60 "S3_0_C0_C7_4"
+    );
+    ids
+}
