@@ -7,6 +7,8 @@ use tests::source::{File, files_under, has_word, root, test_only};
 
 #[path = "rules/callers.rs"]
 mod callers;
+#[path = "rules/dependencies.rs"]
+mod dependencies;
 #[path = "rules/doors.rs"]
 mod doors;
 #[path = "rules/imports.rs"]
