@@ -3,6 +3,14 @@
 //! Machines differ in data, never in `cfg`. A board is found by the root node's `compatible`; before there is a tree,
 //! or when there is none, by where the image was loaded and on which CPU, which is enough to say one line of why
 //! nothing more will happen. A machine nobody described is [`GENERIC`] and runs by its tree alone.
+//!
+//! ```
+//! use boards::Board;
+//!
+//! let board = Board::by_compatible(["raspberrypi,4-model-b", "brcm,bcm2711"]);
+//! assert_eq!(board.name, "raspberry-pi-4");
+//! assert_eq!(Board::by_compatible(["nobody,knows-it"]).name, boards::GENERIC.name);
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -6,6 +6,23 @@
 //!
 //! Specifications: Arm DEN0022F (PSCI 1.3), Arm DEN0028 (SMCCC 1.2), Arm DEN0057A (paravirtualised time), ACPI 6.5 §6.3, §8.4. Arm's are
 //! cited by the name of the function, since the numbers of their sections change from issue to issue.
+//!
+//! A guest turns on a vCPU that the operator has offered:
+//!
+//! ```
+//! use psci::{Call, EntryPoint, Event, PowerCell, ReturnCode, Role, State, decode, id};
+//!
+//! let cell = PowerCell::new(Role::Hotplug);
+//! let entry = EntryPoint { address: 0x4020_0000, context_id: 7 };
+//! assert_eq!(cell.cpu_on(entry), ReturnCode::Denied, "it is in reserve");
+//!
+//! assert_eq!(cell.apply(Event::Offer), Ok(State::EnabledOff));
+//! let cpu_on = u64::from(id::CPU_ON | id::SMC64);
+//! assert_eq!(decode(cpu_on, 0x100, entry.address, 7), Call::CpuOn { target: 0x100, entry });
+//! assert_eq!(cell.cpu_on(entry), ReturnCode::Success);
+//! assert_eq!(cell.start(), Some(entry));
+//! assert_eq!(cell.state(), State::On);
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(

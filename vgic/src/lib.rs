@@ -12,6 +12,22 @@
 //! Calls that may concern another vCPU take a `post` closure of type `FnMut(u16, Notice)`: put the
 //! notice into the inbox of that vCPU (by index), and kick it if the inbox says so. A notice for
 //! the calling vCPU itself asks for [`v3::Redistributor::deliver`] before the guest goes on.
+//!
+//! Any CPU leaves a notice; only the first of several has to kick the vCPU, which takes them all at once:
+//!
+//! ```
+//! use vgic::{Inbox, IntId, Notice};
+//!
+//! let inbox = Inbox::new();
+//! let timer = IntId::private(27);
+//! assert!(inbox.post(Notice::Interrupt(timer)), "kick it");
+//! assert!(!inbox.post(Notice::Resync), "it knows already");
+//!
+//! let mail = inbox.take();
+//! assert_eq!(mail.private(), timer.bit());
+//! assert!(mail.wants_resync());
+//! assert!(inbox.is_empty());
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(
