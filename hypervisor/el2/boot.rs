@@ -184,11 +184,7 @@ fn start_gic(host: &HostDescription) {
             "the interrupt controller is a GICv2; only GICv3 is supported"
         ));
     };
-    let regions = found
-        .redistributors
-        .iter()
-        .map(|region| (region.base.get(), region.size));
-    match gic::Gic::start(found.distributor.base.get(), regions) {
+    match gic::Gic::start(found) {
         Ok(gic) => {
             machine::GIC.call_once(|| gic);
         }

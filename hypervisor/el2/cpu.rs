@@ -1,6 +1,7 @@
 //! One physical CPU as `vmm::cpu` drives it: each method is the registers and instructions that it names.
 
 use core::sync::atomic::Ordering;
+use vgic::CpuInterface;
 use vmm::cpu::{self, Interrupt, Local, Pcpu};
 use vmm::dispatch::inject::{self, Exception};
 use vmm::dispatch::slow::Exit;
@@ -49,8 +50,8 @@ impl cpu::Machine for Machine {
     }
 
     #[inline(always)]
-    fn gic_control(&self) -> u64 {
-        gic::control()
+    fn cpu_interface(&self) -> CpuInterface {
+        gic::guest_interface()
     }
 
     #[inline(always)]

@@ -24,7 +24,7 @@ pub(crate) fn facts() -> &'static Facts {
     FACTS.get().expect("set before any guest runs")
 }
 
-/// Returns the redistributor of the CPU with these affinity bytes.
+/// Returns the redistributor of the CPU with these affinity fields of MPIDR_EL1.
 pub(crate) fn redistributor(affinity: u64) -> Option<Redistributor> {
     GIC.get()?.redistributor(affinity)
 }

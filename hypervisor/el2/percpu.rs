@@ -10,7 +10,7 @@ use vmm::cpu::{Local, NEVER, Placements};
 use vmm::sched::WakeSet;
 use vmm::vm::{Kicks, Wakes};
 
-use crate::gic::Redistributor;
+use crate::gic::{KickTarget, Redistributor};
 use crate::sysreg::{read_register, write_register};
 use crate::{clock, gic, timer};
 
@@ -50,7 +50,7 @@ impl Percpu {
 pub(crate) static WAKES: Wakes = [const { WakeSet::new() }; MAX_PCPUS];
 /// Which vCPUs are placed on which CPU.
 pub(crate) static PLACEMENTS: Placements = Placements::new();
-/// ICC_SGI1R_EL1 target bits of all CPUs; zero for those that are not there.
+/// The bits of all CPUs' [`KickTarget`]; zero for those that are not there.
 static KICK_TARGETS: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
 
 /// CPUs that have something to do besides running guests.
@@ -64,22 +64,6 @@ pub(crate) fn deferred_flag(id: PcpuId) -> &'static AtomicBool {
 /// Returns the affinity fields of this CPU's MPIDR_EL1: Aff3 in bits 39:32, the rest in 23:0.
 pub(crate) fn own_affinity() -> u64 {
     read_register!("mpidr_el1") & 0xff_00ff_ffff
-}
-
-/// Packs affinity fields as GICR_TYPER has them: four adjacent bytes.
-pub(crate) const fn packed_affinity(affinity: u64) -> u64 {
-    affinity & 0xff_ffff | affinity >> 8 & 0xff00_0000
-}
-
-/// Composes the target bits of ICC_SGI1R_EL1 (GIC IHI0069, 12.2.20).
-const fn sgi_target(affinity: u64) -> u64 {
-    let (aff0, aff1, aff2, aff3) = (
-        affinity & 0xff,
-        affinity >> 8 & 0xff,
-        affinity >> 16 & 0xff,
-        affinity >> 32 & 0xff,
-    );
-    aff3 << 48 | (aff0 >> 4) << 44 | aff2 << 32 | aff1 << 16 | 1 << (aff0 & 0xf)
 }
 
 /// Makes this CPU's data and points TPIDR_EL2 at it.
@@ -96,7 +80,7 @@ pub(crate) fn start(
         list_registers,
         patience_ticks: clock::duration_ticks(PATIENCE_NS),
     }));
-    KICK_TARGETS[id.index()].store(sgi_target(affinity), Ordering::Release);
+    KICK_TARGETS[id.index()].store(KickTarget::of(affinity).bits(), Ordering::Release);
     attach(data);
     data
 }
@@ -142,7 +126,7 @@ pub(crate) fn kick(mut kicks: Kicks) {
 #[inline(always)]
 pub(crate) fn send_kick(id: PcpuId) {
     let target = KICK_TARGETS[id.index()].load(Ordering::Relaxed);
-    if target != 0 {
+    if let Some(target) = KickTarget::from_bits(target) {
         gic::send_kick(target);
     }
 }

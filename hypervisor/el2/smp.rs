@@ -244,9 +244,8 @@ fn prepare_registers() -> Redistributor {
     timer::start();
     gic::enable_interface();
     gic::start(gic::count());
-    let affinity = percpu::own_affinity();
-    let redistributor = crate::machine::redistributor(percpu::packed_affinity(affinity))
-        .expect("redistributor of this CPU");
+    let redistributor =
+        crate::machine::redistributor(percpu::own_affinity()).expect("redistributor of this CPU");
     redistributor.start(ENABLED_PRIVATE);
     redistributor
 }

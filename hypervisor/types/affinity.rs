@@ -15,6 +15,8 @@ pub struct Affinity(u32);
 impl Affinity {
     const AFF1_SHIFT: u32 = 8;
     const AFF3_SHIFT: u32 = 24;
+    /// Where [`Self::number`] has the upper half of Aff0.
+    const SPARE_SHIFT: u32 = 12;
 
     /// Returns the affinity of the vCPU `index`.
     #[must_use]
@@ -31,13 +33,6 @@ impl Affinity {
         Self((mpidr as u32 & 0x00ff_ffff) | (((mpidr >> 32) as u32 & 0xff) << Self::AFF3_SHIFT))
     }
 
-    /// Returns the affinity with the given packed bits.
-    #[must_use]
-    #[inline]
-    pub const fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
     /// Returns the packed bits.
     #[must_use]
     #[inline]
@@ -52,16 +47,30 @@ impl Affinity {
         ((self.0 & 0x00ff_ffff) as u64) | (((self.0 >> Self::AFF3_SHIFT) as u64) << 32)
     }
 
-    /// Returns the index of the vCPU with this affinity, `None` when none of `count` has it.
+    /// Returns a number that no other affinity has; of a vCPU's affinity its index, of all others
+    /// more than any index.
+    ///
+    /// Aff0's lower half and Aff1 make up the index; the other bits come above them.
     #[must_use]
     #[inline]
-    pub const fn index(self, count: u16) -> Option<u16> {
-        let (aff0, rest) = (self.0 & 0xff, self.0 >> Self::AFF1_SHIFT);
-        if aff0 >= CLUSTER as u32 || rest > 0xff {
-            return None;
-        }
-        let index = ((rest << CLUSTER_SHIFT) | aff0) as u16;
-        if index < count { Some(index) } else { None }
+    pub const fn number(self) -> u32 {
+        let (aff0, aff1, above) = (self.0 & 0xff, (self.0 >> 8) & 0xff, self.0 & 0xffff_0000);
+        above
+            | (aff0 >> CLUSTER_SHIFT) << Self::SPARE_SHIFT
+            | aff1 << CLUSTER_SHIFT
+            | (aff0 & CLUSTER_MASK)
+    }
+
+    /// Returns the affinity with this [`Self::number`].
+    #[must_use]
+    #[inline]
+    pub const fn of_number(number: u32) -> Self {
+        let (aff1, spare) = (
+            (number >> CLUSTER_SHIFT) & 0xff,
+            (number >> Self::SPARE_SHIFT) & 0xf,
+        );
+        let aff0 = (number & CLUSTER_MASK) | spare << CLUSTER_SHIFT;
+        Self(number & 0xffff_0000 | aff1 << Self::AFF1_SHIFT | aff0)
     }
 }
 
@@ -73,17 +82,19 @@ mod tests {
     fn every_index_maps_there_and_back() {
         for index in 0..512 {
             let affinity = Affinity::of_index(index);
-            assert_eq!(affinity.index(512), Some(index));
+            assert_eq!(affinity.number(), u32::from(index));
+            assert_eq!(Affinity::of_number(u32::from(index)), affinity);
             assert_eq!(Affinity::from_mpidr(affinity.mpidr()), affinity);
-            assert_eq!(affinity.index(index), None);
         }
         assert_eq!(Affinity::of_index(37).mpidr(), 0x205);
     }
 
     #[test]
-    fn unknown_affinities_are_nobody() {
+    fn unknown_affinities_are_no_index() {
         for mpidr in [0x10, 0xff, 0x1_0000, 0x1_0000_0000, 0xff_00ff_ffff] {
-            assert_eq!(Affinity::from_mpidr(mpidr).index(512), None, "{mpidr:#x}");
+            let number = Affinity::from_mpidr(mpidr).number();
+            assert!(number >= 4096, "{mpidr:#x}: {number:#x}");
+            assert_eq!(Affinity::of_number(number).mpidr(), mpidr);
         }
         assert_eq!(Affinity::from_mpidr(0x12_0034_5678).bits(), 0x1234_5678);
     }

@@ -1,17 +1,19 @@
-//! The virtual interrupt controller of a guest: a GICv3 with SGIs, PPIs and SPIs, without LPIs.
+//! The virtual interrupt controller of a guest: SGIs, PPIs and SPIs, without LPIs.
 //!
-//! The crate decides and holds no lock; `ListRegisters` is the seam through which it reaches the
-//! hardware, and [`Inbox`] the one door through which other CPUs reach a vCPU:
+//! The crate decides and holds no lock. Its core knows no version of the GIC:
 //!
-//! * [`v3::Distributor`]: the SPIs, one atomic word each, so that any CPU may raise, route and
-//!   mask them at once.
-//! * [`v3::Redistributor`]: what belongs to one vCPU - SGIs, PPIs, and what is in its list
-//!   registers. Its owner calls it with `&mut`, under that vCPU's lock.
+//! * [`Spis`]: the SPIs, one atomic word each, so that any CPU may raise, route and mask them at once.
+//! * [`VcpuInterrupts`]: what belongs to one vCPU - SGIs, PPIs, and what is in its list registers.
+//!   Its owner calls it with `&mut`, under that vCPU's lock.
 //! * [`Inbox`]: notices for a vCPU that runs elsewhere.
+//! * [`ListRegisters`]: the seam to the hardware, whose list registers are fields ([`ListRegister`]).
+//!
+//! A face is what a guest sees of it: [`v3`] decodes the registers of a GICv3 and encodes its list
+//! registers. A GICv2's has its place beside it; the tests drive the core through one.
 //!
 //! Calls that may concern another vCPU take a `post` closure of type `FnMut(u16, Notice)`: put the
 //! notice into the inbox of that vCPU (by index), and kick it if the inbox says so. A notice for
-//! the calling vCPU itself asks for [`v3::Redistributor::deliver`] before the guest goes on.
+//! the calling vCPU itself asks for [`VcpuInterrupts::deliver`] before the guest goes on.
 //!
 //! Any CPU leaves a notice; only the first of several has to kick the vCPU, which takes them all at once:
 //!
@@ -45,25 +47,17 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod core;
 #[cfg(test)]
 mod fake;
-mod inbox;
 mod irq;
-mod list_register;
+mod lr;
 pub mod v3;
 
-pub use inbox::{Inbox, Mail};
+pub use self::core::inbox::{Inbox, Mail, Notice};
+pub use self::core::interface::CpuInterface;
+pub use self::core::list_registers::{ListRegisters, Maintenance, SavedListRegisters};
+pub use self::core::spis::Spis;
+pub use self::core::vcpu::{After, Effect, Owed, Sgis, VcpuInterrupts};
 pub use irq::{IntId, PRIVATE_COUNT, SPI_BASE, SPI_MAX};
-pub use list_register::{
-    LR_MAX, ListRegister, ListRegisters, LrState, Maintenance, SavedListRegisters,
-    ends_without_entry, lr_count_to_use,
-};
-
-/// What an [`Inbox`] carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// A private interrupt was raised; or something about an SPI changed: look at it.
-    Interrupt(IntId),
-    /// Enables or groups changed: look at everything.
-    Resync,
-}
+pub use lr::{Fields, LR_MAX, ListRegister, LrState};

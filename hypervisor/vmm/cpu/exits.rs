@@ -63,9 +63,9 @@ impl<M: Machine> Pcpu<M> {
             return false;
         };
         let lists = self.machine.lists();
-        let redistributor = vcpu.gic.lock();
-        !redistributor.is_idle(&lists)
-            && redistributor.has_deliverable(&vm.gic, &lists, self.machine.gic_control())
+        let interrupts = vcpu.gic.lock();
+        !interrupts.is_idle(&lists)
+            && interrupts.has_deliverable(&vm.gic, &lists, self.machine.cpu_interface())
     }
 
     /// Handles a synchronous exit that the hot path left.

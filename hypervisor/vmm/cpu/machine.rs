@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, Ordering};
-use vgic::ListRegisters;
+use vgic::{CpuInterface, ListRegisters};
 
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
@@ -102,8 +102,8 @@ pub trait Machine {
     fn manager(&self) -> &Self::Manager;
     /// Returns its list registers.
     fn lists(&self) -> Self::Lists;
-    /// Returns ICH_VMCR_EL2: the loaded vCPU's priority mask and group enables.
-    fn gic_control(&self) -> u64;
+    /// Returns what the loaded vCPU's CPU interface lets through.
+    fn cpu_interface(&self) -> CpuInterface;
 
     /// Returns the system counter.
     fn now(&self) -> u64;

@@ -1,8 +1,7 @@
 //! Which vCPU's registers this CPU holds: loading and unloading them, and the FP unit's owner.
 
 use core::sync::atomic::Ordering;
-use vgic::SavedListRegisters;
-use vgic::v3::Redistributor;
+use vgic::{SavedListRegisters, VcpuInterrupts};
 
 use super::attach::at;
 use super::{Machine, Pcpu};
@@ -85,12 +84,12 @@ impl<M: Machine> Pcpu<M> {
         let Owner { vm, vcpu } = attached.place;
         let mut lists = self.machine.lists();
         let mut kicks = Kicks::NONE;
-        let mut redistributor = vcpu.gic.lock();
-        let mut linked = redistributor.linked(&lists);
+        let mut interrupts = vcpu.gic.lock();
+        let mut linked = interrupts.linked(&lists);
         attached.context.gic.kept = true;
         let saved = &mut attached.context.gic.list;
-        let owed = redistributor.save(&vm.gic, &mut lists, saved, &mut vm.poster(&mut kicks));
-        drop(redistributor);
+        let owed = interrupts.save(&vm.gic, &mut lists, saved, &mut vm.poster(&mut kicks));
+        drop(interrupts);
         linked |= owed.0;
         // A timer that was silenced is silent only now: its line must be low before its interrupt is made inactive, or it is pending
         // again for the next vCPU here.
@@ -143,12 +142,12 @@ impl<M: Machine> Pcpu<M> {
 #[cold]
 fn restore_interrupts<M: Machine>(
     machine: &M,
-    redistributor: &Redistributor,
+    interrupts: &VcpuInterrupts,
     saved: &SavedListRegisters,
 ) {
     let mut lists = machine.lists();
-    redistributor.restore(&mut lists, saved);
-    let mut linked = redistributor.linked(&lists);
+    interrupts.restore(&mut lists, saved);
+    let mut linked = interrupts.linked(&lists);
     while linked != 0 {
         machine.set_active(linked.trailing_zeros());
         linked &= linked - 1;

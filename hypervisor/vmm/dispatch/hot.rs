@@ -6,12 +6,10 @@
 use core::sync::atomic::Ordering;
 use psci::{EntryPoint, Quick, quick};
 use types::access::AccessWidth;
-use vgic::v3::sgi::SgiTargets;
-use vgic::v3::{After, sgi};
-use vgic::{IntId, ListRegisters, Notice};
+use vgic::{After, IntId, ListRegisters};
 
 use super::calls::Outcome;
-use super::{Trap, calls};
+use super::{Trap, calls, gic_v3};
 use crate::bus;
 use crate::bus::Target;
 use crate::devices::Device;
@@ -109,7 +107,7 @@ pub fn system<L: ListRegisters>(
 ) -> (Hot, ExitReason) {
     let access = SystemAccess::new(syndrome);
     if access.register() == ICC_SGI1R && !access.is_read() {
-        send_sgi(trap, frame.register(access.rt()));
+        gic_v3::send_sgi(trap, frame.register(access.rt()));
         return (Hot::Advance, ExitReason::Sgi);
     }
     if access.is_id_register_read() {
@@ -118,49 +116,6 @@ pub fn system<L: ListRegisters>(
         return (Hot::Advance, ExitReason::IdRegister);
     }
     (Hot::Leave, ExitReason::SystemRegister)
-}
-
-/// Sends a group 1 SGI as ICC_SGI1R_EL1 says.
-#[inline]
-fn send_sgi<L: ListRegisters>(trap: &mut Trap<'_, L>, value: u64) {
-    let own = trap.vcpu.id.get();
-    let intid = sgi::intid(value);
-    match sgi::targets(value, trap.vm.vcpus.len() as u16) {
-        SgiTargets::One(target) if target == own => raise(trap, intid),
-        SgiTargets::One(target) => post_sgi(trap, target, intid),
-        SgiTargets::List { base, mask } => {
-            for bit in (0..16).filter(|bit| mask & 1 << bit != 0) {
-                match base + bit {
-                    target if target == own => raise(trap, intid),
-                    target => post_sgi(trap, target, intid),
-                }
-            }
-        }
-        SgiTargets::AllButSelf => {
-            for target in (0..trap.vm.vcpus.len() as u16).filter(|target| *target != own) {
-                post_sgi(trap, target, intid);
-            }
-        }
-        SgiTargets::None => {}
-    }
-}
-
-#[inline]
-fn post_sgi<L: ListRegisters>(trap: &mut Trap<'_, L>, target: u16, intid: IntId) {
-    if let Some(vcpu) = trap.vm.vcpus.get(usize::from(target))
-        && vcpu.inbox.post_private(intid)
-    {
-        vcpu.notify(&mut trap.kicks);
-    }
-}
-
-/// Raises a private interrupt at the vCPU itself.
-#[inline]
-fn raise<L: ListRegisters>(trap: &mut Trap<'_, L>, intid: IntId) {
-    let after = trap.vcpu.gic.lock().raise(trap.lists, intid);
-    if after == After::Settle {
-        trap.settle();
-    }
 }
 
 /// Hands one of the guest's own timers' interrupts to it; the guest will deactivate the physical one.
@@ -256,18 +211,11 @@ fn read<L: ListRegisters>(
     now_ns: impl FnOnce() -> u64,
 ) -> Option<u64> {
     let vm = trap.vm;
-    let own = trap.vcpu;
     Some(match target {
-        Target::Distributor(offset) => {
-            let Trap { lists, kicks, .. } = trap;
-            let held = |intid| own.gic.lock().held(*lists, intid);
-            let mut post = vm.poster(kicks);
-            vm.gic.read(offset, width, own.id.get(), &held, &mut post)
+        Target::Distributor(offset) => gic_v3::read_distributor(trap, offset, width),
+        Target::Redistributor(id, offset) => {
+            return gic_v3::read_redistributor(trap, id, offset, width);
         }
-        Target::Redistributor(id, offset) if id == own.id => {
-            own.gic.lock().read(trap.lists, offset, width)
-        }
-        Target::Redistributor(id, offset) => vm.vcpu(id)?.gic.lock().read_remote(offset, width),
         Target::Uart(offset) if offset == types::pl011::FR => u64::from(vm.uart.lock().flags()),
         Target::Uart(offset) => {
             let reading = vm.uart.lock().read(offset, width, now_ns());
@@ -303,23 +251,11 @@ fn write<L: ListRegisters>(
     let vm = trap.vm;
     match target {
         Target::Distributor(offset) => {
-            let kicks = &mut trap.kicks;
-            vm.gic.write(offset, width, value, &mut vm.poster(kicks));
-            if !trap.vcpu.inbox.is_empty() {
-                trap.deliver();
-            }
-            Hot::Advance
-        }
-        Target::Redistributor(id, offset) if id == trap.vcpu.id => {
-            let effect = trap.vcpu.gic.lock().write(trap.lists, offset, width, value);
-            trap.owed |= effect.owed.0;
-            if effect.after == After::Settle {
-                trap.settle();
-            }
+            gic_v3::write_distributor(trap, offset, width, value);
             Hot::Advance
         }
         Target::Redistributor(id, offset) => {
-            write_remote(trap, id, offset, width, value);
+            gic_v3::write_redistributor(trap, id, offset, width, value);
             Hot::Advance
         }
         Target::Uart(offset) => {
@@ -337,21 +273,6 @@ fn write<L: ListRegisters>(
             Hot::Advance
         }
         Target::Hotplug(_) => Hot::Leave,
-    }
-}
-
-/// Writes a register of another vCPU's redistributor; its own CPU carries out what follows.
-fn write_remote<L: ListRegisters>(
-    trap: &mut Trap<'_, L>,
-    id: VcpuId,
-    offset: u32,
-    width: AccessWidth,
-    value: u64,
-) {
-    let Some(vcpu) = trap.vm.vcpu(id) else { return };
-    let effect = vcpu.gic.lock().write_remote(offset, width, value);
-    if effect.after == After::Settle && vcpu.inbox.post(Notice::Resync) {
-        vcpu.notify(&mut trap.kicks);
     }
 }
 

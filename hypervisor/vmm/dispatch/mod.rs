@@ -4,6 +4,7 @@
 //! kind of function: they see the VM, change its state, and say in a value what `el2` is to do.
 
 mod calls;
+pub(crate) mod gic_v3;
 pub mod hot;
 pub mod inject;
 pub mod slow;

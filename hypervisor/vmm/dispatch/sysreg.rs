@@ -3,9 +3,9 @@
 //! A register that is in no row is undefined: hidden features are hidden everywhere. Rows cite Arm ARM D19 unless said.
 
 use vgic::ListRegisters;
-use vgic::v3::sgi::{self, SgiTargets};
 
 use crate::dispatch::Trap;
+use crate::dispatch::gic_v3;
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Next;
 use crate::exit::{Syndrome, SystemAccess, system_register};
@@ -133,7 +133,7 @@ pub(super) fn access<L: ListRegisters>(
         (Rule::Value(value), true) => read(context, access, value),
         (Rule::DebugControl, _) => debug_control(trap, context, access),
         (Rule::SgiGroup0, false) => {
-            send_group0(trap, context.frame.register(access.rt()));
+            gic_v3::send_group0(trap, context.frame.register(access.rt()));
             Next::Advance
         }
         (Rule::Deactivate, false) => {
@@ -186,29 +186,6 @@ fn lend<L: ListRegisters>(trap: &Trap<'_, L>, context: &VcpuContext, unit: Lent)
 fn read(context: &mut VcpuContext, access: SystemAccess, value: u64) -> Next {
     context.frame.set_register(access.rt(), value);
     Next::Advance
-}
-
-/// Sends an SGI that only reaches vCPUs for which the interrupt is in group 0.
-fn send_group0<L: ListRegisters>(trap: &mut Trap<'_, L>, value: u64) {
-    let count = trap.vm.vcpus.len() as u16;
-    let own = trap.vcpu.id.get();
-    let intid = sgi::intid(value);
-    let targets = sgi::targets(value, count);
-    for vcpu in &*trap.vm.vcpus {
-        let index = vcpu.id.get();
-        let wanted = match targets {
-            SgiTargets::None => false,
-            SgiTargets::One(target) => target == index,
-            SgiTargets::List { base, mask } => index
-                .checked_sub(base)
-                .is_some_and(|bit| bit < 16 && mask & 1 << bit != 0),
-            SgiTargets::AllButSelf => index != own,
-        };
-        if wanted && vcpu.gic.lock().is_group0(intid) && vcpu.inbox.post_private(intid) {
-            vcpu.notify(&mut trap.kicks);
-        }
-    }
-    trap.deliver();
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! | `Vcpu::context` | registers of one vCPU | the CPU that has it attached, for as long as it is attached |
 //! | `Vm::resize` | the resize in progress | lifecycle, PSCI events |
 //! | `Vm::uart`, `Vm::rtc`, `Vm::hotplug` | one device each | the vCPU that touches it, the console |
-//! | `Vcpu::gic` | one redistributor | its own CPU, and vCPUs that read or write its registers |
+//! | `Vcpu::gic` | one vCPU's interrupts | its own CPU, and vCPUs that read or write its registers |
 //!
 //! Power states, inboxes, SPIs and requests are atomics and need none. Nobody sends a kick or touches a guest's memory while
 //! holding one of these but `Vcpu::context`.
@@ -27,8 +27,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use psci::{Offered, Role};
 use spin::mutex::SpinMutex;
 use types::address::GuestPhys;
-use vgic::v3::Distributor;
-use vgic::{IntId, Notice};
+use vgic::{IntId, Notice, Spis};
 
 use crate::devices::cpu_hotplug::HotplugBlock;
 use crate::devices::pl011::Pl011;
@@ -62,7 +61,7 @@ pub struct Vm {
     /// Every vCPU it may ever have, by [`VcpuId`].
     pub vcpus: Box<[Vcpu]>,
     /// Its SPIs.
-    pub gic: Distributor,
+    pub gic: Spis,
     /// Its console.
     pub uart: SpinMutex<Pl011>,
     /// Its clock.
@@ -124,14 +123,13 @@ impl Vm {
                 } else {
                     Role::Hotplug
                 };
-                let last = redistributors.is_last(id);
-                Vcpu::new(id, parts.wakes, role, last, parts.list_registers)
+                Vcpu::new(id, parts.wakes, role, parts.list_registers)
             })
             .collect();
         Self {
             id: parts.id,
             name: parts.name,
-            gic: Distributor::new(parts.layout.spi_count, count),
+            gic: Spis::new(parts.layout.spi_count, count),
             uart: SpinMutex::new(Pl011::new()),
             rtc: SpinMutex::new(Pl031::new(parts.wall_clock_s)),
             hotplug: SpinMutex::new(HotplugBlock::new(count)),

@@ -1,10 +1,9 @@
-//! A virtual CPU: what everybody may touch (atomics and its redistributor) and what only the CPU that runs it does.
+//! A virtual CPU: what everybody may touch (atomics and its interrupts) and what only the CPU that runs it does.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use psci::{PowerCell, Role};
 use spin::mutex::SpinMutex;
-use vgic::v3::Redistributor;
-use vgic::{Inbox, SavedListRegisters};
+use vgic::{Inbox, SavedListRegisters, Sgis, VcpuInterrupts};
 
 use super::context::{
     FpRegisters, Frame, PSTATE_EL1_MASKED, Streak, SystemRegisters, TimerRegisters,
@@ -48,7 +47,7 @@ pub struct Vcpu {
     /// What others ask of the CPU that runs it: bits of [`request`].
     pub requests: AtomicU32,
     /// Its private interrupts and what it knows of the shared ones.
-    pub gic: SpinMutex<Redistributor>,
+    pub gic: SpinMutex<VcpuInterrupts>,
     /// How often it left the guest, by reason.
     pub exits: ExitCounters,
     /// Time it has run, in counter ticks.
@@ -62,7 +61,7 @@ pub struct Vcpu {
 impl Vcpu {
     /// Makes a vCPU that is off and has no place.
     #[must_use]
-    pub fn new(id: VcpuId, wakes: &'static Wakes, role: Role, last: bool, lists: usize) -> Self {
+    pub fn new(id: VcpuId, wakes: &'static Wakes, role: Role, lists: usize) -> Self {
         Self {
             id,
             at: Whereabouts::default(),
@@ -70,7 +69,7 @@ impl Vcpu {
             power: PowerCell::new(role),
             inbox: Inbox::new(),
             requests: AtomicU32::new(0),
-            gic: SpinMutex::new(Redistributor::new(id.get(), last, lists)),
+            gic: SpinMutex::new(VcpuInterrupts::new(id.get(), Sgis::ByNumber, lists)),
             exits: ExitCounters::new(),
             ran_ticks: AtomicU64::new(0),
             stolen_ticks: AtomicU64::new(0),
@@ -201,7 +200,7 @@ impl VcpuContext {
 
     /// Sets the registers as PSCI promises them to a CPU that is turned on (PSCI DEN0022, 6.4).
     ///
-    /// The interrupt interface is part of the CPU and starts afresh; list registers are the redistributor's business.
+    /// The interrupt interface is part of the CPU and starts afresh; list registers belong to its interrupts.
     pub fn power_on(&mut self, at: psci::EntryPoint) {
         self.frame.x = [0; 31];
         self.frame.x[0] = at.context_id;

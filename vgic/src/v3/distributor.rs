@@ -1,316 +1,151 @@
-//! The distributor: the SPIs of a virtual machine, and who takes them.
+//! The distributor's registers (IHI0069 section 12.9). What the tables do not name is RAZ/WI.
 //!
-//! There is no lock. Each SPI is one atomic word ([`SpiWord`]), changed by compare-and-swap, and
-//! after every change whoever made it tells the one vCPU that is concerned: the holder if there is
-//! one, else the target if the SPI has become deliverable. The vCPU that is told looks at the word
-//! again under its own lock, so a notice that comes late or twice does no harm.
-//!
-//! Words, group enables and participants are accessed sequentially consistent: "change mine, then
-//! look at yours" must not miss on both sides. On arm64 that costs nothing over acquire and release.
+//! Affinity routing is always on and there is one security state, so GICD_ITARGETSR, GICD_SGIR,
+//! GICD_IGRPMODR and GICD_NSACR are RAZ/WI, as are the fields of private interrupts.
 
-use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use super::spec;
+use crate::core::bank;
+use crate::core::route::Route;
+use crate::core::spi::SpiWord;
+use crate::{IntId, LrState, Notice, Spis};
+use types::access::AccessWidth;
+use types::affinity::Affinity;
+use types::gicv3;
 
-use super::spi::SpiWord;
-use crate::irq::SPI_MAX;
-use crate::{IntId, ListRegister, Notice};
-
-const REGISTER_SPIS: u16 = 32;
-const PARTICIPANT_BITS: u16 = 64;
-
-/// The distributor of one virtual machine.
-#[derive(Debug)]
-pub struct Distributor {
-    spis: Box<[AtomicU64]>,
-    /// GICD_CTLR.EnableGrp0 and EnableGrp1.
-    groups: AtomicU32,
-    /// vCPUs that take 1-of-N SPIs, a bit each.
-    participants: Box<[AtomicU64]>,
-    /// Whether a 1-of-N SPI may have found no participant.
-    orphans: AtomicBool,
-    vcpus: u16,
-}
-
-/// What a vCPU got when it reached for an SPI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Claim {
-    /// It holds the SPI now, and is to put this into a list register.
-    Taken(ListRegister),
-    /// There is nothing to take.
-    Nothing,
-    /// The SPI goes to another vCPU.
-    Elsewhere(u16),
-}
-
-impl Distributor {
-    /// Returns a distributor in its reset state.
-    ///
-    /// `spi_count` is rounded up to a multiple of 32 within 32 to 960; `vcpu_count` is the number of
-    /// possible vCPUs, held ones included.
-    #[must_use]
-    pub fn new(spi_count: u16, vcpu_count: u16) -> Self {
-        let count = spi_count
-            .clamp(REGISTER_SPIS, SPI_MAX)
-            .next_multiple_of(REGISTER_SPIS);
-        let words = vcpu_count.div_ceil(PARTICIPANT_BITS).max(1);
-        Self {
-            spis: (0..count).map(|_| AtomicU64::new(0)).collect(),
-            groups: AtomicU32::new(0),
-            participants: (0..words).map(|_| AtomicU64::new(0)).collect(),
-            orphans: AtomicBool::new(false),
-            vcpus: vcpu_count,
+/// Reads `width` at byte `offset` of the distributor's frame.
+///
+/// `reader` is the vCPU that reads; `held` tells what its list registers say of an SPI
+/// ([`crate::VcpuInterrupts::held`]). What other vCPUs hold counts as active; they are asked by
+/// `post` to look, so that a reader who polls sees it end.
+#[inline]
+pub fn read(
+    spis: &Spis,
+    offset: u32,
+    width: AccessWidth,
+    reader: u16,
+    held: &impl Fn(IntId) -> LrState,
+    post: &mut impl FnMut(u16, Notice),
+) -> u64 {
+    match (offset, width) {
+        (gicv3::GICD_CTLR, AccessWidth::Word) => {
+            u64::from(spis.groups() | gicv3::CTLR_ARE | gicv3::CTLR_DS)
         }
-    }
-
-    /// Returns to the state after a system reset; all lines low, no vCPU participating.
-    ///
-    /// The caller resets the redistributors and inboxes too, while no vCPU runs.
-    pub fn reset(&self) {
-        for word in self.spis.iter().chain(self.participants.iter()) {
-            word.store(0, Ordering::Release);
-        }
-        self.groups.store(0, Ordering::Release);
-        self.orphans.store(false, Ordering::Release);
-    }
-
-    /// Returns the number of SPIs.
-    #[must_use]
-    pub fn spi_count(&self) -> u16 {
-        self.spis.len() as u16
-    }
-
-    /// Makes a vCPU a candidate for SPIs that any one vCPU may take; to be called when it goes on.
-    pub fn join(&self, vcpu: u16, post: &mut impl FnMut(u16, Notice)) {
-        if let Some(word) = self.participants.get(usize::from(vcpu / PARTICIPANT_BITS)) {
-            word.fetch_or(participant_bit(vcpu), Ordering::SeqCst);
-        }
-        if self.orphans.load(Ordering::SeqCst) && self.orphans.swap(false, Ordering::SeqCst) {
-            self.announce_all(post);
-        }
-    }
-
-    /// Takes a vCPU from the candidates for 1-of-N SPIs; to be called when it goes off, before
-    /// [`super::Redistributor::power_off`].
-    pub fn leave(&self, vcpu: u16) {
-        if let Some(word) = self.participants.get(usize::from(vcpu / PARTICIPANT_BITS)) {
-            word.fetch_and(!participant_bit(vcpu), Ordering::SeqCst);
-        }
-    }
-
-    /// Sets the level of an SPI's line. A rising edge is latched if the guest has configured edges.
-    #[inline]
-    pub fn set_level(&self, spi: IntId, high: bool, post: &mut impl FnMut(u16, Notice)) {
-        self.update(spi, post, |word| match (high, word.has(SpiWord::LINE)) {
-            (true, false) if word.has(SpiWord::EDGE) => {
-                word.with(SpiWord::LINE | SpiWord::LATCHED, 0)
-            }
-            (true, false) => word.with(SpiWord::LINE, 0),
-            (false, true) => word.with(0, SpiWord::LINE),
-            _ => word,
-        });
-    }
-
-    /// Sends an edge: it is latched, also while the SPI is active or masked, whatever the guest has configured.
-    #[inline]
-    pub fn pulse(&self, spi: IntId, post: &mut impl FnMut(u16, Notice)) {
-        self.update(spi, post, |word| word.with(SpiWord::LATCHED, 0));
-    }
-
-    /// Returns GICD_CTLR's group enables.
-    #[inline]
-    pub(crate) fn groups(&self) -> u32 {
-        self.groups.load(Ordering::SeqCst)
-    }
-
-    /// Replaces GICD_CTLR's group enables; all vCPUs look at everything when they change.
-    pub(crate) fn set_groups(&self, groups: u32, post: &mut impl FnMut(u16, Notice)) {
-        if self.groups.swap(groups, Ordering::SeqCst) == groups {
-            return;
-        }
-        for vcpu in 0..self.vcpus {
-            post(vcpu, Notice::Resync);
-        }
-        self.announce_all(post);
-    }
-
-    /// Returns the word of an SPI; of one that does not exist, one that can never be pending.
-    #[inline]
-    pub(crate) fn word(&self, spi: IntId) -> SpiWord {
-        self.cell(spi).map_or_else(SpiWord::default, |cell| {
-            SpiWord(cell.load(Ordering::SeqCst))
-        })
-    }
-
-    #[inline]
-    fn cell(&self, spi: IntId) -> Option<&AtomicU64> {
-        self.spis.get(usize::from(spi.spi_index()?))
-    }
-
-    /// Changes the word of an SPI and tells the vCPU that is concerned.
-    #[inline]
-    pub(crate) fn update(
-        &self,
-        spi: IntId,
-        post: &mut impl FnMut(u16, Notice),
-        change: impl Fn(SpiWord) -> SpiWord,
-    ) {
-        let (old, new) = self.swap(spi, change);
-        if old == new {
-            return;
-        }
-        if let Some(holder) = new.holder() {
-            post(holder, Notice::Interrupt(spi));
-        } else {
-            self.announce(spi, new, post);
-        }
-    }
-
-    /// Changes the word of an SPI; returns it as it was and as it is.
-    #[inline]
-    pub(crate) fn swap(
-        &self,
-        spi: IntId,
-        change: impl Fn(SpiWord) -> SpiWord,
-    ) -> (SpiWord, SpiWord) {
-        let Some(cell) = self.cell(spi) else {
-            return (SpiWord::default(), SpiWord::default());
-        };
-        let mut old = cell.load(Ordering::SeqCst);
-        loop {
-            let new = change(SpiWord(old)).0;
-            if new == old {
-                return (SpiWord(old), SpiWord(old));
-            }
-            match cell.compare_exchange_weak(old, new, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return (SpiWord(old), SpiWord(new)),
-                Err(now) => old = now,
-            }
-        }
-    }
-
-    /// Tells the target of an SPI, if it is deliverable.
-    #[inline]
-    fn announce(&self, spi: IntId, word: SpiWord, post: &mut impl FnMut(u16, Notice)) {
-        if !word.is_deliverable(self.groups()) {
-            return;
-        }
-        while let Some(vcpu) = self.target(word) {
-            post(vcpu, Notice::Interrupt(spi));
-            // A vCPU that leaves empties its inbox afterwards, so it has either seen this notice or
-            // is seen to have left here.
-            if !word.has(SpiWord::ANY) || self.participates(vcpu) {
-                break;
-            }
-        }
-    }
-
-    fn announce_all(&self, post: &mut impl FnMut(u16, Notice)) {
-        for spi in (0..self.spi_count()).filter_map(IntId::spi) {
-            self.announce(spi, self.word(spi), post);
-        }
-    }
-
-    /// Returns the vCPU that should take an SPI, `None` if its route leads nowhere now.
-    fn target(&self, word: SpiWord) -> Option<u16> {
-        if !word.has(SpiWord::ANY) {
-            return word.route().index(self.vcpus);
-        }
-        let first = self.first_participant();
-        if first.is_none() {
-            // Publish first, look again after: `join` does the opposite.
-            self.orphans.store(true, Ordering::SeqCst);
-            return self.first_participant();
-        }
-        first
-    }
-
-    fn first_participant(&self) -> Option<u16> {
-        let mut base = 0_u16;
-        for word in &self.participants {
-            let bits = word.load(Ordering::SeqCst);
-            if bits != 0 {
-                return Some(base.wrapping_add(bits.trailing_zeros() as u16));
-            }
-            base = base.wrapping_add(PARTICIPANT_BITS);
-        }
-        None
-    }
-
-    fn participates(&self, vcpu: u16) -> bool {
-        let word = self.participants.get(usize::from(vcpu / PARTICIPANT_BITS));
-        word.is_some_and(|word| word.load(Ordering::SeqCst) & participant_bit(vcpu) != 0)
-    }
-
-    /// Tells whether the vCPU `me` may take the SPI.
-    #[inline]
-    pub(crate) fn is_for(&self, word: SpiWord, me: u16) -> bool {
-        if word.has(SpiWord::ANY) {
-            self.participates(me)
-        } else {
-            word.route().index(self.vcpus) == Some(me)
-        }
-    }
-
-    /// Tells whether vCPU `me` should take the SPI now, without taking it.
-    pub(crate) fn look(&self, spi: IntId, me: u16) -> Claim {
-        let word = self.word(spi);
-        if !word.is_deliverable(self.groups()) {
-            Claim::Nothing
-        } else if self.is_for(word, me) {
-            Claim::Taken(word.list_register(spi))
-        } else {
-            self.target(word).map_or(Claim::Nothing, Claim::Elsewhere)
-        }
-    }
-
-    /// Takes an SPI for vCPU `me`: what was latched moves to the list register returned.
-    pub(crate) fn claim(&self, spi: IntId, me: u16) -> Claim {
-        let groups = self.groups();
-        let takes = |word: SpiWord| word.is_deliverable(groups) && self.is_for(word, me);
-        let (old, _) = self.swap(spi, |word| {
-            let soft = if word.has(SpiWord::LATCHED) {
-                SpiWord::SOFT
-            } else {
-                0
-            };
-            if takes(word) {
-                word.with(soft, SpiWord::LATCHED).held_by(me)
-            } else {
-                word
-            }
-        });
-        if takes(old) {
-            Claim::Taken(old.list_register(spi))
-        } else {
-            self.look(spi, me)
-        }
-    }
-
-    /// Gives up an SPI that the caller holds, and tells its next taker. `last` is what its list
-    /// register said: what is pending there, and not by its line alone, is latched again.
-    pub(crate) fn release(
-        &self,
-        spi: IntId,
-        last: ListRegister,
-        post: &mut impl FnMut(u16, Notice),
-    ) {
-        let (_, new) = self.swap(spi, |word| {
-            word.latched_from(last).with(0, SpiWord::ACTIVE).released()
-        });
-        self.announce(spi, new, post);
-    }
-
-    /// Takes what is pending back from the list register `last`; the caller holds the SPI further.
-    pub(crate) fn retract(&self, spi: IntId, last: ListRegister) {
-        self.swap(spi, |word| word.latched_from(last));
-    }
-
-    /// Makes the SPI active outside the list register `last`; the caller holds it further.
-    pub(crate) fn park(&self, spi: IntId, last: ListRegister) {
-        self.swap(spi, |word| word.latched_from(last).with(SpiWord::ACTIVE, 0));
+        (gicv3::GICD_TYPER, AccessWidth::Word) => u64::from(typer(spis)),
+        (gicv3::GICD_IIDR, AccessWidth::Word) => u64::from(spec::IIDR),
+        (gicv3::PIDR2, AccessWidth::Word) => u64::from(spec::PIDR2_GICV3),
+        (gicv3::GICD_IROUTER..gicv3::GICD_IROUTER_END, _) => read_router(spis, offset, width),
+        _ => bank::decode(offset, width)
+            .map_or(0, |access| spis.read_bank(access, reader, held, post)),
     }
 }
 
-fn participant_bit(vcpu: u16) -> u64 {
-    1 << (vcpu % PARTICIPANT_BITS)
+/// Writes `width` at byte `offset` of the distributor's frame.
+#[inline]
+pub fn write(
+    spis: &Spis,
+    offset: u32,
+    width: AccessWidth,
+    value: u64,
+    post: &mut impl FnMut(u16, Notice),
+) {
+    match (offset, width) {
+        (gicv3::GICD_CTLR, AccessWidth::Word) => {
+            let enables = gicv3::CTLR_ENABLE_GRP0 | gicv3::CTLR_ENABLE_GRP1;
+            spis.set_groups(value as u32 & enables, post);
+        }
+        (gicv3::GICD_IROUTER..gicv3::GICD_IROUTER_END, _) => {
+            write_router(spis, offset, width, value, post);
+        }
+        _ => {
+            if let Some(access) = bank::decode(offset, width) {
+                spis.write_bank(access, value as u32, post);
+            }
+        }
+    }
+}
+
+fn typer(spis: &Spis) -> u32 {
+    u32::from(spis.spi_count() / 32) | gicv3::TYPER_ID_BITS | gicv3::TYPER_A3V
+}
+
+fn router_of(offset: u32) -> Option<IntId> {
+    IntId::new((offset.wrapping_sub(gicv3::GICD_IROUTER)) >> 3).filter(|id| !id.is_private())
+}
+
+fn read_router(spis: &Spis, offset: u32, width: AccessWidth) -> u64 {
+    let value = router_of(offset).map_or(0, |spi| irouter(spis.word(spi)));
+    match (width, offset & 7) {
+        (AccessWidth::Double, 0) => value,
+        (AccessWidth::Word, 0) => value & 0xffff_ffff,
+        (AccessWidth::Word, 4) => value >> 32,
+        _ => 0,
+    }
+}
+
+fn write_router(
+    spis: &Spis,
+    offset: u32,
+    width: AccessWidth,
+    value: u64,
+    post: &mut impl FnMut(u16, Notice),
+) {
+    let (mask, shift) = match (width, offset & 7) {
+        (AccessWidth::Double, 0) => (u64::MAX, 0),
+        (AccessWidth::Word, 0) => (0xffff_ffff, 0),
+        (AccessWidth::Word, 4) => (0xffff_ffff << 32, 32),
+        _ => return,
+    };
+    let bits = (value << shift) & mask;
+    if let Some(spi) = router_of(offset) {
+        spis.update(spi, post, |word| {
+            word.with_route(route_of((irouter(word) & !mask) | bits))
+        });
+    }
+}
+
+/// Returns the GICD_IROUTER of an SPI.
+fn irouter(word: SpiWord) -> u64 {
+    match word.route() {
+        Route::To(number) => Affinity::of_number(number).mpidr(),
+        Route::Any(number) => Affinity::of_number(number).mpidr() | gicv3::IROUTER_IRM,
+        // Not a route that `route_of` makes.
+        Route::Among(_) => gicv3::IROUTER_IRM,
+    }
+}
+
+/// Returns the route that a GICD_IROUTER asks for.
+fn route_of(irouter: u64) -> Route {
+    let number = Affinity::from_mpidr(irouter).number();
+    if irouter & gicv3::IROUTER_IRM != 0 {
+        Route::Any(number)
+    } else {
+        Route::To(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_and_affinities_map_there_and_back() {
+        for value in [
+            0,
+            5,
+            0x10f,
+            0x8000_0000,
+            0x8000_0203,
+            0xff_00ff_ffff,
+            0xff_80ff_ffff,
+            0x12_0034_5678,
+        ] {
+            let word = SpiWord::default().with_route(route_of(value));
+            assert_eq!(irouter(word), value, "{value:#x}");
+        }
+        assert_eq!(route_of(0x10f), Route::To(31));
+        assert_eq!(
+            irouter(SpiWord::default().with_route(route_of(u64::MAX))),
+            0xff_80ff_ffff
+        );
+    }
 }

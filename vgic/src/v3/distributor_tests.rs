@@ -1,11 +1,11 @@
 //! The distributor's registers and the routing of SPIs.
 
 use std::vec::Vec;
+use types::access::AccessWidth;
 use types::gicv3;
 
-use super::Distributor;
-use crate::{IntId, LrState, Notice};
-use types::access::AccessWidth;
+use super::distributor;
+use crate::{IntId, LrState, Notice, Spis};
 use types::affinity::Affinity;
 
 const LEVEL: u32 = 33;
@@ -15,18 +15,13 @@ fn none(_: IntId) -> LrState {
     LrState::Inactive
 }
 
-fn read(distributor: &Distributor, offset: u32, width: AccessWidth) -> u64 {
-    distributor.read(offset, width, 0, &none, &mut |_, _| {})
+fn read(spis: &Spis, offset: u32, width: AccessWidth) -> u64 {
+    distributor::read(spis, offset, width, 0, &none, &mut |_, _| {})
 }
 
-fn write(
-    distributor: &Distributor,
-    offset: u32,
-    width: AccessWidth,
-    value: u64,
-) -> Vec<(u16, Notice)> {
+fn write(spis: &Spis, offset: u32, width: AccessWidth, value: u64) -> Vec<(u16, Notice)> {
     let mut posts = Vec::new();
-    distributor.write(offset, width, value, &mut |vcpu, notice| {
+    distributor::write(spis, offset, width, value, &mut |vcpu, notice| {
         posts.push((vcpu, notice))
     });
     posts
@@ -36,7 +31,7 @@ fn notice(vcpu: u16, id: u32) -> Vec<(u16, Notice)> {
     std::vec![(vcpu, Notice::Interrupt(IntId::new(id).unwrap()))]
 }
 
-fn pulse(distributor: &Distributor, id: u32) -> Vec<(u16, Notice)> {
+fn pulse(distributor: &Spis, id: u32) -> Vec<(u16, Notice)> {
     let mut posts = Vec::new();
     distributor.pulse(IntId::new(id).unwrap(), &mut |vcpu, notice| {
         posts.push((vcpu, notice))
@@ -45,8 +40,8 @@ fn pulse(distributor: &Distributor, id: u32) -> Vec<(u16, Notice)> {
 }
 
 /// SPIs 33 (level) and 41 (edge) enabled in group 1, routed to vCPU 0.
-fn enabled() -> Distributor {
-    let distributor = Distributor::new(64, 4);
+fn enabled() -> Spis {
+    let distributor = Spis::new(64, 4);
     write(&distributor, 0x084, AccessWidth::Word, 0xffff_ffff);
     write(&distributor, 0xc08, AccessWidth::Word, 2 << 18);
     write(&distributor, 0x104, AccessWidth::Word, 1 << 1 | 1 << 9);
@@ -73,7 +68,7 @@ fn registers_read_their_reset_values() {
         (0x0004, AccessWidth::Double, 0),
         (0x0006, AccessWidth::Half, 0),
     ];
-    let distributor = Distributor::new(64, 8);
+    let distributor = Spis::new(64, 8);
     for (offset, width, value) in table {
         assert_eq!(
             read(&distributor, offset, width),
@@ -81,21 +76,15 @@ fn registers_read_their_reset_values() {
             "{offset:#x} {width:?}"
         );
     }
-    assert_eq!(
-        read(&Distributor::new(960, 1), 4, AccessWidth::Word) & 0x1f,
-        30
-    );
-    assert_eq!(
-        read(&Distributor::new(0, 1), 4, AccessWidth::Word) & 0x1f,
-        1
-    );
-    assert_eq!(Distributor::new(u16::MAX, 512).spi_count(), 960);
+    assert_eq!(read(&Spis::new(960, 1), 4, AccessWidth::Word) & 0x1f, 30);
+    assert_eq!(read(&Spis::new(0, 1), 4, AccessWidth::Word) & 0x1f, 1);
+    assert_eq!(Spis::new(u16::MAX, 512).spi_count(), 960);
 }
 
 /// Row 41 and 43 of the hostile list: nothing panics, nothing outside the banks sticks.
 #[test]
 fn every_offset_width_and_value_is_survived() {
-    let distributor = Distributor::new(96, 3);
+    let distributor = Spis::new(96, 3);
     for value in [u64::MAX, 0x5a5a_5a5a_5a5a_5a5a] {
         for offset in (0..0x1_0010).chain([u32::MAX - 8, u32::MAX]) {
             for width in [
@@ -130,7 +119,7 @@ fn every_offset_width_and_value_is_survived() {
 
 #[test]
 fn fields_keep_their_neighbours() {
-    let distributor = Distributor::new(64, 4);
+    let distributor = Spis::new(64, 4);
     write(&distributor, 0x420, AccessWidth::Word, 0xffff_ffff);
     write(&distributor, 0x421, AccessWidth::Byte, 0x47);
     write(&distributor, 0x422, AccessWidth::Half, 0);
@@ -207,7 +196,7 @@ fn whoever_makes_an_spi_deliverable_tells_its_target() {
 /// Guest-facts 1.6: an edge while masked, or before the guest says "edge", is latched.
 #[test]
 fn edges_are_latched_whatever_the_guest_has_configured() {
-    let distributor = Distributor::new(64, 1);
+    let distributor = Spis::new(64, 1);
     assert_eq!(pulse(&distributor, EDGE), std::vec![]);
     write(&distributor, 0x084, AccessWidth::Word, 1 << 9);
     write(&distributor, 0xc08, AccessWidth::Word, 2 << 18);
@@ -246,7 +235,7 @@ fn one_of_n_goes_to_a_vcpu_that_is_on() {
     assert_eq!(pulse(&distributor, EDGE), notice(2, EDGE));
     distributor.reset();
     assert_eq!(read(&distributor, router, AccessWidth::Double), 0);
-    assert_eq!(Affinity::of_index(2).index(4), Some(2));
+    assert_eq!(Affinity::of_index(2).number(), 2);
 }
 
 #[test]
@@ -255,16 +244,22 @@ fn a_reader_who_polls_an_active_spi_elsewhere_has_its_holder_look() {
     pulse(&distributor, EDGE);
     assert!(matches!(
         distributor.claim(IntId::new(EDGE).unwrap(), 0),
-        super::distributor::Claim::Taken(_)
+        crate::core::spis::Claim::Taken(_)
     ));
     let mut posts = Vec::new();
-    let active = distributor.read(0x304, AccessWidth::Word, 1, &none, &mut |vcpu, notice| {
-        posts.push((vcpu, notice))
-    });
+    let active = distributor::read(
+        &distributor,
+        0x304,
+        AccessWidth::Word,
+        1,
+        &none,
+        &mut |vcpu, notice| posts.push((vcpu, notice)),
+    );
     assert_eq!((active, posts), (1 << 9, notice(0, EDGE)));
     let held = |_| LrState::Pending;
     let own = |offset| {
-        distributor.read(
+        distributor::read(
+            &distributor,
             offset,
             AccessWidth::Word,
             0,

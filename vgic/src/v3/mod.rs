@@ -1,16 +1,11 @@
-//! The GICv3 face (IHI0069): distributor, redistributors, SGI generation.
+//! The GICv3 face (IHI0069) of the core: distributor and redistributor registers, SGI generation,
+//! and the encoding of list registers.
 
-mod bank;
-mod distributor;
-mod distributor_mmio;
-mod lists;
-mod raise;
-mod redistributor;
-mod redistributor_mmio;
-mod refresh;
+pub mod distributor;
+pub mod list_register;
+pub mod redistributor;
 pub mod sgi;
-pub mod spec;
-mod spi;
+mod spec;
 
 #[cfg(test)]
 mod distributor_tests;
@@ -18,6 +13,3 @@ mod distributor_tests;
 mod model_tests;
 #[cfg(test)]
 mod redistributor_tests;
-
-pub use distributor::Distributor;
-pub use redistributor::{After, Effect, Owed, Redistributor};

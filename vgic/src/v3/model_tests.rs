@@ -5,12 +5,16 @@
 use proptest::prelude::*;
 use std::vec;
 use std::vec::Vec;
+use types::access::AccessWidth;
 use types::gicv3;
 
-use super::{After, Distributor, Effect, Redistributor, spec};
+use super::{distributor, redistributor};
+use crate::core::spi::PRIORITY_MASK;
 use crate::fake::FakeCpu;
-use crate::{Inbox, IntId, ListRegister, ListRegisters, Maintenance, Notice, SavedListRegisters};
-use types::access::AccessWidth;
+use crate::{
+    After, CpuInterface, Effect, Inbox, IntId, ListRegister, ListRegisters, Maintenance, Notice,
+    SavedListRegisters, Sgis, Spis, VcpuInterrupts,
+};
 use types::affinity::Affinity;
 
 const VCPUS: usize = 2;
@@ -103,7 +107,7 @@ impl Ideal {
 }
 
 struct Vcpu {
-    redistributor: Redistributor,
+    redistributor: VcpuInterrupts,
     inbox: Inbox,
     cpu: FakeCpu,
     saved: SavedListRegisters,
@@ -116,7 +120,7 @@ struct Vcpu {
 }
 
 struct Machine {
-    distributor: Distributor,
+    distributor: Spis,
     vcpus: Vec<Vcpu>,
     spis: [Ideal; 64],
     groups: bool,
@@ -209,7 +213,7 @@ fn ops() -> impl Strategy<Value = Op> {
 impl Machine {
     fn new(lr_count: usize, split_eoi: bool) -> Self {
         let vcpu = |index: usize| Vcpu {
-            redistributor: Redistributor::new(index as u16, index == VCPUS - 1, lr_count),
+            redistributor: VcpuInterrupts::new(index as u16, Sgis::ByNumber, lr_count),
             inbox: Inbox::new(),
             cpu: FakeCpu::new(lr_count),
             saved: SavedListRegisters::new(lr_count),
@@ -219,7 +223,7 @@ impl Machine {
             dropped: Vec::new(),
         };
         let mut machine = Self {
-            distributor: Distributor::new(64, VCPUS as u16),
+            distributor: Spis::new(64, VCPUS as u16),
             vcpus: (0..VCPUS).map(vcpu).collect(),
             spis: [Ideal {
                 route: Some(0),
@@ -268,28 +272,47 @@ impl Machine {
         let Self {
             distributor, vcpus, ..
         } = self;
-        distributor.write(offset, AccessWidth::Word, value.into(), &mut post_to(vcpus));
+        distributor::write(
+            distributor,
+            offset,
+            AccessWidth::Word,
+            value.into(),
+            &mut post_to(vcpus),
+        );
     }
 
     fn gicd_read(&self, offset: u32) -> u32 {
         let held = |_| unreachable!("banks read here do not ask");
-        self.distributor
-            .read(offset, AccessWidth::Word, 0, &held, &mut |_, _| {}) as u32
+        distributor::read(
+            &self.distributor,
+            offset,
+            AccessWidth::Word,
+            0,
+            &held,
+            &mut |_, _| {},
+        ) as u32
     }
 
     fn gicr_write(&mut self, v: usize, offset: u32, value: u32) {
         let vcpu = &mut self.vcpus[v];
-        let effect =
-            vcpu.redistributor
-                .write(&mut lists!(vcpu), offset, AccessWidth::Word, value.into());
+        let effect = redistributor::write(
+            &mut vcpu.redistributor,
+            &mut lists!(vcpu),
+            offset,
+            AccessWidth::Word,
+            value.into(),
+        );
         self.take_effect(v, effect);
     }
 
     fn gicr_write_remote(&mut self, v: usize, offset: u32, value: u32) {
         let vcpu = &mut self.vcpus[v];
-        let effect = vcpu
-            .redistributor
-            .write_remote(offset, AccessWidth::Word, value.into());
+        let effect = redistributor::write_remote(
+            &mut vcpu.redistributor,
+            offset,
+            AccessWidth::Word,
+            value.into(),
+        );
         assert_eq!(effect.owed.0, 0);
         if effect.after == After::Settle {
             let _kick = vcpu.inbox.post(Notice::Resync);
@@ -325,12 +348,7 @@ impl Machine {
     fn with(
         &mut self,
         v: usize,
-        act: impl FnOnce(
-            &mut Redistributor,
-            &Distributor,
-            &mut Lists<'_>,
-            &mut dyn FnMut(u16, Notice),
-        ) -> u32,
+        act: impl FnOnce(&mut VcpuInterrupts, &Spis, &mut Lists<'_>, &mut dyn FnMut(u16, Notice)) -> u32,
     ) {
         let mut posts = Vec::new();
         let vcpu = &mut self.vcpus[v];
@@ -409,12 +427,13 @@ impl Machine {
 
     fn set_priority(&mut self, v: usize, id: u32, priority: u8) {
         let vcpu = &mut self.vcpus[v];
-        let _ = vcpu.redistributor.write_remote(
+        let _ = redistributor::write_remote(
+            &mut vcpu.redistributor,
             gicv3::SGI_BASE + 0x400 + id,
             AccessWidth::Byte,
             priority.into(),
         );
-        vcpu.private[id as usize].priority = priority & spec::PRIORITY_MASK;
+        vcpu.private[id as usize].priority = priority & PRIORITY_MASK;
     }
 
     fn apply(&mut self, op: &Op) {
@@ -493,11 +512,12 @@ impl Machine {
             }
             Op::PrioritySpi(s, priority) => {
                 if !self.spi(s).pending() && !self.spi(s).active {
-                    self.spi(s).priority = priority & spec::PRIORITY_MASK;
+                    self.spi(s).priority = priority & PRIORITY_MASK;
                     let Self {
                         distributor, vcpus, ..
                     } = self;
-                    distributor.write(
+                    distributor::write(
+                        distributor,
                         0x400 + SPIS[s],
                         AccessWidth::Byte,
                         priority.into(),
@@ -515,7 +535,8 @@ impl Machine {
                 let Self {
                     distributor, vcpus, ..
                 } = self;
-                distributor.write(
+                distributor::write(
+                    distributor,
                     gicv3::GICD_IROUTER + 8 * SPIS[s],
                     AccessWidth::Double,
                     value,
@@ -771,7 +792,11 @@ impl Machine {
             assert!(!self.vcpus[v].redistributor.has_deliverable(
                 &self.distributor,
                 &self.vcpus[v].cpu,
-                0xff00_0003
+                CpuInterface {
+                    group0: true,
+                    group1: true,
+                    priority_mask: 0xff
+                }
             ));
         }
     }

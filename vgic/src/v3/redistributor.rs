@@ -1,415 +1,119 @@
-//! The redistributor: the SGIs and PPIs of one vCPU, and everything that waits for its list registers.
-//!
-//! The calls that a trap makes on its way back to the guest are here; what is seldom needed, and
-//! the moving of interrupts into and out of the list registers, is in `lists`.
-//!
-//! A private interrupt is in exactly one place: in a list register (`in_lr`), or here (`latched`,
-//! `active`). A list register that the guest has finished with keeps its occupant until
-//! somebody needs it, so that the next SGI of the same number finds its place at once.
+//! A redistributor's registers (IHI0069 sections 12.10 and 12.11): RD_base, and SGI_base 64 KiB
+//! above it. No LPIs (GICR_TYPER.PLPIS = 0): their registers, and all else, are RAZ/WI.
 
-use super::distributor::Distributor;
-use crate::irq::SpiSet;
-use crate::list_register::LR_MAX;
-use crate::{Inbox, IntId, ListRegister, ListRegisters, LrState, Maintenance, Notice};
+use super::spec;
+use crate::core::bank::{self, Access};
+use crate::{Effect, ListRegisters, VcpuInterrupts};
+use types::access::AccessWidth;
+use types::affinity::Affinity;
 use types::gicv3;
 
-const PRIVATE: usize = crate::PRIVATE_COUNT as usize;
+/// [`VcpuInterrupts::face`]: the guest has cleared GICR_WAKER.ProcessorSleep.
+const AWAKE: u32 = 1;
 
-/// What is left to do before the guest goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "an interrupt may be waiting for `settle`"]
-pub enum After {
-    /// Nothing.
-    Resume,
-    /// [`Redistributor::settle`]: more waits than fits by itself.
-    Settle,
+/// Which register of a redistributor an access means.
+enum Register {
+    /// A bank in SGI_base.
+    Bank(Access),
+    /// The offset in RD_base.
+    Control(u32),
+    /// None.
+    Hole,
 }
 
-/// Private interrupts, a bit each, whose linked physical interrupt is to be deactivated by software.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[must_use = "a physical interrupt that stays active never fires again"]
-pub struct Owed(pub u32);
-
-impl Owed {
-    /// Nothing to deactivate.
-    pub const NONE: Self = Self(0);
-}
-
-/// What a register write asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct Effect {
-    /// What is left to do for the vCPU whose register was written.
-    pub after: After,
-    /// Physical interrupts to deactivate.
-    pub owed: Owed,
-}
-
-/// The redistributor and list-register bookkeeping of one vCPU.
-#[derive(Debug)]
-pub struct Redistributor {
-    /// Private interrupts that may go to a list register at once: `open`,
-    /// nothing waits that may be more urgent, and no write of ICPENDR is still to be seen to.
-    pub(super) ready: u32,
-    /// Private interrupts that may go to the guest: enabled, their group too, not in `active`.
-    pub(super) open: u32,
-    /// Private interrupts that occupy a list register.
-    pub(super) in_lr: u32,
-    /// List registers that nobody occupies.
-    pub(super) free: u32,
-    /// List registers that SPIs occupy.
-    pub(super) shared: u32,
-    /// Edges, SGIs and writes of ISPENDR that wait here.
-    pub(super) latched: u32,
-    pub(super) slot_of: [u8; PRIVATE],
-    pub(super) occupants: [u16; LR_MAX],
-    /// The list register of each private interrupt when it becomes pending.
-    pub(super) templates: [ListRegister; PRIVATE],
-    /// Active, but in no list register.
-    pub(super) active: u32,
-    pub(super) enabled: u32,
-    pub(super) group: u32,
-    pub(super) edge: u32,
-    /// GICD_CTLR's group enables, as of the last resync.
-    pub(super) groups: u32,
-    /// Levels whose list register is pending not by their line alone, so that it outlives the line.
-    pub(super) soft: u32,
-    /// Latched interrupts that come from `physical`.
-    pub(super) linked: u32,
-    /// Active interrupts here whose physical interrupt is active too.
-    pub(super) parked_linked: u32,
-    pub(super) physical: [u16; PRIVATE],
-    /// Writes of ICPENDR, ICACTIVER and ISACTIVER that concern list registers not at hand.
-    pub(super) unpend: u32,
-    pub(super) deactivate: u32,
-    pub(super) activate: u32,
-    /// SPIs to look at when a list register is free.
-    pub(super) candidates: SpiSet,
-    /// SPIs that are active here, but in no list register.
-    pub(super) parked: SpiSet,
-    pub(super) armed: Maintenance,
-    /// More waits than list registers hold.
-    pub(super) waiting: bool,
-    pub(super) asleep: bool,
-    pub(super) last: bool,
-    pub(super) index: u16,
-    lr_mask: u32,
-}
-
-impl Redistributor {
-    /// Returns the redistributor of vCPU `index` in its reset state, over `lr_count` list registers.
-    ///
-    /// `last` is GICR_TYPER.Last: no redistributor follows in this region.
-    #[must_use]
-    pub fn new(index: u16, last: bool, lr_count: usize) -> Self {
-        let count = lr_count.clamp(1, LR_MAX) as u32;
-        let lr_mask = (1_u32.wrapping_shl(count)).wrapping_sub(1);
-        Self {
-            ready: 0,
-            open: 0,
-            waiting: false,
-            in_lr: 0,
-            free: lr_mask,
-            shared: 0,
-            latched: 0,
-            slot_of: [0; PRIVATE],
-            occupants: [0; LR_MAX],
-            templates: core::array::from_fn(|n| {
-                ListRegister::pending(IntId::private(n as u32), 0, false)
-            }),
-            active: 0,
-            enabled: 0,
-            group: 0,
-            edge: SGI_MASK,
-            groups: 0,
-            soft: 0,
-            linked: 0,
-            parked_linked: 0,
-            physical: [0; PRIVATE],
-            unpend: 0,
-            deactivate: 0,
-            activate: 0,
-            candidates: SpiSet::EMPTY,
-            parked: SpiSet::EMPTY,
-            armed: Maintenance::NONE,
-            asleep: true,
-            last,
-            index,
-            lr_mask,
-        }
-    }
-
-    /// Returns to the reset state at a system reset; nothing else resets a redistributor, neither
-    /// CPU_OFF nor the ejection of its vCPU.
-    pub fn reset(&mut self, lrs: &mut impl ListRegisters) -> Owed {
-        let owed = Owed(self.linked(lrs));
-        for slot in bits(self.used()) {
-            lrs.write(slot as usize, ListRegister::EMPTY);
-        }
-        lrs.set_maintenance(Maintenance::NONE);
-        *self = Self::new(self.index, self.last, self.lr_mask.count_ones() as usize);
-        owed
-    }
-
-    /// Tells whether a private interrupt is in group 0: SGIs sent by ICC_SGI0R_EL1 or
-    /// ICC_ASGI1R_EL1 reach no others.
-    #[must_use]
-    #[inline]
-    pub fn is_group0(&self, intid: IntId) -> bool {
-        self.group & intid.bit() == 0
-    }
-
-    /// Raises an SGI or an edge-triggered PPI.
-    #[inline]
-    pub fn raise(&mut self, lrs: &mut impl ListRegisters, intid: IntId) -> After {
-        self.raise_as(lrs, intid, self.template(intid))
-    }
-
-    /// Raises a PPI that a physical interrupt stands behind, which is active until the guest deactivates this one.
-    ///
-    /// While the virtual interrupt is disabled it waits here and the physical one stays active.
-    #[inline]
-    pub fn raise_hardware(
-        &mut self,
-        lrs: &mut impl ListRegisters,
-        intid: IntId,
-        physical: u32,
-    ) -> After {
-        self.raise_as(lrs, intid, self.template(intid).linked_to(physical))
-    }
-
-    #[inline]
-    pub(super) fn raise_as(
-        &mut self,
-        lrs: &mut impl ListRegisters,
-        intid: IntId,
-        value: ListRegister,
-    ) -> After {
-        let bit = intid.bit();
-        if self.ready & bit == 0 {
-            return self.raise_waiting(lrs, intid, value);
-        }
-        if self.in_lr & bit != 0 {
-            let slot = self.slot_of(intid);
-            if !lrs.read(slot).is_inactive() {
-                return self.merge(lrs, slot as u32, intid);
-            }
-            lrs.write(slot, value);
-            return After::Resume;
-        }
-        if self.free == 0 {
-            return self.raise_when_full(lrs, intid, value);
-        }
-        self.latched &= !bit;
-        self.place(lrs, self.free.trailing_zeros(), intid, value);
-        After::Resume
-    }
-
-    /// Moves what came into `inbox` to the list registers. To be called after a kick, when the vCPU
-    /// is loaded, and before the guest goes on if something was posted to itself.
-    #[inline]
-    pub fn deliver(
-        &mut self,
-        inbox: &Inbox,
-        distributor: &Distributor,
-        lrs: &mut impl ListRegisters,
-        post: &mut impl FnMut(u16, Notice),
-    ) -> Owed {
-        let mail = inbox.take();
-        let mut after = After::Resume;
-        let mut private = mail.private();
-        while private != 0 {
-            let intid = IntId::private(private.trailing_zeros());
-            private &= private.wrapping_sub(1);
-            if self.raise(lrs, intid) == After::Settle {
-                after = After::Settle;
-            }
-        }
-        if mail.is_private_only() && after == After::Resume {
-            return Owed::NONE;
-        }
-        self.deliver_more(mail, inbox, distributor, lrs, post)
-    }
-
-    /// Tells whether an interrupt waits that the guest's CPU interface lets through: pending, open,
-    /// its group enabled and its priority above the mask in `ich_vmcr` (ICH_VMCR_EL2).
-    ///
-    /// [`Self::deliver`] comes first, this second; then the vCPU is marked as blocked, and blocks
-    /// only if its inbox is still empty.
-    #[must_use]
-    #[inline]
-    pub fn has_deliverable(
-        &self,
-        distributor: &Distributor,
-        lrs: &impl ListRegisters,
-        ich_vmcr: u64,
-    ) -> bool {
-        let mut used = self.used();
-        while used != 0 {
-            let lr = lrs.read(used.trailing_zeros() as usize);
-            used &= used.wrapping_sub(1);
-            if lr.is_pending() && passes(lr, ich_vmcr) {
-                return true;
-            }
-        }
-        (self.backlog() != 0 || !self.candidates.is_empty())
-            && self.backlog_passes(distributor, ich_vmcr)
-    }
-
-    /// Tells whether nothing is pending or active in a list register, and nothing waits for one: nothing can wake the vCPU.
-    ///
-    /// What comes into its inbox meanwhile comes with an interrupt.
-    #[must_use]
-    #[inline]
-    pub fn is_idle(&self, lrs: &impl ListRegisters) -> bool {
-        self.used() & !lrs.empty() == 0 && self.backlog() == 0 && self.candidates.is_empty()
-    }
-
-    /// Returns the list registers that have an occupant.
-    #[inline]
-    pub(super) fn used(&self) -> u32 {
-        self.lr_mask & !self.free
-    }
-
-    /// Returns the private interrupts that wait for a list register.
-    #[inline]
-    pub(super) fn backlog(&self) -> u32 {
-        self.latched & self.open & !self.in_lr
-    }
-
-    #[inline]
-    pub(super) fn template(&self, intid: IntId) -> ListRegister {
-        self.templates
-            .get(intid.get() as usize & (PRIVATE - 1))
-            .copied()
-            .unwrap_or_default()
-    }
-
-    #[inline]
-    pub(super) fn slot_of(&self, intid: IntId) -> usize {
-        usize::from(
-            self.slot_of
-                .get(intid.get() as usize & (PRIVATE - 1))
-                .copied()
-                .unwrap_or_default(),
-        ) & (LR_MAX - 1)
-    }
-
-    /// Puts an interrupt into the free list register `slot`.
-    #[inline]
-    pub(super) fn place(
-        &mut self,
-        lrs: &mut impl ListRegisters,
-        slot: u32,
-        intid: IntId,
-        value: ListRegister,
-    ) {
-        self.free &= !bit(slot);
-        if let Some(occupant) = self.occupants.get_mut(slot as usize) {
-            *occupant = intid.get() as u16;
-        }
-        if intid.is_private() {
-            self.in_lr |= intid.bit();
-            if let Some(place) = self.slot_of.get_mut(intid.get() as usize) {
-                *place = slot as u8;
-            }
-        } else {
-            self.shared |= bit(slot);
-        }
-        lrs.write(slot as usize, value);
-    }
-}
-
-/// Bits of the SGIs in a private register.
-pub(super) const SGI_MASK: u32 = 0xffff;
-
-const VMCR_VENG0: u64 = 1 << 0;
-const VMCR_VENG1: u64 = 1 << 1;
-const VMCR_VPMR_SHIFT: u32 = 24;
-
-/// Tells whether the CPU interface signals an interrupt (ICH_VMCR_EL2: VENG0, VENG1, VPMR).
 #[inline]
-pub(super) fn passes(lr: ListRegister, ich_vmcr: u64) -> bool {
-    let enable = if lr.is_group1() {
-        VMCR_VENG1
-    } else {
-        VMCR_VENG0
+fn decode(offset: u32, width: AccessWidth) -> Register {
+    let Some(offset) = offset.checked_sub(gicv3::SGI_BASE) else {
+        return Register::Control(offset);
     };
-    ich_vmcr & enable != 0 && u64::from(lr.priority()) < ich_vmcr >> VMCR_VPMR_SHIFT & 0xff
+    bank::decode(offset, width).map_or(Register::Hole, Register::Bank)
 }
 
-#[inline]
-pub(super) fn bit(n: u32) -> u32 {
-    1_u32.wrapping_shl(n)
+/// Reads a register of a vCPU whose list registers are `lrs`.
+///
+/// `last` is GICR_TYPER.Last: no redistributor follows in this region.
+#[must_use]
+pub fn read(
+    vcpu: &VcpuInterrupts,
+    last: bool,
+    lrs: &impl ListRegisters,
+    offset: u32,
+    width: AccessWidth,
+) -> u64 {
+    match decode(offset, width) {
+        Register::Bank(access) => u64::from(vcpu.read_bank(lrs, access)),
+        Register::Control(offset) => read_control(vcpu, last, offset, width),
+        Register::Hole => 0,
+    }
 }
 
-/// Returns the numbers of the bits set in `mask`, ascending.
-#[inline]
-pub(super) fn bits(mut mask: u32) -> impl Iterator<Item = u32> {
-    core::iter::from_fn(move || {
-        let n = mask.trailing_zeros();
-        if n >= u32::BITS {
-            return None;
-        }
-        mask &= mask.wrapping_sub(1);
-        Some(n)
-    })
+/// Reads a register of a vCPU that is loaded on another CPU. What its list registers have is
+/// not seen in the pending and active registers.
+#[must_use]
+pub fn read_remote(vcpu: &VcpuInterrupts, last: bool, offset: u32, width: AccessWidth) -> u64 {
+    match decode(offset, width) {
+        Register::Bank(access) => u64::from(vcpu.read_bank_remote(access)),
+        Register::Control(offset) => read_control(vcpu, last, offset, width),
+        Register::Hole => 0,
+    }
 }
 
-impl Redistributor {
-    /// Tells what list registers and this object say of an interrupt.
-    #[must_use]
-    pub fn held(&self, lrs: &impl ListRegisters, intid: IntId) -> LrState {
-        match self.find(intid) {
-            Some(slot) => lrs.read(slot as usize).state(),
-            None if self.is_parked(intid) => LrState::Active,
-            None => LrState::Inactive,
+/// Writes a register of a vCPU whose list registers are `lrs`.
+pub fn write(
+    vcpu: &mut VcpuInterrupts,
+    lrs: &mut impl ListRegisters,
+    offset: u32,
+    width: AccessWidth,
+    value: u64,
+) -> Effect {
+    match decode(offset, width) {
+        Register::Bank(access) => return vcpu.write_bank(lrs, access, value as u32),
+        Register::Control(offset) => write_control(vcpu, offset, width, value),
+        Register::Hole => {}
+    }
+    Effect::NONE
+}
+
+/// Writes a register of a vCPU that is loaded on another CPU, which is to get a
+/// [`crate::Notice::Resync`] if the effect says [`crate::After::Settle`].
+pub fn write_remote(
+    vcpu: &mut VcpuInterrupts,
+    offset: u32,
+    width: AccessWidth,
+    value: u64,
+) -> Effect {
+    match decode(offset, width) {
+        Register::Bank(access) => return vcpu.write_bank_remote(access, value as u32),
+        Register::Control(offset) => write_control(vcpu, offset, width, value),
+        Register::Hole => {}
+    }
+    Effect::NONE
+}
+
+fn read_control(vcpu: &VcpuInterrupts, last: bool, offset: u32, width: AccessWidth) -> u64 {
+    match (offset, width) {
+        (gicv3::GICR_IIDR, AccessWidth::Word) => u64::from(spec::IIDR),
+        (gicv3::GICR_TYPER, AccessWidth::Double) => typer(vcpu, last),
+        (gicv3::GICR_TYPER, AccessWidth::Word) => typer(vcpu, last) & 0xffff_ffff,
+        (gicv3::GICR_TYPER_HIGH, AccessWidth::Word) => typer(vcpu, last) >> 32,
+        (gicv3::GICR_WAKER, AccessWidth::Word) if vcpu.face & AWAKE == 0 => {
+            u64::from(gicv3::WAKER_PROCESSOR_SLEEP | gicv3::WAKER_CHILDREN_ASLEEP)
         }
+        (gicv3::PIDR2, AccessWidth::Word) => u64::from(spec::PIDR2_GICV3),
+        _ => 0,
     }
+}
 
-    pub(super) fn is_parked(&self, intid: IntId) -> bool {
-        if intid.is_private() {
-            self.active & intid.bit() != 0
-        } else {
-            self.parked.contains(intid)
-        }
-    }
+fn typer(vcpu: &VcpuInterrupts, last: bool) -> u64 {
+    let last = if last { gicv3::GICR_TYPER_LAST } else { 0 };
+    let number = u64::from(vcpu.index()) << gicv3::GICR_TYPER_NUMBER_SHIFT;
+    let affinity = u64::from(Affinity::of_index(vcpu.index()).bits());
+    last | number | (affinity << gicv3::GICR_TYPER_AFFINITY_SHIFT)
+}
 
-    /// Returns the list register that an interrupt occupies.
-    pub(super) fn find(&self, intid: IntId) -> Option<u32> {
-        if intid.is_private() {
-            return (self.in_lr & intid.bit() != 0).then(|| self.slot_of(intid) as u32);
-        }
-        bits(self.used()).find(|&slot| self.occupant(slot) == intid)
-    }
-
-    /// Returns the occupant of a used list register.
-    pub(super) fn occupant(&self, slot: u32) -> IntId {
-        let id = self
-            .occupants
-            .get(slot as usize)
-            .copied()
-            .unwrap_or_default();
-        IntId::new(u32::from(id)).unwrap_or(IntId::private(0))
-    }
-
-    /// Takes over GICD_CTLR's group enables and works out which private interrupts are open.
-    pub(super) fn reopen(&mut self) {
-        let group1 = if self.groups & gicv3::CTLR_ENABLE_GRP1 != 0 {
-            self.group
-        } else {
-            0
-        };
-        let group0 = if self.groups & gicv3::CTLR_ENABLE_GRP0 != 0 {
-            !self.group
-        } else {
-            0
-        };
-        self.open = self.enabled & (group0 | group1) & !self.active;
-        self.ready = if self.waiting {
-            0
-        } else {
-            self.open & !self.unpend
-        };
+fn write_control(vcpu: &mut VcpuInterrupts, offset: u32, width: AccessWidth, value: u64) {
+    if (offset, width) == (gicv3::GICR_WAKER, AccessWidth::Word) {
+        let asleep = value as u32 & gicv3::WAKER_PROCESSOR_SLEEP != 0;
+        vcpu.face = if asleep { 0 } else { AWAKE };
     }
 }

@@ -1,19 +1,23 @@
 //! The redistributor's registers, and rows 45 to 49 of the hostile list.
 
 use std::vec::Vec;
+use types::access::AccessWidth;
 use types::gicv3;
 
-use super::{After, Distributor, Owed, Redistributor};
+use super::list_register::cpu_interface;
+use super::{distributor, redistributor};
 use crate::fake::FakeCpu;
-use crate::{Inbox, IntId, ListRegisters, LrState, Notice, SavedListRegisters};
-use types::access::AccessWidth;
+use crate::{
+    After, Inbox, IntId, ListRegisters, LrState, Notice, Owed, SavedListRegisters, Sgis, Spis,
+    VcpuInterrupts,
+};
 
 const SGI: u32 = gicv3::SGI_BASE;
 const VMCR: u64 = 0xff00_0003;
 
 struct Bench {
-    distributor: Distributor,
-    redistributor: Redistributor,
+    distributor: Spis,
+    redistributor: VcpuInterrupts,
     inbox: Inbox,
     cpu: FakeCpu,
 }
@@ -21,17 +25,35 @@ struct Bench {
 impl Bench {
     /// One vCPU with everything enabled in group 1, all edges but PPI 30 and SPI 33.
     fn new(lr_count: usize) -> Self {
-        let distributor = Distributor::new(64, 1);
+        let distributor = Spis::new(64, 1);
         for offset in [0x084, 0x088, 0x104, 0x108] {
-            distributor.write(offset, AccessWidth::Word, 0xffff_ffff, &mut |_, _| {});
+            distributor::write(
+                &distributor,
+                offset,
+                AccessWidth::Word,
+                0xffff_ffff,
+                &mut |_, _| {},
+            );
         }
         for offset in (0xc08..0xc18).step_by(4) {
-            distributor.write(offset, AccessWidth::Word, 0xffff_ffff, &mut |_, _| {});
+            distributor::write(
+                &distributor,
+                offset,
+                AccessWidth::Word,
+                0xffff_ffff,
+                &mut |_, _| {},
+            );
         }
-        distributor.write(0xc08, AccessWidth::Word, 0xffff_fff3, &mut |_, _| {});
+        distributor::write(
+            &distributor,
+            0xc08,
+            AccessWidth::Word,
+            0xffff_fff3,
+            &mut |_, _| {},
+        );
         let mut bench = Self {
             distributor,
-            redistributor: Redistributor::new(0, true, lr_count),
+            redistributor: VcpuInterrupts::new(0, Sgis::ByNumber, lr_count),
             inbox: Inbox::new(),
             cpu: FakeCpu::new(lr_count),
         };
@@ -43,9 +65,13 @@ impl Bench {
     }
 
     fn write(&mut self, offset: u32, value: u32) -> u32 {
-        let effect =
-            self.redistributor
-                .write(&mut self.cpu, offset, AccessWidth::Word, value.into());
+        let effect = redistributor::write(
+            &mut self.redistributor,
+            &mut self.cpu,
+            offset,
+            AccessWidth::Word,
+            value.into(),
+        );
         if effect.after == After::Settle {
             self.redistributor
                 .settle(&self.distributor, &mut self.cpu, &mut |_, _| {});
@@ -54,16 +80,26 @@ impl Bench {
     }
 
     fn read(&self, offset: u32) -> u64 {
-        self.redistributor
-            .read(&self.cpu, offset, AccessWidth::Word)
+        redistributor::read(
+            &self.redistributor,
+            true,
+            &self.cpu,
+            offset,
+            AccessWidth::Word,
+        )
     }
 
     fn distribute(&mut self, offset: u32, value: u64) {
         let inbox = &self.inbox;
-        self.distributor
-            .write(offset, AccessWidth::Word, value, &mut |_, notice| {
+        distributor::write(
+            &self.distributor,
+            offset,
+            AccessWidth::Word,
+            value,
+            &mut |_, notice| {
                 let _kick = inbox.post(notice);
-            });
+            },
+        );
         self.sync();
     }
 
@@ -135,21 +171,21 @@ fn registers_read_their_reset_values() {
         (SGI + 0xd00, AccessWidth::Word, 0),
         (SGI + 0xffe8, AccessWidth::Word, 0),
     ];
-    let redistributor = Redistributor::new(21, true, 4);
+    let redistributor = VcpuInterrupts::new(21, Sgis::ByNumber, 4);
     for (offset, width, value) in table {
         assert_eq!(
-            redistributor.read(&cpu, offset, width),
+            redistributor::read(&redistributor, true, &cpu, offset, width),
             value,
             "{offset:#x} {width:?}"
         );
         assert_eq!(
-            redistributor.read_remote(offset, width),
+            redistributor::read_remote(&redistributor, true, offset, width),
             value,
             "{offset:#x} {width:?}"
         );
     }
     assert_eq!(
-        Redistributor::new(21, false, 4).read_remote(8, AccessWidth::Word),
+        redistributor::read_remote(&redistributor, false, 8, AccessWidth::Word),
         0x1500
     );
 }
@@ -166,14 +202,19 @@ fn every_offset_width_and_value_is_survived() {
                 AccessWidth::Word,
                 AccessWidth::Double,
             ] {
-                let effect = bench
-                    .redistributor
-                    .write(&mut bench.cpu, offset, width, value);
+                let effect = redistributor::write(
+                    &mut bench.redistributor,
+                    &mut bench.cpu,
+                    offset,
+                    width,
+                    value,
+                );
                 assert_eq!(effect.owed, Owed::NONE);
-                let _ = bench.redistributor.write_remote(offset, width, value);
+                let _ = redistributor::write_remote(&mut bench.redistributor, offset, width, value);
                 let mask = u64::MAX >> (64 - 8 * width.bytes());
                 assert_eq!(
-                    bench.redistributor.read(&bench.cpu, offset, width) & !mask,
+                    redistributor::read(&bench.redistributor, true, &bench.cpu, offset, width)
+                        & !mask,
                     0,
                     "{offset:#x}"
                 );
@@ -189,9 +230,13 @@ fn every_offset_width_and_value_is_survived() {
 fn fields_keep_their_neighbours() {
     let mut bench = Bench::new(4);
     bench.write(SGI + 0x410, 0xffff_ffff);
-    let _ = bench
-        .redistributor
-        .write(&mut bench.cpu, SGI + 0x412, AccessWidth::Byte, 0x35);
+    let _ = redistributor::write(
+        &mut bench.redistributor,
+        &mut bench.cpu,
+        SGI + 0x412,
+        AccessWidth::Byte,
+        0x35,
+    );
     assert_eq!(bench.read(SGI + 0x410), 0xf830_f8f8);
     bench.write(SGI + 0x180, 0x00ff_0000);
     assert_eq!(
@@ -217,7 +262,8 @@ fn everything_pending_at_once_comes_once_by_priority() {
         let priority = |id: u32| (id.wrapping_mul(88) & 0xf8) as u8;
         for &id in &ids {
             if id < 32 {
-                let _ = bench.redistributor.write(
+                let _ = redistributor::write(
+                    &mut bench.redistributor,
                     &mut bench.cpu,
                     SGI + 0x400 + id,
                     AccessWidth::Byte,
@@ -225,7 +271,8 @@ fn everything_pending_at_once_comes_once_by_priority() {
                 );
                 bench.raise(id);
             } else {
-                bench.distributor.write(
+                distributor::write(
+                    &bench.distributor,
                     0x400 + id,
                     AccessWidth::Byte,
                     priority(id).into(),
@@ -252,7 +299,8 @@ fn all_list_registers_active_and_one_more() {
     let mut bench = Bench::new(2);
     for id in 0..8_u32 {
         let priority = u64::from(0x80 - 8 * id);
-        let _ = bench.redistributor.write(
+        let _ = redistributor::write(
+            &mut bench.redistributor,
             &mut bench.cpu,
             SGI + 0x400 + id,
             AccessWidth::Byte,
@@ -365,23 +413,35 @@ fn remote_writes_reach_the_right_vcpu() {
     let mut bench = Bench::new(4);
     bench.raise(5);
     bench.raise(6);
-    let effect = bench
-        .redistributor
-        .write_remote(SGI + 0x180, AccessWidth::Word, 1 << 5);
+    let effect = redistributor::write_remote(
+        &mut bench.redistributor,
+        SGI + 0x180,
+        AccessWidth::Word,
+        1 << 5,
+    );
     assert_eq!(effect.after, After::Settle);
-    let _ = bench
-        .redistributor
-        .write_remote(SGI + 0x280, AccessWidth::Word, 1 << 6);
-    let _ = bench
-        .redistributor
-        .write_remote(SGI + 0x200, AccessWidth::Word, 1 << 7);
+    let _ = redistributor::write_remote(
+        &mut bench.redistributor,
+        SGI + 0x280,
+        AccessWidth::Word,
+        1 << 6,
+    );
+    let _ = redistributor::write_remote(
+        &mut bench.redistributor,
+        SGI + 0x200,
+        AccessWidth::Word,
+        1 << 7,
+    );
     let _kick = bench.inbox.post(Notice::Resync);
     assert_eq!(bench.acknowledge(), Some(7));
     bench.end();
     assert_eq!(bench.acknowledge(), None);
-    let _ = bench
-        .redistributor
-        .write_remote(SGI + 0x100, AccessWidth::Word, 1 << 5);
+    let _ = redistributor::write_remote(
+        &mut bench.redistributor,
+        SGI + 0x100,
+        AccessWidth::Word,
+        1 << 5,
+    );
     let _kick = bench.inbox.post(Notice::Resync);
     assert_eq!(bench.acknowledge(), Some(5));
 }
@@ -404,12 +464,16 @@ fn waiting_looks_at_priority_mask_and_groups() {
     let waits = |bench: &Bench, vmcr| {
         bench
             .redistributor
-            .has_deliverable(&bench.distributor, &bench.cpu, vmcr)
+            .has_deliverable(&bench.distributor, &bench.cpu, cpu_interface(vmcr))
     };
     assert!(!waits(&bench, VMCR));
-    let _ = bench
-        .redistributor
-        .write(&mut bench.cpu, SGI + 0x401, AccessWidth::Byte, 0xa0);
+    let _ = redistributor::write(
+        &mut bench.redistributor,
+        &mut bench.cpu,
+        SGI + 0x401,
+        AccessWidth::Byte,
+        0xa0,
+    );
     bench.raise(1);
     assert!(waits(&bench, VMCR));
     for masked in [0xff00_0001, 0xa000_0003, 0x0000_0003] {

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering;
-use vgic::{ListRegister, ListRegisters, Maintenance, SavedListRegisters};
+use vgic::{CpuInterface, ListRegister, ListRegisters, Maintenance, SavedListRegisters};
 
 use crate::cpu::{Interrupt, Local, Machine, Manager, NEVER, Pcpu, Placements, cause};
 use crate::dispatch::inject::Exception;
@@ -363,9 +363,12 @@ impl Machine for Fake {
     fn lists(&self) -> Lists {
         Lists(self.held.clone())
     }
-    fn gic_control(&self) -> u64 {
-        // Both groups on, every priority lets pass (ICH_VMCR_EL2).
-        0xff00_0000 | 3
+    fn cpu_interface(&self) -> CpuInterface {
+        CpuInterface {
+            group0: true,
+            group1: true,
+            priority_mask: 0xff,
+        }
     }
     fn now(&self) -> u64 {
         self.system.now.get()

@@ -122,11 +122,10 @@ fn a_group_0_sgi_reaches_only_who_has_it_in_group_0() {
     let group0 = bench.vm.vcpus[1].gic.lock().is_group0(IntId::private(7));
     assert!(group0, "everything is in group 0 after a reset");
     // vCPU 2 moves it to group 1.
-    let _effect = bench.vm.vcpus[2].gic.lock().write_remote(
-        0x1_0080,
-        types::access::AccessWidth::Word,
-        1 << 7,
-    );
+    let mut gic = bench.vm.vcpus[2].gic.lock();
+    let (offset, width) = (0x1_0080, types::access::AccessWidth::Word);
+    let _effect = vgic::v3::redistributor::write_remote(&mut gic, offset, width, 1 << 7);
+    drop(gic);
     assert_eq!(trapped(&mut bench, SGI0R, 0, false), Next::Advance);
     assert_eq!(bench.kicked(), [1]);
     assert!(!bench.vm.vcpus[1].inbox.is_empty() && bench.vm.vcpus[2].inbox.is_empty());

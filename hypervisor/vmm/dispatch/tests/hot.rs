@@ -235,7 +235,7 @@ fn an_sgi_to_oneself_needs_no_kick() {
     );
     let pending = (0..bench.lists.count()).any(|n| {
         let list = bench.lists.read(n);
-        list.is_pending() && list.0 as u32 == 5
+        list.is_pending() && list.fields().intid == 5
     });
     assert!(pending && bench.kicked().is_empty());
 }
@@ -454,7 +454,7 @@ fn an_sgi_arrives(bench: &mut Bench) {
         sysreg(bench, access_iss(register, 0, false)).0,
         Hot::Advance
     );
-    assert!((0..bench.lists.count()).any(|n| bench.lists.read(n).0 as u32 == 3));
+    assert!((0..bench.lists.count()).any(|n| bench.lists.read(n).fields().intid == 3));
 }
 
 #[test]

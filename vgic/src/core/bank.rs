@@ -1,5 +1,5 @@
-//! The banks of per-interrupt registers that the distributor (SPIs) and a redistributor's SGI_base
-//! (SGIs and PPIs) have at the same offsets, 0x080 to 0xdff.
+//! The banks of per-interrupt registers, which every version has at the same offsets, 0x080 to
+//! 0xdff: in the distributor, and in GICv3 for SGIs and PPIs in a redistributor's SGI_base.
 
 use types::access::AccessWidth;
 use types::gicv3;
@@ -25,7 +25,7 @@ pub(crate) enum Bank {
     Priority,
     /// ICFGR, two bits each.
     Config,
-    /// Reserved, or a register that a GIC with one security state and affinity routing has not.
+    /// Not in every version, or reserved: the face's own business.
     None,
 }
 

@@ -1,10 +1,12 @@
-//! Raising private interrupts where the short way of [`Redistributor::raise`] does not do: not open,
+//! Raising private interrupts where the short way of [`VcpuInterrupts::raise`] does not do: not open,
 //! in the guest's hands already, or no list register free.
 
-use super::redistributor::{After, Redistributor, bits};
-use crate::{IntId, ListRegister, ListRegisters};
+use super::list_registers::ListRegisters;
+use super::vcpu::{After, VcpuInterrupts, bits};
+use crate::IntId;
+use crate::lr::ListRegister;
 
-impl Redistributor {
+impl VcpuInterrupts {
     /// Raises an interrupt that is not open, or while others wait for a list register.
     #[cold]
     pub(super) fn raise_waiting(
@@ -38,7 +40,7 @@ impl Redistributor {
             return After::Resume;
         }
         self.soft |= intid.bit();
-        lrs.write(slot as usize, current.with(ListRegister::PENDING, 0));
+        lrs.write(slot as usize, current.with_pending());
         // While others wait, what is pending and active may have to wait with them.
         if self.waiting {
             After::Settle
@@ -61,10 +63,13 @@ impl Redistributor {
             return; // A level: `line` remembers it.
         }
         self.latched |= intid.bit();
+        if self.by_source & intid.bit() != 0 {
+            self.keep_source(intid, value);
+        }
         if value.is_hardware()
             && let Some(physical) = self.physical.get_mut(intid.get() as usize)
         {
-            *physical = value.physical() as u16;
+            *physical = value.link();
             self.linked |= intid.bit();
         }
     }

@@ -1,111 +1,20 @@
-//! The distributor's registers (IHI0069 section 12.9). What the tables do not name is RAZ/WI.
-//!
-//! Affinity routing is always on and there is one security state, so GICD_ITARGETSR, GICD_SGIR,
-//! GICD_IGRPMODR and GICD_NSACR are RAZ/WI, as are the fields of private interrupts.
+//! The banks of SPI registers. Fields of private interrupts are RAZ/WI.
 
-use super::bank::{Access, Bank};
-use super::distributor::Distributor;
+use super::bank::{self, Access, Bank};
+use super::inbox::Notice;
 use super::spi::SpiWord;
-use super::{bank, spec};
-use crate::{IntId, LrState, Notice};
-use types::access::AccessWidth;
-use types::gicv3;
+use super::spis::Spis;
+use crate::IntId;
+use crate::lr::LrState;
 
-impl Distributor {
-    /// Reads `width` at byte `offset` of the distributor's frame.
+impl Spis {
+    /// Reads registers of a bank.
     ///
     /// `reader` is the vCPU that reads; `held` tells what its list registers say of an SPI
-    /// ([`super::Redistributor::held`]). What other vCPUs hold counts as active; they are asked by
-    /// `post` to look, so that a reader who polls sees it end.
+    /// ([`super::vcpu::VcpuInterrupts::held`]). What other vCPUs hold counts as active; they are
+    /// asked by `post` to look, so that a reader who polls sees it end.
     #[inline]
-    pub fn read(
-        &self,
-        offset: u32,
-        width: AccessWidth,
-        reader: u16,
-        held: &impl Fn(IntId) -> LrState,
-        post: &mut impl FnMut(u16, Notice),
-    ) -> u64 {
-        match (offset, width) {
-            (gicv3::GICD_CTLR, AccessWidth::Word) => {
-                u64::from(self.groups() | gicv3::CTLR_ARE | gicv3::CTLR_DS)
-            }
-            (gicv3::GICD_TYPER, AccessWidth::Word) => u64::from(self.typer()),
-            (gicv3::GICD_IIDR, AccessWidth::Word) => u64::from(spec::IIDR),
-            (gicv3::PIDR2, AccessWidth::Word) => u64::from(spec::PIDR2_GICV3),
-            (gicv3::GICD_IROUTER..gicv3::GICD_IROUTER_END, _) => self.read_router(offset, width),
-            _ => bank::decode(offset, width)
-                .map_or(0, |access| self.read_bank(access, reader, held, post)),
-        }
-    }
-
-    /// Writes `width` at byte `offset` of the distributor's frame.
-    #[inline]
-    pub fn write(
-        &self,
-        offset: u32,
-        width: AccessWidth,
-        value: u64,
-        post: &mut impl FnMut(u16, Notice),
-    ) {
-        match (offset, width) {
-            (gicv3::GICD_CTLR, AccessWidth::Word) => {
-                self.set_groups(
-                    value as u32 & (gicv3::CTLR_ENABLE_GRP0 | gicv3::CTLR_ENABLE_GRP1),
-                    post,
-                );
-            }
-            (gicv3::GICD_IROUTER..gicv3::GICD_IROUTER_END, _) => {
-                self.write_router(offset, width, value, post)
-            }
-            _ => {
-                if let Some(access) = bank::decode(offset, width) {
-                    self.write_bank(access, value as u32, post);
-                }
-            }
-        }
-    }
-
-    fn typer(&self) -> u32 {
-        u32::from(self.spi_count() / 32) | gicv3::TYPER_ID_BITS | gicv3::TYPER_A3V
-    }
-
-    fn router_of(offset: u32) -> Option<IntId> {
-        IntId::new((offset.wrapping_sub(gicv3::GICD_IROUTER)) >> 3).filter(|id| !id.is_private())
-    }
-
-    fn read_router(&self, offset: u32, width: AccessWidth) -> u64 {
-        let value = Self::router_of(offset).map_or(0, |spi| self.word(spi).irouter());
-        match (width, offset & 7) {
-            (AccessWidth::Double, 0) => value,
-            (AccessWidth::Word, 0) => value & 0xffff_ffff,
-            (AccessWidth::Word, 4) => value >> 32,
-            _ => 0,
-        }
-    }
-
-    fn write_router(
-        &self,
-        offset: u32,
-        width: AccessWidth,
-        value: u64,
-        post: &mut impl FnMut(u16, Notice),
-    ) {
-        let (mask, shift) = match (width, offset & 7) {
-            (AccessWidth::Double, 0) => (u64::MAX, 0),
-            (AccessWidth::Word, 0) => (0xffff_ffff, 0),
-            (AccessWidth::Word, 4) => (0xffff_ffff << 32, 32),
-            _ => return,
-        };
-        let bits = (value << shift) & mask;
-        if let Some(spi) = Self::router_of(offset) {
-            self.update(spi, post, |word| {
-                word.with_irouter((word.irouter() & !mask) | bits)
-            });
-        }
-    }
-
-    fn read_bank(
+    pub(crate) fn read_bank(
         &self,
         access: Access,
         reader: u16,
@@ -144,7 +53,14 @@ impl Distributor {
         })
     }
 
-    fn write_bank(&self, access: Access, value: u32, post: &mut impl FnMut(u16, Notice)) {
+    /// Writes registers of a bank.
+    #[inline]
+    pub(crate) fn write_bank(
+        &self,
+        access: Access,
+        value: u32,
+        post: &mut impl FnMut(u16, Notice),
+    ) {
         if access.first < crate::SPI_BASE {
             return;
         }

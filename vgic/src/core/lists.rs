@@ -5,14 +5,16 @@
 //! interrupt asks for more when none of these is pending any longer (NPIE). When the guest has as
 //! many interrupts active as there are list registers, the least urgent one is *parked* here to
 //! make room: the guest ends it last, and its end is counted by the hardware (EOIcount) or trapped
-//! (ICC_DIR_EL1). So at least one list register is pending whenever anything waits, and the
+//! ([`Maintenance::DEACTIVATION`]). So at least one list register is pending whenever anything waits, and the
 //! maintenance interrupt cannot storm.
 
-use super::distributor::{Claim, Distributor};
-use super::redistributor::{Owed, Redistributor, bit, bits, passes};
-use crate::{
-    Inbox, IntId, ListRegister, ListRegisters, Mail, Maintenance, Notice, SavedListRegisters,
-};
+use super::inbox::{Inbox, Mail, Notice};
+use super::interface::CpuInterface;
+use super::list_registers::{ListRegisters, Maintenance, SavedListRegisters};
+use super::spis::{Claim, Spis};
+use super::vcpu::{Owed, VcpuInterrupts, bit, bits};
+use crate::IntId;
+use crate::lr::ListRegister;
 
 /// The most urgent interrupt that waits.
 struct Best {
@@ -20,24 +22,24 @@ struct Best {
     intid: IntId,
 }
 
-impl Redistributor {
+impl VcpuInterrupts {
     /// Fills the list registers by priority and asks for maintenance if more waits.
     #[cold]
     pub fn settle(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         post: &mut impl FnMut(u16, Notice),
     ) {
-        self.reap(distributor, lrs, post);
+        self.reap(spis, lrs, post);
         let mut waiting = false;
-        while let Some(best) = self.best(distributor, post) {
-            if self.free == 0 && !self.make_room(distributor, lrs, best.priority, post) {
-                self.split(distributor, lrs, best.priority, post);
+        while let Some(best) = self.best(spis, post) {
+            if self.free == 0 && !self.make_room(spis, lrs, best.priority, post) {
+                self.split(spis, lrs, best.priority, post);
                 waiting = true;
                 break;
             }
-            self.fill(distributor, lrs, best.intid);
+            self.fill(spis, lrs, best.intid);
         }
         self.arm(lrs, waiting);
     }
@@ -45,28 +47,28 @@ impl Redistributor {
     /// Answers a maintenance interrupt: looks again at the levels that the guest has ended, and refills.
     pub fn maintenance(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
-        let owed = self.count_ends(distributor, lrs, post);
-        self.settle(distributor, lrs, post);
+        let owed = self.count_ends(spis, lrs, post);
+        self.settle(spis, lrs, post);
         owed
     }
 
-    /// Answers a trapped write of ICC_DIR_EL1 ([`Maintenance::TRAP_DIR`]): ends `intid` wherever it is.
+    /// Answers a trapped deactivation ([`Maintenance::DEACTIVATION`]): ends `intid` wherever it is.
     pub fn deactivate(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         intid: IntId,
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
         let owed = if self.is_parked(intid) {
-            self.unpark(distributor, intid, post)
+            self.unpark(spis, intid, post)
         } else if let Some(slot) = self.find(intid) {
             let lr = lrs.read(slot as usize);
-            lrs.write(slot as usize, lr.with(0, ListRegister::ACTIVE));
+            lrs.write(slot as usize, lr.without_active());
             Owed(if lr.is_active() && lr.is_hardware() {
                 intid.bit()
             } else {
@@ -75,7 +77,7 @@ impl Redistributor {
         } else {
             Owed::NONE
         };
-        self.settle(distributor, lrs, post);
+        self.settle(spis, lrs, post);
         owed
     }
 
@@ -92,12 +94,12 @@ impl Redistributor {
     /// Unloads the vCPU: moves its list registers to `saved` and leaves the hardware's empty.
     pub fn save(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         saved: &mut SavedListRegisters,
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
-        let owed = self.maintenance(distributor, lrs, post);
+        let owed = self.maintenance(spis, lrs, post);
         for slot in bits(self.used()) {
             saved.write(slot as usize, lrs.read(slot as usize));
             lrs.write(slot as usize, ListRegister::EMPTY);
@@ -146,7 +148,7 @@ impl Redistributor {
     pub fn power_off_quiet(
         &mut self,
         inbox: &Inbox,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &impl ListRegisters,
     ) -> bool {
         let quiet = inbox.is_empty()
@@ -156,7 +158,7 @@ impl Redistributor {
             && self.parked.is_empty()
             && self.unload_quiet(lrs);
         if quiet {
-            distributor.leave(self.index);
+            spis.leave(self.index);
         }
         quiet
     }
@@ -165,14 +167,14 @@ impl Redistributor {
     pub fn power_off(
         &mut self,
         inbox: &Inbox,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
-        distributor.leave(self.index);
-        let owed = self.deliver(inbox, distributor, lrs, post);
-        let more = self.resync(distributor, lrs, post);
-        self.settle(distributor, lrs, post);
+        spis.leave(self.index);
+        let owed = self.deliver(inbox, spis, lrs, post);
+        let more = self.resync(spis, lrs, post);
+        self.settle(spis, lrs, post);
         Owed(owed.0 | more.0)
     }
 
@@ -181,35 +183,38 @@ impl Redistributor {
         &mut self,
         mail: Mail,
         inbox: &Inbox,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
         for word in bits(mail.spi_words()) {
             let spi = |n| IntId::spi((word << 5 | n) as u16);
             for spi in bits(inbox.take_spis(word)).filter_map(spi) {
-                self.look(distributor, lrs, spi, post);
+                self.look(spis, lrs, spi, post);
             }
+        }
+        if mail.has_sourced() {
+            self.take_sources(inbox, lrs);
         }
         let mut owed = Owed::NONE;
         if mail.wants_resync() {
-            owed = self.resync(distributor, lrs, post);
+            owed = self.resync(spis, lrs, post);
         } else if self.candidates.is_empty()
             && self.backlog() == 0
             && self.armed == Maintenance::NONE
         {
             return owed;
         }
-        self.settle(distributor, lrs, post);
+        self.settle(spis, lrs, post);
         owed
     }
 
-    pub(super) fn backlog_passes(&self, distributor: &Distributor, ich_vmcr: u64) -> bool {
+    pub(super) fn backlog_passes(&self, spis: &Spis, interface: CpuInterface) -> bool {
         let private =
-            bits(self.backlog()).any(|n| passes(self.template(IntId::private(n)), ich_vmcr));
+            bits(self.backlog()).any(|n| interface.passes(self.template(IntId::private(n))));
         private
             || self.candidates.iter().any(
-                |spi| matches!(distributor.look(spi, self.index), Claim::Taken(lr) if passes(lr, ich_vmcr)),
+                |spi| matches!(spis.look(spi, self.index), Claim::Taken(lr) if interface.passes(lr)),
             )
     }
 
@@ -225,16 +230,16 @@ impl Redistributor {
         }
     }
 
-    /// Gives an SPI back to the distributor; if it comes back here, it is a candidate.
+    /// Gives an SPI back; if it comes back here, it is a candidate.
     pub(super) fn release(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         spi: IntId,
         last: ListRegister,
         post: &mut impl FnMut(u16, Notice),
     ) {
         let (me, candidates) = (self.index, &mut self.candidates);
-        distributor.release(spi, last, &mut |vcpu, notice| {
+        spis.release(spi, last, &mut |vcpu, notice| {
             if vcpu == me {
                 candidates.insert(spi);
             } else {
@@ -246,7 +251,7 @@ impl Redistributor {
     /// Frees the list registers that the guest has finished with.
     fn reap(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         post: &mut impl FnMut(u16, Notice),
     ) {
@@ -255,17 +260,13 @@ impl Redistributor {
             let intid = self.occupant(slot);
             self.vacate(lrs, slot);
             if !intid.is_private() {
-                self.release(distributor, intid, ListRegister::EMPTY, post);
+                self.release(spis, intid, ListRegister::EMPTY, post);
             }
         }
     }
 
     /// Returns the most urgent interrupt that waits for a list register; the lower INTID of equals.
-    fn best(
-        &mut self,
-        distributor: &Distributor,
-        post: &mut impl FnMut(u16, Notice),
-    ) -> Option<Best> {
+    fn best(&mut self, spis: &Spis, post: &mut impl FnMut(u16, Notice)) -> Option<Best> {
         let mut best: Option<Best> = None;
         let mut offer = |intid: IntId, priority: u8| {
             if best.as_ref().is_none_or(|best| priority < best.priority) {
@@ -279,7 +280,7 @@ impl Redistributor {
         while let Some(spi) = next {
             let above = spi.spi_index().unwrap_or_default().saturating_add(1);
             next = self.candidates.first_from(above);
-            match distributor.look(spi, self.index) {
+            match spis.look(spi, self.index) {
                 Claim::Taken(lr) => offer(spi, lr.priority()),
                 Claim::Nothing => {
                     self.candidates.remove(spi);
@@ -294,16 +295,11 @@ impl Redistributor {
     }
 
     /// Puts an interrupt that waits into the lowest free list register.
-    pub(super) fn fill(
-        &mut self,
-        distributor: &Distributor,
-        lrs: &mut impl ListRegisters,
-        intid: IntId,
-    ) {
+    pub(super) fn fill(&mut self, spis: &Spis, lrs: &mut impl ListRegisters, intid: IntId) {
         let slot = self.free.trailing_zeros();
         if !intid.is_private() {
             // Lost a race: it stays a candidate, and is looked at again.
-            if let Claim::Taken(value) = distributor.claim(intid, self.index) {
+            if let Claim::Taken(value) = spis.claim(intid, self.index) {
                 self.candidates.remove(intid);
                 self.place(lrs, slot, intid, value);
             }
@@ -322,13 +318,16 @@ impl Redistributor {
         self.soft |= self.latched & bit;
         self.latched &= !bit;
         self.linked &= !bit;
+        if self.by_source & bit != 0 {
+            value = self.with_next_source(intid, value);
+        }
         self.place(lrs, slot, intid, value);
     }
 
     /// Frees a list register for an interrupt of `priority`, if that is right.
     fn make_room(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         priority: u8,
         post: &mut impl FnMut(u16, Notice),
@@ -346,11 +345,9 @@ impl Redistributor {
             }
         }
         match (pending, active) {
-            (Some((slot, least)), _) if least > priority => {
-                self.take_back(distributor, lrs, slot, post)
-            }
+            (Some((slot, least)), _) if least > priority => self.take_back(spis, lrs, slot, post),
             (Some(_), _) | (None, None) => return false,
-            (None, Some((slot, _))) => self.park(distributor, lrs, slot),
+            (None, Some((slot, _))) => self.park(spis, lrs, slot),
         }
         true
     }
@@ -359,7 +356,7 @@ impl Redistributor {
     /// come first because it has a list register.
     fn split(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         priority: u8,
         post: &mut impl FnMut(u16, Notice),
@@ -367,7 +364,7 @@ impl Redistributor {
         for slot in bits(self.used()) {
             let lr = lrs.read(slot as usize);
             if lr.is_active() && lr.is_pending() && lr.priority() >= priority {
-                self.take_back(distributor, lrs, slot, post);
+                self.take_back(spis, lrs, slot, post);
             }
         }
     }
@@ -375,7 +372,7 @@ impl Redistributor {
     /// Takes a pending interrupt out of its list register; if it is active too, that part stays.
     pub(super) fn take_back(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         slot: u32,
         post: &mut impl FnMut(u16, Notice),
@@ -386,15 +383,12 @@ impl Redistributor {
         }
         if lr.is_active() {
             // Another vCPU may have to take what is latched as soon as this one ends.
-            lrs.write(
-                slot as usize,
-                lr.with(ListRegister::EOI, ListRegister::PENDING),
-            );
-            distributor.retract(intid, lr);
+            lrs.write(slot as usize, lr.without_pending().asking_for_eoi());
+            spis.retract(intid, lr);
             return;
         }
         self.vacate(lrs, slot);
-        self.release(distributor, intid, lr, post);
+        self.release(spis, intid, lr, post);
     }
 
     pub(super) fn take_back_private(
@@ -409,17 +403,14 @@ impl Redistributor {
         }
         self.keep_listed(intid, lr);
         if lr.is_active() {
-            lrs.write(
-                slot as usize,
-                lr.with(ListRegister::EOI, ListRegister::PENDING),
-            );
+            lrs.write(slot as usize, lr.without_pending().asking_for_eoi());
         } else {
             self.vacate(lrs, slot);
         }
     }
 
     /// Moves an active interrupt from its list register to this object.
-    fn park(&mut self, distributor: &Distributor, lrs: &mut impl ListRegisters, slot: u32) {
+    fn park(&mut self, spis: &Spis, lrs: &mut impl ListRegisters, slot: u32) {
         let (intid, lr) = (self.occupant(slot), lrs.read(slot as usize));
         if intid.is_private() {
             if lr.is_pending() {
@@ -429,7 +420,7 @@ impl Redistributor {
             self.parked_linked |= if lr.is_hardware() { intid.bit() } else { 0 };
             self.reopen();
         } else {
-            distributor.park(intid, lr);
+            spis.park(intid, lr);
             self.parked.insert(intid);
         }
         self.vacate(lrs, slot);
@@ -438,13 +429,13 @@ impl Redistributor {
     /// Ends a parked interrupt.
     pub(super) fn unpark(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         intid: IntId,
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
         if !intid.is_private() {
             self.parked.remove(intid);
-            self.release(distributor, intid, ListRegister::EMPTY, post);
+            self.release(spis, intid, ListRegister::EMPTY, post);
             return Owed::NONE;
         }
         let owed = Owed(self.parked_linked & intid.bit());
@@ -458,24 +449,21 @@ impl Redistributor {
     /// urgent first, for that is the order in which priorities drop.
     fn count_ends(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
         let mut owed = 0;
-        if self.armed.0 & Maintenance::ENTRY_NOT_PRESENT != 0 {
+        if self.armed.has(Maintenance::ENTRY_NOT_PRESENT) {
             for _ in 0..lrs.take_eoi_count() {
                 let private = bits(self.active)
                     .map(IntId::private)
                     .map(|id| (self.template(id).priority(), id));
-                let spis = self
-                    .parked
-                    .iter()
-                    .map(|id| (distributor.word(id).priority(), id));
-                let Some((_, intid)) = private.chain(spis).min() else {
+                let shared = self.parked.iter().map(|id| (spis.word(id).priority(), id));
+                let Some((_, intid)) = private.chain(shared).min() else {
                     break;
                 };
-                owed |= self.unpark(distributor, intid, post).0;
+                owed |= self.unpark(spis, intid, post).0;
             }
         }
         Owed(owed)
@@ -484,21 +472,24 @@ impl Redistributor {
     fn arm(&mut self, lrs: &mut impl ListRegisters, waiting: bool) {
         self.waiting = waiting;
         self.reopen();
-        let mut events = 0;
+        let mut events = Maintenance::NONE;
         if waiting {
-            events |= Maintenance::NO_PENDING;
+            events = events.and(Maintenance::NO_PENDING);
         }
         if self.active != 0 || !self.parked.is_empty() {
-            events |= Maintenance::ENTRY_NOT_PRESENT | Maintenance::TRAP_DIR;
+            events = events
+                .and(Maintenance::ENTRY_NOT_PRESENT)
+                .and(Maintenance::DEACTIVATION);
         }
-        if events == self.armed.0 {
+        if events == self.armed {
             return;
         }
-        if events & !self.armed.0 & Maintenance::ENTRY_NOT_PRESENT != 0 {
+        let counts = Maintenance::ENTRY_NOT_PRESENT;
+        if events.has(counts) && !self.armed.has(counts) {
             // What was counted so far ended nothing.
             let _ = lrs.take_eoi_count();
         }
-        self.armed = Maintenance(events);
+        self.armed = events;
         lrs.set_maintenance(self.armed);
     }
 }

@@ -1,6 +1,6 @@
 //! EL2's own use of the CPU interface: acknowledge, drop, deactivate, and the kick from one CPU to another.
 
-use super::KICK_SGI;
+use crate::gic::KICK_SGI;
 use crate::sysreg::{acknowledge_interrupt, isb, write_register};
 
 /// ICC_SRE_EL2: system registers on, for lower levels too, bypass off (GIC IHI0069, 12.2.21).
@@ -44,10 +44,38 @@ pub(crate) fn deactivate(intid: u32) {
     write_register!("ICC_DIR_EL1", u64::from(intid));
 }
 
-/// Sends the kick SGI to the CPU whose ICC_SGI1R_EL1 target bits are given.
+/// How a CPU is kicked: the target bits of ICC_SGI1R_EL1, never zero.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KickTarget(u64);
+
+impl KickTarget {
+    /// Returns how the CPU with these affinity fields of MPIDR_EL1 is kicked (GIC IHI0069, 12.2.20).
+    pub(crate) const fn of(affinity: u64) -> Self {
+        let (aff0, aff1, aff2, aff3) = (
+            affinity & 0xff,
+            affinity >> 8 & 0xff,
+            affinity >> 16 & 0xff,
+            affinity >> 32 & 0xff,
+        );
+        Self(aff3 << 48 | (aff0 >> 4) << 44 | aff2 << 32 | aff1 << 16 | 1 << (aff0 & 0xf))
+    }
+
+    /// Returns the target as a number that is not zero.
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the target that [`Self::bits`] gave; zero is none.
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u64) -> Option<Self> {
+        if bits == 0 { None } else { Some(Self(bits)) }
+    }
+}
+
+/// Sends the kick SGI to a CPU.
 #[inline(always)]
-pub(crate) fn send_kick(target: u64) {
+pub(crate) fn send_kick(target: KickTarget) {
     // The mailbox was written with release order; the barrier makes it visible before the interrupt can arrive.
     crate::sysreg::dsb_ishst();
-    write_register!("ICC_SGI1R_EL1", target | (KICK_SGI as u64) << 24);
+    write_register!("ICC_SGI1R_EL1", target.0 | (KICK_SGI as u64) << 24);
 }

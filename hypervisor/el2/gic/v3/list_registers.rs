@@ -1,7 +1,8 @@
 //! The hypervisor interface of the loaded vCPU: list registers and the state around them (GIC IHI0069, 12.4).
 
 use crate::sysreg::{read_register, write_register};
-use vgic::{ListRegister, ListRegisters, Maintenance};
+use vgic::v3::list_register::{self, HCR_EVENTS};
+use vgic::{CpuInterface, ListRegister, ListRegisters, Maintenance};
 use vmm::vm::GicRegisters;
 
 /// ICH_HCR_EL2.En: the virtual CPU interface is on.
@@ -53,7 +54,7 @@ impl ListRegisters for HardwareListRegisters {
     #[inline]
     fn read(&self, n: usize) -> ListRegister {
         // The first two are used most, and for most guests alone.
-        ListRegister(match n {
+        list_register::decode(match n {
             0 => read_register!("ICH_LR0_EL2"),
             1 => read_register!("ICH_LR1_EL2"),
             _ => read_later(n),
@@ -62,10 +63,11 @@ impl ListRegisters for HardwareListRegisters {
 
     #[inline]
     fn write(&mut self, n: usize, value: ListRegister) {
+        let value = list_register::encode(value);
         match n {
-            0 => write_register!("ICH_LR0_EL2", value.0),
-            1 => write_register!("ICH_LR1_EL2", value.0),
-            _ => write_later(n, value.0),
+            0 => write_register!("ICH_LR0_EL2", value),
+            1 => write_register!("ICH_LR1_EL2", value),
+            _ => write_later(n, value),
         }
     }
 
@@ -80,14 +82,14 @@ impl ListRegisters for HardwareListRegisters {
     }
 
     fn set_maintenance(&mut self, maintenance: Maintenance) {
-        let control = read_register!("ICH_HCR_EL2") & !u64::from(Maintenance::MASK);
-        write_register!("ICH_HCR_EL2", control | u64::from(maintenance.0));
+        let control = read_register!("ICH_HCR_EL2") & !HCR_EVENTS;
+        write_register!("ICH_HCR_EL2", control | list_register::hcr(maintenance));
     }
 
     fn take_eoi_count(&mut self) -> u32 {
         let control = read_register!("ICH_HCR_EL2");
         write_register!("ICH_HCR_EL2", control & ((1 << EOI_COUNT_SHIFT) - 1));
-        vgic::ends_without_entry(
+        list_register::eoi_count(
             control,
             read_register!("ICH_VMCR_EL2"),
             read_register!("ICH_VTR_EL2"),
@@ -97,7 +99,7 @@ impl ListRegisters for HardwareListRegisters {
 
 /// Returns how many list registers this CPU has.
 pub(crate) fn count() -> usize {
-    vgic::lr_count_to_use(read_register!("ICH_VTR_EL2"))
+    list_register::count(read_register!("ICH_VTR_EL2"))
 }
 
 /// Clears the hypervisor interface of this CPU.
@@ -133,8 +135,8 @@ pub(crate) fn save_guest(registers: &mut GicRegisters) {
     registers.ap1r = read_register!("ICH_AP1R0_EL2");
 }
 
-/// Returns the loaded vCPU's priority mask and group enables (ICH_VMCR_EL2).
+/// Returns what the loaded vCPU's CPU interface lets through.
 #[inline]
-pub(crate) fn control() -> u64 {
-    read_register!("ICH_VMCR_EL2")
+pub(crate) fn guest_interface() -> CpuInterface {
+    list_register::cpu_interface(read_register!("ICH_VMCR_EL2"))
 }

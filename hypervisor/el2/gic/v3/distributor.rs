@@ -4,6 +4,7 @@
 use crate::mmio::Registers;
 use crate::mmu::{self, Use};
 use alloc::vec::Vec;
+use control_plane::host::GicV3;
 use types::gicv3;
 
 /// The priority of all of EL2's interrupts, four bytes at a time.
@@ -31,10 +32,8 @@ impl Gic {
     ///
     /// # Errors
     /// When there is no translation table left to map the registers.
-    pub(crate) fn start(
-        distributor: u64,
-        regions: impl Iterator<Item = (u64, u64)>,
-    ) -> Result<Self, &'static str> {
+    pub(crate) fn start(found: &GicV3) -> Result<Self, &'static str> {
+        let distributor = found.distributor.base.get();
         mmu::map_identity(distributor..distributor + gicv3::GICD_SIZE, Use::Device)
             .map_err(|_| NOT_MAPPED)?;
         // SAFETY: mapped just now; the device tree names these as the distributor's registers.
@@ -43,8 +42,8 @@ impl Gic {
             distributor: registers,
             redistributors: Vec::new(),
         };
-        for (base, size) in regions {
-            gic.find_redistributors(base, size)?;
+        for region in &found.redistributors {
+            gic.find_redistributors(region.base.get(), region.size)?;
         }
         gic.reset();
         Ok(gic)
@@ -105,8 +104,9 @@ impl Gic {
         self.wait();
     }
 
-    /// Finds the redistributor of the CPU with this affinity (Aff3.Aff2.Aff1.Aff0 as in GICR_TYPER).
+    /// Finds the redistributor of the CPU with these affinity fields of MPIDR_EL1.
     pub(crate) fn redistributor(&self, affinity: u64) -> Option<Redistributor> {
+        let affinity = packed_affinity(affinity);
         self.redistributors
             .iter()
             .find(|(of, _)| *of == affinity)
@@ -150,4 +150,9 @@ impl Redistributor {
     pub(crate) fn clear_active(self, intid: u32) {
         self.sgi.write32(gicv3::ICACTIVER, 1 << intid);
     }
+}
+
+/// Packs affinity fields as GICR_TYPER has them: four adjacent bytes.
+const fn packed_affinity(affinity: u64) -> u64 {
+    affinity & 0xff_ffff | affinity >> 8 & 0xff00_0000
 }

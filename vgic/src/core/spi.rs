@@ -4,11 +4,16 @@
 //! An SPI is *held* while it is in a list register of some vCPU, or active there without one; the
 //! holder alone moves it on. Everybody else changes the word and tells the holder.
 
-use crate::ListRegister;
-use types::affinity::Affinity;
-use types::gicv3;
+use super::route::Route;
+use crate::IntId;
+use crate::lr::ListRegister;
 
-use super::spec;
+/// Group 0 is enabled for the whole machine: a bit of [`super::spis::Spis::groups`].
+pub(crate) const ENABLE_GROUP0: u32 = 1 << 0;
+/// Group 1 is enabled for the whole machine.
+pub(crate) const ENABLE_GROUP1: u32 = 1 << 1;
+/// The priority bits implemented: five, as many as the virtual CPU interface of every version has at least.
+pub(crate) const PRIORITY_MASK: u8 = 0xf8;
 
 /// The word of one SPI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +44,10 @@ impl SpiWord {
     pub(crate) const LATCHED: u64 = 1 << 60;
     /// Active outside the list registers.
     pub(crate) const ACTIVE: u64 = 1 << 61;
-    /// IROUTER.IRM: any participating vCPU.
+    /// Any one vCPU that takes part.
     pub(crate) const ANY: u64 = 1 << 62;
+    /// With [`Self::ANY`]: the route is a set of vCPUs.
+    pub(crate) const AMONG: u64 = 1 << 63;
 
     /// Tells whether all of `bits` are set.
     #[inline]
@@ -88,37 +95,35 @@ impl SpiWord {
     pub(crate) const fn with_priority(self, priority: u8) -> Self {
         Self(
             (self.0 & !Self::PRIORITY)
-                | (((priority & spec::PRIORITY_MASK) as u64) << Self::PRIORITY_SHIFT),
+                | (((priority & PRIORITY_MASK) as u64) << Self::PRIORITY_SHIFT),
         )
     }
 
-    /// Returns the affinity that the SPI is routed to unless [`Self::ANY`] is set.
+    /// Returns the number in the route: the index of a vCPU, or with [`Self::AMONG`] a set.
     #[inline]
-    pub(crate) const fn route(self) -> Affinity {
-        Affinity::from_bits((self.0 & Self::ROUTE) as u32)
+    pub(crate) const fn target(self) -> u32 {
+        (self.0 & Self::ROUTE) as u32
     }
 
-    /// Returns GICD_IROUTER.
-    pub(crate) const fn irouter(self) -> u64 {
-        self.route().mpidr()
-            | if self.has(Self::ANY) {
-                gicv3::IROUTER_IRM
-            } else {
-                0
-            }
-    }
-
-    /// Returns the word with a GICD_IROUTER.
-    pub(crate) const fn with_irouter(self, value: u64) -> Self {
-        let any = if value & gicv3::IROUTER_IRM != 0 {
-            Self::ANY
+    /// Returns the route.
+    pub(crate) const fn route(self) -> Route {
+        if !self.has(Self::ANY) {
+            Route::To(self.target())
+        } else if self.has(Self::AMONG) {
+            Route::Among(self.target())
         } else {
-            0
+            Route::Any(self.target())
+        }
+    }
+
+    /// Returns the word with another route.
+    pub(crate) const fn with_route(self, route: Route) -> Self {
+        let (target, kind) = match route {
+            Route::To(index) => (index, 0),
+            Route::Any(index) => (index, Self::ANY),
+            Route::Among(set) => (set, Self::ANY | Self::AMONG),
         };
-        self.with(
-            Affinity::from_mpidr(value).bits() as u64 | any,
-            Self::ROUTE | Self::ANY,
-        )
+        self.with(target as u64 | kind, Self::ROUTE | Self::ANY | Self::AMONG)
     }
 
     /// Tells whether a level line is what makes the SPI pending.
@@ -137,9 +142,9 @@ impl SpiWord {
     #[inline]
     pub(crate) const fn is_open(self, groups: u32) -> bool {
         let group = if self.has(Self::GROUP1) {
-            gicv3::CTLR_ENABLE_GRP1
+            ENABLE_GROUP1
         } else {
-            gicv3::CTLR_ENABLE_GRP0
+            ENABLE_GROUP0
         };
         self.has(Self::ENABLED) && groups & group != 0
     }
@@ -162,10 +167,10 @@ impl SpiWord {
     }
 
     /// Returns the list register of the SPI, pending. A level asks for EOI maintenance, to be looked at again.
-    pub(crate) const fn list_register(self, intid: crate::IntId) -> ListRegister {
+    pub(crate) const fn list_register(self, intid: IntId) -> ListRegister {
         let lr = ListRegister::pending(intid, self.priority(), self.has(Self::GROUP1));
         if self.is_level_high() {
-            lr.with(ListRegister::EOI, 0)
+            lr.asking_for_eoi()
         } else {
             lr
         }
@@ -185,19 +190,18 @@ mod tests {
         );
         assert_eq!(word.held_by(511).released(), word);
         assert_eq!(word.with_priority(0x57).priority(), 0x50);
-        assert_eq!(word.with_irouter(0).irouter(), 0);
-        assert_eq!(
-            SpiWord::default().with_irouter(u64::MAX).irouter(),
-            0xff_80ff_ffff
-        );
-        assert_eq!(
-            SpiWord::default()
-                .with_irouter(u64::MAX)
-                .with_priority(0xff)
-                .with_irouter(0)
-                .with_priority(0),
-            SpiWord::default()
-        );
+        let routes = [
+            Route::To(u32::MAX),
+            Route::Any(u32::MAX),
+            Route::Among(0x81),
+            Route::To(0),
+        ];
+        for route in routes {
+            assert_eq!(word.with_route(route).route(), route);
+            let cleared = SpiWord::default().with_route(route).with_priority(0xff);
+            let cleared = cleared.with_route(Route::To(0)).with_priority(0);
+            assert_eq!(cleared, SpiWord::default());
+        }
     }
 
     #[test]

@@ -1,31 +1,52 @@
 //! The mailbox through which any CPU tells a vCPU of interrupts, without a lock.
 //!
 //! A notice is a hint, never a state: it says "look at this interrupt". The vCPU's owner looks,
-//! and finds out from [`crate::v3::Distributor`] what is true by then. So notices may come late,
+//! and finds out from [`super::spis::Spis`] what is true by then. So notices may come late,
 //! twice, or after the fact. For SGIs and edge PPIs the notice is the interrupt, as it is on the
 //! wires of a GIC.
 //!
 //! One 64-bit word says it all: bits 31:0 are the private interrupts, bits 61:32 tell which words
-//! of SPI bits have something, bit 63 asks for a look at everything. A post sets the SPI's bit
+//! of SPI bits have something, bit 62 tells of SGIs that wait by sender, bit 63 asks for a look at
+//! everything. A post sets the SPI's bit
 //! first and releases the summary; a take swaps the summary with acquire and the words after it.
 //! A bit that is set between the two is announced by its own summary bit: it may be taken early,
 //! and then an empty word is found later, which is harmless.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::IntId;
 use crate::irq::SPI_MAX;
-use crate::{IntId, Notice};
+
+/// What an [`Inbox`] carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A private interrupt was raised; or something about an SPI changed: look at it.
+    Interrupt(IntId),
+    /// Another vCPU sent an SGI that waits by sender ([`super::vcpu::Sgis::BySource`]).
+    Sgi {
+        /// Which.
+        intid: IntId,
+        /// The sender, 0 to 7.
+        source: u8,
+    },
+    /// Enables or groups changed: look at everything.
+    Resync,
+}
 
 const SPI_WORDS: usize = SPI_MAX as usize / 32;
 const SPI_SHIFT: u32 = 32;
 const SPI_WORD_0: u64 = 1 << SPI_SHIFT;
+const SOURCED: u64 = 1 << 62;
 const RESYNC: u64 = 1 << 63;
+/// Words of senders: a byte an SGI.
+const SOURCE_WORDS: usize = 2;
 
 /// The mailbox of one vCPU.
 #[derive(Debug)]
 pub struct Inbox {
     summary: AtomicU64,
     spis: [AtomicU32; SPI_WORDS],
+    sources: [AtomicU64; SOURCE_WORDS],
 }
 
 impl Default for Inbox {
@@ -41,6 +62,7 @@ impl Inbox {
         Self {
             summary: AtomicU64::new(0),
             spis: [const { AtomicU32::new(0) }; SPI_WORDS],
+            sources: [const { AtomicU64::new(0) }; SOURCE_WORDS],
         }
     }
 
@@ -58,6 +80,7 @@ impl Inbox {
         match notice {
             Notice::Interrupt(intid) if intid.is_private() => self.post_private(intid),
             Notice::Interrupt(intid) => self.post_spi(intid),
+            Notice::Sgi { intid, source } => self.post_sgi(intid, source),
             Notice::Resync => self.announce(RESYNC),
         }
     }
@@ -84,6 +107,20 @@ impl Inbox {
         self.announce(SPI_WORD_0.wrapping_shl(word as u32))
     }
 
+    fn post_sgi(&self, intid: IntId, source: u8) -> bool {
+        let Some((word, shift)) = self.sources_of(intid) else {
+            return false;
+        };
+        word.fetch_or(1 << (shift | u32::from(source & 7)), Ordering::Relaxed);
+        self.announce(SOURCED)
+    }
+
+    fn sources_of(&self, intid: IntId) -> Option<(&AtomicU64, u32)> {
+        let id = intid.get();
+        let word = self.sources.get((id >> 3) as usize)?;
+        Some((word, (id & 7) << 3))
+    }
+
     #[inline]
     fn announce(&self, bits: u64) -> bool {
         self.summary.fetch_or(bits, Ordering::SeqCst) == 0
@@ -105,6 +142,17 @@ impl Inbox {
         for bits in &self.spis {
             bits.store(0, Ordering::Release);
         }
+        for bytes in &self.sources {
+            bytes.store(0, Ordering::Release);
+        }
+    }
+
+    /// Takes the senders of an SGI, a bit each.
+    pub(super) fn take_sources(&self, intid: IntId) -> u8 {
+        self.sources_of(intid).map_or(0, |(word, shift)| {
+            let taken = word.fetch_and(!(0xff << shift), Ordering::AcqRel);
+            (taken >> shift) as u8
+        })
     }
 
     /// Takes the bits of SPI word `word` (SPIs `32 * word` to `32 * word + 31` by index).
@@ -139,7 +187,14 @@ impl Mail {
     #[must_use]
     #[inline]
     pub const fn spi_words(self) -> u32 {
-        ((self.0 & !RESYNC) >> SPI_SHIFT) as u32
+        ((self.0 & !(RESYNC | SOURCED)) >> SPI_SHIFT) as u32
+    }
+
+    /// Tells whether SGIs wait by sender.
+    #[must_use]
+    #[inline]
+    pub const fn has_sourced(self) -> bool {
+        self.0 & SOURCED != 0
     }
 
     /// Tells whether enables or groups have changed behind the owner's back.
@@ -184,6 +239,26 @@ mod tests {
         assert!(inbox.post(Notice::Interrupt(IntId::new(40).unwrap())));
         inbox.clear();
         assert!(inbox.is_empty() && inbox.take_spis(0) == 0);
+    }
+
+    #[test]
+    fn senders_of_an_sgi_come_out_apart() {
+        let inbox = Inbox::new();
+        let sgi = |id, source| Notice::Sgi {
+            intid: IntId::private(id),
+            source,
+        };
+        assert!(inbox.post(sgi(15, 7)));
+        assert!(!inbox.post(sgi(15, 0)));
+        assert!(!inbox.post(sgi(8, 3)));
+        let mail = inbox.take();
+        assert!(mail.has_sourced() && !mail.is_private_only() && !mail.wants_resync());
+        assert_eq!((mail.private(), mail.spi_words()), (0, 0));
+        let taken = [15, 15, 8, 0].map(|id| inbox.take_sources(IntId::private(id)));
+        assert_eq!(taken, [0x81, 0, 8, 0]);
+        assert!(inbox.post(sgi(1, 1)));
+        inbox.clear();
+        assert_eq!(inbox.take_sources(IntId::private(1)), 0);
     }
 
     #[test]

@@ -1,37 +1,40 @@
 //! Bringing list registers in line with what has changed behind them: register writes, lines,
 //! routes and group enables, by whichever CPU.
 
-use super::distributor::Distributor;
-use super::redistributor::{Owed, Redistributor, bits};
+use super::inbox::Notice;
+use super::list_registers::ListRegisters;
 use super::spi::SpiWord;
-use crate::{IntId, ListRegister, ListRegisters, Notice};
+use super::spis::Spis;
+use super::vcpu::{Owed, VcpuInterrupts, bits};
+use crate::IntId;
+use crate::lr::ListRegister;
 
-impl Redistributor {
+impl VcpuInterrupts {
     /// Looks at one SPI that somebody has changed.
     pub(super) fn look(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         spi: IntId,
         post: &mut impl FnMut(u16, Notice),
     ) {
         if let Some(slot) = self.find(spi) {
-            self.refresh(distributor, lrs, slot, post);
+            self.refresh(spis, lrs, slot, post);
         } else if !self.parked.contains(spi) {
             self.candidates.insert(spi);
             // The short way, while list registers are free and nothing waits that may be more urgent.
             if self.free != 0 && !self.waiting {
-                self.fill(distributor, lrs, spi);
+                self.fill(spis, lrs, spi);
             }
-        } else if distributor.word(spi).has(SpiWord::DEACTIVATE) {
-            let _ = self.unpark(distributor, spi, post);
+        } else if spis.word(spi).has(SpiWord::DEACTIVATE) {
+            let _ = self.unpark(spis, spi, post);
         }
     }
 
-    /// Brings the list register of an SPI in line with what the distributor says.
+    /// Brings the list register of an SPI in line with what its word says.
     fn refresh(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         slot: u32,
         post: &mut impl FnMut(u16, Notice),
@@ -39,7 +42,7 @@ impl Redistributor {
         let (spi, old) = (self.occupant(slot), lrs.read(slot as usize));
         if old.is_inactive() {
             self.vacate(lrs, slot);
-            self.release(distributor, spi, ListRegister::EMPTY, post);
+            self.release(spis, spi, ListRegister::EMPTY, post);
             return;
         }
         let asked = SpiWord::UNPEND
@@ -47,7 +50,7 @@ impl Redistributor {
             | SpiWord::ACTIVE
             | SpiWord::LATCHED
             | SpiWord::SOFT;
-        let (word, _) = distributor.swap(spi, |word| {
+        let (word, _) = spis.swap(spi, |word| {
             let soft = if updated(old, word).1 {
                 SpiWord::SOFT
             } else {
@@ -57,12 +60,12 @@ impl Redistributor {
         });
         let (lr, _) = updated(old, word);
         lrs.write(slot as usize, lr);
-        let open = word.is_open(distributor.groups()) && distributor.is_for(word, self.index);
+        let open = word.is_open(spis.groups()) && spis.is_for(word, self.index);
         if lr.is_inactive() {
             self.vacate(lrs, slot);
-            self.release(distributor, spi, ListRegister::EMPTY, post);
+            self.release(spis, spi, ListRegister::EMPTY, post);
         } else if lr.is_pending() && !open {
-            self.take_back(distributor, lrs, slot, post);
+            self.take_back(spis, lrs, slot, post);
         }
     }
 
@@ -70,16 +73,16 @@ impl Redistributor {
     #[cold]
     pub(super) fn resync(
         &mut self,
-        distributor: &Distributor,
+        spis: &Spis,
         lrs: &mut impl ListRegisters,
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
-        self.groups = distributor.groups();
+        self.groups = spis.groups();
         self.reopen();
         let owed = self.apply(lrs);
         for slot in bits(self.used()) {
             if !self.occupant(slot).is_private() {
-                self.refresh(distributor, lrs, slot, post);
+                self.refresh(spis, lrs, slot, post);
             }
         }
         owed
@@ -125,24 +128,25 @@ impl Redistributor {
             self.soft &= !bit;
         }
         if self.unpend & bit != 0 {
-            lr = lr.with(0, ListRegister::PENDING);
+            lr = lr.without_pending();
         }
         self.unpend &= !bit;
         if self.deactivate & bit != 0 {
-            lr = lr.with(0, ListRegister::ACTIVE);
+            lr = lr.without_active();
         }
         if self.activate & bit != 0 && !lr.is_inactive() {
             // Linked interrupts cannot be both (ICH_LR<n>_EL2.State with HW set).
-            let clear = if lr.is_hardware() {
-                ListRegister::PENDING
+            lr = if lr.is_hardware() {
+                lr.acknowledged()
             } else {
-                0
+                lr.with_active()
             };
-            lr = lr.with(ListRegister::ACTIVE, clear);
             self.activate &= !bit;
         }
-        if self.latched & bit != 0 && !lr.is_inactive() && !lr.is_hardware() {
-            lr = lr.with(ListRegister::PENDING, 0);
+        // One of another sender waits for the end of this one.
+        let latched = self.latched & !self.by_source;
+        if latched & bit != 0 && !lr.is_inactive() && !lr.is_hardware() {
+            lr = lr.with_pending();
             self.soft |= bit;
             self.latched &= !bit;
         }
@@ -161,24 +165,26 @@ fn updated(mut lr: ListRegister, word: SpiWord) -> (ListRegister, bool) {
     if word.has(SpiWord::UNPEND) {
         soft = false;
         if !(lr.wants_eoi() && high) {
-            lr = lr.with(0, ListRegister::PENDING);
+            lr = lr.without_pending();
         }
     }
     if lr.wants_eoi() && !high && !soft {
-        lr = lr.with(0, ListRegister::PENDING);
+        lr = lr.without_pending();
     }
     if word.has(SpiWord::DEACTIVATE) {
-        lr = lr.with(0, ListRegister::ACTIVE);
+        lr = lr.without_active();
     }
     if word.has(SpiWord::ACTIVE) {
-        lr = lr.with(ListRegister::ACTIVE, 0);
+        lr = lr.with_active();
     }
     if word.has(SpiWord::LATCHED) {
-        lr = lr.with(ListRegister::PENDING, 0);
+        lr = lr.with_pending();
         soft = true;
     }
-    (
-        lr.with(if high { ListRegister::EOI } else { 0 }, ListRegister::EOI),
-        soft,
-    )
+    let lr = if high {
+        lr.asking_for_eoi()
+    } else {
+        lr.ending_silently()
+    };
+    (lr, soft)
 }
