@@ -52,6 +52,8 @@ mod core;
 mod fake;
 mod irq;
 mod lr;
+#[cfg(test)]
+mod tests;
 pub mod v3;
 
 pub use self::core::inbox::{Inbox, Mail, Notice};

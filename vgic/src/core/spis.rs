@@ -81,12 +81,6 @@ impl Spis {
         self.words.len() as u16
     }
 
-    /// Returns the number of possible vCPUs.
-    #[must_use]
-    pub fn vcpu_count(&self) -> u16 {
-        self.vcpus
-    }
-
     /// Makes a vCPU a candidate for SPIs that any one vCPU may take; to be called when it goes on.
     pub fn join(&self, vcpu: u16, post: &mut impl FnMut(u16, Notice)) {
         if let Some(word) = self.participants.get(usize::from(vcpu / PARTICIPANT_BITS)) {
