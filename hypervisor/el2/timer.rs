@@ -14,8 +14,10 @@ pub(crate) const PHYSICAL_PPI: u32 = 30;
 const CNTHCTL_GUEST: u64 = 0b11;
 /// CNTx_CTL: enabled, and not masked.
 const ENABLE: u64 = 1;
-/// CNTx_CTL: enabled and masked; the third bit is status.
+/// CNTx_CTL: enabled and masked.
 const WRITABLE: u64 = 0b11;
+/// CNTx_CTL: the condition is met.
+const STATUS: u64 = 0b100;
 
 /// Returns the system counter.
 #[inline(always)]
@@ -48,6 +50,14 @@ pub(crate) fn arm(deadline_ticks: u64) {
 #[inline]
 pub(crate) fn disarm() {
     write_register!("cnthp_ctl_el2", 0);
+}
+
+/// Returns which of the loaded vCPU's timers have their line high (CNTx_CTL: enabled, not masked, condition met), by PPI.
+#[cold]
+pub(crate) fn lines() -> u32 {
+    let high = |control: u64| u32::from(control & (STATUS | WRITABLE) == STATUS | ENABLE);
+    high(read_register!("cntv_ctl_el0")) << VIRTUAL_PPI
+        | high(read_register!("cntp_ctl_el0")) << PHYSICAL_PPI
 }
 
 /// Loads a vCPU's timers; a deadline that has passed fires at once.

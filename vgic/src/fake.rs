@@ -14,6 +14,8 @@ pub(crate) struct FakeCpu {
     eoi_count: u32,
     /// Acknowledged, priority not yet dropped; the last one runs.
     running: Vec<(IntId, u8)>,
+    /// Private interrupts whose line is high.
+    pub(crate) lines: u32,
     /// Physical interrupts that the hardware has deactivated.
     pub(crate) deactivated: Vec<u32>,
     /// Accesses by software, to count what a path costs.
@@ -27,6 +29,7 @@ impl FakeCpu {
             maintenance: Maintenance::NONE,
             eoi_count: 0,
             running: Vec::new(),
+            lines: u32::MAX,
             deactivated: Vec::new(),
             accesses: std::cell::Cell::new(0),
         }
@@ -161,5 +164,10 @@ impl ListRegisters for FakeCpu {
     fn take_eoi_count(&mut self) -> u32 {
         self.touch();
         core::mem::take(&mut self.eoi_count)
+    }
+
+    fn lines(&self) -> u32 {
+        self.touch();
+        self.lines
     }
 }

@@ -51,6 +51,10 @@ pub trait ListRegisters {
     fn set_maintenance(&mut self, events: Maintenance);
     /// Returns how many interrupts the guest has ended that were in no list register, and sets that count to zero.
     fn take_eoi_count(&mut self) -> u32;
+    /// Returns which private interrupts with a physical one behind them have their line high now, a bit each.
+    ///
+    /// A line that cannot be asked counts as high.
+    fn lines(&self) -> u32;
 }
 
 /// The list registers of a vCPU that is loaded nowhere.
@@ -123,6 +127,10 @@ impl ListRegisters for SavedListRegisters {
 
     fn take_eoi_count(&mut self) -> u32 {
         core::mem::take(&mut self.eoi_count)
+    }
+
+    fn lines(&self) -> u32 {
+        u32::MAX
     }
 }
 

@@ -51,7 +51,8 @@ impl VcpuInterrupts {
         lrs: &mut impl ListRegisters,
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
-        let owed = self.count_ends(spis, lrs, post);
+        let mut owed = self.count_ends(spis, lrs, post);
+        owed.0 |= self.drop_fallen(lrs);
         self.settle(spis, lrs, post);
         owed
     }
@@ -64,7 +65,7 @@ impl VcpuInterrupts {
         intid: IntId,
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
-        let owed = if self.is_parked(intid) {
+        let mut owed = if self.is_parked(intid) {
             self.unpark(spis, intid, post)
         } else if let Some(slot) = self.find(intid) {
             let lr = lrs.read(slot as usize);
@@ -77,6 +78,7 @@ impl VcpuInterrupts {
         } else {
             Owed::NONE
         };
+        owed.0 |= self.drop_fallen(lrs);
         self.settle(spis, lrs, post);
         owed
     }
@@ -99,7 +101,9 @@ impl VcpuInterrupts {
         saved: &mut SavedListRegisters,
         post: &mut impl FnMut(u16, Notice),
     ) -> Owed {
-        let owed = self.maintenance(spis, lrs, post);
+        // The timers are silent by now: their lines cannot be asked.
+        let owed = self.count_ends(spis, lrs, post);
+        self.settle(spis, lrs, post);
         for slot in bits(self.used()) {
             saved.write(slot as usize, lrs.read(slot as usize));
             lrs.write(slot as usize, ListRegister::EMPTY);
@@ -227,6 +231,7 @@ impl VcpuInterrupts {
         if intid.is_private() {
             self.in_lr &= !intid.bit();
             self.soft &= !intid.bit();
+            self.written &= self.linked | !intid.bit();
         }
     }
 
@@ -413,16 +418,26 @@ impl VcpuInterrupts {
     fn park(&mut self, spis: &Spis, lrs: &mut impl ListRegisters, slot: u32) {
         let (intid, lr) = (self.occupant(slot), lrs.read(slot as usize));
         if intid.is_private() {
-            if lr.is_pending() {
-                self.keep_listed(intid, lr);
-            }
-            self.active |= intid.bit();
-            self.parked_linked |= if lr.is_hardware() { intid.bit() } else { 0 };
-            self.reopen();
-        } else {
-            spis.park(intid, lr);
-            self.parked.insert(intid);
+            return self.park_private(lrs, slot, lr);
         }
+        spis.park(intid, lr);
+        self.parked.insert(intid);
+        self.vacate(lrs, slot);
+    }
+
+    pub(super) fn park_private(
+        &mut self,
+        lrs: &mut impl ListRegisters,
+        slot: u32,
+        lr: ListRegister,
+    ) {
+        let intid = self.occupant(slot);
+        if lr.is_pending() {
+            self.keep_listed(intid, lr);
+        }
+        self.active |= intid.bit();
+        self.parked_linked |= if lr.is_hardware() { intid.bit() } else { 0 };
+        self.reopen();
         self.vacate(lrs, slot);
     }
 

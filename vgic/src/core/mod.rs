@@ -7,6 +7,7 @@
 pub(crate) mod bank;
 pub(crate) mod inbox;
 pub(crate) mod interface;
+mod lines;
 pub(crate) mod list_registers;
 mod lists;
 mod private_bank;

@@ -18,18 +18,37 @@ impl VcpuInterrupts {
                 bits(self.in_lr).filter(|&n| mask(lrs.read(self.slot_of(IntId::private(n)))));
             found.fold(0, |mask, n| mask | IntId::private(n).bit())
         };
-        let listed = match access.bank {
-            Bank::SetPending | Bank::ClearPending => test(ListRegister::is_pending),
-            Bank::SetActive | Bank::ClearActive => test(ListRegister::is_active),
-            _ => 0,
-        };
-        self.read_here(access, listed)
+        match access.bank {
+            Bank::SetPending | Bank::ClearPending if access.first < PRIVATE_COUNT => {
+                self.pending_here(lrs) | test(ListRegister::is_pending)
+            }
+            Bank::SetActive | Bank::ClearActive if access.first < PRIVATE_COUNT => {
+                self.active | test(ListRegister::is_active)
+            }
+            _ => self.read_bank_remote(access),
+        }
     }
 
     /// Reads registers of a vCPU that is loaded on another CPU. What its list registers have is
-    /// not seen in the pending and active registers.
+    /// not seen in the pending and active registers, nor that a line has fallen.
     pub(crate) fn read_bank_remote(&self, access: Access) -> u32 {
-        self.read_here(access, 0)
+        if access.first >= PRIVATE_COUNT {
+            return 0;
+        }
+        match access.bank {
+            Bank::Group => self.group,
+            Bank::SetEnable | Bank::ClearEnable => self.enabled,
+            Bank::SetPending | Bank::ClearPending => self.latched,
+            Bank::SetActive | Bank::ClearActive => self.active,
+            Bank::Config => bank::spread_config(self.edge.wrapping_shr(access.first)),
+            Bank::Priority => (0..access.count).fold(0, |value, n| {
+                let priority = self
+                    .template(IntId::private(access.first.wrapping_add(n)))
+                    .priority();
+                value | u32::from(priority).wrapping_shl(n.wrapping_mul(8))
+            }),
+            Bank::None => 0,
+        }
     }
 
     /// Writes registers of a vCPU whose list registers are `lrs`. What is not private is ignored.
@@ -43,6 +62,7 @@ impl VcpuInterrupts {
         if self.write_here(access, value) {
             effect.owed = self.apply(lrs);
             if self.backlog() != 0 || self.active != 0 || self.armed != Maintenance::NONE {
+                effect.owed.0 |= self.drop_fallen(lrs);
                 effect.after = After::Settle;
             }
         }
@@ -59,26 +79,6 @@ impl VcpuInterrupts {
         effect
     }
 
-    fn read_here(&self, access: Access, listed: u32) -> u32 {
-        if access.first >= PRIVATE_COUNT {
-            return 0;
-        }
-        match access.bank {
-            Bank::Group => self.group,
-            Bank::SetEnable | Bank::ClearEnable => self.enabled,
-            Bank::SetPending | Bank::ClearPending => self.latched | listed,
-            Bank::SetActive | Bank::ClearActive => self.active | listed,
-            Bank::Config => bank::spread_config(self.edge.wrapping_shr(access.first)),
-            Bank::Priority => (0..access.count).fold(0, |value, n| {
-                let priority = self
-                    .template(IntId::private(access.first.wrapping_add(n)))
-                    .priority();
-                value | u32::from(priority).wrapping_shl(n.wrapping_mul(8))
-            }),
-            Bank::None => 0,
-        }
-    }
-
     /// Writes a bank here; returns whether the list registers may be concerned.
     fn write_here(&mut self, access: Access, value: u32) -> bool {
         if access.first >= PRIVATE_COUNT {
@@ -93,11 +93,13 @@ impl VcpuInterrupts {
             Bank::ClearEnable => self.enabled &= !value,
             Bank::SetPending => {
                 self.latched |= value;
+                self.written |= value & self.linked;
                 self.unpend &= !value;
             }
             Bank::ClearPending => {
                 // A linked one has its physical interrupt active: that waits for its own end.
                 self.latched &= !value | self.linked;
+                self.written &= !value;
                 self.unpend |= value & self.in_lr;
             }
             Bank::SetActive => self.activate |= value,

@@ -23,7 +23,7 @@ impl VcpuInterrupts {
         }
         if let Some(slot) = self.find(intid) {
             if !lrs.read(slot as usize).is_inactive() {
-                return self.merge(lrs, slot, intid);
+                return self.merge(lrs, slot, intid, value);
             }
             self.vacate(lrs, slot);
         }
@@ -33,10 +33,20 @@ impl VcpuInterrupts {
 
     /// Raises an interrupt that the guest has in list register `slot`.
     #[cold]
-    pub(super) fn merge(&mut self, lrs: &mut impl ListRegisters, slot: u32, intid: IntId) -> After {
+    pub(super) fn merge(
+        &mut self,
+        lrs: &mut impl ListRegisters,
+        slot: u32,
+        intid: IntId,
+        value: ListRegister,
+    ) -> After {
         let current = lrs.read(slot as usize);
         if current.is_hardware() {
             // The physical interrupt comes again by itself once the guest has ended this one.
+            return After::Resume;
+        }
+        if value.is_hardware() {
+            self.link_listed(lrs, slot, current, value);
             return After::Resume;
         }
         self.soft |= intid.bit();
@@ -47,6 +57,26 @@ impl VcpuInterrupts {
         } else {
             After::Resume
         }
+    }
+
+    /// Puts a physical interrupt behind what the guest has in a list register by its own writes.
+    fn link_listed(
+        &mut self,
+        lrs: &mut impl ListRegisters,
+        slot: u32,
+        current: ListRegister,
+        value: ListRegister,
+    ) {
+        let intid = self.occupant(slot);
+        if current.is_active() {
+            // The physical one comes after the end of this one, and has its own.
+            self.keep(intid, value);
+            lrs.write(slot as usize, current.asking_for_eoi());
+        } else {
+            self.written |= intid.bit();
+            lrs.write(slot as usize, current.linked_to(value.link().into()));
+        }
+        self.reopen();
     }
 
     /// Keeps what is pending in the list register `lr`, unless a write of ICPENDR has cleared it meanwhile.
@@ -62,7 +92,15 @@ impl VcpuInterrupts {
         if value.wants_eoi() && (self.soft | self.edge) & intid.bit() == 0 {
             return; // A level: `line` remembers it.
         }
-        self.latched |= intid.bit();
+        let bit = intid.bit();
+        // Both the line and a write: whichever was here first.
+        self.written |= bit
+            & if value.is_hardware() {
+                self.latched & !self.linked
+            } else {
+                self.linked
+            };
+        self.latched |= bit;
         if self.by_source & intid.bit() != 0 {
             self.keep_source(intid, value);
         }

@@ -79,7 +79,8 @@ impl VcpuInterrupts {
     ) -> Owed {
         self.groups = spis.groups();
         self.reopen();
-        let owed = self.apply(lrs);
+        let mut owed = self.apply(lrs);
+        owed.0 |= self.drop_fallen(lrs);
         for slot in bits(self.used()) {
             if !self.occupant(slot).is_private() {
                 self.refresh(spis, lrs, slot, post);
@@ -103,7 +104,10 @@ impl VcpuInterrupts {
                 continue;
             }
             lrs.write(slot as usize, lr);
-            if self.open & bit == 0 {
+            if lr.is_active() && lr.is_hardware() && self.latched & bit != 0 {
+                // What was written comes after the end of this one, which has to be seen.
+                self.park_private(lrs, slot, lr);
+            } else if self.open & bit == 0 {
                 self.take_back_private(lrs, slot, lr);
             }
         }
@@ -126,6 +130,7 @@ impl VcpuInterrupts {
         }
         if self.unpend & bit != 0 || !lr.is_pending() {
             self.soft &= !bit;
+            self.written &= self.linked | !bit;
         }
         if self.unpend & bit != 0 {
             lr = lr.without_pending();
@@ -137,15 +142,20 @@ impl VcpuInterrupts {
         if self.activate & bit != 0 && !lr.is_inactive() {
             // Linked interrupts cannot be both (ICH_LR<n>_EL2.State with HW set).
             lr = if lr.is_hardware() {
+                self.latched |= self.written & bit;
+                self.written &= !bit;
                 lr.acknowledged()
             } else {
                 lr.with_active()
             };
             self.activate &= !bit;
         }
-        // One of another sender waits for the end of this one.
-        let latched = self.latched & !self.by_source;
-        if latched & bit != 0 && !lr.is_inactive() && !lr.is_hardware() {
+        // One of another sender, or with a physical one behind it, waits for the end of this one.
+        let latched = self.latched & !(self.by_source | self.linked);
+        if latched & bit != 0 && lr.is_hardware() && lr.is_pending() {
+            self.written |= bit;
+            self.latched &= !bit;
+        } else if latched & bit != 0 && !lr.is_inactive() && !lr.is_hardware() {
             lr = lr.with_pending();
             self.soft |= bit;
             self.latched &= !bit;

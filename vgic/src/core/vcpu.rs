@@ -62,7 +62,7 @@ pub enum Sgis {
 #[derive(Debug)]
 pub struct VcpuInterrupts {
     /// Private interrupts that may go to a list register at once: `open`,
-    /// nothing waits that may be more urgent, and no write of ICPENDR is still to be seen to.
+    /// nothing waits that may be more urgent, and no write of ICPENDR or ISPENDR is still to be seen to.
     pub(super) ready: u32,
     /// Private interrupts that may go to the guest: enabled, their group too, not in `active`.
     pub(super) open: u32,
@@ -91,6 +91,9 @@ pub struct VcpuInterrupts {
     pub(super) groups: u32,
     /// Levels whose list register is pending not by their line alone, so that it outlives the line.
     pub(super) soft: u32,
+    /// Interrupts with a physical one behind them that the guest has made pending besides, by a
+    /// write of ISPENDR: in `linked`, or pending in a list register.
+    pub(super) written: u32,
     /// Latched interrupts that come from `physical`.
     pub(super) linked: u32,
     /// Active interrupts here whose physical interrupt is active too.
@@ -151,6 +154,7 @@ impl VcpuInterrupts {
             sources: [0; SGIS],
             groups: 0,
             soft: 0,
+            written: 0,
             linked: 0,
             parked_linked: 0,
             physical: [0; PRIVATE],
@@ -205,7 +209,8 @@ impl VcpuInterrupts {
 
     /// Raises a PPI that a physical interrupt stands behind, which is active until the guest deactivates this one.
     ///
-    /// While the virtual interrupt is disabled it waits here and the physical one stays active.
+    /// While the virtual interrupt is disabled it waits here and the physical one stays active, until
+    /// [`ListRegisters::lines`] says that the line has fallen.
     #[inline]
     pub fn raise_hardware(
         &mut self,
@@ -230,7 +235,7 @@ impl VcpuInterrupts {
         if self.in_lr & bit != 0 {
             let slot = self.slot_of(intid);
             if !lrs.read(slot).is_inactive() {
-                return self.merge(lrs, slot as u32, intid);
+                return self.merge(lrs, slot as u32, intid, value);
             }
             lrs.write(slot, value);
             return After::Resume;
@@ -431,7 +436,7 @@ impl VcpuInterrupts {
         self.ready = if self.waiting {
             0
         } else {
-            self.open & !self.unpend
+            self.open & !(self.unpend | self.written)
         };
     }
 }

@@ -49,6 +49,10 @@ impl ListRegisters for Gich {
     fn take_eoi_count(&mut self) -> u32 {
         self.0.take_eoi_count()
     }
+
+    fn lines(&self) -> u32 {
+        self.0.lines()
+    }
 }
 
 struct Vcpu {

@@ -10,6 +10,8 @@ mod spec;
 #[cfg(test)]
 mod distributor_tests;
 #[cfg(test)]
+mod line_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod redistributor_tests;

@@ -79,6 +79,10 @@ impl ListRegisters for Lists<'_> {
     fn take_eoi_count(&mut self) -> u32 {
         delegate!(self, take_eoi_count)
     }
+
+    fn lines(&self) -> u32 {
+        delegate!(self, lines)
+    }
 }
 
 /// One interrupt of the ideal GIC.

@@ -12,19 +12,19 @@ use crate::{
     VcpuInterrupts,
 };
 
-const SGI: u32 = gicv3::SGI_BASE;
+pub(super) const SGI: u32 = gicv3::SGI_BASE;
 const VMCR: u64 = 0xff00_0003;
 
-struct Bench {
-    distributor: Spis,
-    redistributor: VcpuInterrupts,
-    inbox: Inbox,
-    cpu: FakeCpu,
+pub(super) struct Bench {
+    pub(super) distributor: Spis,
+    pub(super) redistributor: VcpuInterrupts,
+    pub(super) inbox: Inbox,
+    pub(super) cpu: FakeCpu,
 }
 
 impl Bench {
     /// One vCPU with everything enabled in group 1, all edges but PPI 30 and SPI 33.
-    fn new(lr_count: usize) -> Self {
+    pub(super) fn new(lr_count: usize) -> Self {
         let distributor = Spis::new(64, 1);
         for offset in [0x084, 0x088, 0x104, 0x108] {
             distributor::write(
@@ -64,7 +64,7 @@ impl Bench {
         bench
     }
 
-    fn write(&mut self, offset: u32, value: u32) -> u32 {
+    pub(super) fn write(&mut self, offset: u32, value: u32) -> u32 {
         let effect = redistributor::write(
             &mut self.redistributor,
             &mut self.cpu,
@@ -79,7 +79,7 @@ impl Bench {
         effect.owed.0
     }
 
-    fn read(&self, offset: u32) -> u64 {
+    pub(super) fn read(&self, offset: u32) -> u64 {
         redistributor::read(
             &self.redistributor,
             true,
@@ -89,7 +89,7 @@ impl Bench {
         )
     }
 
-    fn distribute(&mut self, offset: u32, value: u64) {
+    pub(super) fn distribute(&mut self, offset: u32, value: u64) -> u32 {
         let inbox = &self.inbox;
         distributor::write(
             &self.distributor,
@@ -100,10 +100,10 @@ impl Bench {
                 let _kick = inbox.post(notice);
             },
         );
-        self.sync();
+        self.sync()
     }
 
-    fn line(&mut self, id: u32, high: bool) {
+    pub(super) fn line(&mut self, id: u32, high: bool) {
         let inbox = &self.inbox;
         self.distributor
             .set_level(IntId::new(id).unwrap(), high, &mut |_, notice| {
@@ -112,37 +112,41 @@ impl Bench {
         self.sync();
     }
 
-    fn sync(&mut self) {
+    /// Returns the physical interrupts to deactivate.
+    pub(super) fn sync(&mut self) -> u32 {
+        let Self {
+            distributor,
+            redistributor,
+            inbox,
+            cpu,
+        } = self;
         let mut post = |_, _| unreachable!("there is but one vCPU");
-        let _ =
-            self.redistributor
-                .deliver(&self.inbox, &self.distributor, &mut self.cpu, &mut post);
+        let mut owed = redistributor.deliver(inbox, distributor, cpu, &mut post).0;
         for round in 0.. {
             assert!(round < 3, "maintenance storm");
-            if !self.cpu.maintenance_due() {
+            if !cpu.maintenance_due() {
                 break;
             }
-            let _ = self
-                .redistributor
-                .maintenance(&self.distributor, &mut self.cpu, &mut post);
+            owed |= redistributor.maintenance(distributor, cpu, &mut post).0;
         }
+        owed
     }
 
-    fn raise(&mut self, id: u32) {
+    pub(super) fn raise(&mut self, id: u32) {
         if self.redistributor.raise(&mut self.cpu, IntId::private(id)) == After::Settle {
             self.redistributor
                 .settle(&self.distributor, &mut self.cpu, &mut |_, _| {});
         }
     }
 
-    fn acknowledge(&mut self) -> Option<u32> {
+    pub(super) fn acknowledge(&mut self) -> Option<u32> {
         self.sync();
         let intid = self.cpu.acknowledge().map(IntId::get);
         self.sync();
         intid
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         let intid = self.cpu.drop_priority().unwrap();
         self.cpu.deactivate(intid);
         self.sync();

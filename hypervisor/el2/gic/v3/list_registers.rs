@@ -95,6 +95,10 @@ impl ListRegisters for HardwareListRegisters {
             read_register!("ICH_VTR_EL2"),
         )
     }
+
+    fn lines(&self) -> u32 {
+        crate::timer::lines()
+    }
 }
 
 /// Returns how many list registers this CPU has.

@@ -277,6 +277,9 @@ impl ListRegisters for Lists {
     fn take_eoi_count(&mut self) -> u32 {
         self.with(|lists| lists.take_eoi_count())
     }
+    fn lines(&self) -> u32 {
+        self.with(|lists| lists.lines())
+    }
 }
 
 impl Fake {

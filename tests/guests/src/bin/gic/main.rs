@@ -5,6 +5,7 @@
 #![no_main]
 
 mod delivery;
+mod lines;
 mod nesting;
 mod others;
 mod registers;
@@ -60,6 +61,10 @@ fn main() {
             timers::timer_conditions,
             timers::timer_masking,
             timers::timer_held_back,
+            lines::a_line_that_fell_is_forgotten,
+            lines::a_line_that_rose_again_counts_once,
+            lines::a_written_one_outlives_the_line,
+            lines::a_written_one_and_the_line_come_once,
         ],
     );
 }

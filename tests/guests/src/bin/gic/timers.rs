@@ -79,7 +79,7 @@ pub(crate) fn timer_conditions() -> Outcome {
     physical_conditions()
 }
 
-fn mask_the_timer(intid: u32) {
+pub(crate) fn mask_the_timer(intid: u32) {
     note(intid);
     msr!("cntv_ctl_el0", timer::CTL_ENABLE | timer::CTL_IMASK);
     msr!("cntp_ctl_el0", timer::CTL_ENABLE | timer::CTL_IMASK);
@@ -141,8 +141,8 @@ pub(crate) fn timer_held_back() -> Outcome {
     timer::stop_virtual();
     timer::stop_physical();
     insn!("isb");
-    // A line that falls takes its pending state with it, but a hypervisor has let go of the list register by then: it may
-    // deliver what is in there once, as KVM does, and not more.
+    // A line that falls takes its pending state with it, but this one is in a list register already: a hypervisor may deliver
+    // what is in there once, as KVM does, and not more. `lines` has all the cases in which it may not.
     let spurious = if bare() { 0 } else { 2 };
     let gone = timer::within_ms(100, || !gic::read_bit(gic::ISPENDR, timer::VIRTUAL_INTID));
     check!(gone || !bare(), "pending after it fell");
