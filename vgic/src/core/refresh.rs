@@ -10,7 +10,7 @@ use crate::IntId;
 use crate::lr::ListRegister;
 
 impl VcpuInterrupts {
-    /// Looks at one SPI that somebody has changed.
+    /// Looks at one SPI whose word has changed.
     pub(super) fn look(
         &mut self,
         spis: &Spis,

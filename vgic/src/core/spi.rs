@@ -1,8 +1,8 @@
 //! The state of one SPI in one 64-bit word, so that one compare-and-swap moves it from one
-//! consistent state to another, whoever does it.
+//! consistent state to another, on whichever CPU.
 //!
 //! An SPI is *held* while it is in a list register of some vCPU, or active there without one; the
-//! holder alone moves it on. Everybody else changes the word and tells the holder.
+//! holder alone moves it on. Any other vCPU changes the word and tells the holder.
 
 use super::route::Route;
 use crate::IntId;
@@ -22,7 +22,7 @@ pub(crate) struct SpiWord(pub(crate) u64);
 impl SpiWord {
     const ROUTE: u64 = 0xffff_ffff;
     const HOLDER_SHIFT: u32 = 32;
-    /// Index of the holder plus one; zero is nobody.
+    /// Index of the holder plus one; zero is none.
     const HOLDER: u64 = 0xfff << Self::HOLDER_SHIFT;
     /// The holder is to drop what is pending.
     pub(crate) const UNPEND: u64 = 1 << 44;
@@ -76,7 +76,7 @@ impl SpiWord {
         )
     }
 
-    /// Returns the word held by nobody, with nothing left to do for a holder.
+    /// Returns the word without a holder, with nothing left to do for a holder.
     #[inline]
     pub(crate) const fn released(self) -> Self {
         self.with(

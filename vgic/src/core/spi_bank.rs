@@ -12,7 +12,7 @@ impl Spis {
     ///
     /// `reader` is the vCPU that reads; `held` tells what its list registers say of an SPI
     /// ([`super::vcpu::VcpuInterrupts::held`]). What other vCPUs hold counts as active; they are
-    /// asked by `post` to look, so that a reader who polls sees it end.
+    /// asked by `post` to look, so that a reader that polls sees it end.
     #[inline]
     pub(crate) fn read_bank(
         &self,

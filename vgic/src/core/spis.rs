@@ -1,7 +1,7 @@
 //! The SPIs of a virtual machine, and which vCPU takes them.
 //!
 //! There is no lock. Each SPI is one atomic word ([`SpiWord`]), changed by compare-and-swap, and
-//! after every change whoever made it tells the one vCPU that is concerned: the holder if there is
+//! after every change its maker tells the one vCPU that is concerned: the holder if there is
 //! one, else the target if the SPI has become deliverable. The vCPU that is told looks at the word
 //! again under its own lock, so a notice that comes late or twice does no harm.
 //!

@@ -5,7 +5,7 @@
 //!
 //! A private interrupt is in exactly one place: in a list register (`in_lr`), or here (`latched`,
 //! `active`). A list register that the guest has finished with keeps its occupant until
-//! somebody needs it, so that the next SGI of the same number finds its place at once.
+//! another needs it, so that the next SGI of the same number finds its place at once.
 
 use super::inbox::{Inbox, Notice};
 use super::interface::CpuInterface;
@@ -68,7 +68,7 @@ pub struct VcpuInterrupts {
     pub(super) open: u32,
     /// Private interrupts that occupy a list register.
     pub(super) in_lr: u32,
-    /// List registers that nobody occupies.
+    /// List registers without an occupant.
     pub(super) free: u32,
     /// List registers that SPIs occupy.
     pub(super) shared: u32,

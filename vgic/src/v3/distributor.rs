@@ -16,7 +16,7 @@ use types::gicv3;
 ///
 /// `reader` is the vCPU that reads; `held` tells what its list registers say of an SPI
 /// ([`crate::VcpuInterrupts::held`]). What other vCPUs hold counts as active; they are asked by
-/// `post` to look, so that a reader who polls sees it end.
+/// `post` to look, so that a reader that polls sees it end.
 #[inline]
 pub fn read(
     spis: &Spis,

@@ -15,7 +15,7 @@ const AFF3: u64 = 0xff << 48;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "an SGI that is decoded is to be sent"]
 pub enum SgiTargets {
-    /// Nobody: no target exists.
+    /// To none: no target exists.
     None,
     /// One vCPU, by index.
     One(u16),
