@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 use spin::mutex::SpinMutexGuard;
 
 use super::{Machine, Manager, Pcpu, SLICE_NS};
-use crate::sched::Slot;
+use crate::sched::{Policy, Slot};
 use crate::vm::context::Owner;
 use crate::vm::request;
 use crate::vm::{Home, Phase, VcpuContext, Vm};
@@ -23,7 +23,7 @@ pub(super) fn at(attached: &mut [Option<Attached>], slot: Slot) -> &mut Attached
     place.expect("a vCPU on the queue is attached")
 }
 
-impl<M: Machine> Pcpu<M> {
+impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Takes over a vCPU's registers; returns whether its VM wants that.
     pub(super) fn attach(&mut self, slot: Slot) -> bool {
         let pcpu = self.local.id;

@@ -3,13 +3,14 @@
 use core::sync::atomic::Ordering;
 
 use super::{Machine, Manager, NEVER, Pcpu, SLICE_NS};
+use crate::sched::Policy;
 
 /// How long a CPU that no vCPU wants does its deferred work before it looks at everything else.
 const IDLE_SHARE_NS: u64 = SLICE_NS / 4;
 /// What it takes to leave a guest for a piece of such work and to come back.
 const SWITCH_NS: u64 = 1000;
 
-impl<M: Machine> Pcpu<M> {
+impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Does deferred work for as long as its share of the CPU lasts.
     #[cold]
     pub(super) fn do_deferred(&mut self) {

@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use super::{Machine, Manager, NEVER, Pcpu};
-use crate::sched::Slot;
+use crate::sched::{Policy, Slot};
 use crate::vm::Vm;
 use crate::vm::context::Owner;
 
@@ -32,7 +32,7 @@ impl Events {
     }
 }
 
-impl<M: Machine> Pcpu<M> {
+impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Notes that a vCPU was turned on or off, if the operator or a resize wants to know.
     #[inline]
     pub(super) fn announce(&mut self, vm: &Vm, slot: Slot, on: bool, now: u64) {

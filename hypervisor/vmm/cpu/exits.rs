@@ -9,12 +9,12 @@ use crate::dispatch::inject;
 use crate::dispatch::slow::{self, Next};
 use crate::exit::{Syndrome, class, is_big_endian};
 use crate::features::hcr;
-use crate::sched::Slot;
+use crate::sched::{Policy, Slot};
 use crate::vm::Cause;
 use crate::vm::context::Owner;
 use types::stats::ExitReason;
 
-impl<M: Machine> Pcpu<M> {
+impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Runs the loaded vCPU and does what its exit asks for.
     #[inline]
     pub(super) fn enter(&mut self, slot: Slot) {

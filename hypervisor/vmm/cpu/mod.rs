@@ -21,7 +21,7 @@ mod world;
 
 use alloc::vec::Vec;
 
-use crate::sched::{Deferred, RunQueue, SLICE_MS, Slot};
+use crate::sched::{Deferred, Policy, RoundRobin, RunQueue, SLICE_MS, Slot};
 use crate::vm::Vm;
 use crate::vm::context::Owner;
 use attach::{Attached, at};
@@ -36,11 +36,11 @@ const SLICE_NS: u64 = SLICE_MS * 1_000_000;
 
 /// One CPU's scheduler and what it has in its registers.
 #[derive(Debug)]
-pub struct Pcpu<M> {
+pub struct Pcpu<M, P: Policy = RoundRobin> {
     machine: M,
     local: &'static Local,
     placements: &'static Placements,
-    queue: RunQueue,
+    queue: RunQueue<P>,
     attached: Vec<Option<Attached>>,
     /// The vCPU whose registers are in the hardware.
     loaded: Option<Slot>,
@@ -67,13 +67,24 @@ pub struct Pcpu<M> {
 }
 
 impl<M: Machine> Pcpu<M> {
+    /// Makes the state machine of the calling CPU, whose vCPUs take turns. It has run nothing yet.
+    #[must_use]
+    #[inline]
+    pub fn new(machine: M, placements: &'static Placements) -> Self {
+        let policy = RoundRobin::new(machine.ticks(SLICE_NS));
+        Self::with_policy(machine, placements, policy)
+    }
+}
+
+impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Makes the state machine of the calling CPU, which has run nothing yet.
     #[must_use]
-    pub fn new(machine: M, placements: &'static Placements) -> Self {
+    #[inline]
+    fn with_policy(machine: M, placements: &'static Placements, policy: P) -> Self {
         Self {
             local: machine.local(),
             placements,
-            queue: RunQueue::new(machine.ticks(SLICE_NS)),
+            queue: RunQueue::new(policy),
             attached: Vec::new(),
             loaded: None,
             resident: None,
@@ -108,12 +119,7 @@ impl<M: Machine> Pcpu<M> {
         if self.local.has_deferred() {
             self.do_deferred();
         }
-        let now = self.machine.now();
-        self.queue.expire(now);
-        if self.queue.wants_switch(now) {
-            self.queue.pick_next(now);
-        }
-        match self.queue.current() {
+        match self.queue.choose(self.machine.now()) {
             Some(slot) => self.ready(slot),
             None => self.idle(),
         }
@@ -124,11 +130,14 @@ impl<M: Machine> Pcpu<M> {
         let now = self.machine.now();
         let wakes = self.local.wakes;
         wakes.drain(|slot| {
-            if self.queue.is_attached(slot) {
-                self.queue.rouse(slot, now);
-            } else {
-                self.start(slot, now);
+            if !self.queue.is_attached(slot) {
+                return self.start(slot, now);
             }
+            // What others ask of a vCPU does not wait until it is replenished.
+            if P::THROTTLES && at(&mut self.attached, slot).place.vcpu.requested() != 0 {
+                self.queue.exempt(slot, now);
+            }
+            self.queue.rouse(slot, now);
         });
     }
 
@@ -174,6 +183,13 @@ impl<M: Machine> Pcpu<M> {
     /// Sleeps until something happens, with the last vCPU's registers still loaded; returns the vCPU that is ready to be entered.
     #[inline]
     fn idle(&mut self) -> Option<Slot> {
+        // What arrives for a vCPU that may not run must not keep the CPU awake.
+        if self
+            .loaded
+            .is_some_and(|slot| self.queue.is_throttled(slot))
+        {
+            self.unload();
+        }
         self.resume_deferred();
         self.arm_for(false, self.queue.next_deadline_ticks());
         if self.local.wakes.is_empty() && !self.local.has_deferred() {

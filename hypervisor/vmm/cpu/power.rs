@@ -6,12 +6,12 @@ use psci::Event;
 use super::attach::at;
 use super::exits::with_trap;
 use super::{Machine, Manager, Pcpu};
-use crate::sched::Slot;
+use crate::sched::{Policy, Slot};
 use crate::vm::Kicks;
 use crate::vm::context::Owner;
 use crate::vm::request;
 
-impl<M: Machine> Pcpu<M> {
+impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Starts a vCPU that was turned on, or lets go of one that is off, or prepares for one that may be turned on soon.
     pub(super) fn start(&mut self, slot: Slot, now: u64) {
         let is_new = !matches!(self.attached.get(slot.index()), Some(Some(_)));
@@ -80,7 +80,8 @@ impl<M: Machine> Pcpu<M> {
         self.resident = quiet.then_some(slot);
     }
 
-    /// Lets a vCPU whose registers are ready run when its turn comes, unless its VM has been stopped meanwhile.
+    /// Lets a vCPU whose registers are ready run when its turn comes, unless its VM has been stopped meanwhile; returns whether it runs at
+    /// once.
     #[inline(always)]
     fn begin(&mut self, place: Owner, slot: Slot, now: u64) -> bool {
         let Owner { vm, vcpu } = place;
@@ -93,9 +94,9 @@ impl<M: Machine> Pcpu<M> {
         let mut kicks = Kicks::NONE;
         vm.gic.join(vcpu.id.get(), &mut vm.poster(&mut kicks));
         self.machine.kick(kicks);
-        self.queue.begin(slot, now);
+        let runs = self.queue.begin(slot, now);
         self.announce(vm, slot, true, now);
-        true
+        runs
     }
 
     /// Starts the vCPU that turned itself off here last and now is wanted again, if that is all there is to do.

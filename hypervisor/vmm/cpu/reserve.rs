@@ -1,9 +1,9 @@
 //! A CPU whose vCPUs are all in reserve may be turned off, if their manifests say so.
 
 use super::{Machine, Manager, NEVER, Pcpu};
-use crate::sched::Slot;
+use crate::sched::{Policy, Slot};
 
-impl<M: Machine> Pcpu<M> {
+impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Turns this CPU off for as long as it has nothing but vCPUs in reserve.
     ///
     /// Called after deferred work, so that a CPU without any does not pay for the question.

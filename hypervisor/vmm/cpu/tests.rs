@@ -1,6 +1,7 @@
 //! CPUs step by step on a fake machine: what is loaded, when a guest runs, when a VM is left.
 
 mod fake;
+mod throttle;
 
 use alloc::string::String;
 use alloc::vec::Vec;

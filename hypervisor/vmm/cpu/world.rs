@@ -5,12 +5,12 @@ use vgic::{SavedListRegisters, VcpuInterrupts};
 
 use super::attach::at;
 use super::{Machine, Pcpu};
-use crate::sched::Slot;
+use crate::sched::{Policy, Slot};
 use crate::vm::Kicks;
 use crate::vm::context::{FpRegisters, Owner};
 use types::ids::MAX_VMS;
 
-impl<M: Machine> Pcpu<M> {
+impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Loads a vCPU's registers.
     #[inline(always)]
     pub(super) fn load(&mut self, slot: Slot) {

@@ -1,22 +1,30 @@
-//! Which virtual CPU runs next on a physical CPU: policy only, with time as an argument.
+//! Which vCPU runs next on a physical CPU; time is an argument.
 //!
-//! Every physical CPU owns one [`RunQueue`] and nobody else touches it, so it needs no lock. What others want of it arrives through the
-//! lock-free [`WakeSet`], which says which places have something to do; every virtual CPU has its place from the making of its VM on
-//! (`vm::Home`). The owner drains the [`WakeSet`], tells the queue, and asks it who is next.
+//! Every physical CPU owns one [`RunQueue`] and no other CPU touches it, so it needs no lock. What others want of it arrives through the
+//! lock-free [`WakeSet`], which says which places have something to do; every vCPU has its place from the making of its VM on
+//! (`vm::Home`). The owner drains the [`WakeSet`], tells the queue, and asks it which vCPU is next.
 //!
-//! The policy is round robin with slices of [`SLICE_MS`]. Who sleeps before its slice is over keeps what is left of it, and may interrupt
-//! with that when it wakes. `queue` says what is proved of it: nobody waits longer than 2(n - 1) slices beside n - 1 others.
-//! Weights and caps would change the slice of a slot in `queue` and nothing else. Mechanism (timer, IPI, switch) is in `el2`.
+//! [`RunQueue`] is mechanism, its [`Policy`] a type parameter. The one that is used is [`RoundRobin`] with slices of [`SLICE_MS`]. Caps,
+//! weights and real-time budgets are other policies. The timer, the IPI and the switch are in `el2`.
 
+#[cfg(test)]
+pub(crate) mod capped;
 mod deferred;
+mod policy;
 mod queue;
+mod round_robin;
 mod set;
 mod wake;
 
 pub use deferred::Deferred;
+pub use policy::Policy;
 pub use queue::{Account, RunQueue};
+pub use round_robin::RoundRobin;
 pub use set::{MAX_SLOTS, Slot, SlotSet};
 pub use wake::WakeSet;
 
-/// How long a virtual CPU runs before another one that wants to gets its turn, in milliseconds.
+/// No deadline: a time that never comes.
+pub const NEVER: u64 = u64::MAX;
+
+/// How long a vCPU runs before another one that wants to gets its turn, in milliseconds.
 pub const SLICE_MS: u64 = 10;

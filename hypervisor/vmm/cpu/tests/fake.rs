@@ -17,7 +17,7 @@ use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
 use crate::exit::{Syndrome, class};
 use crate::features::{FeaturePolicy, ID_REGISTERS, Lent};
-use crate::sched::WakeSet;
+use crate::sched::{Policy, WakeSet};
 use crate::vm::context::{FpRegisters, Frame, Owner, TimerRegisters};
 use crate::vm::request;
 use crate::vm::{Cause, Home, Kicks, Phase, Vcpu, VcpuContext, Vm, VmParts};
@@ -43,8 +43,10 @@ pub(super) fn name(owner: Owner) -> Name {
 pub(super) enum Act {
     /// Computes for so many ticks, or until EL2's timer fires.
     Spin(u64),
-    /// Executes WFI, with nothing there to wake it.
+    /// Executes a WFI that traps, with nothing there to wake it.
     Wait,
+    /// Executes a WFI that does not trap: until EL2's timer fires.
+    Sleep,
     /// Turns itself off.
     Off,
     /// Uses the FP unit.
@@ -126,14 +128,22 @@ impl System {
 
     /// Makes the state machine of a CPU.
     pub(super) fn cpu(&'static self, index: u16) -> Pcpu<Fake> {
+        Pcpu::new(self.hardware(index), &self.placements)
+    }
+
+    /// As [`System::cpu`], with another policy.
+    pub(super) fn cpu_with<P: Policy>(&'static self, index: u16, policy: P) -> Pcpu<Fake, P> {
+        Pcpu::with_policy(self.hardware(index), &self.placements, policy)
+    }
+
+    fn hardware(&'static self, index: u16) -> Fake {
         let id = PcpuId::new(index);
         let local = Local::new(id, &self.wakes[id.index()], &self.flags[id.index()]);
-        let fake = Fake {
+        Fake {
             system: self,
             local: Box::leak(Box::new(local)),
             held: Rc::new(RefCell::new(Held::default())),
-        };
-        Pcpu::new(fake, &self.placements)
+        }
     }
 
     pub(super) fn say(&self, words: String) {
@@ -539,6 +549,13 @@ impl Machine for Fake {
         match act.unwrap_or(Act::Spin(1_000_000)) {
             Act::Spin(ticks) => self.run(ticks),
             Act::Wait => cause::REST,
+            Act::Sleep => {
+                let held = self.held.borrow();
+                assert_eq!(held.hcr & crate::features::hcr::TWI, 0, "it does not trap");
+                assert_ne!(held.armed, NEVER, "nothing ends its WFI");
+                drop(held);
+                self.run(NEVER)
+            }
             Act::Off => {
                 let mut held = self.held.borrow_mut();
                 held.dirty = false;

@@ -1,15 +1,18 @@
 //! The queue by hand, and against random lives of its virtual CPUs: nobody starves, no time is lost or counted twice.
 
-use super::{Account, MAX_SLOTS, Run, RunQueue, Slot, TOLLS};
+mod throttled;
+
+use super::super::round_robin::{RoundRobin, TOLLS};
+use super::{Account, MAX_SLOTS, Policy, Run, RunQueue, Slot};
 use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
 const SLICE: u64 = 100;
 
-impl RunQueue {
+impl<P: Policy> RunQueue<P> {
     /// Returns what the virtual CPU in a slot has had up to now.
-    fn account(&self, slot: Slot, now_ticks: u64) -> Option<Account> {
+    pub(super) fn account(&self, slot: Slot, now_ticks: u64) -> Option<Account> {
         let entry = self.entries.get(slot.index())?;
         (entry.run != Run::Vacant).then(|| entry.account_at(now_ticks))
     }
@@ -20,11 +23,11 @@ fn slot(index: usize) -> Slot {
 }
 
 /// Makes a queue in which these slots are attached and runnable at time 0, and have nothing left of the slice they began with.
-fn ready(slots: &[usize]) -> RunQueue {
-    let mut queue = RunQueue::new(SLICE);
+fn ready(slots: &[usize]) -> RunQueue<RoundRobin> {
+    let mut queue = RunQueue::new(RoundRobin::new(SLICE));
     for &index in slots {
         queue.attach(slot(index), 0);
-        queue.entries[index].left_ticks = 0;
+        queue.entries[index].share.left_ticks = 0;
         assert!(queue.wake(slot(index), 0));
     }
     queue
@@ -41,7 +44,7 @@ fn turns_go_round_in_the_order_of_slots() {
 
 #[test]
 fn an_empty_queue_has_nothing_to_run_and_nothing_to_wait_for() {
-    let mut queue = RunQueue::new(SLICE);
+    let mut queue = RunQueue::new(RoundRobin::new(SLICE));
     assert_eq!(queue.pick_next(5), None);
     assert_eq!(queue.next_wake_ticks(), None);
     assert!(!queue.wants_switch(5));
@@ -74,9 +77,9 @@ fn one_that_runs_alone_keeps_its_cpu_until_another_wakes() {
 }
 
 /// Makes a queue where 0 has its turn from 30 on, and 1 sleeps until 80 with 70 left.
-fn one_sleeps_beside_a_busy_one() -> RunQueue {
+fn one_sleeps_beside_a_busy_one() -> RunQueue<RoundRobin> {
     let mut queue = ready(&[1, 0]);
-    queue.turn = slot(0);
+    queue.waiting.policy.turn = slot(0);
     assert_eq!(queue.pick_next(0), Some(slot(1)));
     queue.block(Some(80), 30);
     assert_eq!(queue.pick_next(30), Some(slot(0)));
@@ -162,7 +165,7 @@ fn who_wakes_on_an_idle_cpu_has_its_turn() {
         queue.block(None, 70);
         assert_eq!(queue.pick_next(70), Some(slot(0)));
         queue.attach(slot(2), 80);
-        queue.entries[2].left_ticks = 0;
+        queue.entries[2].share.left_ticks = 0;
         assert!(queue.wake(slot(2), 80));
         let whole = 50 + SLICE + (70 - 60) - (66 - 65);
         assert_eq!(queue.next_wake_ticks(), Some(whole));
@@ -171,7 +174,7 @@ fn who_wakes_on_an_idle_cpu_has_its_turn() {
 
 #[test]
 fn off_and_on_again_gives_no_slice() {
-    let mut queue = RunQueue::new(SLICE);
+    let mut queue = RunQueue::new(RoundRobin::new(SLICE));
     queue.reserve(slot(1));
     queue.begin(slot(0), 0);
     queue.begin(slot(1), 10);
@@ -204,7 +207,7 @@ fn one_that_is_detached_in_the_middle_of_its_turn_is_not_urgent() {
 #[test]
 fn a_turn_is_interrupted_as_often_as_there_are_tolls() {
     const LONG: u64 = 1000 * TOLLS;
-    let mut queue = RunQueue::new(LONG);
+    let mut queue = RunQueue::new(RoundRobin::new(LONG));
     queue.reserve(slot(1));
     queue.begin(slot(0), 0);
     queue.begin(slot(1), 0);
@@ -227,7 +230,7 @@ fn a_turn_is_interrupted_as_often_as_there_are_tolls() {
 
 #[test]
 fn whoever_is_roused_runs_at_once_unless_somebody_else_does() {
-    let mut queue = RunQueue::new(SLICE);
+    let mut queue = RunQueue::new(RoundRobin::new(SLICE));
     assert!(!queue.rouse(slot(1), 0), "nobody has the slot");
     for index in [1, 4] {
         queue.attach(slot(index), 0);
@@ -240,7 +243,7 @@ fn whoever_is_roused_runs_at_once_unless_somebody_else_does() {
     );
     assert_eq!(queue.next_wake_ticks(), None, "its deadline is forgotten");
     assert!(!queue.rouse(slot(4), 20), "it runs");
-    queue.entries[1].left_ticks = 0;
+    queue.entries[1].share.left_ticks = 0;
     assert!(queue.rouse(slot(1), 30));
     assert_eq!((queue.current(), queue.is_crowded()), (Some(slot(4)), true));
     assert_eq!(queue.next_wake_ticks(), Some(10 + SLICE));
@@ -365,7 +368,7 @@ fn habit() -> impl Strategy<Value = Habit> {
 
 /// A machine of one CPU; the timer fires exactly when the queue asks for it.
 struct Machine {
-    queue: RunQueue,
+    queue: RunQueue<RoundRobin>,
     habits: Vec<Habit>,
     /// What is left of their bursts.
     left: Vec<u64>,
@@ -377,7 +380,7 @@ struct Machine {
 impl Machine {
     fn new(habits: Vec<Habit>) -> Self {
         let count = habits.len();
-        let mut queue = RunQueue::new(SLICE);
+        let mut queue = RunQueue::new(RoundRobin::new(SLICE));
         for index in 0..count {
             queue.attach(slot(index), 0);
             assert!(queue.wake(slot(index), 0));
@@ -401,7 +404,7 @@ impl Machine {
         }
         for index in 0..self.habits.len() {
             let since = &mut self.waiting_since[index];
-            let waits = self.queue.runnable.contains(slot(index));
+            let waits = self.queue.waiting.runnable.contains(slot(index));
             let began = since.or(waits.then_some(now));
             self.longest_wait = self.longest_wait.max(began.map_or(0, |began| now - began));
             *since = if waits { began } else { None };

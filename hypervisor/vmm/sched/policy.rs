@@ -1,0 +1,57 @@
+//! The seam between the run queue and its policy: which vCPU runs next, for how long, and whether one has to stop although it is alone.
+//!
+//! The run queue ([`super::RunQueue`]) knows what each vCPU is doing, since when, and when it has to be looked at again. A policy only
+//! decides. It is a type parameter of the queue: no call of it is virtual, and what a policy never does costs nothing.
+
+use core::fmt::Debug;
+
+use super::set::{Slot, SlotSet};
+
+/// Decides about the vCPUs of one physical CPU. All times are in counter ticks.
+///
+/// The queue says what happens, in this order for each vCPU: [`Policy::wake`] when it wants to run after it was blocked,
+/// [`Policy::enqueue`] when it begins to wait for the CPU, [`Policy::start`] when it gets the CPU, [`Policy::stop`] when it has left it.
+/// One that leaves the queue without having run is taken out by [`Policy::dequeue`].
+pub trait Policy {
+    /// What the policy keeps for each slot, also while the vCPU in it is off: what is used up stays used up over CPU_OFF and CPU_ON.
+    type Share: Clone + Debug;
+
+    /// Whether the policy ever stops a vCPU that could run. If it does not, nothing of [`Policy::limit_ticks`] and
+    /// [`Policy::held_until`] is compiled.
+    const THROTTLES: bool;
+
+    /// Returns what a slot has before a vCPU in it has run.
+    fn first_share(&self) -> Self::Share;
+
+    /// A blocked vCPU wants to run.
+    fn wake(&self, share: &mut Self::Share);
+
+    /// A vCPU begins to wait for the CPU.
+    fn enqueue(&mut self, slot: Slot, share: &Self::Share);
+
+    /// A vCPU that may wait for the CPU leaves the queue.
+    fn dequeue(&mut self, slot: Slot);
+
+    /// Chooses which of those that wait runs next; `None` only if none waits.
+    fn pick(&self, waiting: &SlotSet) -> Option<Slot>;
+
+    /// A vCPU gets the CPU from now on, and waits no longer; `is_alone` says that no other one waits. It may not have been enqueued, if
+    /// the CPU was idle.
+    fn start(&mut self, slot: Slot, share: &mut Self::Share, is_alone: bool, now_ticks: u64);
+
+    /// As [`Policy::start`], for a vCPU that is not enqueued and finds the CPU idle.
+    fn start_idle(&mut self, slot: Slot, share: &mut Self::Share, now_ticks: u64);
+
+    /// The vCPU that ran until now leaves the CPU.
+    fn stop(&mut self, share: &mut Self::Share, now_ticks: u64);
+
+    /// Returns when one of those that wait gets the CPU from `current`; 0 for at once. Asked only while one waits.
+    fn due_ticks(&self, current: Slot) -> u64;
+
+    /// Returns when the vCPU that runs has to stop, although no other one may wait; [`super::NEVER`] for not at all.
+    fn limit_ticks(&self) -> u64;
+
+    /// Returns until when a vCPU that could run is held back: the time of its replenishment, which is later than now. `None` if it may
+    /// run.
+    fn held_until(&mut self, share: &mut Self::Share, now_ticks: u64) -> Option<u64>;
+}

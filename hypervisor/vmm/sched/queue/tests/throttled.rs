@@ -1,0 +1,214 @@
+//! A second policy on a fake CPU: a cap that all vCPUs of a VM share stops one that is alone in an untrapped WFI, and lets it go on.
+
+use super::super::super::NEVER;
+use super::super::super::capped::{Cap, Capped, PERIOD, PIECE};
+use super::super::{Account, RunQueue};
+use super::{SLICE, slot};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use proptest::prelude::*;
+
+/// A CPU with EL2's timer and no other interrupt. Its guests wait in WFI, or spin: nothing but the timer takes the CPU from either, and a
+/// WFI that does not trap tells EL2 nothing.
+struct Cpu {
+    queue: RunQueue<Capped>,
+    now: u64,
+    timer: u64,
+    traps_wfi: bool,
+    /// Each stretch of time in which a vCPU had the CPU.
+    ran: Vec<(usize, u64, u64)>,
+}
+
+impl Cpu {
+    /// Makes a CPU on which these vCPUs, by the cap of each, want to run.
+    fn with(caps: &[Option<Rc<Cap>>]) -> Self {
+        let mut queue = RunQueue::new(Capped::new(SLICE, None));
+        for (index, cap) in caps.iter().enumerate() {
+            queue.reserve(slot(index));
+            queue.entries[index].share.cap = cap.clone();
+            queue.begin(slot(index), 0);
+        }
+        Self {
+            queue,
+            now: 0,
+            timer: NEVER,
+            traps_wfi: false,
+            ran: Vec::new(),
+        }
+    }
+
+    /// What EL2 does between two entries, and the guest or the idle CPU until the timer fires. Returns whether it ever does.
+    fn turn(&mut self) -> bool {
+        let began = self.now;
+        let running = self.queue.choose(began);
+        let wake = match running {
+            Some(_) => self.queue.next_wake_ticks(),
+            None => self.queue.next_deadline_ticks(),
+        };
+        self.timer = wake.unwrap_or(NEVER);
+        self.traps_wfi = !self.queue.alone();
+        assert!(self.timer > began, "the CPU would spin at {began}");
+        if self.timer == NEVER {
+            return false;
+        }
+        self.now = self.timer;
+        if let Some(running) = running {
+            self.ran.push((running.index(), began, self.now));
+        }
+        true
+    }
+
+    fn run_until(&mut self, end: u64) {
+        while self.now < end && self.turn() {}
+    }
+
+    fn account(&self, index: usize) -> Account {
+        let account = self.queue.account(slot(index), self.now);
+        account.expect("attached")
+    }
+
+    /// Returns how long a vCPU ran in a period.
+    fn ran_in(&self, index: usize, period: u64) -> u64 {
+        let (start, end) = (period * PERIOD, (period + 1) * PERIOD);
+        let part = |&(_, from, to): &(usize, u64, u64)| to.min(end).saturating_sub(from.max(start));
+        let of_it = self.ran.iter().filter(|(ran, ..)| *ran == index);
+        of_it.map(part).sum()
+    }
+}
+
+#[test]
+fn a_lone_vcpu_in_an_untrapped_wfi_is_stopped_at_its_time_and_goes_on() {
+    let mut cpu = Cpu::with(&[Some(Cap::new(200))]);
+    let mut stops = Vec::new();
+    while cpu.now < 3 * PERIOD {
+        assert!(cpu.turn(), "EL2's timer is armed");
+        assert!(!cpu.traps_wfi, "it sleeps on the CPU itself");
+        if cpu.queue.choose(cpu.now).is_none() {
+            assert!(cpu.queue.is_throttled(slot(0)));
+            stops.push((cpu.now, cpu.queue.next_deadline_ticks()));
+        }
+    }
+    let expected = [0, 1, 2].map(|period| (period * PERIOD + 200, Some((period + 1) * PERIOD)));
+    assert_eq!(stops, expected, "when it stops, and until when");
+    let account = cpu.account(0);
+    assert_eq!((account.run_ticks, account.steal_ticks), (600, 2400));
+}
+
+#[test]
+fn without_a_cap_a_lone_vcpu_is_not_disturbed() {
+    let mut cpu = Cpu::with(&[None]);
+    assert!(!cpu.turn(), "no timer is armed");
+    assert_eq!(cpu.queue.current(), Some(slot(0)));
+}
+
+#[test]
+fn what_one_may_not_use_is_the_others() {
+    let mut cpu = Cpu::with(&[Some(Cap::new(200)), None]);
+    cpu.run_until(10 * PERIOD);
+    for period in 0..10 {
+        let (capped, free) = (cpu.ran_in(0, period), cpu.ran_in(1, period));
+        assert_eq!((capped, free), (200, 800), "in period {period}");
+    }
+}
+
+#[test]
+fn a_cap_is_one_for_all_vcpus_of_a_vm_on_any_cpu() {
+    let cap = Cap::new(300);
+    let mut cpus = [(); 2].map(|()| Cpu::with(&[Some(cap.clone())]));
+    while cpus.iter().any(|cpu| cpu.now < 10 * PERIOD) {
+        let next = usize::from(cpus[0].now > cpus[1].now);
+        assert!(cpus[next].turn());
+    }
+    let both: u64 = cpus.iter().map(|cpu| cpu.account(0).run_ticks).sum();
+    let most = 10 * 300 + 2 * PIECE;
+    assert!((10 * 300..=most).contains(&both), "{both} in ten periods");
+}
+
+#[test]
+fn nothing_but_the_replenishment_ends_a_throttle() {
+    let mut cpu = Cpu::with(&[Some(Cap::new(200))]);
+    cpu.run_until(200);
+    assert_eq!(cpu.queue.choose(200), None);
+    assert!(!cpu.queue.wake(slot(0), 250) && !cpu.queue.rouse(slot(0), 260));
+    cpu.queue.set_deadline(slot(0), Some(300));
+    assert_eq!(cpu.queue.next_deadline_ticks(), Some(PERIOD));
+    assert_eq!(
+        cpu.queue.choose(300),
+        None,
+        "its guest's timer does not count"
+    );
+    assert_eq!(cpu.queue.wanting(), 0);
+    // Off and on again.
+    assert!(cpu.queue.detach(slot(0), 400).is_some());
+    assert_eq!(cpu.queue.next_deadline_ticks(), None);
+    assert!(!cpu.queue.begin(slot(0), 410), "it does not run at once");
+    assert_eq!(cpu.queue.choose(410), None);
+    assert!(cpu.queue.is_throttled(slot(0)));
+    assert_eq!(cpu.queue.choose(PERIOD), Some(slot(0)));
+}
+
+#[test]
+fn one_that_sleeps_keeps_what_it_did_not_use() {
+    let mut cpu = Cpu::with(&[Some(Cap::new(50))]);
+    assert_eq!(cpu.queue.choose(0), Some(slot(0)));
+    cpu.queue.block(Some(900), 20);
+    assert_eq!(cpu.queue.choose(899), None);
+    assert_eq!(cpu.queue.choose(900), Some(slot(0)), "its guest's timer");
+    assert_eq!(cpu.queue.next_wake_ticks(), Some(930), "30 of 50 are left");
+    assert_eq!(cpu.queue.choose(937), None, "EL2 came late");
+    assert_eq!(cpu.queue.choose(PERIOD), Some(slot(0)));
+    let owed = PERIOD + 50 - 7;
+    assert_eq!(cpu.queue.next_wake_ticks(), Some(owed), "and takes it back");
+}
+
+#[test]
+fn one_that_waits_while_its_cap_is_used_up_elsewhere_does_not_run() {
+    let cap = Cap::new(200);
+    let mut cpu = Cpu::with(&[None, Some(cap.clone())]);
+    assert_eq!(cpu.queue.choose(0), Some(slot(0)));
+    cap.left.set(0);
+    assert_eq!(
+        cpu.queue.choose(SLICE),
+        Some(slot(0)),
+        "the other one goes on"
+    );
+    assert!(cpu.queue.is_throttled(slot(1)));
+    assert_eq!(cpu.queue.choose(PERIOD), Some(slot(1)));
+}
+
+#[test]
+fn one_that_is_asked_for_something_gets_the_cpu_once_and_no_time() {
+    for asked_before in [false, true] {
+        let mut cpu = Cpu::with(&[Some(Cap::new(200))]);
+        assert_eq!(cpu.queue.choose(0), Some(slot(0)));
+        for limit in [70, 140] {
+            assert_eq!(cpu.queue.choose(limit), Some(slot(0)));
+        }
+        if !asked_before {
+            assert_eq!(cpu.queue.choose(200), None);
+        }
+        cpu.queue.exempt(slot(0), 200);
+        assert_eq!(cpu.queue.choose(200), Some(slot(0)), "so that it looks");
+        assert_eq!(cpu.queue.next_wake_ticks(), Some(200), "it may not stay");
+        assert_eq!(cpu.queue.choose(200), None);
+        assert_eq!(cpu.queue.next_deadline_ticks(), Some(PERIOD));
+    }
+}
+
+proptest! {
+    #[test]
+    fn caps_hold_and_the_cpu_does_not_rest_beside_one_without(quotas in prop::collection::vec(1u64..PERIOD, 1..6)) {
+        let mut caps: Vec<_> = quotas.iter().map(|quota| Some(Cap::new(*quota))).collect();
+        caps.push(None);
+        let mut cpu = Cpu::with(&caps);
+        cpu.run_until(20 * PERIOD);
+        for (index, quota) in quotas.iter().enumerate() {
+            for period in 0..20 {
+                prop_assert!(cpu.ran_in(index, period) <= *quota + PIECE, "a piece may reach into the next period");
+            }
+            prop_assert!(cpu.account(index).run_ticks <= 20 * quota + PIECE);
+        }
+        let ran: u64 = (0..caps.len()).map(|index| cpu.account(index).run_ticks).sum();
+        prop_assert_eq!(ran, cpu.now);
+    }
+}
