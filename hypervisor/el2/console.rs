@@ -11,8 +11,8 @@ use control_plane::console::{
 };
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::Once;
-use spin::mutex::SpinMutex;
 use types::ids::{MAX_VMS, PcpuId, VmId};
+use vmm::sync::FairMutex;
 use vmm::vm::{Kicks, Vm};
 
 use crate::uart::Uart;
@@ -38,7 +38,7 @@ struct State {
     masked: bool,
 }
 
-static STATE: Once<SpinMutex<State>> = Once::new();
+static STATE: Once<FairMutex<State>> = Once::new();
 /// VMs whose UARTs have bytes to show, a bit each.
 static OUTPUT: AtomicU64 = AtomicU64::new(0);
 /// Whether a port shows single vCPUs' events.
@@ -91,7 +91,7 @@ pub(crate) fn start(
         own.store(intid, Ordering::Relaxed);
     }
     let state = STATE.call_once(|| {
-        SpinMutex::new(State {
+        FairMutex::new(State {
             console: make(names),
             terminal: terminal.map(|port| port.0),
             control: control.map(|port| port.0),
@@ -229,7 +229,7 @@ pub(crate) fn poll() -> bool {
 }
 
 /// Takes a port's bytes; returns whether some were left, in the port or on their way to a guest.
-fn poll_port(state: &SpinMutex<State>, port: Port) -> bool {
+fn poll_port(state: &FairMutex<State>, port: Port) -> bool {
     match port {
         Port::Control => take(state, port),
         Port::Terminal => take(state, port) | feed_guests(state),
@@ -237,7 +237,7 @@ fn poll_port(state: &SpinMutex<State>, port: Port) -> bool {
 }
 
 /// Takes a port's bytes and carries out the commands in them; returns whether bytes have to wait there.
-fn take(state: &SpinMutex<State>, port: Port) -> bool {
+fn take(state: &FairMutex<State>, port: Port) -> bool {
     let mut piece = [0; PIECE];
     for _ in 0..PIECES_A_POLL {
         let mut guard = state.lock();
@@ -271,7 +271,7 @@ fn take(state: &SpinMutex<State>, port: Port) -> bool {
 }
 
 /// Hands typed bytes to the guest they are for; returns whether some had to wait.
-fn feed_guests(state: &SpinMutex<State>) -> bool {
+fn feed_guests(state: &FairMutex<State>) -> bool {
     let mut kicks = Kicks::NONE;
     let waits = loop {
         let mut guard = state.lock();

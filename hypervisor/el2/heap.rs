@@ -8,7 +8,7 @@ use buddy_system_allocator::Heap;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ops::Range;
 use core::ptr::NonNull;
-use spin::mutex::SpinMutex;
+use vmm::sync::FairMutex;
 
 use crate::memory;
 
@@ -20,10 +20,10 @@ const RESERVE: usize = 128 * 1024;
 /// Block sizes up to 2^31 bytes.
 const ORDERS: usize = 32;
 
-struct LockedHeap(SpinMutex<Heap<ORDERS>>);
+struct LockedHeap(FairMutex<Heap<ORDERS>>);
 
 #[global_allocator]
-static HEAP: LockedHeap = LockedHeap(SpinMutex::new(Heap::new()));
+static HEAP: LockedHeap = LockedHeap(FairMutex::new(Heap::new()));
 
 /// Gives the heap a range of RAM that nobody else uses.
 ///

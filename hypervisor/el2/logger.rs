@@ -5,7 +5,7 @@ use control_plane::trace::LogRing;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering};
 use log::{LevelFilter, Log, Metadata, Record};
-use spin::mutex::SpinMutex;
+use vmm::sync::FairMutex;
 
 use crate::{clock, uart};
 
@@ -15,7 +15,7 @@ const RING_BYTES: usize = 8 * 1024;
 struct Logger;
 
 static LOGGER: Logger = Logger;
-static RING: SpinMutex<LogRing<RING_BYTES>> = SpinMutex::new(LogRing::new());
+static RING: FairMutex<LogRing<RING_BYTES>> = FairMutex::new(LogRing::new());
 /// Whether lines go to the UART as well: until the console has it.
 static TO_UART: AtomicBool = AtomicBool::new(true);
 

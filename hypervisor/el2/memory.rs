@@ -3,11 +3,11 @@
 
 use control_plane::ram::{Piece, RamPool};
 use core::ops::Range;
-use spin::mutex::SpinMutex;
+use vmm::sync::FairMutex;
 
 use crate::cache;
 
-static POOL: SpinMutex<RamPool> = SpinMutex::new(RamPool::new());
+static POOL: FairMutex<RamPool> = FairMutex::new(RamPool::new());
 
 /// Works on the pool.
 pub(crate) fn with_pool<R>(work: impl FnOnce(&mut RamPool) -> R) -> R {

@@ -7,8 +7,8 @@ use aarch64_cpu::registers::{
     ID_AA64MMFR0_EL1, MAIR_EL2, Readable, SCTLR_EL2, TCR_EL2, TTBR0_EL2, Writeable,
 };
 use core::ops::Range;
-use spin::mutex::SpinMutex;
 use stage2::{PA_BITS, PA_RANGE_48};
+use vmm::sync::FairMutex;
 
 use crate::layout;
 use crate::sysreg::{dsb_ishst, dsb_sy, isb, read_register, write_register};
@@ -83,7 +83,7 @@ struct Tables {
     used: usize,
 }
 
-static TABLES: SpinMutex<Tables> = SpinMutex::new(Tables {
+static TABLES: FairMutex<Tables> = FairMutex::new(Tables {
     pool: [const { Table([0; 512]) }; TABLE_COUNT],
     used: 0,
 });

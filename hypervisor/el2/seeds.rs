@@ -6,12 +6,12 @@
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 use spin::Once;
-use spin::mutex::SpinMutex;
+use vmm::sync::FairMutex;
 
 use crate::{clock, timer};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-static GENERATOR: Once<SpinMutex<ChaCha20Rng>> = Once::new();
+static GENERATOR: Once<FairMutex<ChaCha20Rng>> = Once::new();
 /// Seconds since 1970 when EL2 started, from the machine's clock.
 static EPOCH_S: AtomicU64 = AtomicU64::new(0);
 
@@ -24,7 +24,7 @@ pub(crate) fn start(rng_seed: &[u8], kaslr_seed: Option<u64>) {
         let at = &mut seed[index % 32];
         *at = at.rotate_left(3) ^ byte;
     }
-    GENERATOR.call_once(|| SpinMutex::new(ChaCha20Rng::from_seed(seed)));
+    GENERATOR.call_once(|| FairMutex::new(ChaCha20Rng::from_seed(seed)));
 }
 
 /// Draws 32 bytes.

@@ -3,7 +3,7 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 use psci::id;
-use spin::mutex::SpinMutex;
+use vmm::sync::FairMutex;
 
 const NONE: u8 = 0;
 const SMC: u8 = 1;
@@ -13,7 +13,7 @@ pub(crate) const CPU_OFF: u64 = id::CPU_OFF as u64;
 
 static CONDUIT: AtomicU8 = AtomicU8::new(NONE);
 /// Serialises CPU_ON: some firmware (QEMU's) loses calls that race.
-static CPU_ON_LOCK: SpinMutex<()> = SpinMutex::new(());
+static CPU_ON_LOCK: FairMutex<()> = FairMutex::new(());
 
 /// Declares that the firmware takes PSCI calls by SMC.
 pub(crate) fn use_smc() {

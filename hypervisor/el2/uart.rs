@@ -4,8 +4,8 @@
 use crate::mmio::Registers;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
-use spin::mutex::SpinMutex;
 use types::pl011 as spec;
+use vmm::sync::FairMutex;
 
 /// One UART.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +77,7 @@ impl fmt::Write for Uart {
     }
 }
 
-static CONSOLE: SpinMutex<Option<Uart>> = SpinMutex::new(None);
+static CONSOLE: FairMutex<Option<Uart>> = FairMutex::new(None);
 /// The console's address for a panic, which takes no lock.
 static CONSOLE_BASE: AtomicU64 = AtomicU64::new(0);
 

@@ -19,4 +19,5 @@ pub mod hypercall;
 pub mod memory;
 pub mod ops;
 pub mod sched;
+pub mod sync;
 pub mod vm;

@@ -283,6 +283,23 @@ fn unsafe_modules_of_el2_say_why() {
 }
 
 #[test]
+fn locks_that_several_vms_meet_at_are_fair() {
+    let shared = |file: &File| {
+        let rooms = ["hypervisor/el2/", "hypervisor/vmm/ops/"];
+        rooms.iter().any(|room| file.path.starts_with(room))
+            || file.path.ends_with("/placements.rs")
+    };
+    let files: Vec<File> = rust(&OURS).into_iter().filter(shared).collect();
+    let broken = places(&files, |_, line| {
+        has_word(line, "SpinMutex").then(|| "use `vmm::sync::FairMutex`".to_owned())
+    });
+    verdict(
+        "A lock at which CPUs of several VMs meet is given in the order in which they came",
+        &broken,
+    );
+}
+
+#[test]
 fn no_shortcuts_are_left_in_the_code() {
     const FORBIDDEN: [(&str, &str); 8] = [
         ("static mut", "state is per CPU, atomic, or behind a lock"),

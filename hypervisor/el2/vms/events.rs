@@ -5,7 +5,7 @@ use control_plane::console::{
 };
 use control_plane::resize::{Origin, Report};
 use heapless::Deque;
-use spin::mutex::SpinMutex;
+use vmm::sync::FairMutex;
 use vmm::vm::{Home, Vcpu, Vm};
 
 use super::{Instance, all};
@@ -14,11 +14,11 @@ use crate::{clock, console, deferred};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Events that wait to be told.
-static QUEUE: SpinMutex<Backlog> = SpinMutex::new(Backlog::new());
+static QUEUE: FairMutex<Backlog> = FairMutex::new(Backlog::new());
 /// Answers that wait to be given; at most as many as the console takes requests.
-static ANSWERS: SpinMutex<Deque<(Token, ResizeReport), MAX_PENDING>> = SpinMutex::new(Deque::new());
+static ANSWERS: FairMutex<Deque<(Token, ResizeReport), MAX_PENDING>> = FairMutex::new(Deque::new());
 /// The vCPU that is to move: who asked, where to, and until when. One at a time does.
-pub(super) static MOVE: SpinMutex<Option<(Token, &Vcpu, Home, u64)>> = SpinMutex::new(None);
+pub(super) static MOVE: FairMutex<Option<(Token, &Vcpu, Home, u64)>> = FairMutex::new(None);
 /// Something changed that the boot CPU has to look at.
 pub(super) static DIRTY: AtomicBool = AtomicBool::new(false);
 

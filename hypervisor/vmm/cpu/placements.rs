@@ -3,9 +3,9 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use psci::State;
-use spin::mutex::SpinMutex;
 
 use crate::sched::Slot;
+use crate::sync::FairMutex;
 use crate::vm::context::Owner;
 use crate::vm::{Home, Vm};
 use types::ids::MAX_PCPUS;
@@ -14,7 +14,7 @@ use types::ids::PcpuId;
 /// The vCPUs that are placed on each CPU, or are about to be, by slot.
 #[derive(Debug)]
 pub struct Placements {
-    slots: [SpinMutex<Vec<Option<Owner>>>; MAX_PCPUS],
+    slots: [FairMutex<Vec<Option<Owner>>>; MAX_PCPUS],
     /// How many of all these slots have been freed: while there is none, there is no search for one.
     freed: AtomicUsize,
 }
@@ -30,7 +30,7 @@ impl Placements {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            slots: [const { SpinMutex::new(Vec::new()) }; MAX_PCPUS],
+            slots: [const { FairMutex::new(Vec::new()) }; MAX_PCPUS],
             freed: AtomicUsize::new(0),
         }
     }

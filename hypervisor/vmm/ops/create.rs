@@ -5,7 +5,6 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use control_plane::config::{CpuSlots, VmConfig};
 use core::sync::atomic::{AtomicBool, AtomicU16};
-use spin::mutex::SpinMutex;
 use stage2::{AddressSpace, VmidAllocator, VmidWidth};
 use types::ids::{MAX_VCPUS_A_CPU, PcpuId, VmId};
 use types::layout::{GuestLayout, Region};
@@ -13,6 +12,7 @@ use types::layout::{GuestLayout, Region};
 use super::{Host, Instance, State, Vms};
 use crate::cpu::Placements;
 use crate::features::{FeaturePolicy, ID_REGISTERS};
+use crate::sync::FairMutex;
 use crate::vm::context::Owner;
 use crate::vm::resize::Resizer;
 use crate::vm::{Home, Vm, VmParts, Wakes};
@@ -72,7 +72,7 @@ impl<H: Host> Vms<H> {
         Self {
             host,
             instances,
-            vmids: SpinMutex::new(VmidAllocator::new(limits.width)),
+            vmids: FairMutex::new(VmidAllocator::new(limits.width)),
             space: limits.space,
             width: limits.width,
         }
@@ -132,11 +132,11 @@ impl<H: Host> Instance<H> {
             manager: PcpuId::new(0),
             kernel: description.kernel,
             initrd: description.initrd,
-            state: SpinMutex::new(State::default()),
+            state: FairMutex::new(State::default()),
             resizing: AtomicBool::new(false),
-            resizer: SpinMutex::new(Resizer::new(vm)),
-            asked: SpinMutex::default(),
-            note: SpinMutex::new(None),
+            resizer: FairMutex::new(Resizer::new(vm)),
+            asked: FairMutex::default(),
+            note: FairMutex::new(None),
         }
     }
 }

@@ -21,13 +21,13 @@ use core::fmt::{self, Debug};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use psci::State as Power;
-use spin::mutex::SpinMutex;
 use stage2::{AddressSpace, TableMemory, Tables, VmidAllocator, VmidWidth};
 use types::address::GuestPhys;
 use types::ids::{MAX_VMS, PcpuId, VcpuId, VmId};
 
 use crate::cpu::Manager;
 use crate::memory::{GuestFault, GuestMemory};
+use crate::sync::FairMutex;
 use crate::vm::context::Frame;
 use crate::vm::resize::{Limits, Resizer};
 use crate::vm::{Cause, Kicks, Vcpu, Vm};
@@ -125,17 +125,17 @@ pub struct Instance<H: Host> {
     pub manager: PcpuId,
     kernel: &'static [u8],
     initrd: &'static [u8],
-    state: SpinMutex<State<H>>,
+    state: FairMutex<State<H>>,
     /// The vCPU count that the operator wants.
     pub target: AtomicU16,
     /// Whether a resize waits for something, for the hot paths.
     pub resizing: AtomicBool,
     /// Its resizes.
-    pub resizer: SpinMutex<Resizer>,
+    pub resizer: FairMutex<Resizer>,
     /// The operator's requests that wait for resizes to end, in the order in which they were begun.
-    pub asked: SpinMutex<VecDeque<Token>>,
+    pub asked: FairMutex<VecDeque<Token>>,
     /// Why it is off, if not because the operator or the guest wanted it.
-    pub note: SpinMutex<Option<String>>,
+    pub note: FairMutex<Option<String>>,
 }
 
 impl<H: Host> Debug for Instance<H> {
@@ -178,7 +178,7 @@ impl<H: Host> Default for State<H> {
 pub struct Vms<H: Host> {
     host: H,
     instances: Vec<Instance<H>>,
-    vmids: SpinMutex<VmidAllocator<MAX_VMS>>,
+    vmids: FairMutex<VmidAllocator<MAX_VMS>>,
     space: AddressSpace,
     width: VmidWidth,
 }

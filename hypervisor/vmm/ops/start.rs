@@ -210,7 +210,10 @@ impl<H: Host> Vms<H> {
     /// A guest does that set by set, after it has turned its caches off or before: the first operation cleans everything, the others
     /// of the same sequence nothing. Until all is done the guest repeats its instruction, so that interrupts and other vCPUs get their turn.
     pub(super) fn clean_by_set_way(&self, vm: &Vm, set_way: u64) -> bool {
-        let mut state = self.of(vm).state.lock();
+        // Another vCPU of the VM cleans a piece: the guest repeats its instruction, and takes its interrupts meanwhile.
+        let Some(mut state) = self.of(vm).state.try_lock() else {
+            return false;
+        };
         if state.swept == 0
             && set_way != state.sweep_first
             && self.host.now_ticks() < state.sweep_again

@@ -409,6 +409,23 @@ fn a_reset_begins_again_in_the_same_memory_and_cleans_what_the_guest_left_in_cac
 }
 
 #[test]
+fn a_sweep_by_set_and_way_ends_piece_by_piece_and_waits_for_no_other_vcpu() {
+    let vms = vms(kernel(4096), true, |_| {});
+    let instance = &vms.all()[0];
+    assert!(vms.start(instance));
+    work(vms);
+    let vm = instance.vm;
+    let held = instance.state.lock();
+    assert!(!vms.clean_by_set_way(vm, 2), "another vCPU is at it");
+    drop(held);
+    let pieces = MEMORY / 65_536;
+    for piece in 1..=pieces {
+        assert_eq!(vms.clean_by_set_way(vm, 2), piece == pieces, "{piece}");
+    }
+    assert!(vms.clean_by_set_way(vm, 4), "of the same sequence");
+}
+
+#[test]
 fn a_vm_whose_vcpus_are_all_off_is_off_and_says_why() {
     let vms = vms(kernel(4096), true, |_| {});
     let instance = &vms.all()[0];
