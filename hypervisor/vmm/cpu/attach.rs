@@ -7,7 +7,7 @@ use super::{Machine, Manager, Pcpu, SLICE_NS};
 use crate::sched::{Policy, Slot};
 use crate::vm::context::Owner;
 use crate::vm::request;
-use crate::vm::{Home, Phase, VcpuContext, Vm};
+use crate::vm::{Home, Phase, VcpuContext};
 
 /// A vCPU whose registers this CPU owns.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         if !arrives && self.migrate_out(place, slot) {
             return false;
         }
-        if !vm.own() && !arrives {
-            self.disown(vm);
+        if !vm.own(vcpu) && !arrives {
+            self.disown(place);
             return false;
         }
         let context = vcpu.context.try_lock();
@@ -62,13 +62,13 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         };
         self.resident = None;
         self.world = None;
-        let vm = attached.place.vm;
+        let place = attached.place;
         drop(attached);
-        self.disown(vm);
+        self.disown(place);
     }
 
-    fn disown(&self, vm: &'static Vm) {
-        if vm.disown() {
+    fn disown(&self, Owner { vm, vcpu }: Owner) {
+        if vm.disown(vcpu) {
             self.machine.manager().all_left(vm);
         }
     }

@@ -283,7 +283,7 @@ fn work(vms: &Vms<Fake>) -> usize {
 /// Runs a vCPU that is turned on, as its CPU does.
 fn run(vms: &Vms<Fake>, vcpu: usize) {
     let vm = vms.all()[0].vm;
-    assert!(vm.own());
+    assert!(vm.own(&vm.vcpus[vcpu]));
     assert!(vm.vcpus[vcpu].power.start().is_some());
     assert!(vm.life.attach());
 }
@@ -292,7 +292,7 @@ fn run(vms: &Vms<Fake>, vcpu: usize) {
 fn leave(vms: &Vms<Fake>) {
     let vm = vms.all()[0].vm;
     let _last = vm.life.detach();
-    if vm.disown() {
+    if vm.disown(&vm.vcpus[0]) {
         vms.all_left(vm);
     }
 }

@@ -167,14 +167,16 @@ impl Vm {
     ///
     /// Counted first and asked after, so that whoever ends the VM either is seen here or sees the count.
     #[must_use]
-    pub fn own(&self) -> bool {
+    pub fn own(&self, vcpu: &Vcpu) -> bool {
         self.owned.fetch_add(1, Ordering::SeqCst);
+        vcpu.is_owned.store(true, Ordering::SeqCst);
         matches!(self.phase(), Phase::Running | Phase::Paused)
     }
 
     /// Counts a vCPU whose registers are given back; returns whether no CPU owns any now.
     #[must_use]
-    pub fn disown(&self) -> bool {
+    pub fn disown(&self, vcpu: &Vcpu) -> bool {
+        vcpu.is_owned.store(false, Ordering::SeqCst);
         self.owned.fetch_sub(1, Ordering::SeqCst) == 1
     }
 
@@ -238,11 +240,17 @@ impl Vm {
         }
     }
 
-    /// Makes every vCPU look at its requests.
+    /// Asks something of every vCPU; those whose registers a CPU has are made to look at once.
+    ///
+    /// One that no CPU has looks when it is turned on. A CPU that takes its registers over now says so first and reads the VM's phase
+    /// after ([`Vm::own`]); the caller has changed the phase before, so one of the two sees the other. So a VM's many vCPUs in reserve
+    /// cost other VMs' CPUs nothing when it is reset.
     pub fn request_all(&self, request: u32, kicks: &mut Kicks) {
         for vcpu in &*self.vcpus {
             vcpu.requests.fetch_or(request, Ordering::SeqCst);
-            vcpu.wake(kicks);
+            if vcpu.is_owned.load(Ordering::SeqCst) {
+                vcpu.wake(kicks);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A virtual CPU: what everybody may touch (atomics and its interrupts) and what only the CPU that runs it does.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use psci::{PowerCell, Role};
 use spin::mutex::SpinMutex;
 use vgic::{Inbox, SavedListRegisters, Sgis, VcpuInterrupts};
@@ -40,6 +40,8 @@ pub struct Vcpu {
     /// Where it is.
     pub at: Whereabouts,
     wakes: &'static Wakes,
+    /// Whether a CPU has its registers, or is about to find out whether its VM lets it.
+    pub is_owned: AtomicBool,
     /// Whether it is on, held in reserve, or on its way.
     pub power: PowerCell,
     /// Interrupts others have sent it.
@@ -66,6 +68,7 @@ impl Vcpu {
             id,
             at: Whereabouts::default(),
             wakes,
+            is_owned: AtomicBool::new(false),
             power: PowerCell::new(role),
             inbox: Inbox::new(),
             requests: AtomicU32::new(0),
