@@ -13,18 +13,30 @@ const END: u32 = 9;
 const NO_RESERVATIONS: usize = 16;
 
 /// A tree being written; its first node has to be the root, whose name is empty. Names are the caller's to choose well: they hold no NUL and fit their bindings.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TreeWriter {
     structure: Vec<u8>,
     strings: Vec<u8>,
+    /// Where each name begins among the strings, and its length: most others are told apart by that alone.
+    names: Vec<(u32, u32)>,
 }
 
 impl TreeWriter {
     /// Adds a node with what `fill` puts in it.
     pub fn node(&mut self, name: &str, fill: impl FnOnce(&mut Self)) {
+        self.begin(name);
+        fill(self);
+        self.end();
+    }
+
+    /// Begins a node, for a tree that is not written at once; [`TreeWriter::end`] ends the one that was begun last.
+    pub fn begin(&mut self, name: &str) {
         self.word(BEGIN_NODE);
         self.bytes(name.as_bytes(), 1);
-        fill(self);
+    }
+
+    /// Ends the node that was begun last and is not ended.
+    pub fn end(&mut self) {
         self.word(END_NODE);
     }
 
@@ -87,6 +99,12 @@ impl TreeWriter {
         tree
     }
 
+    /// Returns how many bytes describe the nodes so far.
+    #[cfg(test)]
+    pub(crate) const fn written(&self) -> usize {
+        self.structure.len()
+    }
+
     fn word(&mut self, word: u32) {
         self.structure.extend_from_slice(&word.to_be_bytes());
     }
@@ -101,16 +119,19 @@ impl TreeWriter {
 
     /// Returns where a property's name stands among the strings.
     fn name(&mut self, name: &str) -> u32 {
-        let mut at = 0_usize;
-        for known in self.strings.split_inclusive(|&byte| byte == 0) {
-            if known.strip_suffix(&[0]) == Some(name.as_bytes()) {
-                return at as u32;
-            }
-            at = at.saturating_add(known.len());
+        let length = name.len() as u32;
+        let known = self.names.iter().find(|(at, long)| {
+            let text = self.strings.get(*at as usize..);
+            *long == length && text.is_some_and(|text| text.starts_with(name.as_bytes()))
+        });
+        if let Some((at, _)) = known {
+            return *at;
         }
+        let at = self.strings.len() as u32;
+        self.names.push((at, length));
         self.strings.extend_from_slice(name.as_bytes());
         self.strings.push(0);
-        at as u32
+        at
     }
 }
 

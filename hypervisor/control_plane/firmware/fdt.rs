@@ -34,69 +34,157 @@ const FIRST_SPI: u32 = 32;
 /// PPI numbers of the timers in the order of the binding arm,arch_timer: secure, non-secure, virtual, hypervisor.
 const TIMER_PPIS: [u32; 4] = [13, 14, 11, 10];
 
-/// Writes the tree of a machine that has no ACPI tables: its boot vCPUs and its devices.
-pub(super) fn full(machine: &Machine<'_>) -> Vec<u8> {
-    let layout = machine.layout;
-    let uart = named("pl011", layout.uart.registers);
-    let console = format!("/{uart}");
-    tree(|tree| {
-        tree.texts("compatible", &["bullpen,virt", "linux,dummy-virt"]);
-        tree.texts("model", &["bullpen,virt"]);
-        tree.cells("interrupt-parent", &[PHANDLE_GIC]);
-        tree.node("aliases", |tree| tree.texts("serial0", &[&console]));
-        tree.node("chosen", |tree| {
-            tree.texts("stdout-path", &[&console]);
-            chosen(tree, machine);
-        });
-        for bank in machine.memory {
-            tree.node(&named("memory", *bank), |tree| {
-                tree.texts("device_type", &["memory"]);
-                tree.numbers("reg", &reg(*bank));
-            });
+/// vCPUs that are described in one step.
+const VCPUS_A_STEP: u16 = 4;
+
+/// The tree of a machine that has no ACPI tables, some nodes a step: its boot vCPUs and its devices.
+#[derive(Clone, Debug)]
+pub(super) struct Full {
+    tree: TreeWriter,
+    next: Next,
+}
+
+/// What a step writes.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Root,
+    Memory,
+    Cpus { first: u16 },
+    Timer,
+    Gic,
+    Uart,
+    Rtc,
+    End,
+}
+
+impl Full {
+    /// Begins the tree.
+    pub(super) fn new() -> Self {
+        Self {
+            tree: TreeWriter::default(),
+            next: Next::Root,
         }
-        cpus(tree, machine);
-        tree.node("psci", |tree| {
-            tree.texts("compatible", &["arm,psci-1.0", "arm,psci-0.2"]);
-            tree.texts("method", &["hvc"]);
+    }
+
+    /// Returns how many bytes describe the nodes so far.
+    #[cfg(test)]
+    pub(super) const fn written(&self) -> usize {
+        self.tree.written()
+    }
+
+    /// Does the next step for the same machine; returns the tree after the last.
+    pub(super) fn step(&mut self, machine: &Machine<'_>) -> Option<Vec<u8>> {
+        let (tree, layout) = (&mut self.tree, machine.layout);
+        self.next = match self.next {
+            Next::Root => {
+                root(tree, machine);
+                Next::Memory
+            }
+            Next::Memory => {
+                memory(tree, machine);
+                begin_cpus(tree);
+                Next::Cpus { first: 0 }
+            }
+            Next::Cpus { first } if first < machine.boot_vcpus => {
+                let end = machine.boot_vcpus.min(first.saturating_add(VCPUS_A_STEP));
+                (first..end).for_each(|index| cpu(tree, VcpuId::new(index)));
+                Next::Cpus { first: end }
+            }
+            Next::Cpus { .. } => {
+                tree.end();
+                psci(tree);
+                Next::Timer
+            }
+            Next::Timer => {
+                timer(tree);
+                Next::Gic
+            }
+            Next::Gic => {
+                gic(tree, machine);
+                clock(tree);
+                Next::Uart
+            }
+            Next::Uart => {
+                primecell(tree, "pl011", layout.uart, &["uartclk", "apb_pclk"]);
+                Next::Rtc
+            }
+            Next::Rtc => {
+                primecell(tree, "pl031", layout.rtc, &["apb_pclk"]);
+                Next::End
+            }
+            Next::End => {
+                tree.end();
+                return Some(core::mem::take(tree).finish());
+            }
+        };
+        None
+    }
+}
+
+/// Begins the root and writes what is said of the whole machine, and what a kernel is given.
+fn root(tree: &mut TreeWriter, machine: &Machine<'_>) {
+    let uart = named("pl011", machine.layout.uart.registers);
+    let console = format!("/{uart}");
+    begin_root(tree);
+    tree.texts("compatible", &["bullpen,virt", "linux,dummy-virt"]);
+    tree.texts("model", &["bullpen,virt"]);
+    tree.cells("interrupt-parent", &[PHANDLE_GIC]);
+    tree.node("aliases", |tree| tree.texts("serial0", &[&console]));
+    tree.node("chosen", |tree| {
+        tree.texts("stdout-path", &[&console]);
+        chosen(tree, machine);
+    });
+}
+
+fn memory(tree: &mut TreeWriter, machine: &Machine<'_>) {
+    for bank in machine.memory {
+        tree.node(&named("memory", *bank), |tree| {
+            tree.texts("device_type", &["memory"]);
+            tree.numbers("reg", &reg(*bank));
         });
-        timer(tree);
-        gic(tree, machine);
-        tree.node("apb-pclk", |tree| {
-            tree.texts("compatible", &["fixed-clock"]);
-            tree.cells("#clock-cells", &[0]);
-            tree.cells("clock-frequency", &[CLOCK_HZ]);
-            tree.texts("clock-output-names", &["clk24mhz"]);
-            tree.cells("phandle", &[PHANDLE_CLOCK]);
-        });
-        primecell(tree, "pl011", layout.uart, &["uartclk", "apb_pclk"]);
-        primecell(tree, "pl031", layout.rtc, &["apb_pclk"]);
-    })
+    }
+}
+
+fn psci(tree: &mut TreeWriter) {
+    tree.node("psci", |tree| {
+        tree.texts("compatible", &["arm,psci-1.0", "arm,psci-0.2"]);
+        tree.texts("method", &["hvc"]);
+    });
+}
+
+/// Describes the clock that feeds all devices.
+fn clock(tree: &mut TreeWriter) {
+    tree.node("apb-pclk", |tree| {
+        tree.texts("compatible", &["fixed-clock"]);
+        tree.cells("#clock-cells", &[0]);
+        tree.cells("clock-frequency", &[CLOCK_HZ]);
+        tree.texts("clock-output-names", &["clk24mhz"]);
+        tree.cells("phandle", &[PHANDLE_CLOCK]);
+    });
 }
 
 /// Writes the tree that leads to the EFI tables and says nothing else: with any other node, Linux would not look for ACPI.
 pub(super) fn stub(machine: &Machine<'_>, efi: Location) -> Vec<u8> {
-    tree(|tree| {
-        tree.node("chosen", |tree| {
-            chosen(tree, machine);
-            tree.numbers("linux,uefi-system-table", &[efi.system_table]);
-            tree.numbers("linux,uefi-mmap-start", &[efi.memory_map]);
-            tree.cells("linux,uefi-mmap-size", &[efi.memory_map_size]);
-            tree.cells("linux,uefi-mmap-desc-size", &[efi.descriptor_size]);
-            tree.cells("linux,uefi-mmap-desc-ver", &[efi.descriptor_version]);
-            tree.cells("linux,uefi-secure-boot", &[SECURE_BOOT_DISABLED]);
-        });
-    })
+    let mut tree = TreeWriter::default();
+    begin_root(&mut tree);
+    tree.node("chosen", |tree| {
+        chosen(tree, machine);
+        tree.numbers("linux,uefi-system-table", &[efi.system_table]);
+        tree.numbers("linux,uefi-mmap-start", &[efi.memory_map]);
+        tree.cells("linux,uefi-mmap-size", &[efi.memory_map_size]);
+        tree.cells("linux,uefi-mmap-desc-size", &[efi.descriptor_size]);
+        tree.cells("linux,uefi-mmap-desc-ver", &[efi.descriptor_version]);
+        tree.cells("linux,uefi-secure-boot", &[SECURE_BOOT_DISABLED]);
+    });
+    tree.end();
+    tree.finish()
 }
 
-/// Writes a tree whose addresses and sizes take two cells each.
-fn tree(fill: impl FnOnce(&mut TreeWriter)) -> Vec<u8> {
-    let mut tree = TreeWriter::default();
-    tree.node("", |tree| {
-        tree.cells("#address-cells", &[2]);
-        tree.cells("#size-cells", &[2]);
-        fill(tree);
-    });
-    tree.finish()
+/// Begins the root of a tree whose addresses and sizes take two cells each.
+fn begin_root(tree: &mut TreeWriter) {
+    tree.begin("");
+    tree.cells("#address-cells", &[2]);
+    tree.cells("#size-cells", &[2]);
 }
 
 /// Writes what a kernel is given at every boot: command line, RAM disk, randomness.
@@ -111,20 +199,20 @@ fn chosen(tree: &mut TreeWriter, machine: &Machine<'_>) {
     tree.numbers("kaslr-seed", &[machine.seeds.kaslr]);
 }
 
-/// Describes the boot vCPUs; a device tree has no words for one that may come later.
-fn cpus(tree: &mut TreeWriter, machine: &Machine<'_>) {
-    tree.node("cpus", |tree| {
-        tree.cells("#address-cells", &[1]);
-        tree.cells("#size-cells", &[0]);
-        for vcpu in (0..machine.boot_vcpus).map(VcpuId::new) {
-            let affinity = vcpu.affinity();
-            tree.node(&format!("cpu@{affinity:x}"), |tree| {
-                tree.texts("device_type", &["cpu"]);
-                tree.texts("compatible", &["arm,armv8"]);
-                tree.cells("reg", &[affinity as u32]);
-                tree.texts("enable-method", &["psci"]);
-            });
-        }
+/// Begins the node of the boot vCPUs; a device tree has no words for one that may come later.
+fn begin_cpus(tree: &mut TreeWriter) {
+    tree.begin("cpus");
+    tree.cells("#address-cells", &[1]);
+    tree.cells("#size-cells", &[0]);
+}
+
+fn cpu(tree: &mut TreeWriter, vcpu: VcpuId) {
+    let affinity = vcpu.affinity();
+    tree.node(&format!("cpu@{affinity:x}"), |tree| {
+        tree.texts("device_type", &["cpu"]);
+        tree.texts("compatible", &["arm,armv8"]);
+        tree.cells("reg", &[affinity as u32]);
+        tree.texts("enable-method", &["psci"]);
     });
 }
 

@@ -138,11 +138,13 @@ impl fmt::Display for Error {
     }
 }
 
-/// A machine that is being described to its guest, a table or two a step, so that only one is ever held and no step takes long.
+/// A machine that is being described to its guest, a table or some nodes of a tree a step, so that only one is ever held and no step takes long.
 #[derive(Clone, Debug)]
 pub struct Description {
     /// Where the next blob may begin.
     next: u64,
+    /// The device tree of a machine without ACPI tables, as far as it is written.
+    full: fdt::Full,
     tables: acpi::Tables,
     /// Where the RSDP is, once all ACPI tables are written.
     rsdp: Option<u64>,
@@ -159,6 +161,7 @@ impl Description {
         check(machine)?;
         Ok(Self {
             next: machine.layout.firmware().base.get(),
+            full: fdt::Full::new(),
             tables: acpi::Tables::default(),
             rsdp: None,
             tree: None,
@@ -179,7 +182,9 @@ impl Description {
         let mut dtb = None;
         match (machine.firmware, self.rsdp, self.tree) {
             (Firmware::Fdt, ..) => {
-                dtb = Some(writer.add(fdt::full(machine), DTB_ALIGNMENT, DTB)?)
+                if let Some(tree) = self.full.step(machine) {
+                    dtb = Some(writer.add(tree, DTB_ALIGNMENT, DTB)?);
+                }
             }
             (_, None, _) => self.rsdp = self.tables.step(machine, &mut writer)?,
             (_, _, None) => {

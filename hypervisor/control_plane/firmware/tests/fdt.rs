@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::{GIB, blob, build, described, machine, u64_at};
 use crate::devicetree::{Node, Tree};
+use crate::firmware::fdt::Full;
 use crate::firmware::{Firmware, Machine};
 use types::layout::{GuestLayout, Region};
 
@@ -25,6 +26,32 @@ fn ranges(node: &Node<'_, '_>) -> Vec<(u64, u64)> {
 
 fn strings<'a>(node: &Node<'_, 'a>, property: &str) -> Vec<&'a str> {
     node.strings(property).collect()
+}
+
+/// A neighbour's vCPU waits for a step, so a step has to be short whatever is described.
+#[test]
+fn no_step_describes_more_than_some_nodes() {
+    let layout = GuestLayout::default();
+    let memory = [Region::new(0x4000_0000, GIB)];
+    for boot_vcpus in [1, 8, 512] {
+        let machine = Machine {
+            boot_vcpus,
+            max_vcpus: 512,
+            ..machine(&layout, &memory, Firmware::Fdt)
+        };
+        let mut full = Full::new();
+        let (mut written, mut longest, mut steps) = (0, 0, 1);
+        while full.step(&machine).is_none() {
+            longest = longest.max(full.written() - written);
+            written = full.written();
+            steps += 1;
+        }
+        assert!(longest <= 640, "{longest} bytes of {written} in one step");
+        assert!(
+            steps <= 8 + usize::from(boot_vcpus) / 4 + 1,
+            "{steps} steps"
+        );
+    }
 }
 
 #[test]
