@@ -71,7 +71,7 @@ pub struct DeviceSlot {
     pub intid: u32,
 }
 
-/// The window kept free for virtio-mmio devices.
+/// The virtio-mmio transports; none has a device behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VirtioWindow {
     /// All slots.

@@ -19,6 +19,8 @@ pub enum Target {
     Rtc(u64),
     /// The hot-plug registers.
     Hotplug(u64),
+    /// A virtio-mmio transport; the offset is from the first one.
+    Virtio(u64),
 }
 
 impl Target {
@@ -32,6 +34,7 @@ impl Target {
             Self::Uart(_) => ExitReason::Uart,
             Self::Rtc(_) => ExitReason::Rtc,
             Self::Hotplug(_) => ExitReason::Hotplug,
+            Self::Virtio(_) => ExitReason::Device,
         }
     }
 }
@@ -60,5 +63,8 @@ pub fn find(vm: &Vm, address: u64) -> Option<Target> {
     if let Some(offset) = within(address, &layout.hotplug.registers) {
         return Some(Target::Hotplug(offset));
     }
-    within(address, &layout.rtc.registers).map(Target::Rtc)
+    if let Some(offset) = within(address, &layout.rtc.registers) {
+        return Some(Target::Rtc(offset));
+    }
+    within(address, &layout.virtio.registers).map(Target::Virtio)
 }

@@ -14,6 +14,7 @@ pub mod cpu_hotplug;
 pub mod pl011;
 pub mod pl031;
 pub mod primecell;
+pub mod virtio_mmio;
 
 use types::access::AccessWidth;
 

@@ -14,6 +14,7 @@ use crate::bus;
 use crate::bus::Target;
 use crate::devices::Device;
 use crate::devices::cpu_hotplug::spec::Register;
+use crate::devices::virtio_mmio;
 use crate::exit::{Abort, Syndrome, SystemAccess, system_register};
 use crate::features::id_index;
 use crate::vm::context::Frame;
@@ -228,6 +229,11 @@ fn read<L: ListRegisters>(
             reading.value
         }
         Target::Hotplug(offset) => hotplug_read(vm, offset, width)?,
+        Target::Virtio(offset) => {
+            // They are as far apart as a power of two.
+            let within = vm.layout.virtio.stride.wrapping_sub(1);
+            virtio_mmio::read_empty(offset & within, width)
+        }
     })
 }
 
@@ -273,6 +279,7 @@ fn write<L: ListRegisters>(
             Hot::Advance
         }
         Target::Hotplug(_) => Hot::Leave,
+        Target::Virtio(_) => Hot::Advance,
     }
 }
 

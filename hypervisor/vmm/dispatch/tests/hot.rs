@@ -18,6 +18,7 @@ const CPU_ON: u64 = (id::CPU_ON | id::SMC64) as u64;
 const AFFINITY_INFO: u64 = (id::AFFINITY_INFO | id::SMC64) as u64;
 const UART: u64 = 0x0900_0000;
 const HOTPLUG: u64 = 0x090c_0000;
+const VIRTIO: u64 = 0x0a00_0000;
 const DISTRIBUTOR: u64 = 0x0800_0000;
 const REDISTRIBUTOR: u64 = 0x080a_0000;
 
@@ -481,7 +482,10 @@ fn devices_end_where_the_next_begins() {
         (0x0901_1000, None),
         (HOTPLUG + 0xffff, Some(Target::Hotplug(0xffff))),
         (HOTPLUG + 0x1_0000, None),
-        (0x0a00_0000, None),
+        (VIRTIO - 1, None),
+        (VIRTIO, Some(Target::Virtio(0))),
+        (VIRTIO + 0x3fff, Some(Target::Virtio(0x3fff))),
+        (VIRTIO + 0x4000, None),
         (u64::MAX, None),
     ] {
         assert_eq!(bus::find(vm, address), target, "{address:#x}");

@@ -31,6 +31,7 @@ fn main() {
             holes_below_ram,
             every_width_in_a_hole,
             addresses_out_of_range,
+            virtio_transports_are_empty,
             mmio_without_syndrome,
             cache_maintenance_of_mmio,
             cache_maintenance_of_a_hole,
@@ -150,6 +151,57 @@ fn addresses_out_of_range() -> Outcome {
             "2^{bit}: {fault:x?}"
         );
         check_eq!(fault.far, address, "FAR_EL1 at 2^{bit}");
+    }
+    Ok(())
+}
+
+/// QEMU's virt has 32 virtio-mmio transports, and software made for it reads them without asking the tree. One with no device
+/// behind it says so by DeviceID 0 (VIRTIO 1.2, 4.2.2).
+fn virtio_transports_are_empty() -> Outcome {
+    const TRANSPORTS: u64 = 0x0a00_0000;
+    const STRIDE: u64 = 0x200;
+    const COUNT: u64 = 32;
+    const MAGIC: u64 = 0x000;
+    const VERSION: u64 = 0x004;
+    const DEVICE_ID: u64 = 0x008;
+    const VENDOR_ID: u64 = 0x00c;
+
+    if machine().distributor() != 0x0800_0000 {
+        ignore!("this machine's map is not QEMU virt's");
+    }
+    for transport in (0..COUNT).map(|index| TRANSPORTS + index * STRIDE) {
+        for offset in (0..STRIDE).step_by(4) {
+            let seen = probe::load(transport + offset, Width::Word);
+            let at = transport + offset;
+            check!(seen.fault.is_none(), "load at {at:#x}: {:x?}", seen.fault);
+            let expected = match offset {
+                MAGIC => 0x7472_6976,
+                // The bare machine's are of the legacy kind, and QEMU names itself.
+                VERSION if bare() => seen.x0.clamp(1, 2),
+                VENDOR_ID if bare() => seen.x0,
+                VERSION => 2,
+                _ => 0,
+            };
+            check_eq!(seen.x0, expected, "{at:#x}");
+        }
+        for offset in (0..STRIDE).step_by(4) {
+            let seen = probe::store(transport + offset, Width::Word, u64::MAX);
+            let at = transport + offset;
+            check!(seen.fault.is_none(), "store at {at:#x}: {:x?}", seen.fault);
+        }
+        let seen = probe::load(transport + DEVICE_ID, Width::Word);
+        check_eq!(seen.x0, 0, "DeviceID after a store");
+    }
+    if bare() {
+        return Ok(());
+    }
+    for hole in [TRANSPORTS - 4, TRANSPORTS + COUNT * STRIDE] {
+        let seen = probe::load(hole, Width::Word);
+        check!(
+            seen.is_external_abort(hole),
+            "beside them: {:x?}",
+            seen.fault
+        );
     }
     Ok(())
 }
