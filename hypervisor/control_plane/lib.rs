@@ -18,4 +18,6 @@ pub mod host;
 pub mod loader;
 pub mod ram;
 pub mod resize;
+pub mod topology;
 pub mod trace;
+pub mod uuid;

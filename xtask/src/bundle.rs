@@ -225,6 +225,10 @@ fn write_vm(writer: &mut FdtWriter, vm: &VmToml, images: &ImageNames) -> anyhow:
     text(writer, "autostart", vm.autostart.map(yes_no))?;
     text(writer, "on-reset", vm.on_reset.as_deref())?;
     text(writer, "reserve-idle", vm.reserve_idle.as_deref())?;
+    text(writer, "uuid", vm.uuid.as_deref())?;
+    if let Some(topology) = &vm.topology {
+        writer.property_array_u32("topology", topology)?;
+    }
     writer.end_node(node)?;
     Ok(())
 }

@@ -81,6 +81,12 @@ pub(crate) struct VmToml {
     /// `wfi` or `psci-off`.
     #[serde(default, deserialize_with = "text")]
     pub(crate) reserve_idle: Option<String>,
+    /// What the guest is known by.
+    #[serde(default, deserialize_with = "text")]
+    pub(crate) uuid: Option<String>,
+    /// Packages, clusters in each, cores in each, threads in each.
+    #[serde(default, deserialize_with = "topology")]
+    pub(crate) topology: Option<Vec<u32>>,
 }
 
 impl VmToml {
@@ -101,6 +107,8 @@ impl VmToml {
             on_reset: None,
             spis: None,
             reserve_idle: None,
+            uuid: None,
+            topology: None,
         }
     }
 }
@@ -224,6 +232,12 @@ pub(crate) const CPU_LIST: &str = "a list such as [0, 1, 2, 3]";
 /// Reads the list of CPUs.
 fn cpu_list<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u32>>, D::Error> {
     form(from, "a list of CPU numbers", CPU_LIST).map(Some)
+}
+
+/// Reads how vCPUs are grouped.
+fn topology<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u32>>, D::Error> {
+    const FORM: &str = "[packages, clusters in each, cores in each, threads in each]";
+    form(from, "a list of 4 numbers", FORM).map(Some)
 }
 
 /// Reads tables that may be there many times. The parser reads them, as only it knows the lines inside.

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
+use crate::topology::MAX_PACKAGES;
 use types::ids::MAX_VCPUS_A_CPU;
 
 /// One thing that is wrong with the manifest or the boot options.
@@ -48,6 +49,13 @@ pub enum Problem {
     NotMultipleOf(u64),
     /// It is not a VM's name: 1 to 31 of `a` to `z`, `0` to `9` and `-`, the first a letter.
     NotName,
+    /// It is not a UUID: 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
+    NotUuid,
+    /// It is not four numbers that make this many vCPUs, or of too many packages.
+    NotTopology {
+        /// `max-vcpus`.
+        vcpus: u16,
+    },
     /// It is longer than this many bytes.
     TooLong(usize),
     /// Its character of this number, counted from 1, is not printable ASCII.
@@ -79,6 +87,13 @@ impl fmt::Display for Problem {
             Self::NotName => {
                 f.write_str("is not a name (1 to 31 of a-z, 0-9 and -, the first a letter)")
             }
+            Self::NotUuid => f.write_str(
+                "is not a UUID (32 hexadecimal digits in groups of 8, 4, 4, 4 and 12, with hyphens between)",
+            ),
+            Self::NotTopology { vcpus } => write!(
+                f,
+                "is not 4 numbers (packages, at most {MAX_PACKAGES}; clusters in each; cores in each; threads in each) whose product is `max-vcpus` = {vcpus}"
+            ),
             Self::TooLong(max) => write!(f, "is longer than {max} bytes"),
             Self::NotPrintable(at) => write!(f, "character {at} is not printable ASCII"),
             Self::NoSuchFile => f.write_str("is not a file of the bundle"),

@@ -16,6 +16,8 @@ use super::vm::{
 };
 use crate::devicetree::{Cells, Node, Tree};
 use crate::firmware::Firmware;
+use crate::topology::Topology;
+use crate::uuid::Uuid;
 use types::ids::{MAX_VCPUS, MAX_VMS, PcpuId};
 
 /// The `compatible` of a manifest's root: the schema's name and version.
@@ -40,6 +42,8 @@ const VM_PROPERTIES: &[&str] = &[
     "on-reset",
     "spis",
     "reserve-idle",
+    "uuid",
+    "topology",
 ];
 
 /// A manifest, read.
@@ -160,6 +164,8 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
         .unwrap_or(u64::from(DEFAULT_SPIS));
     multiple(node, "spis", spis, SPIS_UNIT)?;
     Ok(VmConfig {
+        uuid: uuid(node, &name)?,
+        topology: topology(node, max_vcpus as u16)?,
         name,
         kernel,
         initrd: file(node, "initrd", has_file)?,
@@ -271,6 +277,32 @@ fn placement(node: &Node<'_, '_>) -> Result<Placement, ConfigError> {
         cpus.push(cpu);
     }
     Ok(Placement::Pinned(cpus))
+}
+
+/// Reads the VM's UUID, or makes it of the name.
+fn uuid(node: &Node<'_, '_>, name: &VmName) -> Result<Uuid, ConfigError> {
+    const NAME: &str = "uuid";
+    let Some(text) = text(node, NAME)? else {
+        return Ok(Uuid::of_name(&name.to_string()));
+    };
+    Uuid::parse(text).ok_or_else(|| property_error(node, NAME, Problem::NotUuid))
+}
+
+/// Reads how the virtual CPUs are grouped.
+fn topology(node: &Node<'_, '_>, vcpus: u16) -> Result<Topology, ConfigError> {
+    const NAME: &str = "topology";
+    let Some(value) = node.property(NAME) else {
+        return Ok(Topology::flat(vcpus));
+    };
+    let (mut groups, mut cells) = ([0; 4], Cells(value));
+    // A list that is too short has a product of 0.
+    for group in &mut groups {
+        *group = cells.cell().unwrap_or(0);
+    }
+    Some(groups)
+        .filter(|groups| value.len() == size_of_val(groups))
+        .and_then(|groups| Topology::new(groups, vcpus))
+        .ok_or_else(|| property_error(node, NAME, Problem::NotTopology { vcpus }))
 }
 
 /// Reads the name of a file that must be in the bundle.

@@ -8,6 +8,8 @@ use vm_fdt::FdtWriter;
 
 use super::*;
 use crate::firmware::Firmware;
+use crate::topology::Topology;
+use crate::uuid::Uuid;
 use types::ids::{MAX_VCPUS, PcpuId, VcpuId};
 
 /// A value of a property.
@@ -83,6 +85,8 @@ fn defaults_are_the_documented_ones() {
         on_reset: OnReset::KeepTarget,
         spis: 64,
         reserve_idle: ReserveIdle::Wfi,
+        uuid: Uuid::of_name("linux"),
+        topology: Topology::flat(1),
     };
     assert_eq!(vm, &expected);
 }
@@ -123,6 +127,15 @@ fn every_wrong_value_is_named_and_spares_the_other_vm() {
         ("spis", U32(31), range(32, 960)),
         ("spis", U32(961), range(32, 960)),
         ("spis", U32(33), NotMultipleOf(32)),
+        ("uuid", Text("00112233445566778899aabbccddeeff"), NotUuid),
+        ("uuid", U32(1), NotText),
+        ("topology", U32(1), NotTopology { vcpus: 1 }),
+        ("topology", Cells(&[1, 1, 2, 1]), NotTopology { vcpus: 1 }),
+        (
+            "topology",
+            Cells(&[1, 1, 1, 1, 1]),
+            NotTopology { vcpus: 1 },
+        ),
         ("command-line", Text("a\nb"), NotPrintable(2)),
         ("command-line", U32(7), NotText),
         ("comand-line", Text("x"), Unknown),
@@ -160,6 +173,8 @@ fn every_value_is_understood() {
         ("on-reset", Text("boot-set")),
         ("spis", U32(960)),
         ("reserve-idle", Text("psci-off")),
+        ("uuid", Text("00112233-4455-6677-8899-AABBCCDDEEFF")),
+        ("topology", Cells(&[2, 4, 32, 2])),
     ]);
     let manifest = parse(&manifest(&[("a-0", properties)]));
     let vm = manifest.vms[0].as_ref().expect("a VM");
@@ -176,6 +191,14 @@ fn every_value_is_understood() {
         (vm.firmware, vm.on_reset, vm.reserve_idle),
         (Firmware::Fdt, OnReset::BootSet, ReserveIdle::PsciOff)
     );
+    assert_eq!(vm.uuid.to_string(), "00112233-4455-6677-8899-aabbccddeeff");
+    let topology = vm.topology;
+    assert_eq!(
+        (topology.packages, topology.clusters),
+        (2, 4),
+        "{topology:?}"
+    );
+    assert_eq!((topology.cores, topology.threads), (32, 2), "{topology:?}");
     let pinned: Vec<Option<PcpuId>> = (0..3)
         .map(|vcpu| vm.placement.pinned(VcpuId::new(vcpu)))
         .collect();
@@ -557,6 +580,13 @@ fn check(vm: &VmConfig) {
     assert!(vm.memory_base.get() + vm.memory_bytes <= MEMORY_LIMIT.get());
     assert!((MIN_SPIS..=MAX_SPIS).contains(&vm.spis) && vm.spis.is_multiple_of(32));
     assert!(vm.command_line.len() <= MAX_COMMAND_LINE);
+    let Topology {
+        packages, threads, ..
+    } = vm.topology;
+    assert_eq!(
+        packages * vm.topology.package_cores() * threads,
+        vm.max_vcpus
+    );
 }
 
 proptest! {

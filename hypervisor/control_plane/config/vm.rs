@@ -9,6 +9,8 @@ use types::address::GuestPhys;
 use super::error::{ConfigError, Problem};
 use crate::firmware::Firmware;
 use crate::host::{Gic, HostDescription};
+use crate::topology::Topology;
+use crate::uuid::Uuid;
 use types::ids::{PcpuId, VcpuId};
 
 /// Longest VM name in bytes.
@@ -120,6 +122,10 @@ pub struct VmConfig {
     pub spis: u16,
     /// What happens to the CPU of a virtual CPU in reserve.
     pub reserve_idle: ReserveIdle,
+    /// What the guest is known by: the manifest's, or made of its name.
+    pub uuid: Uuid,
+    /// How the guest is told that its virtual CPUs are grouped.
+    pub topology: Topology,
 }
 
 impl VmConfig {

@@ -213,7 +213,8 @@ fn every_key_arrives() {
         "[hypervisor]\nscrub = \"boot\"\nlog = \"debug\"\nautostart = false\n\
          [[vm]]\nname = \"linux\"\nkernel = \"{}\"\ninitrd = \"initrd\"\ncommand-line = \"quiet\"\nmemory = \"256M\"\n\
          memory-base = 0x80000000\nboot-vcpus = 2\nmax-vcpus = 8\ncpus = [1, 3]\nfirmware = \"fdt\"\nautostart = false\n\
-         on-reset = \"boot-set\"\nspis = 96\nreserve-idle = \"psci-off\"\n",
+         on-reset = \"boot-set\"\nspis = 96\nreserve-idle = \"psci-off\"\n\
+         uuid = \"00112233-4455-6677-8899-aabbccddeeff\"\ntopology = [2, 1, 2, 2]\n",
         kernel.display()
     );
     let manifest = ManifestToml::parse(&text, Path::new("m.toml")).expect("a manifest");
@@ -249,6 +250,12 @@ fn every_key_arrives() {
         format!("{:?} {:?} {:?}", vm.firmware, vm.on_reset, vm.reserve_idle),
         "Fdt BootSet PsciOff"
     );
+    let topology = vm.topology;
+    assert_eq!(
+        (vm.uuid.to_string().as_str(), topology.packages),
+        ("00112233-4455-6677-8899-aabbccddeeff", 2)
+    );
+    assert_eq!((topology.cores, topology.threads), (2, 2));
 }
 
 #[test]
