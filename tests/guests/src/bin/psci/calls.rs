@@ -46,6 +46,26 @@ fn conduit(registers: psci::Registers) -> psci::Registers {
     }
 }
 
+/// The vendor-specific UID call (DEN0028, 6.2): ours, in four words of which each holds its first byte lowest.
+pub(crate) fn the_hypervisor_names_itself() -> Outcome {
+    const CALL_UID: u64 = 0x8600_ff01;
+    if bare() {
+        ignore!("no hypervisor is there");
+    }
+    let mut registers: psci::Registers = [0x5a5a_5a5a; 18];
+    registers[0] = CALL_UID;
+    let result = conduit(registers);
+    // cf7aba11-5476-4882-a6bb-cfdb8b93d2cc
+    let uid = [0x11ba_7acf, 0x8248_7654, 0xdbcf_bba6, 0xccd2_938b];
+    for (index, word) in uid.into_iter().enumerate() {
+        check_eq!(result[index], word, "x{index} of the UID");
+    }
+    for index in 4..18 {
+        check_eq!(result[index], registers[index], "x{index}");
+    }
+    Ok(())
+}
+
 /// Calls a function that nobody defines, with recognisable values in every register.
 fn call_unknown(function: u64, seed: u64) -> Outcome {
     let mut registers: psci::Registers =

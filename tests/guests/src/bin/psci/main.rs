@@ -34,6 +34,7 @@ fn main() {
         tests![
             machine_was_as_after_reset,
             calls::version_and_features,
+            calls::the_hypervisor_names_itself,
             calls::unknown_functions,
             calls::many_unknown_functions,
             calls::immediates_other_than_zero,
