@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use control_plane::config::{Bundle, CpuSlots, ReserveIdle};
 use control_plane::host::{Conduit, EnableMethod, Gic, HostDescription};
+use control_plane::topology::CpuFacts;
 use control_plane::{devicetree, host};
 use core::fmt::Write;
 use core::ops::Range;
@@ -16,8 +17,8 @@ use crate::mmu::{PAGE, Use};
 use crate::sysreg::{read_register, wfi};
 use crate::uart::Uart;
 use crate::{
-    clock, console, cpu, deferred, gic, heap, layout, logger, machine, memory, mmu, percpu, seeds,
-    smc, smp, uart, vectors, vms,
+    cache, clock, console, cpu, deferred, gic, heap, layout, logger, machine, memory, mmu, percpu,
+    seeds, smc, smp, uart, vectors, vms,
 };
 use vmm::ops::{Description, HostLimits};
 
@@ -217,6 +218,10 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         space,
         width: vms::vmid_width(vmid_16),
         pa_code,
+        cpu: &CpuFacts {
+            midr: read_register!("midr_el1"),
+            caches: cache::describe(),
+        },
         ids: &machine::host_id_registers(),
         list_registers,
         wall_clock_s: seeds::wall_clock_s(),

@@ -126,13 +126,18 @@ fn root(tree: &mut TreeWriter, machine: &Machine<'_>) {
     let uart = named("pl011", machine.layout.uart.registers);
     let console = format!("/{uart}");
     begin_root(tree);
-    tree.texts("compatible", &["bullpen,virt", "linux,dummy-virt"]);
+    tree.texts("compatible", &["bullpen,virt"]);
     tree.texts("model", &["bullpen,virt"]);
+    tree.texts("serial-number", &[&format!("{}", machine.uuid)]);
     tree.cells("interrupt-parent", &[PHANDLE_GIC]);
     tree.node("aliases", |tree| tree.texts("serial0", &[&console]));
     tree.node("chosen", |tree| {
         tree.texts("stdout-path", &[&console]);
         chosen(tree, machine);
+    });
+    // What runs below the guest: systemd reads it.
+    tree.node("hypervisor", |tree| {
+        tree.texts("compatible", &["bullpen,hypervisor"]);
     });
 }
 

@@ -7,6 +7,7 @@ pub mod efi;
 
 mod acpi;
 mod fdt;
+mod smbios;
 mod writer;
 
 use alloc::vec::Vec;
@@ -15,6 +16,8 @@ use core::fmt;
 use types::address::GuestPhys;
 
 use self::writer::Writer;
+use crate::topology::{CpuFacts, Topology};
+use crate::uuid::Uuid;
 use types::ids::MAX_VCPUS;
 use types::{layout::GRANULE, layout::GuestLayout, layout::Region};
 
@@ -59,6 +62,12 @@ pub struct Machine<'a> {
     pub seeds: Seeds,
     /// How the guest is told.
     pub firmware: Firmware,
+    /// What the guest is known by.
+    pub uuid: Uuid,
+    /// How its possible vCPUs are grouped.
+    pub topology: Topology,
+    /// What the CPUs are like.
+    pub cpu: &'a CpuFacts,
     /// Who we say we are, in the FADT (ACPI 6.5, 5.2.9, Hypervisor Vendor Identity).
     pub hypervisor_id: [u8; 8],
 }
@@ -148,6 +157,8 @@ pub struct Description {
     tables: acpi::Tables,
     /// Where the RSDP is, once all ACPI tables are written.
     rsdp: Option<u64>,
+    /// Where the entry point of SMBIOS is, once it is written.
+    smbios: Option<u64>,
     /// What remains when the device tree is written: where that is, and where the EFI tables go.
     tree: Option<(u64, efi::Location)>,
 }
@@ -164,6 +175,7 @@ impl Description {
             full: fdt::Full::new(),
             tables: acpi::Tables::default(),
             rsdp: None,
+            smbios: None,
             tree: None,
         })
     }
@@ -180,20 +192,22 @@ impl Description {
     ) -> Result<Option<GuestPhys>, Error> {
         let mut writer = Writer::new(machine.layout.firmware(), self.next, emit);
         let mut dtb = None;
-        match (machine.firmware, self.rsdp, self.tree) {
+        match (machine.firmware, self.rsdp, self.smbios, self.tree) {
             (Firmware::Fdt, ..) => {
                 if let Some(tree) = self.full.step(machine) {
                     dtb = Some(writer.add(tree, DTB_ALIGNMENT, DTB)?);
                 }
             }
-            (_, None, _) => self.rsdp = self.tables.step(machine, &mut writer)?,
-            (_, _, None) => {
+            (_, None, ..) => self.rsdp = self.tables.step(machine, &mut writer)?,
+            (_, _, None, _) => self.smbios = Some(smbios::write(machine, &mut writer)?),
+            (_, _, _, None) => {
                 let location = efi::reserve(machine, &mut writer)?;
                 let tree = writer.add(fdt::stub(machine, location), DTB_ALIGNMENT, DTB)?;
                 self.tree = Some((tree, location));
             }
-            (_, Some(rsdp), Some((tree, location))) => {
-                efi::write(machine, location, rsdp, &mut writer)?;
+            (_, Some(rsdp), Some(smbios), Some((tree, location))) => {
+                let tables = efi::Tables { rsdp, smbios };
+                efi::write(machine, location, tables, &mut writer)?;
                 dtb = Some(tree);
             }
         }

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use control_plane::config::{CpuSlots, VmConfig};
+use control_plane::topology::CpuFacts;
 use core::sync::atomic::{AtomicBool, AtomicU16};
 use stage2::{AddressSpace, VmidAllocator, VmidWidth};
 use types::ids::{MAX_VCPUS_A_CPU, PcpuId, VmId};
@@ -39,6 +40,8 @@ pub struct HostLimits<'a> {
     pub width: VmidWidth,
     /// ID_AA64MMFR0_EL1.PARange: guests get as many address bits as the host has, so that they may read it.
     pub pa_code: u64,
+    /// What guests are told of the CPUs.
+    pub cpu: &'a CpuFacts,
     /// The feature registers, by [`crate::features::id_index`].
     pub ids: &'a [u64; ID_REGISTERS],
     /// How many list registers each CPU has.
@@ -75,6 +78,7 @@ impl<H: Host> Vms<H> {
             vmids: FairMutex::new(VmidAllocator::new(limits.width)),
             space: limits.space,
             width: limits.width,
+            cpu: limits.cpu.clone(),
         }
     }
 }

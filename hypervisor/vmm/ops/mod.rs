@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 use control_plane::config::{ReserveIdle, VmConfig};
 use control_plane::console::{Token, What};
 use control_plane::firmware::Seeds;
+use control_plane::topology::CpuFacts;
 use core::fmt::{self, Debug};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -181,6 +182,8 @@ pub struct Vms<H: Host> {
     vmids: FairMutex<VmidAllocator<MAX_VMS>>,
     space: AddressSpace,
     width: VmidWidth,
+    /// What guests are told of the CPUs.
+    cpu: CpuFacts,
 }
 
 impl<H: Host> Debug for Vms<H> {

@@ -290,6 +290,9 @@ impl<H: Host> Vms<H> {
             initrd: job.plan.initrd,
             seeds: job.seeds,
             firmware: instance.config.firmware,
+            uuid: instance.config.uuid,
+            topology: instance.config.topology,
+            cpu: &self.cpu,
             hypervisor_id: HYPERVISOR_ID,
         };
         let wrong = |error| format!("firmware: {error}");

@@ -9,6 +9,8 @@ use alloc::vec::Vec;
 use control_plane::config::{CpuSlots, OnReset, Placement, ReserveIdle, VmConfig, VmName};
 use control_plane::console::What;
 use control_plane::firmware::{Firmware, Seeds};
+use control_plane::topology::{CpuFacts, Topology};
+use control_plane::uuid::Uuid;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -235,6 +237,8 @@ fn vms(
         on_reset: OnReset::KeepTarget,
         spis: 64,
         reserve_idle: ReserveIdle::Wfi,
+        uuid: Uuid::of_name("guest"),
+        topology: Topology::flat(4),
     };
     change(&mut config);
     let host = Fake::default();
@@ -250,6 +254,7 @@ fn vms(
         space: AddressSpace::new(40, 2).unwrap(),
         width: VmidWidth::Bits8,
         pa_code: 2,
+        cpu: &CpuFacts::default(),
         ids: &[0x1111_1111_1111_1111; ID_REGISTERS],
         list_registers: 4,
         wall_clock_s: 0,

@@ -12,7 +12,11 @@ const PACKAGE: &str = "qemu-system-arm";
 /// The oldest QEMU whose `virt` machine and GIC the tests are known to pass on.
 const OLDEST: (u32, u32) = (10, 0);
 /// Programs of the tests, with the package of each.
-const TEST_TOOLS: [(&str, &str); 2] = [("iasl", "acpica-tools"), ("dtc", "device-tree-compiler")];
+const TEST_TOOLS: [(&str, &str); 3] = [
+    ("iasl", "acpica-tools"),
+    ("dtc", "device-tree-compiler"),
+    ("dmidecode", "dmidecode"),
+];
 
 /// Makes sure that a new enough QEMU is installed.
 pub(crate) fn ensure() -> anyhow::Result<()> {

@@ -26,7 +26,8 @@ const SYSTEM_TABLE_SIZE: u64 = 120;
 /// The configuration tables' names (UEFI 2.10, 4.6.1), in the byte order of a GUID in memory.
 const ACPI_20_GUID: [u8; 16] = guid(0x8868_e871, 0xe4f1, 0x11d3, 0xbc22_0080_c73c_8881);
 const RT_PROPERTIES_GUID: [u8; 16] = guid(0xeb66_918a, 0x7eef, 0x402a, 0x842e_931d_21c3_8ae9);
-const CONFIGURATION_TABLES: u64 = 2;
+const SMBIOS3_GUID: [u8; 16] = guid(0xf2fd_1544, 0x9794, 0x4a2c, 0x992e_e5bb_cf20_e394);
+const CONFIGURATION_TABLES: u64 = 3;
 const CONFIGURATION_ENTRY_SIZE: u64 = 24;
 
 /// EFI_RT_PROPERTIES_TABLE: version 1, 8 bytes, GetTime and SetTime supported (UEFI 2.10, 4.6.2).
@@ -62,6 +63,15 @@ pub(super) struct Location {
     pub(super) descriptor_version: u32,
 }
 
+/// Where the tables are that the system table names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tables {
+    /// ACPI's RSDP.
+    pub(super) rsdp: u64,
+    /// The entry point of SMBIOS.
+    pub(super) smbios: u64,
+}
+
 /// Sets room aside for the tables, so that the device tree can name them before the memory map can be drawn.
 pub(super) fn reserve(machine: &Machine<'_>, writer: &mut Writer<'_>) -> Result<Location, Error> {
     let memory_map_size = memory_map::size(machine.memory.len());
@@ -78,19 +88,19 @@ pub(super) fn reserve(machine: &Machine<'_>, writer: &mut Writer<'_>) -> Result<
 pub(super) fn write(
     machine: &Machine<'_>,
     location: Location,
-    rsdp: u64,
+    named: Tables,
     writer: &mut Writer<'_>,
 ) -> Result<(), Error> {
     let runtime = writer.reserve(GRANULE, GRANULE)?;
     writer.put(runtime, runtime::image(runtime), "EFI runtime services")?;
-    let system_table = tables(location.system_table, runtime, rsdp);
+    let system_table = tables(location.system_table, runtime, named);
     writer.put(location.system_table, system_table, "EFI system table")?;
     let map = memory_map::draw(machine, runtime);
     writer.put(location.memory_map, map, "EFI memory map")
 }
 
 /// Writes the system table and what it points to, which follow it at `base`.
-fn tables(base: u64, runtime: u64, rsdp: u64) -> Vec<u8> {
+fn tables(base: u64, runtime: u64, named: Tables) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(TABLES_SIZE as usize);
     header(&mut bytes, SYSTEM_TABLE_SIGNATURE, SYSTEM_TABLE_SIZE);
     put64(&mut bytes, base + VENDOR_OFFSET);
@@ -106,9 +116,11 @@ fn tables(base: u64, runtime: u64, rsdp: u64) -> Vec<u8> {
 
     bytes.resize(CONFIGURATION_OFFSET as usize, 0);
     bytes.extend_from_slice(&ACPI_20_GUID);
-    put64(&mut bytes, rsdp);
+    put64(&mut bytes, named.rsdp);
     bytes.extend_from_slice(&RT_PROPERTIES_GUID);
     put64(&mut bytes, base + PROPERTIES_OFFSET);
+    bytes.extend_from_slice(&SMBIOS3_GUID);
+    put64(&mut bytes, named.smbios);
 
     bytes.extend_from_slice(&RT_PROPERTIES_VERSION.to_le_bytes());
     bytes.extend_from_slice(&RT_PROPERTIES_SIZE.to_le_bytes());
@@ -168,8 +180,15 @@ const fn guid(a: u32, b: u16, c: u16, d: u64) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use super::{ACPI_20_GUID, CRC, RT_PROPERTIES_GUID, TABLES_SIZE, crc32, tables};
+    use super::{
+        ACPI_20_GUID, CRC, RT_PROPERTIES_GUID, SMBIOS3_GUID, TABLES_SIZE, Tables, crc32, tables,
+    };
     use alloc::vec::Vec;
+
+    const NAMED: Tables = Tables {
+        rsdp: 0x4001_2340,
+        smbios: 0x4001_5670,
+    };
 
     #[test]
     fn crc32_of_the_check_string() {
@@ -191,6 +210,10 @@ mod tests {
             RT_PROPERTIES_GUID[8..],
             *b"\x84\x2e\x93\x1d\x21\xc3\x8a\xe9"
         );
+        assert_eq!(
+            SMBIOS3_GUID,
+            *b"\x44\x15\xfd\xf2\x94\x97\x2c\x4a\x99\x2e\xe5\xbb\xcf\x20\xe3\x94"
+        );
     }
 
     /// Reads a 64-bit field.
@@ -202,7 +225,7 @@ mod tests {
     #[test]
     fn the_system_table_leads_everywhere() {
         let base = 0x4002_0000;
-        let bytes = tables(base, 0x4003_0000, 0x4001_2340);
+        let bytes = tables(base, 0x4003_0000, NAMED);
         assert_eq!(bytes.len() as u64, TABLES_SIZE);
         assert_eq!(&bytes[..8], b"IBI SYST");
         let vendor = (at(&bytes, 24) - base) as usize;
@@ -214,16 +237,17 @@ mod tests {
         assert!(vendor + 200 <= bytes.len());
         assert_eq!(at(&bytes, 88), 0x4003_0000);
         assert_eq!(at(&bytes, 96), 0);
-        assert_eq!(at(&bytes, 104), 2);
+        assert_eq!(at(&bytes, 104), 3);
         let entries = at(&bytes, 112) - base;
         assert_eq!(at(&bytes, entries + 16), 0x4001_2340);
+        assert_eq!(at(&bytes, entries + 64), 0x4001_5670);
         let properties = at(&bytes, entries + 40) - base;
         assert_eq!(at(&bytes, properties), (3 << 32) | (8 << 16) | 1);
     }
 
     #[test]
     fn the_system_table_crc_covers_its_header() {
-        let mut header = tables(0x4002_0000, 0x4003_0000, 0x4001_2340);
+        let mut header = tables(0x4002_0000, 0x4003_0000, NAMED);
         header.truncate(120);
         let crc = u32::from_le_bytes(header[CRC].try_into().unwrap());
         header[CRC].fill(0);

@@ -14,10 +14,10 @@ use super::goldens::file_name;
 use super::{acpi_tables, blob, described};
 use crate::firmware::Firmware;
 
-/// Makes an empty folder for a tool to work in, or says that there is no such tool.
-fn folder_for(tool: &str) -> Option<PathBuf> {
+/// Makes an empty folder for a tool of a Debian package to work in, or says that there is no such tool.
+pub(super) fn folder_for(tool: &str, package: &str) -> Option<PathBuf> {
     if Command::new(tool).arg("-v").output().is_err() {
-        let missing = format!("{tool} is not installed (Debian package acpica-tools)");
+        let missing = format!("{tool} is not installed (Debian package {package})");
         assert!(env::var_os("BULLPEN_GATE").is_none(), "{missing}");
         eprintln!("skipped: {missing}");
         return None;
@@ -56,7 +56,7 @@ const COMPILER_FIELDS: [core::ops::Range<usize>; 2] = [9..10, 28..36];
 
 #[test]
 fn iasl_reads_every_table_and_writes_the_same_dsdt() {
-    let Some(folder) = folder_for("iasl") else {
+    let Some(folder) = folder_for("iasl", "acpica-tools") else {
         return;
     };
     for (boot, max) in [(1, 1), (1, 2), (2, 8), (8, 64), (1, 512), (512, 512)] {
@@ -150,7 +150,7 @@ fn accesses(said: &str) -> Vec<(String, u64, u64)> {
 
 #[test]
 fn an_event_costs_one_read_and_reaches_its_processor() {
-    let Some(folder) = folder_for("acpiexec") else {
+    let Some(folder) = folder_for("acpiexec", "acpica-tools") else {
         return;
     };
     let cases = [
@@ -182,7 +182,7 @@ fn an_event_costs_one_read_and_reaches_its_processor() {
 
 #[test]
 fn a_processor_costs_one_access_an_answer() {
-    let Some(folder) = folder_for("acpiexec") else {
+    let Some(folder) = folder_for("acpiexec", "acpica-tools") else {
         return;
     };
     let cases = [

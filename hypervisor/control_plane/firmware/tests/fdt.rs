@@ -1,5 +1,6 @@
 //! What the device trees must say, read by the parser that reads the host's.
 
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::{GIB, blob, build, described, machine, u64_at};
@@ -81,6 +82,15 @@ fn the_full_tree_is_qemu_virts_without_what_is_not_there() {
     assert_eq!(
         ranges(&node("/memory@100000000")),
         [(0x1_0000_0000, 5 * GIB)]
+    );
+    // Not "linux,dummy-virt", which virt-what takes for kvmtool.
+    assert_eq!(strings(&tree.root(), "compatible"), ["bullpen,virt"]);
+    assert_eq!(tree.root().string("model"), Some("bullpen,virt"));
+    let uuid = base.uuid.to_string();
+    assert_eq!(tree.root().string("serial-number"), Some(uuid.as_str()));
+    assert_eq!(
+        strings(&node("/hypervisor"), "compatible"),
+        ["bullpen,hypervisor"]
     );
     let cpus: Vec<u32> = node("/cpus")
         .children()

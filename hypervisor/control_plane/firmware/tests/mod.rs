@@ -7,13 +7,17 @@ mod aml;
 mod fdt;
 mod goldens;
 mod properties;
+mod smbios;
 mod tables;
 
 use alloc::vec::Vec;
+use std::sync::OnceLock;
 
 use types::address::GuestPhys;
 
 use super::{Blob, Description, Error, Firmware, Machine, Seeds};
+use crate::topology::{CpuFacts, Topology, caches};
+use crate::uuid::Uuid;
 use types::layout::{GuestLayout, Region};
 
 /// What a guest starts with.
@@ -23,11 +27,22 @@ pub(super) struct Image {
     pub(super) dtb: GuestPhys,
 }
 
-/// Describes `machine`, all blobs at once.
+/// Describes `machine`, all blobs at once; those of one table that come in pieces are one.
 pub(super) fn build(machine: &Machine<'_>) -> Result<Image, Error> {
-    let mut blobs = Vec::new();
+    let mut blobs: Vec<Blob> = Vec::new();
     let dtb = describe(machine, &mut |blob| {
-        blobs.push(blob);
+        let whole = blobs.iter_mut().find(|whole| whole.what == blob.what);
+        match whole {
+            Some(whole) if whole.region().end() == blob.region().base.get().into() => {
+                whole.bytes.extend(blob.bytes);
+            }
+            Some(whole) => {
+                assert_eq!(blob.region().end(), Some(whole.address.get()));
+                whole.address = blob.address;
+                whole.bytes.splice(..0, blob.bytes);
+            }
+            None => blobs.push(blob),
+        }
         Ok(())
     })?;
     Ok(Image { blobs, dtb })
@@ -71,8 +86,27 @@ fn machine<'a>(layout: &'a GuestLayout, memory: &'a [Region], firmware: Firmware
             kaslr: 0x0123_4567_89ab_cdef,
         },
         firmware,
+        uuid: Uuid::of_name("web"),
+        topology: Topology::flat(8),
+        cpu: cortex_a57(),
         hypervisor_id: *b"BULLPEN ",
     }
+}
+
+/// A Cortex-A57 as its manual has it.
+fn cortex_a57() -> &'static CpuFacts {
+    static CPU: OnceLock<CpuFacts> = OnceLock::new();
+    CPU.get_or_init(|| {
+        let size = |select| match select {
+            0 => 0x701f_e00a,
+            1 => 0x201f_e012,
+            _ => 0x70ff_e07a,
+        };
+        CpuFacts {
+            midr: 0x411f_d070,
+            caches: caches(0x0a20_0023, false, size),
+        }
+    })
 }
 
 /// The description of a machine with 1 GiB of RAM and no RAM disk.
@@ -83,6 +117,7 @@ pub(super) fn described(boot_vcpus: u16, max_vcpus: u16, firmware: Firmware) -> 
     build(&Machine {
         boot_vcpus,
         max_vcpus,
+        topology: Topology::flat(max_vcpus),
         initrd: None,
         ..base
     })

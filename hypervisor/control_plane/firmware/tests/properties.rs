@@ -8,6 +8,7 @@ use proptest::test_runner::Config;
 use super::tables::memory_map;
 use super::{build, machine};
 use crate::firmware::{Firmware, Machine};
+use crate::topology::Topology;
 use types::ids::MAX_VCPUS;
 use types::{layout::GRANULE, layout::GuestLayout, layout::Region};
 
@@ -38,7 +39,7 @@ proptest! {
         let layout = GuestLayout::default();
         let firmware = if acpi { Firmware::Acpi } else { Firmware::Fdt };
         let base = machine(&layout, &memory, firmware);
-        let image = build(&Machine { boot_vcpus, max_vcpus, initrd: None, ..base }).unwrap();
+        let image = build(&Machine { boot_vcpus, max_vcpus, topology: Topology::flat(max_vcpus), initrd: None, ..base }).unwrap();
 
         let mut regions: Vec<Region> = image.blobs.iter().map(|blob| blob.region()).collect();
         prop_assert!(regions.iter().all(|region| layout.firmware().covers(*region)));
