@@ -11,7 +11,7 @@ use tests::machine::Machine;
 use tests::{Manifest, Vm, artefacts, linux, source};
 
 /// What the guest's sysfs must hold, all of it: the tables that the XSDT leads to.
-const IN_SYSFS: [&str; 6] = ["APIC", "DSDT", "FACP", "GTDT", "SPCR", "SRAT"];
+const IN_SYSFS: [&str; 7] = ["APIC", "DSDT", "FACP", "GTDT", "PPTT", "SPCR", "SRAT"];
 /// Of the machines whose tables are kept, the one that is booted: 2 of 8 vCPUs, 1 GiB of RAM.
 const MACHINE: &str = "2-of-8";
 const MEMORY_MIB: u64 = 1024;
@@ -204,7 +204,10 @@ fn check_by_acpica(tables: &Tables, directory: PathBuf) {
 fn acpi_tables_as_linux_reads_them() {
     let name = "linux-acpi-tables";
     let vm = Vm::linux("linux", "linux-6.12").memory_mib(MEMORY_MIB);
-    let mut running = Machine::new(name).cpus(2).boot(&Manifest::new([vm]));
+    let mut running = Machine::new(name)
+        .cpus(2)
+        .model("cortex-a57")
+        .boot(&Manifest::new([vm]));
     linux::wait_for_shell(&mut running.console);
     let tables = collect(&mut running.console);
     drop(running);

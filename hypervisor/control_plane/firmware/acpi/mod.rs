@@ -7,6 +7,7 @@ mod dsdt;
 mod fadt;
 mod gtdt;
 mod madt;
+mod pptt;
 mod spcr;
 mod srat;
 mod table;
@@ -39,6 +40,8 @@ pub(super) struct Tables {
     dsdt: Option<u64>,
     /// Where those are that the XSDT names, in its order.
     entries: Vec<u64>,
+    /// The PPTT, while it is being written.
+    pptt: Option<pptt::Draft>,
 }
 
 impl Tables {
@@ -58,10 +61,27 @@ impl Tables {
             2 => (gtdt::table(), "GTDT"),
             3 => (spcr::table(machine.layout.uart), "SPCR"),
             4 => (srat::table(machine), "SRAT"),
+            5 => {
+                self.pptt(machine, writer)?;
+                return Ok(None);
+            }
             _ => return self.roots(writer).map(Some),
         };
         self.entries.push(writer.add(table, TABLE_ALIGNMENT, name)?);
         Ok(None)
+    }
+
+    /// Writes a piece of the PPTT.
+    fn pptt(&mut self, machine: &Machine<'_>, writer: &mut Writer<'_>) -> Result<(), Error> {
+        let mut draft = match self.pptt.take() {
+            Some(draft) => draft,
+            None => pptt::Draft::new(machine, writer)?,
+        };
+        match draft.step(machine, writer)? {
+            Some(table) => self.entries.push(table),
+            None => self.pptt = Some(draft),
+        }
+        Ok(())
     }
 
     /// Writes the XSDT and the RSDP.

@@ -34,12 +34,17 @@ impl Table {
 
     /// Fills in length and checksum, and returns the finished bytes.
     pub(super) fn finish(self) -> Vec<u8> {
+        let length = self.0.len() as u32;
+        self.finish_with(length, 0)
+    }
+
+    /// Fills in the length of the whole table and its checksum, of which bytes that are elsewhere have the sum `rest`.
+    pub(super) fn finish_with(self, length: u32, rest: u8) -> Vec<u8> {
         let Self(mut bytes) = self;
-        let length = (bytes.len() as u32).to_le_bytes();
         if let Some(field) = bytes.get_mut(LENGTH) {
-            field.copy_from_slice(&length);
+            field.copy_from_slice(&length.to_le_bytes());
         }
-        let sum = sum(&bytes);
+        let sum = sum(&bytes).wrapping_add(rest);
         if let Some(field) = bytes.get_mut(CHECKSUM) {
             *field = field.wrapping_sub(sum);
         }
@@ -48,7 +53,7 @@ impl Table {
 }
 
 /// Adds all bytes, eight in a row.
-fn sum(bytes: &[u8]) -> u8 {
+pub(super) fn sum(bytes: &[u8]) -> u8 {
     let (eights, rest) = bytes.as_chunks();
     let add = |sum: u8, byte: &u8| sum.wrapping_add(*byte);
     let sum = rest.iter().fold(0, add);

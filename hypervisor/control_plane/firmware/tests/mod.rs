@@ -6,6 +6,7 @@ mod acpica;
 mod aml;
 mod fdt;
 mod goldens;
+mod pptt;
 mod properties;
 mod smbios;
 mod tables;
