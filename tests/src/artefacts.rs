@@ -69,6 +69,18 @@ pub fn initrd_udev() -> PathBuf {
     existing(variable("BULLPEN_INITRD_UDEV"))
 }
 
+/// Returns the initramfs with the programs by which a guest tells what machine it is on.
+#[must_use]
+pub fn initrd_tools() -> PathBuf {
+    existing(variable("BULLPEN_INITRD_TOOLS"))
+}
+
+/// Returns the initramfs with FWTS.
+#[must_use]
+pub fn initrd_fwts() -> PathBuf {
+    existing(variable("BULLPEN_INITRD_FWTS"))
+}
+
 /// Returns the `xtask` program.
 #[must_use]
 pub fn xtask() -> PathBuf {

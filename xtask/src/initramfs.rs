@@ -33,14 +33,27 @@ const CONSOLE: (u32, u32) = (5, 1);
 const NULL: (u32, u32) = (1, 3);
 
 /// Where a Debian system keeps libraries; the first is where they are put.
-const LIBRARY_DIRECTORIES: [&str; 4] = [
+const LIBRARY_DIRECTORIES: [&str; 6] = [
     "lib/aarch64-linux-gnu",
     "usr/lib/aarch64-linux-gnu",
+    "usr/lib/aarch64-linux-gnu/systemd",
+    "usr/lib/aarch64-linux-gnu/fwts",
     "lib",
     "usr/lib",
 ];
 const KVM_HOST_INIT: &str = include_str!("../assets/kvm-host-init");
 const VMM: &str = "bin/qemu-system-aarch64";
+/// By which a guest tells what machine it is on.
+const TOOLS: [&str; 4] = [
+    "bin/lscpu",
+    "sbin/dmidecode",
+    "bin/systemd-detect-virt",
+    "usr/libexec/virt-what-cpuid-helper",
+];
+const VIRT_WHAT: &str = "sbin/virt-what";
+/// What the script `virt-what` calls beside the applets of the base.
+const VIRT_WHAT_APPLETS: [&str; 2] = ["dirname", "getopt"];
+const FWTS: &str = "bin/fwts";
 const UDEVADM: &str = "bin/udevadm";
 const UDEVD: &str = "lib/systemd/systemd-udevd";
 
@@ -66,11 +79,43 @@ pub(crate) fn with_udev(busybox: &Path, udev: &Path) -> anyhow::Result<PathBuf> 
         0o644,
         UDEV_RULE.as_bytes(),
     );
-    for (path, content) in programs_with_libraries(udev, UDEVADM)? {
+    for (path, content) in programs_with_libraries(udev, &[UDEVADM])? {
         archive.file(&path, 0o755, &content);
     }
     archive.link(UDEVD, "/bin/udevadm");
     write("initramfs-udev.cpio", archive)
+}
+
+/// The initramfs with the programs by which a guest tells what machine it is on.
+pub(crate) fn with_tools(busybox: &Path, tools: &Path) -> anyhow::Result<PathBuf> {
+    let mut archive = base(busybox)?;
+    for directory in ["usr", "usr/libexec"] {
+        archive.directory(directory);
+    }
+    add_programs(&mut archive, tools, &TOOLS)?;
+    let script = locate(tools, VIRT_WHAT).context("virt-what's package holds no virt-what")?;
+    archive.file(VIRT_WHAT, 0o755, &fs::read(script)?);
+    for applet in VIRT_WHAT_APPLETS {
+        archive.link(&format!("bin/{applet}"), "busybox");
+    }
+    write("initramfs-tools.cpio", archive)
+}
+
+/// The initramfs with FWTS.
+pub(crate) fn with_fwts(busybox: &Path, fwts: &Path) -> anyhow::Result<PathBuf> {
+    let mut archive = base(busybox)?;
+    add_programs(&mut archive, fwts, &[FWTS])?;
+    write("initramfs-fwts.cpio", archive)
+}
+
+/// Adds programs of a Debian root and their libraries.
+fn add_programs(archive: &mut Archive, root: &Path, programs: &[&str]) -> anyhow::Result<()> {
+    archive.directory("lib");
+    archive.directory(LIBRARY_DIRECTORIES[0]);
+    for (path, content) in programs_with_libraries(root, programs)? {
+        archive.file(&path, 0o755, &content);
+    }
+    Ok(())
 }
 
 /// Writes the initramfs of a KVM host that starts one guest, QEMU being its VMM; `words` are the guest's command line.
@@ -92,7 +137,7 @@ pub(crate) fn kvm_host(
     archive.file("bin/busybox", 0o755, &fs::read(busybox)?);
     archive.file("bench.img", 0o644, &fs::read(image)?);
     archive.file("bench.words", 0o644, format!("{words}\n").as_bytes());
-    for (path, content) in programs_with_libraries(vmm, VMM)? {
+    for (path, content) in programs_with_libraries(vmm, &[VMM])? {
         archive.file(&path, 0o755, &content);
     }
     write("initramfs-kvm.cpio", archive)
@@ -133,13 +178,13 @@ fn base(busybox: &Path) -> anyhow::Result<Archive> {
     Ok(archive)
 }
 
-/// A program of a Debian root with its loader and all libraries that it needs, by their paths in the initramfs.
+/// Programs of a Debian root with their loader and all libraries that they need, by their paths in the initramfs.
 fn programs_with_libraries(
     root: &Path,
-    program: &str,
+    programs: &[&str],
 ) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
     let mut found = BTreeMap::new();
-    let mut wanted = vec![program.to_owned()];
+    let mut wanted: Vec<String> = programs.iter().map(|path| (*path).to_owned()).collect();
     while let Some(path) = wanted.pop() {
         if found.contains_key(&path) {
             continue;

@@ -3,6 +3,7 @@
 use super::archive::{self, Archive};
 use crate::{paths, say};
 use anyhow::Context;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,10 @@ const XEN_SUITE: &str = "sid";
 const XEN_PACKAGE: &str = "^xen-hypervisor-4\\.[0-9]*-arm64$";
 /// The VMM that the bench starts on KVM.
 const VMM_PACKAGE: &str = "qemu-system-arm";
+/// What holds `lscpu`, `dmidecode`, `systemd-detect-virt` and `virt-what`.
+const TOOL_PACKAGES: [&str; 4] = ["util-linux", "dmidecode", "systemd", "virt-what"];
+/// The suite with the newest FWTS.
+const FWTS_SUITE: &str = "sid";
 /// The suite that the initramfs is made of.
 const USERLAND_SUITE: &str = "bookworm";
 
@@ -99,6 +104,44 @@ pub(crate) fn udev() -> anyhow::Result<PathBuf> {
             }
             Ok(())
         })
+    })
+}
+
+/// The path of a directory that holds the programs by which a guest tells what machine it is on, with the libraries of their
+/// closures.
+pub(crate) fn tools() -> anyhow::Result<PathBuf> {
+    programs("tools", USERLAND_SUITE, &TOOL_PACKAGES)
+}
+
+/// The path of a directory that holds Debian's newest FWTS, which judges what firmware tells a guest, with the libraries of its
+/// closure.
+pub(crate) fn fwts() -> anyhow::Result<PathBuf> {
+    programs("fwts", FWTS_SUITE, &["fwts"])
+}
+
+/// The path of a directory in the cache into which packages, and the libraries that they need, are unpacked.
+fn programs(name: &str, suite: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    cached(name, |destination| {
+        let archive = Archive::open(suite)?;
+        say::step(
+            &format!("fetching {} and their libraries", packages.join(", ")),
+            || {
+                let mut wanted = BTreeSet::new();
+                for package in packages {
+                    let closure = archive.closure(package)?.into_iter();
+                    wanted.extend(closure.filter(|name| {
+                        packages.contains(&name.as_str())
+                            || name.starts_with("lib")
+                            || name.starts_with("zlib")
+                    }));
+                }
+                let wanted: Vec<String> = wanted.into_iter().collect();
+                for package in archive.download(&wanted)? {
+                    archive::unpack(&package, "./*", destination)?;
+                }
+                Ok(())
+            },
+        )
     })
 }
 

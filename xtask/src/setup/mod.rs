@@ -34,6 +34,10 @@ pub(crate) struct Images {
     pub(crate) initrd: PathBuf,
     /// The initramfs with udev.
     pub(crate) initrd_udev: PathBuf,
+    /// The initramfs with the programs that tell what machine this is.
+    pub(crate) initrd_tools: PathBuf,
+    /// The initramfs with FWTS.
+    pub(crate) initrd_fwts: PathBuf,
 }
 
 /// All that the tests boot.
@@ -46,6 +50,8 @@ pub(crate) fn images() -> anyhow::Result<Images> {
         kernels: guest::kernel_directory(),
         initrd: initramfs::demo(&busybox)?,
         initrd_udev: initramfs::with_udev(&busybox, &guest::udev()?)?,
+        initrd_tools: initramfs::with_tools(&busybox, &guest::tools()?)?,
+        initrd_fwts: initramfs::with_fwts(&busybox, &guest::fwts()?)?,
     })
 }
 
