@@ -63,6 +63,7 @@ fn pointers_lead_to_every_table() {
     assert_eq!(listed, ["FACP", "APIC", "GTDT", "SPCR", "SRAT", "PPTT"]);
     let fadt = &blob(&image, "FACP").bytes;
     assert_eq!(at(u64_at(fadt, 140)).what, "DSDT");
+    assert_eq!((fadt[8], fadt[131], fadt.len()), (6, 6, 276));
     assert_eq!(u32_at(fadt, 40), 0);
     assert_eq!(u32_at(fadt, 112), 1 << 20 | 1 << 5 | 1 << 4);
     assert_eq!(u16_at(fadt, 129), 3);
