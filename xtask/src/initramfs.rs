@@ -54,6 +54,8 @@ const VIRT_WHAT: &str = "sbin/virt-what";
 /// What the script `virt-what` calls beside the applets of the base.
 const VIRT_WHAT_APPLETS: [&str; 2] = ["dirname", "getopt"];
 const FWTS: &str = "bin/fwts";
+/// Where it has the patterns that it looks for in a kernel's log.
+const FWTS_DATA: &str = "usr/share/fwts";
 const UDEVADM: &str = "bin/udevadm";
 const UDEVD: &str = "lib/systemd/systemd-udevd";
 
@@ -105,6 +107,18 @@ pub(crate) fn with_tools(busybox: &Path, tools: &Path) -> anyhow::Result<PathBuf
 pub(crate) fn with_fwts(busybox: &Path, fwts: &Path) -> anyhow::Result<PathBuf> {
     let mut archive = base(busybox)?;
     add_programs(&mut archive, fwts, &[FWTS])?;
+    for directory in ["usr", "usr/share", FWTS_DATA] {
+        archive.directory(directory);
+    }
+    let mut files: Vec<PathBuf> = fs::read_dir(fwts.join(FWTS_DATA))?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    files.sort();
+    for file in files {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        archive.file(&format!("{FWTS_DATA}/{name}"), 0o644, &fs::read(&file)?);
+    }
     write("initramfs-fwts.cpio", archive)
 }
 
