@@ -185,7 +185,13 @@ fn maxcpus_does_not_hinder_a_hot_add() {
     let (mut running, online) = boot("linux-maxcpus", 4, "max,pauth=off", vm);
     assert_eq!(online, 1, "CPUs online after the boot");
     let result = resize(&mut running, 4, DEADLINE_S);
-    assert!(result["reached"].as_u64() >= Some(3), "{result}");
+    assert_eq!(result["reached"], 3, "{result}");
+    assert_eq!(result["outcome"], "partly", "{result}");
+    let reasons = &result["reasons"];
+    assert_eq!(
+        (&reasons[0]["vcpu"], &reasons[0]["reason"]),
+        (&1.into(), &"left-off".into())
+    );
     expect_online(&mut running, 3);
 }
 

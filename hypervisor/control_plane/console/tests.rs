@@ -781,6 +781,7 @@ fn the_manual_has_every_word_that_programs_compare() {
         Why::EjectUnanswered,
         Why::EjectUnfinished,
         Why::EjectNotCarriedOut,
+        Why::LeftOff,
         Why::VmOff,
     ] {
         assert!(is_documented(why.word()), "reason {}", why.word());

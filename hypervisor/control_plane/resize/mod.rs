@@ -52,6 +52,8 @@ pub enum Why {
     EjectUnfinished,
     /// The guest reported success of an eject that did not take place.
     EjectNotCarriedOut,
+    /// The guest may use it and has it off, as with `maxcpus=`, or because somebody took it offline there.
+    LeftOff,
     /// The VM went off meanwhile.
     VmOff,
 }
@@ -71,6 +73,7 @@ impl Why {
             Self::EjectUnanswered => "eject-unanswered",
             Self::EjectUnfinished => "eject-unfinished",
             Self::EjectNotCarriedOut => "eject-not-carried-out",
+            Self::LeftOff => "left-off",
             Self::VmOff => "vm-off",
         }
     }
@@ -84,6 +87,7 @@ impl Why {
                 | Self::AddRefused(_)
                 | Self::GivenBack
                 | Self::EjectRefused(_)
+                | Self::LeftOff
                 | Self::VmOff
         )
     }
@@ -104,6 +108,7 @@ impl fmt::Display for Why {
             Self::EjectUnanswered => "guest did not answer the eject request",
             Self::EjectUnfinished => "guest began to eject it and did not finish",
             Self::EjectNotCarriedOut => "guest says it ejected it, but still has it",
+            Self::LeftOff => "guest may use it and has it off (maxcpus=, or taken offline in the guest?)",
             Self::VmOff => "VM was turned off",
             Self::AddRefused(status) => {
                 let meaning = ost::add_failure(*status);
@@ -142,9 +147,9 @@ pub struct Report {
     pub outcome: Outcome,
     /// How many vCPUs were asked for.
     pub requested: u16,
-    /// How many the guest holds now.
+    /// How many are on now.
     pub reached: u16,
-    /// What is missing, by ascending vCPU.
+    /// What is missing or was kept, by ascending vCPU.
     pub shortfalls: Vec<Shortfall>,
 }
 

@@ -253,7 +253,7 @@ impl<H: Host> Manager for Vms<H> {
     fn vcpu_changed(&self, vm: &'static Vm, vcpu: &'static Vcpu, on: bool, ticks: u64) {
         let instance = self.of(vm);
         if on && instance.resizing.load(Ordering::Acquire) {
-            let progress = instance.resizer.lock().on_cpu_started(vcpu.id);
+            let progress = instance.resizer.lock().on_cpu_started(vm, vcpu.id);
             self.carry_out(instance, progress);
         }
         if self.host.is_heard() {

@@ -7,6 +7,8 @@
 //! * Nothing is offered before the guest listens, which is when it first reads the event register after it starts. What is asked for while it
 //!   boots, or before it resets, waits: [`Effect::Pulse`] leaves an edge latched in its interrupt controller, and the guest's driver reads
 //!   the event register because of it. So a boot never sees a processor that is half there.
+//! * What is reached is what is on: a vCPU that the guest may use and has off, be it of the boot set, is named in the report. While the guest
+//!   boots it turns its boot set on, so a resize that has nothing else to do waits until it listens.
 //! * At the deadline what was offered and not turned on is withdrawn (CPU_ON denied again, eject asked for), and eject requests are taken back.
 //! * Growing takes the lowest-numbered vCPUs of the reserve, shrinking the highest-numbered that the guest holds; never the boot set.
 //! * While an operator's resize runs a second one is refused as [`BeginError::Busy`]; one that a reset began gives way to the operator.
@@ -94,8 +96,10 @@ struct Active {
     deadline_ns: u64,
     /// By ascending vCPU.
     wants: Vec<Want>,
-    /// How many of them are not decided.
+    /// How many of them are not decided, and one more while the boot set is awaited.
     open: usize,
+    /// The guest boots and has some of its boot set off: it is counted when the guest listens.
+    awaits_boot: bool,
 }
 
 /// The resizes of one VM.
@@ -186,17 +190,17 @@ impl Resizer {
         self.listening = true;
         let mut progress = Progress::default();
         let (active, mut talk) = self.talk(cells, &mut progress);
-        if let Some(active) = active
-            && active.offer_waiting(&mut talk)
-            && active.limits.boot_grace_ns != 0
-        {
-            active.deadline_ns = now_ns.saturating_add(active.limits.timeout_ns);
+        if let Some(active) = active {
+            active.open -= usize::from(core::mem::take(&mut active.awaits_boot));
+            if active.offer_waiting(&mut talk) && active.limits.boot_grace_ns != 0 {
+                active.deadline_ns = now_ns.saturating_add(active.limits.timeout_ns);
+            }
         }
-        self.settled(progress)
+        self.settled(cells, progress)
     }
 
     /// Notes that a vCPU has run its first instruction after a CPU_ON.
-    pub fn on_cpu_started(&mut self, vcpu: VcpuId) -> Progress {
+    pub fn on_cpu_started(&mut self, cells: &impl Cells, vcpu: VcpuId) -> Progress {
         if let Some(active) = &mut self.active {
             active.change(vcpu, |want| {
                 if matches!(want.phase, Phase::Offered { .. }) {
@@ -204,7 +208,7 @@ impl Resizer {
                 }
             });
         }
-        self.settled(Progress::default())
+        self.settled(cells, Progress::default())
     }
 
     /// Has a vCPU given back, as `_EJ0` asks: nothing happens if its cell does not accept that.
@@ -215,7 +219,7 @@ impl Resizer {
         if let Some(active) = active {
             active.given_back(&mut talk, vcpu);
         }
-        Some(self.settled(progress))
+        Some(self.settled(cells, progress))
     }
 
     /// Notes what the guest reports by `_OST`; a number of a vCPU that there is not, or one nobody asked about, means nothing.
@@ -232,7 +236,7 @@ impl Resizer {
             let said = Ost::decode(source, status);
             active.change(vcpu, |want| want.hear(&mut talk, said));
         }
-        self.settled(progress)
+        self.settled(cells, progress)
     }
 
     /// Ends the resize if its deadline has come.
@@ -249,11 +253,12 @@ impl Resizer {
         let (active, mut talk) = self.talk(cells, &mut progress);
         if let Some(active) = active {
             active.open = 0;
+            active.awaits_boot = false;
             for want in &mut active.wants {
                 want.give_up(&mut talk);
             }
         }
-        self.settled(progress)
+        self.settled(cells, progress)
     }
 
     /// Goes on after a reset: the cells and the event register are as new.
@@ -305,7 +310,7 @@ impl Resizer {
                 want.phase = Phase::Failed(Why::VmOff);
             }
         }
-        self.settled(Progress::default())
+        self.settle(cells, Why::VmOff, Progress::default())
     }
 
     /// Decides which vCPUs the resize is about, and begins.
@@ -328,7 +333,9 @@ impl Resizer {
             grow(&mut talk, target - have, &mut wants);
             Direction::Grow
         };
-        let open = wants.iter().filter(|want| !want.phase.is_decided()).count();
+        let mut open = wants.iter().filter(|want| !want.phase.is_decided()).count();
+        let awaits_boot = !listening && open == 0 && talk.ledger.on(cells) < talk.ledger.held();
+        open += usize::from(awaits_boot);
         let mut active = Active {
             target,
             direction,
@@ -337,22 +344,28 @@ impl Resizer {
             deadline_ns: now_ns.saturating_add(limits.timeout_ns),
             wants,
             open,
+            awaits_boot,
         };
         if listening {
             active.offer_waiting(&mut talk);
-        } else if active.wants.iter().any(|want| want.phase == Phase::Waiting) {
+        } else if awaits_boot || active.wants.iter().any(|want| want.phase == Phase::Waiting) {
             let grace_ends_ns = self.started_ns.saturating_add(limits.boot_grace_ns);
             active.deadline_ns = active.deadline_ns.max(grace_ends_ns);
             progress.effects.push(Effect::Pulse);
         }
         self.active = Some(active);
-        self.settled(progress)
+        self.settled(cells, progress)
     }
 
     /// Makes the report if every vCPU of the resize is decided.
-    fn settled(&mut self, mut progress: Progress) -> Progress {
+    fn settled(&mut self, cells: &impl Cells, progress: Progress) -> Progress {
+        self.settle(cells, Why::LeftOff, progress)
+    }
+
+    /// As [`Resizer::settled`], for why vCPUs that the guest holds are off.
+    fn settle(&mut self, cells: &impl Cells, why_off: Why, mut progress: Progress) -> Progress {
         if let Some(active) = self.active.take_if(|active| active.open == 0) {
-            progress.report = Some(active.report(self.ledger.held()));
+            progress.report = Some(active.report(&self.ledger, cells, why_off));
             self.room = active.wants;
             self.room.clear();
         }
@@ -398,7 +411,7 @@ fn grow(talk: &mut Talk<'_, impl Cells>, mut missing: u16, wants: &mut Vec<Want>
     }
 }
 
-/// Asks vCPUs back; those of the boot set that would be needed too are refused on the spot.
+/// Asks vCPUs back; those of the boot set that would be needed too are refused on the spot. What is left of an offer is awaited.
 fn shrink(talk: &mut Talk<'_, impl Cells>, mut surplus: u16, wants: &mut Vec<Want>) {
     let mut below = talk.cells.possible();
     while surplus > 0
@@ -414,6 +427,12 @@ fn shrink(talk: &mut Talk<'_, impl Cells>, mut surplus: u16, wants: &mut Vec<Wan
         talk.effects.push(Effect::Eject(vcpu));
         wants.push(Want { vcpu, phase });
         surplus -= 1;
+    }
+    talk.ledger.look_at_offered(talk.cells);
+    while let Some(vcpu) = talk.ledger.offered.last_below(below) {
+        below = vcpu.get();
+        let phase = Phase::OFFERED;
+        wants.push(Want { vcpu, phase });
     }
     let boot_set = (0..talk.ledger.boot).rev().map(VcpuId::new);
     wants.extend(boot_set.take(surplus.into()).map(|vcpu| Want {
@@ -470,19 +489,25 @@ impl Active {
         });
     }
 
-    fn report(&self, reached: u16) -> Report {
+    fn report(&self, ledger: &Ledger, cells: &impl Cells, why_off: Why) -> Report {
         let any_reached = self.wants.iter().any(|want| want.phase == Phase::Reached);
-        let shortfalls: Vec<_> = self
-            .wants
-            .iter()
-            .filter_map(|want| match want.phase {
-                Phase::Failed(why) => Some(Shortfall {
-                    vcpu: want.vcpu,
-                    why,
-                }),
-                _ => None,
-            })
-            .collect();
+        let reached = ledger.on(cells);
+        let mut shortfalls = Vec::new();
+        for want in &self.wants {
+            if let Phase::Failed(why) = want.phase {
+                let vcpu = want.vcpu;
+                shortfalls.push(Shortfall { vcpu, why });
+            }
+        }
+        // Of a VM that is off everything is: it is enough to say so of what the resize was about.
+        if reached < self.target && (why_off != Why::VmOff || shortfalls.is_empty()) {
+            for vcpu in ledger.members().filter(|vcpu| !state(cells, *vcpu).is_on()) {
+                let why = why_off;
+                if let Err(place) = shortfalls.binary_search_by_key(&vcpu, |other| other.vcpu) {
+                    shortfalls.insert(place, Shortfall { vcpu, why });
+                }
+            }
+        }
         let outcome = if shortfalls.is_empty() {
             Outcome::Done
         } else if any_reached {

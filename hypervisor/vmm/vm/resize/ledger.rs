@@ -4,6 +4,7 @@ use psci::{Event, Refusal, Role, State};
 
 use super::{Cells, Effect, state};
 use alloc::vec::Vec;
+use core::iter::successors;
 use types::ids::{VcpuId, VcpuSet};
 
 /// The vCPUs that are not in the boot set, and how many are.
@@ -37,6 +38,20 @@ impl Ledger {
     /// Returns how many vCPUs the VM holds: what the guest may turn on, and what it has.
     pub(super) fn held(&self) -> u16 {
         self.boot + self.lent.len()
+    }
+
+    /// Returns those it holds, by ascending number.
+    pub(super) fn members(&self) -> impl Iterator<Item = VcpuId> + '_ {
+        let lent = successors(self.lent.first_from(0), |vcpu| {
+            self.lent.first_from(vcpu.get() + 1)
+        });
+        (0..self.boot).map(VcpuId::new).chain(lent)
+    }
+
+    /// Returns how many of them the guest has on: the one question that looks at all of them, asked where a resize begins and ends.
+    pub(super) fn on(&self, cells: &impl Cells) -> u16 {
+        let on = self.members().filter(|vcpu| state(cells, *vcpu).is_on());
+        on.count() as u16
     }
 
     fn note(&mut self, vcpu: VcpuId, state: State) {

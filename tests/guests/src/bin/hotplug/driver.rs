@@ -73,6 +73,13 @@ pub fn work(uid: u64) {
     RUNNING.fetch_sub(1, Ordering::AcqRel);
 }
 
+/// Is what the other vCPUs of the boot set do: nothing, for good.
+pub fn rest(_uid: u64) {
+    loop {
+        guest_rt::insn!("wfi");
+    }
+}
+
 /// Turns an added vCPU on at [`work`].
 pub fn turn_on(uid: u64) -> Outcome {
     STOP.fetch_and(!(1 << uid), Ordering::AcqRel);
