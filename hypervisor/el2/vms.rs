@@ -21,6 +21,7 @@ use crate::{cache, clock, console, deferred, heap, memory, percpu, seeds, smp, t
 
 mod commands;
 mod events;
+mod rounds;
 
 pub(crate) use commands::execute;
 

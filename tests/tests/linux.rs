@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::{Manifest, Vm, artefacts, linux};
@@ -37,6 +38,23 @@ fn expect_online(running: &mut Running, vcpus: u32) {
     panic!("not {vcpus} CPUs online{}", running.console.tail());
 }
 
+/// Checks that no event is older than one before it, and that what a resize counts is what was told to be on.
+fn expect_events_in_order(running: &mut Running) {
+    let (mut on, mut last_ns) = (BTreeSet::new(), 0);
+    for event in running.control().events() {
+        let time_ns = event["time_ns"].as_u64().unwrap_or(0);
+        assert!(time_ns >= last_ns, "{event} after {last_ns}");
+        last_ns = time_ns;
+        let vcpu = event["vcpu"].as_u64();
+        match event["event"].as_str() {
+            Some("vcpu-online") => _ = on.insert(vcpu),
+            Some("vcpu-offline") => _ = on.remove(&vcpu),
+            Some("resize-done") => assert_eq!(event["reached"], on.len(), "{event} of {on:?}"),
+            _ => {}
+        }
+    }
+}
+
 fn expect_no_complaints(running: &mut Running) {
     let complaints = linux::complaints(&mut running.console);
     assert!(complaints.is_empty(), "{complaints:#?}");
@@ -54,6 +72,7 @@ fn grow_and_shrink(name: &str, kernel: &str, cpus: u32, model: &str, cycles: u32
     let result = resize(&mut running, 1, DEADLINE_S);
     assert_eq!(result["reached"], 2, "{result}");
     assert!(result.to_string().contains("boot-vcpu"), "{result}");
+    expect_events_in_order(&mut running);
     expect_no_complaints(&mut running);
 }
 
@@ -192,6 +211,8 @@ fn maxcpus_does_not_hinder_a_hot_add() {
         (&reasons[0]["vcpu"], &reasons[0]["reason"]),
         (&1.into(), &"left-off".into())
     );
+    let list = running.command("vm list");
+    assert_eq!(list["vms"][0]["on"], 3, "{list}");
     expect_online(&mut running, 3);
 }
 

@@ -11,6 +11,8 @@ const MAX_WAITING: usize = 64;
 #[derive(Debug)]
 pub struct Backlog {
     events: Deque<Event, MAX_WAITING>,
+    /// The time of the newest one there has been.
+    newest_ns: u64,
     /// How many of each VM found no room since its last one was told.
     lost: [u32; MAX_VMS],
 }
@@ -22,12 +24,17 @@ impl Backlog {
     pub const fn new() -> Self {
         Self {
             events: Deque::new(),
+            newest_ns: 0,
             lost: [0; MAX_VMS],
         }
     }
 
     /// Adds an event. When there is no room a single vCPU's is lost, and any other takes the place of the oldest.
-    pub fn push(&mut self, event: Event) {
+    ///
+    /// CPUs bring the events of their vCPUs a little late: one that is older than what came before it gets the time of that.
+    pub fn push(&mut self, mut event: Event) {
+        self.newest_ns = self.newest_ns.max(event.time_ns);
+        event.time_ns = self.newest_ns;
         let lost = match self.events.is_full() {
             true if event.what.is_frequent() => Some(event.vm),
             full => {
@@ -67,6 +74,22 @@ mod tests {
             vm: VmId::new(vm),
             what,
         }
+    }
+
+    #[test]
+    fn times_never_fall() {
+        let mut backlog = Backlog::new();
+        let pushed = [(5, 5), (3, 5), (7, 7), (7, 7), (6, 7)];
+        for (number, (time_ns, _)) in (0..).zip(pushed) {
+            backlog.push(event(0, time_ns, What::VcpuOnline(VcpuId::new(number))));
+        }
+        // What was told already counts too.
+        for (number, (_, expected_ns)) in (0..).zip(pushed) {
+            let event = event(0, expected_ns, What::VcpuOnline(VcpuId::new(number)));
+            assert_eq!(backlog.pop(), Some((event, 0)));
+        }
+        backlog.push(event(1, 1, What::VmStart));
+        assert_eq!(backlog.pop(), Some((event(1, 7, What::VmStart), 0)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use heapless::Deque;
 use vmm::sync::FairMutex;
 use vmm::vm::{Home, Vcpu, Vm};
 
+use super::rounds::{self, Answer};
 use super::{Instance, all};
 use crate::percpu::PLACEMENTS;
 use crate::{clock, console, deferred};
@@ -57,7 +58,7 @@ fn tell_move() -> Option<u64> {
     None
 }
 
-/// Tells the end of a resize.
+/// Has the end of a resize told, after what each CPU knows of the vCPUs that the resize counts.
 pub(super) fn resized(instance: &Instance, report: Report) {
     let by_operator = report.origin == Origin::Operator;
     let requested = report.requested;
@@ -65,15 +66,22 @@ pub(super) fn resized(instance: &Instance, report: Report) {
         vm: instance.vm.id,
         report,
     };
+    let mut asked = None;
     if by_operator {
         instance.target.store(requested, Ordering::Release);
         // Each resize the operator begins ends once, in turn.
-        let asked = instance.asked.lock().pop_front();
-        if let Some(token) = asked {
-            let _has_room = ANSWERS.lock().push_back((token, report.clone()));
-        }
+        asked = instance.asked.lock().pop_front();
     }
-    push_at(clock::now_ns(), instance.vm, What::ResizeDone(report));
+    rounds::wait(instance.vm, Answer::Resized(asked, report));
+    look_again();
+}
+
+/// Tells the end of a resize, now that every vCPU it counts has been told.
+fn resize_done(vm: &Vm, asked: Option<Token>, report: ResizeReport) {
+    if let Some(token) = asked {
+        let _has_room = ANSWERS.lock().push_back((token, report.clone()));
+    }
+    push_at(clock::now_ns(), vm, What::ResizeDone(report));
 }
 
 /// Tells what has happened and looks at deadlines; returns when to look again, in nanoseconds since start.
@@ -92,6 +100,14 @@ pub(super) fn tell() -> Option<u64> {
         }
         if let Some(deadline) = resizer.deadline_ns() {
             next = Some(next.unwrap_or(u64::MAX).min(deadline));
+        }
+    }
+    let (answers, round) = rounds::go_on();
+    next = next.into_iter().chain(round).min();
+    for (vm, answer) in answers {
+        match answer {
+            // Told with the events below.
+            Answer::Resized(asked, report) => resize_done(vm, asked, report),
         }
     }
     // No lock is held while something is told.

@@ -18,6 +18,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         let (wanting, begun) = (self.queue.wanting(), self.machine.now());
         // What is owed from now on does not hold up a step whose time has come.
         let mut may_go_on = self.deferred.may_go_on(wanting, begun);
+        self.publish();
         self.machine.manager().attend(self.local.id);
         let mut now = self.machine.now();
         self.owe(now - begun, now);

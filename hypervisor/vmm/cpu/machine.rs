@@ -204,6 +204,10 @@ pub trait Manager {
     fn listening(&self, vm: &'static Vm);
     /// Answers a call of Bullpen's own.
     fn vendor_call(&self, vm: &'static Vm, frame: &mut Frame);
+    /// Returns the round in which a CPU has been asked to publish what it keeps, if it has not answered.
+    fn asked(&self, cpu: PcpuId) -> Option<u32>;
+    /// Hears that a CPU has published what it kept when it was asked in a round.
+    fn published(&self, cpu: PcpuId, round: u32);
     /// Does what a CPU has to do for the operator.
     fn attend(&self, cpu: PcpuId);
     /// Does one step of starting or stopping one of the VMs that a CPU manages, in turn; returns whether there may be more at once.

@@ -5,7 +5,8 @@
 //! of both. `crate::sched` decides which vCPU runs.
 //!
 //! `attach` takes a vCPU's registers over and lets go of them, `world` moves registers, `exits` runs a guest and acts on its exits,
-//! `power` turns vCPUs on and off, `events` tells of it, `deferred` is what a CPU does besides, `reserve` turns it off.
+//! `power` turns vCPUs on and off, `events` tells of it, `deferred` is what a CPU does besides, `publish` says what no other knows, `reserve`
+//! turns it off.
 
 mod attach;
 mod deferred;
@@ -14,6 +15,7 @@ mod exits;
 mod machine;
 mod placements;
 mod power;
+mod publish;
 mod reserve;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use stage2::{AddressSpace, VmidAllocator, VmidWidth};
 use types::ids::{MAX_VCPUS_A_CPU, PcpuId, VmId};
 use types::layout::{GuestLayout, Region};
 
+use super::rounds::Rounds;
 use super::{Host, Instance, State, Vms};
 use crate::cpu::Placements;
 use crate::features::{FeaturePolicy, ID_REGISTERS};
@@ -75,6 +76,7 @@ impl<H: Host> Vms<H> {
         Self {
             host,
             instances,
+            rounds: Rounds::new(),
             vmids: FairMutex::new(VmidAllocator::new(limits.width)),
             space: limits.space,
             width: limits.width,

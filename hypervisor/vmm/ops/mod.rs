@@ -7,6 +7,7 @@
 mod create;
 mod hotplug;
 mod lifecycle;
+mod rounds;
 mod start;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use crate::vm::{Cause, Kicks, Vcpu, Vm};
 use control_plane::resize::Report;
 pub use create::{Description, HostLimits};
 pub use hotplug::strict;
+use rounds::Rounds;
 use start::Job;
 
 /// How long a resize may take unless the operator says otherwise, and how long a guest may boot before that time begins.
@@ -179,6 +181,7 @@ impl<H: Host> Default for State<H> {
 pub struct Vms<H: Host> {
     host: H,
     instances: Vec<Instance<H>>,
+    rounds: Rounds,
     vmids: FairMutex<VmidAllocator<MAX_VMS>>,
     space: AddressSpace,
     width: VmidWidth,
@@ -252,16 +255,16 @@ impl<H: Host> Manager for Vms<H> {
     #[inline(never)]
     fn vcpu_changed(&self, vm: &'static Vm, vcpu: &'static Vcpu, on: bool, ticks: u64) {
         let instance = self.of(vm);
-        if on && instance.resizing.load(Ordering::Acquire) {
-            let progress = instance.resizer.lock().on_cpu_started(vm, vcpu.id);
-            self.carry_out(instance, progress);
-        }
         if self.host.is_heard() {
             let what = match on {
                 true => What::VcpuOnline(vcpu.id),
                 false => What::VcpuOffline(vcpu.id),
             };
             self.host.event(self.host.time_ns(ticks), vm, what);
+        }
+        if on && instance.resizing.load(Ordering::Acquire) {
+            let progress = instance.resizer.lock().on_cpu_started(vm, vcpu.id);
+            self.carry_out(instance, progress);
         }
     }
 
@@ -299,6 +302,15 @@ impl<H: Host> Manager for Vms<H> {
 
     fn vendor_call(&self, vm: &'static Vm, frame: &mut Frame) {
         crate::hypercall::answer(frame, &mut vm.rtc.lock(), self.host.now_ns());
+    }
+
+    fn asked(&self, cpu: PcpuId) -> Option<u32> {
+        self.rounds.open(cpu)
+    }
+
+    fn published(&self, cpu: PcpuId, round: u32) {
+        self.rounds.answer(cpu, round);
+        self.host.look_again();
     }
 
     fn attend(&self, cpu: PcpuId) {

@@ -625,6 +625,10 @@ impl Manager for Fake {
     }
     fn listening(&self, _: &'static Vm) {}
     fn vendor_call(&self, _: &'static Vm, _: &mut Frame) {}
+    fn asked(&self, _: PcpuId) -> Option<u32> {
+        None
+    }
+    fn published(&self, _: PcpuId, _: u32) {}
     fn attend(&self, _: PcpuId) {}
     fn go_on(&self, cpu: PcpuId, _: &mut usize) -> bool {
         let (at, left) = self.system.steps.get();

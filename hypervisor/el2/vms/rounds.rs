@@ -1,0 +1,88 @@
+//! Answers that depend on what CPUs keep to themselves (`vmm::cpu`): each waits for a round in which the CPUs of its VM publish that.
+
+use alloc::vec::Vec;
+use control_plane::console::{ResizeReport, Token};
+use spin::mutex::SpinMutex;
+use vmm::vm::{Kicks, Vm};
+
+use super::all;
+use crate::{clock, smp};
+
+/// How long a round may take: then a CPU that has stopped is not waited for any more.
+const TIMEOUT_NS: u64 = 100_000_000;
+
+/// What waits for a round.
+pub(super) enum Answer {
+    /// The end of a resize, and who asked for it: every vCPU that it counts is told before.
+    Resized(Option<Token>, ResizeReport),
+}
+
+/// The round under way, which only the boot CPU looks at.
+struct Round {
+    number: u32,
+    /// Who has not published yet.
+    open: Kicks,
+    deadline_ns: u64,
+    answers: Vec<(&'static Vm, Answer)>,
+}
+
+/// What waits for the next round, each with its VM.
+static WAITING: SpinMutex<Vec<(&Vm, Answer)>> = SpinMutex::new(Vec::new());
+static ROUND: SpinMutex<Round> = SpinMutex::new(Round {
+    number: 0,
+    open: Kicks::NONE,
+    deadline_ns: 0,
+    answers: Vec::new(),
+});
+
+/// Has an answer wait until the CPUs of a VM's vCPUs have published what they know; the boot CPU is to look after.
+pub(super) fn wait(vm: &'static Vm, answer: Answer) {
+    WAITING.lock().push((vm, answer));
+}
+
+/// Ends the round under way if every CPU has published, and begins the next; returns its answers, each with its VM, and when to look
+/// again at the latest.
+pub(super) fn go_on() -> (Vec<(&'static Vm, Answer)>, Option<u64>) {
+    let mut round = ROUND.lock();
+    round.look();
+    if round.open != Kicks::NONE && clock::now_ns() < round.deadline_ns {
+        return (Vec::new(), Some(round.deadline_ns));
+    }
+    let answers = core::mem::take(&mut round.answers);
+    let deadline_ns = round.begin(core::mem::take(&mut *WAITING.lock()));
+    (answers, deadline_ns)
+}
+
+impl Round {
+    /// Takes those out of the open ones that have published.
+    fn look(&mut self) {
+        let mut open = core::mem::take(&mut self.open);
+        while let Some(id) = open.pop() {
+            if !all().has_published(id, self.number) {
+                self.open.add(id);
+            }
+        }
+    }
+
+    /// Asks the CPUs that are concerned, if something waits; returns when the round ends at the latest.
+    fn begin(&mut self, waiting: Vec<(&'static Vm, Answer)>) -> Option<u64> {
+        if waiting.is_empty() {
+            return None;
+        }
+        self.number = self.number.wrapping_add(1);
+        self.open = Kicks::NONE;
+        for (vm, answer) in waiting {
+            let homes = vm.vcpus.iter().map(|vcpu| vcpu.at.home().pcpu());
+            for id in homes.filter(|id| smp::is_there(*id)) {
+                self.open.add(id);
+            }
+            self.answers.push((vm, answer));
+        }
+        let mut asked = self.open;
+        while let Some(id) = asked.pop() {
+            all().ask_to_publish(id, self.number);
+        }
+        self.deadline_ns = clock::now_ns().saturating_add(TIMEOUT_NS);
+        Some(self.deadline_ns)
+    }
+}
