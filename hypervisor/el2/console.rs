@@ -240,6 +240,9 @@ fn poll_port(state: &FairMutex<State>, port: Port) -> bool {
 fn take(state: &FairMutex<State>, port: Port) -> bool {
     let mut piece = [0; PIECE];
     for _ in 0..PIECES_A_POLL {
+        if vms::is_awaited() {
+            return true;
+        }
         let mut guard = state.lock();
         let (uart, room) = match port {
             // What is typed may change what the next key means.

@@ -8,7 +8,7 @@ use vmm::vm::context::{Frame, Owner};
 
 use crate::gic::HardwareListRegisters;
 use crate::percpu::Percpu;
-use crate::sysreg::{read_register, wfi, write_register};
+use crate::sysreg::{isb, read_register, wfi, write_register};
 use crate::{clock, console, gic, percpu, timer};
 use psci::{Quick, ReturnCode};
 use vmm::vm::{Kicks, Vcpu, Vm};
@@ -86,7 +86,11 @@ fn doze<'f>(
     if cpu.local.need_resched.get() || !cpu.local.wakes.is_empty() {
         return leave(frame, cause::REST);
     }
+    vcpu.usage.fall_asleep(timer::now());
     wfi();
+    // Without a barrier the counter may be read before the instructions ahead of it are done (Arm ARM D12.1.2).
+    isb();
+    vcpu.usage.wake_up(timer::now());
     leave(frame, awake(cpu))
 }
 

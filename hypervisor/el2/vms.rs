@@ -24,6 +24,7 @@ mod events;
 mod rounds;
 
 pub(crate) use commands::execute;
+pub(crate) use rounds::is_awaited;
 
 /// A VM with what only its starts, stops and resizes need.
 pub(crate) type Instance = ops::Instance<El2>;

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::{Manifest, Vm, artefacts, linux};
 
@@ -169,6 +169,46 @@ fn vcpus_move_to_cpus_that_are_off() {
     running.command("vcpu pin linux 1 2");
     resize_to(&mut running, 4);
     expect_no_complaints(&mut running);
+}
+
+/// Returns for how many nanoseconds the guest's vCPUs have run together, and whether that counts their sleep.
+fn ran(running: &mut Running) -> (u64, bool) {
+    let list = running.command("vcpu list linux");
+    let vcpus = list["vcpus"].as_array().expect("a list of vCPUs");
+    let ran = vcpus.iter().filter_map(|vcpu| vcpu["ran_ns"].as_u64());
+    let counts_sleep = vcpus.iter().any(|vcpu| vcpu["counts_sleep"] == true);
+    (ran.sum(), counts_sleep)
+}
+
+/// Returns how much of a few seconds the guest's vCPUs run, in percent of one CPU.
+fn load_percent(running: &mut Running) -> u64 {
+    let (since, (before, _)) = (Instant::now(), ran(running));
+    std::thread::sleep(Duration::from_secs(4));
+    let (after, elapsed) = (ran(running).0, since.elapsed());
+    (after - before) * 100 / elapsed.as_nanos() as u64
+}
+
+#[test]
+fn what_a_vcpu_runs_is_told_while_it_runs() {
+    const WORK: &str = "(while :; do :; done) & work=$!";
+    // On a CPU that two share WFI traps, on one each it does not.
+    for (name, cpus) in [("linux-ran-shared", 1), ("linux-ran-alone", 2)] {
+        let vm = Vm::linux("linux", "linux-6.12").vcpus(2, 2);
+        let (mut running, _) = boot(name, cpus, "max,pauth=off", vm);
+        linux::run(&mut running.console, WORK);
+        let busy = load_percent(&mut running);
+        linux::run(&mut running.console, "kill $work");
+        let idle = load_percent(&mut running);
+        let (_, counts_sleep) = ran(&mut running);
+        println!("{cpus} CPUs: busy {busy} %, idle {idle} %");
+        assert_eq!(counts_sleep, cpus == 2, "{cpus} CPUs");
+        assert!(busy >= 75, "{busy} % of a CPU with a busy loop");
+        if cpus == 1 {
+            assert!(idle < 25, "{idle} % of a CPU with nothing to do");
+        } else {
+            assert!(idle >= 150, "{idle} % of two CPUs, asleep or not");
+        }
+    }
 }
 
 /// A guest that does not take them lives on, and the operator gets the truth.

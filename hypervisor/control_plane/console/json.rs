@@ -74,6 +74,10 @@ impl<'a> JsonWriter<'a> {
         self.comma = true;
     }
 
+    fn bool(&mut self, value: bool) {
+        self.raw(if value { "true" } else { "false" });
+    }
+
     /// Writes a value that is JSON already, or a literal.
     fn raw(&mut self, json: &str) {
         self.separate();
@@ -122,8 +126,7 @@ pub(super) fn reply_line(
     let mut json = JsonWriter::new(&mut *out);
     json.object(|json| {
         json.key("id").raw(id.as_json());
-        json.key("ok")
-            .raw(if result.is_ok() { "true" } else { "false" });
+        json.key("ok").bool(result.is_ok());
         match result {
             Ok(reply) => json
                 .key("result")
@@ -225,6 +228,7 @@ fn vcpu_fields(json: &mut JsonWriter<'_>, row: &VcpuRow) {
     json.key("cpu").number(row.cpu.get());
     json.key("exits").number(row.exits);
     json.key("ran_ns").number(row.ran_ns);
+    json.key("counts_sleep").bool(row.counts_sleep);
     json.key("stolen_ns").number(row.stolen_ns);
 }
 

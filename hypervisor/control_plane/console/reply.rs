@@ -65,6 +65,8 @@ pub struct VcpuRow {
     pub exits: u64,
     /// Time it has run, in nanoseconds.
     pub ran_ns: u64,
+    /// Whether `ran_ns` grows while it sleeps too, because it is alone on its CPU.
+    pub counts_sleep: bool,
     /// Time it could have run but had to wait, in nanoseconds.
     pub stolen_ns: u64,
 }

@@ -622,6 +622,7 @@ fn every_reply() -> Vec<Reply> {
         cpu: PcpuId::new(3),
         exits: u64::MAX,
         ran_ns: 12_345_678_901,
+        counts_sleep: true,
         stolen_ns: 5_000_000,
     };
     let spare = VcpuRow {
@@ -630,6 +631,7 @@ fn every_reply() -> Vec<Reply> {
         cpu: PcpuId::new(1),
         exits: 0,
         ran_ns: 0,
+        counts_sleep: false,
         stolen_ns: 0,
     };
     let host = HostReport {
@@ -673,8 +675,8 @@ fn every_reply_as_json() {
             {"vm": "rtos", "state": "off", "on": 2, "target": 8, "possible": 8, "memory_bytes": 536_870_912},
         ]}),
         json!({"vm": "linux", "vcpus": [
-            {"vcpu": 0, "state": "on", "cpu": 3, "exits": u64::MAX, "ran_ns": 12_345_678_901_u64, "stolen_ns": 5_000_000},
-            {"vcpu": 7, "state": "reserve", "cpu": 1, "exits": 0, "ran_ns": 0, "stolen_ns": 0},
+            {"vcpu": 0, "state": "on", "cpu": 3, "exits": u64::MAX, "ran_ns": 12_345_678_901_u64, "counts_sleep": true, "stolen_ns": 5_000_000},
+            {"vcpu": 7, "state": "reserve", "cpu": 1, "exits": 0, "ran_ns": 0, "counts_sleep": false, "stolen_ns": 0},
         ]}),
         json!({"vm": "linux", "requested": 1, "reached": 2, "outcome": "refused",
             "reasons": boot_vcpu()}),
@@ -726,9 +728,10 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
     );
     assert_eq!(
         texts.next().expect("the list of vCPUs"),
-        "VCPU  STATE    CPU                 EXITS       RAN   STOLEN\r\n\
-         \x20  0  on         3  18446744073709551615  12.345 s  0.005 s\r\n\
-         \x20  7  reserve    1                     0   0.000 s  0.000 s\r\n"
+        "VCPU  STATE    CPU                 EXITS        RAN   STOLEN\r\n\
+         \x20  0  on         3  18446744073709551615  12.345 s*  0.005 s\r\n\
+         \x20  7  reserve    1                     0   0.000 s   0.000 s\r\n\
+         * alone on its CPU: RAN counts its sleep too\r\n"
     );
     assert_eq!(
         texts.nth(1).expect("statistics"),

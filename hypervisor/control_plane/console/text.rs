@@ -86,6 +86,12 @@ fn vm_list(rows: &[VmRow], names: &Names, out: &mut dyn ByteSink) {
 }
 
 fn vcpu_list(rows: &[VcpuRow], out: &mut dyn ByteSink) {
+    let any = rows.iter().any(|row| row.counts_sleep);
+    let mark = |counts_sleep| match (counts_sleep, any) {
+        (true, _) => "*",
+        (false, true) => " ",
+        (false, false) => "",
+    };
     let mut cells = header(&["VCPU", "STATE", "CPU", "EXITS", "RAN", "STOLEN"]);
     for row in rows {
         cells.extend([
@@ -93,13 +99,16 @@ fn vcpu_list(rows: &[VcpuRow], out: &mut dyn ByteSink) {
             row.state.to_string(),
             row.cpu.get().to_string(),
             row.exits.to_string(),
-            seconds(row.ran_ns),
+            format!("{}{}", seconds(row.ran_ns), mark(row.counts_sleep)),
             seconds(row.stolen_ns),
         ]);
     }
     use Align::{Left, Right};
     let columns = [Right, Left, Right, Right, Right, Right];
     table(&columns, &cells, out);
+    if any {
+        out.put(b"* alone on its CPU: RAN counts its sleep too\r\n");
+    }
 }
 
 fn resize(ResizeReport { vm, report }: &ResizeReport, names: &Names, out: &mut dyn ByteSink) {

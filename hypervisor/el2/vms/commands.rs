@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use control_plane::console::{
-    Command, CommandError, ErrorKind, HostReport, Reply, StatsRow, Token, VcpuRow, VmAction, VmRow,
+    Command, CommandError, ErrorKind, HostReport, Reply, StatsRow, Token, VmAction, VmRow,
 };
 use core::sync::atomic::Ordering;
 use types::ids::{PcpuId, VcpuId, VmId};
@@ -13,6 +13,7 @@ use vmm::ops::{DEFAULT_LIMITS, strict};
 use vmm::vm::context::Owner;
 use vmm::vm::{Cause, Home, Kicks, Phase, request};
 
+use super::rounds::{self, Answer};
 use super::{Instance, all, events};
 use crate::percpu::PLACEMENTS;
 use crate::{clock, console, logger, memory, percpu, smp};
@@ -35,7 +36,13 @@ pub(crate) fn execute(token: Token, command: Command) {
         },
         Command::Vm { vm, action } => find(vm).and_then(|instance| act(instance, action)),
         Command::VmList => Ok(Reply::VmList(all().all().iter().map(vm_row).collect())),
-        Command::VcpuList { vm } => find(vm).map(vcpu_list),
+        Command::VcpuList { vm } => match find(vm) {
+            Ok(instance) => {
+                rounds::wait(instance.vm, Answer::VcpuList(token));
+                return events::look_again();
+            }
+            Err(error) => Err(error),
+        },
         Command::Stats { vm } => Ok(stats(vm)),
         Command::Log => Ok(Reply::Log(logger::text())),
         Command::Host => Ok(Reply::Host(host())),
@@ -150,26 +157,6 @@ fn vm_row(instance: &Instance) -> VmRow {
         possible: vm.vcpus.len() as u16,
         memory_bytes: vm.memory.size,
         note: instance.note.lock().clone(),
-    }
-}
-
-fn vcpu_list(instance: &Instance) -> Reply {
-    let vcpus = instance
-        .vm
-        .vcpus
-        .iter()
-        .map(|vcpu| VcpuRow {
-            vcpu: vcpu.id,
-            state: vcpu.power.state().word(),
-            cpu: vcpu.at.home().pcpu(),
-            exits: vcpu.exits.snapshot().total(),
-            ran_ns: clock::ticks_to_ns(vcpu.ran_ticks.load(Ordering::Relaxed)),
-            stolen_ns: clock::ticks_to_ns(vcpu.stolen_ticks.load(Ordering::Relaxed)),
-        })
-        .collect();
-    Reply::VcpuList {
-        vm: instance.vm.id,
-        vcpus,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What happens to VMs, on its way to the operator: noted by any CPU, told by the boot CPU.
 
 use control_plane::console::{
-    Backlog, CommandError, ErrorKind, Event, MAX_PENDING, Reply, ResizeReport, Token, What,
+    Backlog, CommandError, ErrorKind, Event, MAX_PENDING, Reply, ResizeReport, Token, VcpuRow, What,
 };
 use control_plane::resize::{Origin, Report};
 use heapless::Deque;
@@ -84,6 +84,27 @@ fn resize_done(vm: &Vm, asked: Option<Token>, report: ResizeReport) {
     push_at(clock::now_ns(), vm, What::ResizeDone(report));
 }
 
+/// Returns the answer to `vcpu list`, of what the CPUs have published.
+fn vcpu_list(vm: &Vm) -> Reply {
+    Reply::VcpuList {
+        vm: vm.id,
+        vcpus: vm.vcpus.iter().map(vcpu_row).collect(),
+    }
+}
+
+fn vcpu_row(vcpu: &Vcpu) -> VcpuRow {
+    let (state, usage) = (vcpu.power.state(), &vcpu.usage);
+    VcpuRow {
+        vcpu: vcpu.id,
+        state: state.word(),
+        cpu: vcpu.at.home().pcpu(),
+        exits: vcpu.exits.snapshot().total(),
+        ran_ns: clock::ticks_to_ns(usage.ran_ticks()),
+        counts_sleep: state.is_on() && usage.counts_sleep(),
+        stolen_ns: clock::ticks_to_ns(usage.stolen_ticks()),
+    }
+}
+
 /// Tells what has happened and looks at deadlines; returns when to look again, in nanoseconds since start.
 pub(super) fn tell() -> Option<u64> {
     DIRTY.store(false, Ordering::Release);
@@ -108,6 +129,7 @@ pub(super) fn tell() -> Option<u64> {
         match answer {
             // Told with the events below.
             Answer::Resized(asked, report) => resize_done(vm, asked, report),
+            Answer::VcpuList(token) => console::reply(token, &Ok(vcpu_list(vm))),
         }
     }
     // No lock is held while something is told.

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use control_plane::console::{ResizeReport, Token};
+use core::sync::atomic::{AtomicBool, Ordering};
 use spin::mutex::SpinMutex;
 use vmm::vm::{Kicks, Vm};
 
@@ -15,6 +16,8 @@ const TIMEOUT_NS: u64 = 100_000_000;
 pub(super) enum Answer {
     /// The end of a resize, and who asked for it: every vCPU that it counts is told before.
     Resized(Option<Token>, ResizeReport),
+    /// The vCPUs of a VM, and who asked: what each has had of its CPU is told up to now.
+    VcpuList(Token),
 }
 
 /// The round under way, which only the boot CPU looks at.
@@ -28,6 +31,8 @@ struct Round {
 
 /// What waits for the next round, each with its VM.
 static WAITING: SpinMutex<Vec<(&Vm, Answer)>> = SpinMutex::new(Vec::new());
+/// Whether anything waits for a round, under way or next.
+static AWAITED: AtomicBool = AtomicBool::new(false);
 static ROUND: SpinMutex<Round> = SpinMutex::new(Round {
     number: 0,
     open: Kicks::NONE,
@@ -37,7 +42,16 @@ static ROUND: SpinMutex<Round> = SpinMutex::new(Round {
 
 /// Has an answer wait until the CPUs of a VM's vCPUs have published what they know; the boot CPU is to look after.
 pub(super) fn wait(vm: &'static Vm, answer: Answer) {
-    WAITING.lock().push((vm, answer));
+    let mut waiting = WAITING.lock();
+    waiting.push((vm, answer));
+    AWAITED.store(true, Ordering::Release);
+    drop(waiting);
+}
+
+/// Returns whether an answer waits for a round. It is soon there: commands that come meanwhile wait in their port, so that they are not
+/// too many at a time.
+pub(crate) fn is_awaited() -> bool {
+    AWAITED.load(Ordering::Acquire)
 }
 
 /// Ends the round under way if every CPU has published, and begins the next; returns its answers, each with its VM, and when to look
@@ -49,7 +63,11 @@ pub(super) fn go_on() -> (Vec<(&'static Vm, Answer)>, Option<u64>) {
         return (Vec::new(), Some(round.deadline_ns));
     }
     let answers = core::mem::take(&mut round.answers);
-    let deadline_ns = round.begin(core::mem::take(&mut *WAITING.lock()));
+    let mut waiting = WAITING.lock();
+    AWAITED.store(!waiting.is_empty(), Ordering::Release);
+    let next = core::mem::take(&mut *waiting);
+    drop(waiting);
+    let deadline_ns = round.begin(next);
     (answers, deadline_ns)
 }
 

@@ -57,6 +57,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
 
     /// Gives the registers of a vCPU that is off its queue back to its VM.
     pub(super) fn let_go(&mut self, slot: Slot) {
+        self.publish_account(slot);
         let Some(attached) = self.attached[slot.index()].take() else {
             return;
         };

@@ -18,7 +18,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Runs the loaded vCPU and does what its exit asks for.
     #[inline]
     pub(super) fn enter(&mut self, slot: Slot) {
-        let trap_wfi = !self.queue.alone() || self.is_busy();
+        let trap_wfi = self.traps_wfi();
         let attached = at(&mut self.attached, slot);
         let wanted = attached.place.vm.policy.hcr | if trap_wfi { hcr::TWI } else { 0 };
         if self.hcr != wanted {
@@ -40,6 +40,12 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
             cause::IRQ => self.interrupt(),
             _ => self.system_error(slot),
         }
+    }
+
+    /// Returns whether WFI traps here: others may want the CPU while a guest sleeps.
+    #[inline]
+    pub(super) const fn traps_wfi(&self) -> bool {
+        !self.queue.alone() || self.is_busy()
     }
 
     #[cold]

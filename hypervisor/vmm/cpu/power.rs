@@ -42,6 +42,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
     fn migrate_in(&mut self, place: Owner, slot: Slot, now: u64) {
         let vcpu = place.vcpu;
         if vcpu.requests.fetch_and(!request::ARRIVE, Ordering::SeqCst) & request::ARRIVE != 0 {
+            vcpu.usage.begin();
             self.queue.attach(slot, now);
             self.queue.wake(slot, now);
             return;
@@ -94,6 +95,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         let mut kicks = Kicks::NONE;
         vm.gic.join(vcpu.id.get(), &mut vm.poster(&mut kicks));
         self.machine.kick(kicks);
+        vcpu.usage.begin();
         let runs = self.queue.begin(slot, now);
         self.announce(vm, slot, true, now);
         runs

@@ -1,8 +1,9 @@
 //! What a CPU keeps to itself for a while, because nothing on a trap's path shall wait for it, and publishes when it is asked.
 
 use super::{Machine, Manager, Pcpu};
+use crate::sched::{Policy, Slot};
 
-impl<M: Machine> Pcpu<M> {
+impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Publishes what this CPU keeps, if it was asked.
     pub(super) fn publish(&mut self) {
         let id = self.local.id;
@@ -10,6 +11,22 @@ impl<M: Machine> Pcpu<M> {
             return;
         };
         self.tell_events();
+        for slot in (0..self.attached.len()).filter_map(Slot::new) {
+            self.publish_account(slot);
+        }
         self.machine.manager().published(id, round);
+    }
+
+    /// Publishes what a vCPU has had of this CPU until now, or until it went off.
+    #[cold]
+    pub(super) fn publish_account(&self, slot: Slot) {
+        let counts_sleep = !self.traps_wfi();
+        if let Some(Some(attached)) = self.attached.get(slot.index())
+            && let Some(account) = self.queue.account_at(slot, self.machine.now())
+        {
+            let usage = &attached.place.vcpu.usage;
+            usage.publish(account);
+            usage.set_counts_sleep(counts_sleep);
+        }
     }
 }

@@ -209,6 +209,25 @@ fn deferred_work_leaves_a_vcpu_that_wants_the_cpu_its_half() {
 }
 
 #[test]
+fn what_a_vcpu_runs_and_that_it_is_on_is_published_when_asked() {
+    let system = System::new();
+    let (vm, mut cpu) = (system.vm(1, 1, 0), system.cpu(0));
+    system.does((0, 0), &[Act::Spin(50)]);
+    system.turn_on(vm, 0);
+    rounds(&mut cpu, 1);
+    assert!(with(&system.heard(), "vcpu0 on").is_empty(), "told later");
+    assert_eq!(vm.vcpus[0].usage.ran_ticks(), 0);
+    system.round.set(Some(7));
+    system.ask_deferred(0);
+    rounds(&mut cpu, 1);
+    let heard = system.heard();
+    let place = |word: &str| heard.iter().position(|line| line.contains(word));
+    let (on, published) = (place("vcpu0 on"), place("published"));
+    assert!(on.is_some() && on < published, "{heard:?}");
+    assert!(vm.vcpus[0].usage.ran_ticks() >= 50);
+}
+
+#[test]
 fn a_cpu_of_vcpus_in_reserve_is_turned_off_if_it_may_be() {
     let system = System::new();
     let (vm, mut cpu) = (system.vm(2, 0, 1), system.cpu(1));

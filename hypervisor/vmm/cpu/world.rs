@@ -68,9 +68,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         }
         vcpu.at.loaded.store(false, Ordering::SeqCst);
         let account = self.queue.set_deadline(slot, deadline);
-        vcpu.ran_ticks.store(account.run_ticks, Ordering::Relaxed);
-        vcpu.stolen_ticks
-            .store(account.steal_ticks, Ordering::Relaxed);
+        vcpu.usage.publish(account);
         // A CPU that posted before that only sent an interrupt.
         if !vcpu.inbox.is_empty() {
             self.queue.wake(slot, self.machine.now());

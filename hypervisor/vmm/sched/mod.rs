@@ -14,6 +14,7 @@ mod policy;
 mod queue;
 mod round_robin;
 mod set;
+mod usage;
 mod wake;
 
 pub use deferred::Deferred;
@@ -21,6 +22,7 @@ pub use policy::Policy;
 pub use queue::{Account, RunQueue};
 pub use round_robin::RoundRobin;
 pub use set::{MAX_SLOTS, Slot, SlotSet};
+pub use usage::Usage;
 pub use wake::WakeSet;
 
 /// No deadline: a time that never comes.

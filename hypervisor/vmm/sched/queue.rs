@@ -144,13 +144,19 @@ impl<P: Policy> RunQueue<P> {
         }
     }
 
-    /// Makes room for a slot, which begins with what the policy gives first; this alone allocates.
+    /// Makes room for a slot, which begins with what the policy gives first, and forgets what the last vCPU there had; this alone
+    /// allocates.
     pub fn reserve(&mut self, slot: Slot) {
         let needed = slot.index() + 1;
         if self.entries.len() < needed {
             debug_assert!(needed <= MAX_SLOTS);
             let vacant = Entry::vacant(self.waiting.policy.first_share());
             self.entries.resize(needed, vacant);
+        }
+        if let Some(entry) = self.entries.get_mut(slot.index())
+            && entry.run == Run::Vacant
+        {
+            entry.account = Account::default();
         }
     }
 
@@ -175,6 +181,7 @@ impl<P: Policy> RunQueue<P> {
         let idle = self.is_idle() && !P::THROTTLES;
         match self.entries.get_mut(slot.index()) {
             Some(entry) if idle && entry.run == Run::Vacant => {
+                entry.account = Account::default();
                 entry.change(Run::Running, now_ticks);
                 self.live += 1;
                 self.current = Some(slot);
@@ -203,7 +210,7 @@ impl<P: Policy> RunQueue<P> {
         }
         let was = entry.run;
         entry.change(Run::Vacant, now_ticks);
-        let account = core::mem::take(&mut entry.account);
+        let account = entry.account;
         self.live -= 1;
         if was == Run::Running {
             // Nothing else knows of the one that runs.
@@ -215,6 +222,15 @@ impl<P: Policy> RunQueue<P> {
             self.forget_deadline(slot);
         }
         Some(account)
+    }
+
+    /// Returns what the vCPU in a slot has had until now, what it is doing included, or had until it was taken off; `None` if
+    /// there was none since [`RunQueue::reserve`].
+    #[must_use]
+    pub fn account_at(&self, slot: Slot, now_ticks: u64) -> Option<Account> {
+        let entry = self.entries.get(slot.index())?;
+        let account = entry.account_at(now_ticks);
+        (entry.run != Run::Vacant || account != Account::default()).then_some(account)
     }
 
     /// Returns whether the slot has a vCPU.

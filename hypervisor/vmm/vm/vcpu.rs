@@ -1,6 +1,6 @@
 //! A virtual CPU: what everybody may touch (atomics and its interrupts) and what only the CPU that runs it does.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use psci::{PowerCell, Role};
 use spin::mutex::SpinMutex;
 use vgic::{Inbox, SavedListRegisters, Sgis, VcpuInterrupts};
@@ -13,7 +13,7 @@ use super::home::Whereabouts;
 use super::kicks::Kicks;
 use super::pmu::PmuRegisters;
 use crate::features::Lent;
-use crate::sched::WakeSet;
+use crate::sched::{Usage, WakeSet};
 use types::ids::{MAX_PCPUS, VcpuId};
 use types::stats::ExitCounters;
 
@@ -52,10 +52,8 @@ pub struct Vcpu {
     pub gic: SpinMutex<VcpuInterrupts>,
     /// How often it left the guest, by reason.
     pub exits: ExitCounters,
-    /// Time it has run, in counter ticks.
-    pub ran_ticks: AtomicU64,
-    /// Time it could have run but had to wait, in counter ticks.
-    pub stolen_ticks: AtomicU64,
+    /// What it has had of its CPU, when that was last published.
+    pub usage: Usage,
     /// Its registers while it is attached.
     pub context: SpinMutex<VcpuContext>,
 }
@@ -74,8 +72,7 @@ impl Vcpu {
             requests: AtomicU32::new(0),
             gic: SpinMutex::new(VcpuInterrupts::new(id.get(), Sgis::ByNumber, lists)),
             exits: ExitCounters::new(),
-            ran_ticks: AtomicU64::new(0),
-            stolen_ticks: AtomicU64::new(0),
+            usage: Usage::default(),
             context: SpinMutex::new(VcpuContext::new(lists)),
         }
     }

@@ -74,6 +74,8 @@ pub(super) struct System {
     /// Steps of deferred work that are left, by CPU, and what each takes.
     pub(super) steps: Cell<(u16, u32)>,
     pub(super) step_ticks: Cell<u64>,
+    /// The round in which CPUs are asked to publish what they keep.
+    pub(super) round: Cell<Option<u32>>,
     /// Whether the manifests let CPUs of vCPUs in reserve be turned off.
     pub(super) may_power_down: Cell<bool>,
     /// A vCPU that another CPU turns on while the next one sleeps.
@@ -94,6 +96,7 @@ impl System {
             fp: RefCell::default(),
             steps: Cell::new((0, 0)),
             step_ticks: Cell::new(0),
+            round: Cell::new(None),
             may_power_down: Cell::new(false),
             during_sleep: Cell::new(None),
             vms: RefCell::default(),
@@ -626,9 +629,12 @@ impl Manager for Fake {
     fn listening(&self, _: &'static Vm) {}
     fn vendor_call(&self, _: &'static Vm, _: &mut Frame) {}
     fn asked(&self, _: PcpuId) -> Option<u32> {
-        None
+        self.system.round.get()
     }
-    fn published(&self, _: PcpuId, _: u32) {}
+    fn published(&self, _: PcpuId, round: u32) {
+        assert_eq!(self.system.round.take(), Some(round));
+        self.say("published");
+    }
     fn attend(&self, _: PcpuId) {}
     fn go_on(&self, cpu: PcpuId, _: &mut usize) -> bool {
         let (at, left) = self.system.steps.get();

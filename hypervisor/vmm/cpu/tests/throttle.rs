@@ -26,7 +26,7 @@ fn sleeps(system: &System) -> usize {
 #[test]
 fn a_lone_vcpu_in_an_untrapped_wfi_is_stopped_at_its_time_and_goes_on() {
     let (system, vm, mut cpu) = lone();
-    let ran = || vm.vcpus[0].ran_ticks.load(Ordering::Relaxed);
+    let ran = || vm.vcpus[0].usage.ran_ticks();
     let loaded = || vm.vcpus[0].at.loaded.load(Ordering::SeqCst);
     for period in 1..4 {
         while system.now.get() < period * PERIOD {
@@ -38,10 +38,7 @@ fn a_lone_vcpu_in_an_untrapped_wfi_is_stopped_at_its_time_and_goes_on() {
         cpu.step();
         assert!(loaded() && sleeps(system) > slept, "it goes on");
     }
-    assert_eq!(
-        vm.vcpus[0].stolen_ticks.load(Ordering::Relaxed),
-        2 * 800 - 1
-    );
+    assert_eq!(vm.vcpus[0].usage.stolen_ticks(), 2 * 800 - 1);
 }
 
 #[test]

@@ -248,7 +248,7 @@ fn whoever_is_roused_runs_at_once_unless_somebody_else_does() {
     assert_eq!((queue.current(), queue.is_crowded()), (Some(slot(4)), true));
     assert_eq!(queue.next_wake_ticks(), Some(10 + SLICE));
     assert_eq!(queue.pick_next(10 + SLICE), Some(slot(1)));
-    let account = queue.account(slot(1), 10 + SLICE).expect("attached");
+    let account = queue.account_at(slot(1), 10 + SLICE).expect("attached");
     assert_eq!((account.run_ticks, account.steal_ticks), (0, SLICE - 20));
 }
 
@@ -317,8 +317,27 @@ fn one_that_is_detached_leaves_nothing_behind() {
         assert_eq!(queue.pick_next(10), Some(slot(1)));
         assert_eq!(queue.pick_next(20), Some(slot(1)), "the other one is gone");
         queue.attach(slot(0), 30);
-        assert_eq!(queue.account(slot(0), 40), Some(Account::default()));
+        assert_eq!(queue.account_at(slot(0), 40), Some(Account::default()));
     }
+}
+
+#[test]
+fn what_one_had_is_known_until_its_slot_is_used_again() {
+    let mut queue = ready(&[0]);
+    assert_eq!(queue.pick_next(0), Some(slot(0)));
+    let had = queue.detach(slot(0), 30);
+    assert!(had.is_some_and(|account| account.run_ticks == 30));
+    assert_eq!(queue.account_at(slot(0), 90), had);
+    queue.begin(slot(0), 100);
+    assert_eq!(
+        queue
+            .account_at(slot(0), 105)
+            .map(|account| account.run_ticks),
+        Some(5)
+    );
+    queue.detach(slot(0), 110);
+    queue.reserve(slot(0));
+    assert_eq!(queue.account_at(slot(0), 120), None, "another's");
 }
 
 #[test]
@@ -335,7 +354,7 @@ fn time_is_booked_as_run_and_stolen() {
             steal_ticks,
         };
         assert_eq!(
-            queue.account(slot(index), 150),
+            queue.account_at(slot(index), 150),
             Some(account),
             "slot {index}"
         );
@@ -432,7 +451,8 @@ impl Machine {
 
     fn accounts(&self) -> Vec<Account> {
         (0..self.habits.len())
-            .filter_map(|index| self.queue.account(slot(index), self.now))
+            .filter(|index| self.queue.is_attached(slot(*index)))
+            .filter_map(|index| self.queue.account_at(slot(index), self.now))
             .collect()
     }
 }
