@@ -9,7 +9,7 @@ use vmm::vm::context::{Frame, Owner};
 use crate::gic::HardwareListRegisters;
 use crate::percpu::Percpu;
 use crate::sysreg::{isb, read_register, wfi, write_register};
-use crate::{clock, console, gic, percpu, timer};
+use crate::{clock, console, gic, percpu, timer, vms};
 use psci::{Quick, ReturnCode};
 use vmm::vm::{Kicks, Vcpu, Vm};
 
@@ -184,6 +184,10 @@ fn settle<'f>(
         Hot::Advance => step(),
         Hot::Output => {
             console::drain(vm);
+            step();
+        }
+        Hot::Alarm => {
+            vms::all().alarm_set(vm);
             step();
         }
     }

@@ -160,16 +160,15 @@ impl ops::Host for El2 {
     }
 
     fn attend(&self, cpu: PcpuId) {
-        if cpu.index() != 0 {
-            return;
-        }
-        heap::refill();
-        let mut next = events::tell();
-        if console::poll() {
-            next = Some(next.unwrap_or(u64::MAX).min(console::retry_ns()));
+        let is_boot_cpu = cpu.index() == 0;
+        let mut next = all().ring_alarms(cpu);
+        if is_boot_cpu {
+            heap::refill();
+            let (told, retry) = (events::tell(), console::poll().then(console::retry_ns));
+            next = [next, told, retry].into_iter().flatten().min();
         }
         deferred::set_deadline(next.map(clock::ns_to_ticks));
-        if events::DIRTY.load(Ordering::Acquire) {
+        if is_boot_cpu && events::DIRTY.load(Ordering::Acquire) {
             deferred::ask_boot_cpu_soon();
         }
     }

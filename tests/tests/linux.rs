@@ -211,6 +211,19 @@ fn what_a_vcpu_runs_is_told_while_it_runs() {
     }
 }
 
+#[test]
+fn the_alarm_of_the_clock_wakes_a_guest_that_sleeps() {
+    let vm = Vm::linux("linux", "linux-6.12")
+        .text("firmware", "fdt")
+        .vcpus(2, 2);
+    let (mut running, _) = boot("linux-alarm", 2, "max,pauth=off", vm);
+    let sleep =
+        "echo +3 >/sys/class/rtc/rtc0/wakealarm && echo freeze >/sys/power/state && echo woke";
+    let text = linux::run(&mut running.console, sleep);
+    assert!(text.lines().any(|line| line == "woke"), "{text}");
+    expect_no_complaints(&mut running);
+}
+
 /// A guest that does not take them lives on, and the operator gets the truth.
 fn does_not_take_them(name: &str, vm: Vm, expected_online: u32) {
     let (mut running, online) = boot(name, 4, "max,pauth=off", vm);

@@ -208,7 +208,7 @@ pub trait Manager {
     fn asked(&self, cpu: PcpuId) -> Option<u32>;
     /// Hears that a CPU has published what it kept when it was asked in a round.
     fn published(&self, cpu: PcpuId, round: u32);
-    /// Does what a CPU has to do for the operator.
+    /// Does what a CPU has to do at times that were set, and the boot CPU for the operator.
     fn attend(&self, cpu: PcpuId);
     /// Does one step of starting or stopping one of the VMs that a CPU manages, in turn; returns whether there may be more at once.
     fn go_on(&self, cpu: PcpuId, turn: &mut usize) -> bool;

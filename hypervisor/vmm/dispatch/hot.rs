@@ -32,6 +32,8 @@ pub enum Hot {
     Advance,
     /// As [`Hot::Advance`], and bytes wait in the VM's UART to be shown.
     Output,
+    /// As [`Hot::Advance`], and the alarm of the VM's clock has come nearer.
+    Alarm,
     /// The vCPU turns itself off.
     Off,
     /// The vCPU waits for an interrupt; then x0 says that all is well.
@@ -274,9 +276,17 @@ fn write<L: ListRegisters>(
             }
         }
         Target::Rtc(offset) => {
-            let effect = vm.rtc.lock().write(offset, width, value, now_ns());
+            let now_ns = now_ns();
+            let mut rtc = vm.rtc.lock();
+            let effect = rtc.write(offset, width, value, now_ns);
+            let alarm_ns = rtc.alarm_ns();
+            drop(rtc);
             moved(trap, vm.layout.rtc.intid, effect.line);
-            Hot::Advance
+            if vm.alarm.set(alarm_ns, now_ns) {
+                Hot::Alarm
+            } else {
+                Hot::Advance
+            }
         }
         Target::Hotplug(_) => Hot::Leave,
         Target::Virtio(_) => Hot::Advance,

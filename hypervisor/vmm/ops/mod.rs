@@ -4,6 +4,7 @@
 //! in steps by the VM's manager, the CPU that its first vCPU was made for, between the turns of the guests there. [`Host`] is the
 //! machine and the operator; the tests put a fake in its place.
 
+mod alarms;
 mod create;
 mod hotplug;
 mod lifecycle;
@@ -110,7 +111,7 @@ pub trait Host: Sized {
     fn event(&self, time_ns: u64, vm: &Vm, what: What);
     /// Converts a value of the counter to the time.
     fn time_ns(&self, ticks: u64) -> u64;
-    /// Does what a CPU has to do for the operator.
+    /// Does what a CPU has to do at times that were set, and the boot CPU for the operator.
     fn attend(&self, cpu: PcpuId);
     /// Notes the end of a resize for the operator.
     fn resized(&self, instance: &Instance<Self>, report: Report);
@@ -301,7 +302,15 @@ impl<H: Host> Manager for Vms<H> {
     }
 
     fn vendor_call(&self, vm: &'static Vm, frame: &mut Frame) {
-        crate::hypercall::answer(frame, &mut vm.rtc.lock(), self.host.now_ns());
+        let now_ns = self.host.now_ns();
+        let mut rtc = vm.rtc.lock();
+        crate::hypercall::answer(frame, &mut rtc, now_ns);
+        let alarm_ns = rtc.alarm_ns();
+        drop(rtc);
+        // One that sets the clock moves its alarm.
+        if vm.alarm.set(alarm_ns, now_ns) {
+            self.alarm_set(vm);
+        }
     }
 
     fn asked(&self, cpu: PcpuId) -> Option<u32> {

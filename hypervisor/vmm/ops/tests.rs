@@ -15,11 +15,14 @@ use core::cell::{Cell, RefCell};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use stage2::{AddressSpace, TableMemory, VmidWidth};
+use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
 use types::ids::{PcpuId, VcpuId};
 
 use super::{Description, GuestRam, Host, HostLimits, Instance, Vms};
 use crate::cpu::{Manager, Placements};
+use crate::devices::Device;
+use crate::devices::pl031::spec::{IMSC, MR};
 use crate::features::ID_REGISTERS;
 use crate::memory::{GuestFault, GuestMemory};
 use crate::sched::WakeSet;
@@ -519,4 +522,28 @@ fn cpus_of_a_reserve_are_asked_whether_they_are_needed_only_if_they_may_be_off()
         let asked_cpus = vms.host.asked.borrow();
         assert_eq!(asked_cpus.len(), asked, "{idle:?}: {asked_cpus:?}");
     }
+}
+
+#[test]
+fn an_alarm_is_kept_by_the_manager_and_rings_at_its_second() {
+    let vms = vms(kernel(4096), true, |_| {});
+    let (vm, manager) = (vms.all()[0].vm, vms.all()[0].manager);
+    let now_ns = vms.host.now_ns();
+    let mut rtc = vm.rtc.lock();
+    let seconds = u64::from(rtc.seconds(now_ns));
+    for (offset, value) in [(IMSC, 1), (MR, seconds + 2)] {
+        let _line = rtc.write(offset, AccessWidth::Word, value, now_ns);
+    }
+    let ring_ns = rtc.alarm_ns();
+    drop(rtc);
+    assert!(vm.alarm.set(ring_ns, now_ns));
+    vms.alarm_set(vm);
+    assert_eq!(*vms.host.asked.borrow(), [manager.get()]);
+    let other = PcpuId::new(manager.get() + 1);
+    assert_eq!(vms.ring_alarms(other), None);
+    assert_eq!(vms.ring_alarms(manager), ring_ns);
+    assert!(!vm.rtc.lock().line());
+    vms.host.now.set(vms.host.ticks(ring_ns.unwrap()));
+    assert_eq!(vms.ring_alarms(manager), None);
+    assert!(vm.rtc.lock().line());
 }

@@ -6,12 +6,13 @@
 //! |---|---|---|
 //! | `Vcpu::context` | registers of one vCPU | the CPU that has it attached, for as long as it is attached |
 //! | `Vm::resize` | the resize in progress | lifecycle, PSCI events |
-//! | `Vm::uart`, `Vm::rtc`, `Vm::hotplug` | one device each | the vCPU that touches it, the console |
+//! | `Vm::uart`, `Vm::rtc`, `Vm::hotplug` | one device each | the vCPU that touches it, the console, the VM's manager |
 //! | `Vcpu::gic` | one vCPU's interrupts | its own CPU, and vCPUs that read or write its registers |
 //!
 //! Power states, inboxes, SPIs and requests are atomics and need none. Nobody sends a kick or touches a guest's memory while
 //! holding one of these but `Vcpu::context`.
 
+mod alarm;
 pub mod context;
 pub mod debug;
 mod home;
@@ -33,6 +34,7 @@ use crate::devices::cpu_hotplug::HotplugBlock;
 use crate::devices::pl011::Pl011;
 use crate::devices::pl031::Pl031;
 use crate::features::FeaturePolicy;
+pub use alarm::Alarm;
 pub use home::Home;
 pub use kicks::Kicks;
 use life::Life;
@@ -66,6 +68,8 @@ pub struct Vm {
     pub uart: SpinMutex<Pl011>,
     /// Its clock.
     pub rtc: SpinMutex<Pl031>,
+    /// When its clock's alarm may ring.
+    pub alarm: Alarm,
     /// Its hot-plug registers.
     pub hotplug: SpinMutex<HotplugBlock>,
     /// VTTBR_EL2 while it runs.
@@ -132,6 +136,7 @@ impl Vm {
             gic: Spis::new(parts.layout.spi_count, count),
             uart: SpinMutex::new(Pl011::new()),
             rtc: SpinMutex::new(Pl031::new(parts.wall_clock_s)),
+            alarm: Alarm::new(),
             hotplug: SpinMutex::new(HotplugBlock::new(count)),
             layout: parts.layout,
             redistributors,

@@ -1,7 +1,7 @@
 //! The PL031 real-time clock: seconds since the epoch, and an alarm.
 //!
-//! The clock is an offset to the time that every access brings along, so it costs nothing while nobody looks. The alarm rings
-//! when the guest next touches a register: nobody sleeps until a PL031's alarm who has a timer.
+//! The clock is an offset to the time that every access brings along, so it costs nothing while nobody looks. Who has the clock asks
+//! after each change when its alarm rings ([`Pl031::alarm_ns`]), and comes back then ([`Pl031::tick`]).
 //!
 //! Neighbours: `spec` (registers).
 
@@ -52,6 +52,21 @@ impl Pl031 {
         if self.alarm_s.is_some() {
             self.arm(now_ns);
         }
+    }
+
+    /// Returns when the alarm asserts the interrupt line if the guest does nothing, in nanoseconds of the caller's time; `None` for never.
+    pub const fn alarm_ns(&self) -> Option<u64> {
+        match self.alarm_s {
+            Some(alarm_s) if self.mask => Some(alarm_s.saturating_mul(NS_PER_S)),
+            _ => None,
+        }
+    }
+
+    /// Rings if it is time.
+    pub fn tick(&mut self, now_ns: u64) -> Effect {
+        let before = self.line();
+        self.ring_if_due(now_ns);
+        Effect::line_moved(before, self.line())
     }
 
     fn ring_if_due(&mut self, now_ns: u64) {

@@ -77,6 +77,26 @@ fn alarm_rings_at_its_second_and_says_when() {
 }
 
 #[test]
+fn alarm_rings_although_nobody_touches_a_register() {
+    let mut rtc = Pl031::new(BASE_S);
+    let _ = set(&mut rtc, MR, BASE_S + 30, 10);
+    assert_eq!(rtc.alarm_ns(), None, "masked");
+    let _ = set(&mut rtc, IMSC, 1, 10);
+    assert_eq!(rtc.alarm_ns(), Some(30 * NS_PER_S));
+    // As EFI's SetTime does.
+    rtc.set_seconds(BASE_S + 25, 11 * NS_PER_S);
+    assert_eq!(rtc.alarm_ns(), Some(16 * NS_PER_S));
+    assert_eq!(rtc.tick(16 * NS_PER_S - 1), Effect::NONE);
+    assert_eq!(rtc.tick(16 * NS_PER_S).line, Some(true));
+    assert_eq!(rtc.alarm_ns(), None, "it rings once");
+    assert_eq!(rtc.tick(17 * NS_PER_S), Effect::NONE);
+    let _ = set(&mut rtc, MR, BASE_S + 40, 17);
+    assert!(rtc.alarm_ns().is_some());
+    rtc.reset();
+    assert_eq!(rtc.alarm_ns(), None);
+}
+
+#[test]
 fn alarm_for_this_very_second_rings_at_once() {
     let mut rtc = Pl031::new(BASE_S);
     let _ = set(&mut rtc, IMSC, 1, 10);

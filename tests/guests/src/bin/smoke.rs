@@ -28,6 +28,7 @@ fn main() {
             physical_timer_fires,
             wfi_wakes,
             pl031_answers,
+            pl031_alarm_ends_a_sleep,
             all_cpus_start,
             sgi_to_every_cpu,
         ],
@@ -120,15 +121,64 @@ fn wfi_wakes() -> Outcome {
     Ok(())
 }
 
+/// Where QEMU virt has its clock, and its interrupt.
+const PL031: u64 = 0x0901_0000;
+const PL031_INTID: u32 = 34;
+/// Registers of a PL031 (Arm DDI 0224, 3.3).
+const RTCDR: u64 = PL031;
+const RTCMR: u64 = PL031 + 4;
+const RTCIMSC: u64 = PL031 + 0x10;
+const RTCICR: u64 = PL031 + 0x1c;
+
+macro_rules! needs_a_pl031 {
+    () => {
+        if !machine().described() || machine().distributor() != 0x0800_0000 {
+            ignore!("this machine's map is not QEMU virt's, or the tree names no device");
+        }
+    };
+}
+
 /// UARTPeriphID-like identification of a PL031 (Arm DDI 0224): part number 0x031 in its first two registers.
 fn pl031_answers() -> Outcome {
-    const PL031: u64 = 0x0901_0000;
-    if !machine().described() || machine().distributor() != 0x0800_0000 {
-        ignore!("this machine's map is not QEMU virt's, or the tree names no device");
-    }
+    needs_a_pl031!();
     let part = mmio::read32(PL031 + 0xfe0) & 0xff | (mmio::read32(PL031 + 0xfe4) & 0xf) << 8;
     check_eq!(part, 0x031, "part number");
     check!(mmio::read32(PL031) != 0, "RTCDR is 0");
+    Ok(())
+}
+
+/// Lowers the line that interrupts.
+fn quiet(intid: u32) {
+    match intid {
+        PL031_INTID => mmio::write32(RTCICR, 1),
+        _ => timer::stop_virtual(),
+    }
+}
+
+/// The alarm rings although every CPU sleeps and nobody looks at the clock.
+fn pl031_alarm_ends_a_sleep() -> Outcome {
+    needs_a_pl031!();
+    gic::reset_counts();
+    gic::set_handler(quiet);
+    gic::route(PL031_INTID, cpu::affinity());
+    gic::enable(PL031_INTID);
+    gic::enable(timer::VIRTUAL_INTID);
+    mmio::write32(RTCIMSC, 1);
+    mmio::write32(RTCMR, mmio::read32(RTCDR).wrapping_add(2));
+    // Ends the sleep if the clock does not.
+    timer::arm_virtual(timer::now() + 10 * timer::frequency());
+    let rung = || gic::count(PL031_INTID);
+    while rung() + gic::count(timer::VIRTUAL_INTID) == 0 {
+        exception::mask();
+        guest_rt::insn!("wfi");
+        exception::unmask();
+    }
+    timer::stop_virtual();
+    mmio::write32(RTCIMSC, 0);
+    gic::disable(PL031_INTID);
+    check_eq!(rung(), 1, "alarms");
+    check_eq!(gic::count(timer::VIRTUAL_INTID), 0, "timers");
+    gic::reset_counts();
     Ok(())
 }
 
