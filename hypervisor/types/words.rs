@@ -1,6 +1,7 @@
 //! Sets of values that each have a word: what programs compare and people read.
 
-/// Makes an enum of values with a word each, which [`name`] returns, and the list `ALL` of them.
+/// Makes an enum of values with a word each, which [`name`] returns, and the lists `ALL` of them and `WORDS` of
+/// theirs.
 ///
 /// [`name`]: crate::stats::ExitReason::name
 #[macro_export]
@@ -16,6 +17,9 @@ macro_rules! words {
         impl $name {
             /// Every value, in order.
             pub const ALL: [Self; [$($word,)+].len()] = [$(Self::$value,)+];
+
+            /// The words of all values, in order.
+            pub const WORDS: [&'static str; Self::ALL.len()] = [$($word,)+];
 
             /// Returns the word that stands for the value.
             #[must_use]

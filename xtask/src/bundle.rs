@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
+use control_plane::config::schema::{self, Form, Key};
 use control_plane::config::{ConfigError, Problem, VmName};
 use control_plane::{config, loader};
 use types::layout::{FIRMWARE_SIZE, Region};
 use vm_fdt::FdtWriter;
 
 use crate::cpio::Archive;
-use crate::manifest_toml::{Bytes, CPU_LIST, ManifestToml, VmToml};
+use crate::manifest_toml::{Bytes, CPU_LIST, ManifestToml, Value, Values, VmToml};
 use crate::say;
 
 mod unpack;
@@ -54,7 +55,7 @@ pub(crate) fn pack_parsed(
 ) -> anyhow::Result<Packed> {
     let bytes = pack_bytes(manifest, base)?;
     std::fs::write(output, bytes).with_context(|| format!("cannot write {}", output.display()))?;
-    let sizes = manifest.vms.iter().map(|vm| vm.memory.0);
+    let sizes = manifest.vms.iter().map(VmToml::memory_bytes);
     Ok(Packed {
         guest_memory_bytes: sizes.fold(0, u64::saturating_add),
         vms: manifest.vms.iter().map(|vm| vm.name.clone()).collect(),
@@ -75,12 +76,12 @@ pub(crate) fn pack_bytes(manifest: &ManifestToml, base: &Path) -> anyhow::Result
     let mut images = Images::default();
     let mut named = Vec::new();
     for vm in &manifest.vms {
-        let read = |key, path: &Path, unpacks| {
+        let read = |key: &Key, path: &Path| {
             images
-                .add(&base.join(path), unpacks)
-                .with_context(|| format!("[[vm]] \"{}\": {key}", vm.name))
+                .add(&base.join(path), key.name == KERNEL)
+                .with_context(|| format!("[[vm]] \"{}\": {}", vm.name, key.name))
         };
-        named.push(name_images(vm, read)?);
+        named.push(name_files(vm, read)?);
     }
     let dtb = device_tree(manifest, &named)?;
     let mut archive = Archive::default();
@@ -93,45 +94,37 @@ pub(crate) fn pack_bytes(manifest: &ManifestToml, base: &Path) -> anyhow::Result
     Ok(bytes)
 }
 
-/// The names in the archive of one VM's images.
-struct ImageNames {
-    kernel: String,
-    initrd: Option<String>,
-}
+/// The key whose file is unpacked on its way into the bundle. An initrd is the guest's own affair.
+const KERNEL: &str = "kernel";
 
-/// Reads one VM's images by `read(key, path, unpacks)`.
-fn name_images(
+/// The names in the archive of one VM's files, by key.
+type FileNames = BTreeMap<&'static str, String>;
+
+/// Reads one VM's files by `read(key, path)`.
+fn name_files(
     vm: &VmToml,
-    mut read: impl FnMut(&'static str, &Path, Unpacks) -> anyhow::Result<String>,
-) -> anyhow::Result<ImageNames> {
-    let kernel = read("kernel", &vm.kernel, Unpacks::Kernel)?;
-    let initrd = vm
-        .initrd
-        .as_deref()
-        .map(|path| read("initrd", path, Unpacks::Nothing))
-        .transpose()?;
-    Ok(ImageNames { kernel, initrd })
-}
-
-/// Whether a file is unpacked on its way into the bundle.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Unpacks {
-    /// Kernels are.
-    Kernel,
-    /// An initrd is the guest's own affair.
-    Nothing,
+    mut read: impl FnMut(&Key, &Path) -> anyhow::Result<String>,
+) -> anyhow::Result<FileNames> {
+    let mut names = FileNames::new();
+    for key in schema::VM {
+        if let Some(Value::File(path)) = vm.get(key.name) {
+            names.insert(key.name, read(key, path)?);
+        }
+    }
+    Ok(names)
 }
 
 /// The images packed so far.
 #[derive(Default)]
 struct Images {
-    names: BTreeMap<(PathBuf, Unpacks), String>,
+    /// Names by file and whether it is unpacked.
+    names: BTreeMap<(PathBuf, bool), String>,
     files: Vec<(String, Vec<u8>)>,
 }
 
 impl Images {
     /// Adds a file unless it is there already and returns its name in the archive.
-    fn add(&mut self, path: &Path, unpacks: Unpacks) -> anyhow::Result<String> {
+    fn add(&mut self, path: &Path, unpacks: bool) -> anyhow::Result<String> {
         let place = path
             .canonicalize()
             .with_context(|| path.display().to_string())?;
@@ -139,7 +132,7 @@ impl Images {
             return Ok(name.clone());
         }
         let mut content = std::fs::read(&place).with_context(|| path.display().to_string())?;
-        if unpacks == Unpacks::Kernel {
+        if unpacks {
             content = unpack::kernel(content).with_context(|| path.display().to_string())?;
         }
         if content.is_empty() {
@@ -176,72 +169,57 @@ impl Images {
 }
 
 /// Writes the manifest as a device tree.
-fn device_tree(manifest: &ManifestToml, images: &[ImageNames]) -> anyhow::Result<Vec<u8>> {
+fn device_tree(manifest: &ManifestToml, files: &[FileNames]) -> anyhow::Result<Vec<u8>> {
     let mut writer = FdtWriter::new()?;
     let root = writer.begin_node("")?;
     writer.property_string("compatible", config::COMPATIBLE)?;
     let options = writer.begin_node("hypervisor")?;
-    let given = &manifest.hypervisor;
-    text(&mut writer, "scrub", given.scrub.as_deref())?;
-    text(&mut writer, "log", given.log.as_deref())?;
-    text(&mut writer, "autostart", given.autostart.map(yes_no))?;
+    let given = &manifest.hypervisor.values;
+    write_values(&mut writer, schema::HYPERVISOR, given, &FileNames::new())?;
     writer.end_node(options)?;
     let vms = writer.begin_node("vms")?;
-    for (vm, images) in manifest.vms.iter().zip(images) {
-        write_vm(&mut writer, vm, images).with_context(|| format!("[[vm]] \"{}\"", vm.name))?;
+    for (vm, files) in manifest.vms.iter().zip(files) {
+        write_vm(&mut writer, vm, files).with_context(|| format!("[[vm]] \"{}\"", vm.name))?;
     }
     writer.end_node(vms)?;
     writer.end_node(root)?;
     Ok(writer.finish()?)
 }
 
-fn write_vm(writer: &mut FdtWriter, vm: &VmToml, images: &ImageNames) -> anyhow::Result<()> {
+fn write_vm(writer: &mut FdtWriter, vm: &VmToml, files: &FileNames) -> anyhow::Result<()> {
     if VmName::new(&vm.name).is_none() {
         bail!("name {}", Problem::NotName);
     }
     let node = writer.begin_node(&vm.name)?;
-    text(writer, "kernel", Some(&images.kernel))?;
-    text(writer, "initrd", images.initrd.as_deref())?;
-    text(writer, "command-line", vm.command_line.as_deref())?;
-    writer.property_u64("memory", vm.memory.0)?;
-    if let Some(base) = vm.memory_base {
-        writer.property_u64("memory-base", base)?;
-    }
-    if let Some(cpus) = &vm.cpus {
-        writer.property_array_u32("cpus", cpus)?;
-    }
-    let numbers = [
-        ("boot-vcpus", vm.boot_vcpus),
-        ("max-vcpus", vm.max_vcpus),
-        ("spis", vm.spis),
-    ];
-    for (name, number) in numbers
-        .into_iter()
-        .filter_map(|(name, number)| Some((name, number?)))
-    {
-        writer.property_u32(name, number)?;
-    }
-    text(writer, "firmware", vm.firmware.as_deref())?;
-    text(writer, "autostart", vm.autostart.map(yes_no))?;
-    text(writer, "on-reset", vm.on_reset.as_deref())?;
-    text(writer, "reserve-idle", vm.reserve_idle.as_deref())?;
-    text(writer, "uuid", vm.uuid.as_deref())?;
-    if let Some(topology) = &vm.topology {
-        writer.property_array_u32("topology", topology)?;
-    }
+    write_values(writer, schema::VM, &vm.values, files)?;
     writer.end_node(node)?;
     Ok(())
 }
 
-/// Writes a property that is a text, if there is one.
-fn text(writer: &mut FdtWriter, name: &str, value: Option<&str>) -> anyhow::Result<()> {
-    value
-        .map_or(Ok(()), |value| writer.property_string(name, value))
-        .with_context(|| name.to_string())
-}
-
-fn yes_no(value: bool) -> &'static str {
-    if value { "yes" } else { "no" }
+/// Writes the values that are given as properties, in the schema's order.
+fn write_values(
+    writer: &mut FdtWriter,
+    keys: &[Key],
+    values: &Values,
+    files: &FileNames,
+) -> anyhow::Result<()> {
+    for name in keys.iter().map(|key| key.name) {
+        let written = match values.get(name) {
+            None => continue,
+            Some(Value::Text(text)) => writer.property_string(name, text),
+            Some(Value::File(_)) => {
+                writer.property_string(name, files.get(name).map_or("", String::as_str))
+            }
+            Some(Value::YesNo(value)) => {
+                writer.property_string(name, schema::YES_NO[usize::from(*value)])
+            }
+            Some(Value::Count(number)) => writer.property_u32(name, *number),
+            Some(Value::Wide(number)) => writer.property_u64(name, *number),
+            Some(Value::List(numbers)) => writer.property_array_u32(name, numbers),
+        };
+        written.with_context(|| name.to_string())?;
+    }
+    Ok(())
 }
 
 /// Opens the bundle as the hypervisor would, and plans where each VM's images go.
@@ -303,21 +281,29 @@ fn in_toml(error: &ConfigError, manifest: &ManifestToml) -> String {
 
 /// The value of a key as the manifest has it, where the device tree's form of it is hard to recognize.
 fn written(vm: &VmToml, error: &ConfigError) -> Option<String> {
-    match error.property.as_str() {
+    match (form_of(&error.property)?, vm.get(&error.property)?) {
         // A single CPU's number already says which entry is wrong.
-        "cpus" if error.value.parse::<u64>().is_ok() => None,
-        "cpus" => vm.cpus.as_ref().map(|cpus| format!("{cpus:?}")),
-        "command-line" => vm.command_line.as_ref().map(|line| format!("{line:?}")),
-        "memory-base" => vm.memory_base.map(|base| format!("{base:#x}")),
+        (Form::List, _) if error.value.parse::<u64>().is_ok() => None,
+        (Form::List, Value::List(numbers)) => Some(format!("{numbers:?}")),
+        (Form::Text, Value::Text(text)) => Some(format!("{text:?}")),
+        (Form::Address, Value::Wide(address)) => Some(format!("{address:#x}")),
         _ => None,
     }
+}
+
+/// Returns the form of a VM's key.
+fn form_of(name: &str) -> Option<Form> {
+    schema::VM
+        .iter()
+        .find(|key| key.name == name)
+        .map(|key| key.form)
 }
 
 /// Says what is wrong with a value and, where a number alone would not tell, what to write.
 fn problem_in_toml(error: &ConfigError) -> String {
     let number: u64 = error.value.parse().unwrap_or(0);
-    match (error.property.as_str(), &error.problem) {
-        ("memory", Problem::OutOfRange { min, max }) => {
+    match (form_of(&error.property), &error.problem) {
+        (Some(Form::Size), Problem::OutOfRange { min, max }) => {
             let meant = number.saturating_mul(1 << 20);
             let hint = match (number < *min, (*min..=*max).contains(&meant)) {
                 (true, true) => format!("; that is {number} bytes: write {}", Bytes(meant)),
@@ -326,7 +312,7 @@ fn problem_in_toml(error: &ConfigError) -> String {
             };
             format!("is not between {} and {}{hint}", Bytes(*min), Bytes(*max))
         }
-        ("memory", Problem::NotMultipleOf(unit)) => {
+        (Some(Form::Size), Problem::NotMultipleOf(unit)) => {
             let next = number.next_multiple_of(*unit);
             format!(
                 "is not a multiple of {}: write {}",
@@ -334,14 +320,14 @@ fn problem_in_toml(error: &ConfigError) -> String {
                 Bytes(next)
             )
         }
-        ("memory-base", Problem::OutOfRange { min, max }) => {
+        (Some(Form::Address), Problem::OutOfRange { min, max }) => {
             format!("is not between {min:#x} and {max:#x}")
         }
-        ("memory-base", Problem::NotMultipleOf(unit)) => {
+        (Some(Form::Address), Problem::NotMultipleOf(unit)) => {
             let next = number.next_multiple_of(*unit);
             format!("is not a multiple of {unit:#x}: write {next:#x}")
         }
-        ("cpus", Problem::NotList) => {
+        (Some(Form::List), Problem::NotList) => {
             format!("names no CPU: write {CPU_LIST}, or leave the key out")
         }
         (_, problem) => problem.to_string(),

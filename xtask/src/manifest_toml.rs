@@ -1,12 +1,14 @@
 //! The manifest as people write it: TOML, with the keys of `docs/manifest.md`.
 //!
-//! This file knows the keys and their types; what values are allowed is `control_plane::config`'s to say, which checks the packed
-//! manifest (see `bundle`). So there is one set of rules, and one place where they can be wrong.
+//! The keys and their forms are those of `control_plane::config::schema`; what values are allowed is `config`'s to say, which checks
+//! the packed manifest (see `bundle`). So there is one set of rules, and one place where they can be wrong.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor, value};
+use control_plane::config::schema::{self, Form, Key};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error, MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer};
 
 /// A manifest.
@@ -22,71 +24,39 @@ pub(crate) struct ManifestToml {
 }
 
 /// The table `[hypervisor]`. A key that is not there leaves the default.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct HypervisorToml {
-    /// `release` or `boot`: when memory is cleared that no guest has held yet.
-    #[serde(default, deserialize_with = "text")]
-    pub(crate) scrub: Option<String>,
-    /// `off`, `error`, `warn`, `info`, `debug` or `trace`.
-    #[serde(default, deserialize_with = "text")]
-    pub(crate) log: Option<String>,
-    /// Whether VMs are started that say so themselves.
-    #[serde(default, deserialize_with = "yes_or_no")]
-    pub(crate) autostart: Option<bool>,
+    /// What is given.
+    pub(crate) values: Values,
 }
 
 /// A table `[[vm]]`. A key that is not there leaves the default.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Clone, Debug)]
 pub(crate) struct VmToml {
     /// The VM's name.
-    #[serde(deserialize_with = "required_text")]
     pub(crate) name: String,
-    /// The kernel's file, from the manifest's folder.
-    #[serde(deserialize_with = "required_text")]
-    pub(crate) kernel: PathBuf,
-    /// The initrd's file, from the manifest's folder.
-    #[serde(default, deserialize_with = "text")]
-    pub(crate) initrd: Option<PathBuf>,
-    /// The guest's command line.
-    #[serde(default, deserialize_with = "text")]
-    pub(crate) command_line: Option<String>,
-    /// The size of its memory.
-    pub(crate) memory: Bytes,
-    /// Where its memory starts.
-    #[serde(default, deserialize_with = "address")]
-    pub(crate) memory_base: Option<u64>,
-    /// How many virtual CPUs it boots with.
-    #[serde(default, deserialize_with = "number")]
-    pub(crate) boot_vcpus: Option<u32>,
-    /// How many it may ever have.
-    #[serde(default, deserialize_with = "number")]
-    pub(crate) max_vcpus: Option<u32>,
-    /// The physical CPUs they run on.
-    #[serde(default, deserialize_with = "cpu_list")]
-    pub(crate) cpus: Option<Vec<u32>>,
-    /// `acpi` or `fdt`.
-    #[serde(default, deserialize_with = "text")]
-    pub(crate) firmware: Option<String>,
-    /// Whether it is started when the hypervisor starts.
-    #[serde(default, deserialize_with = "yes_or_no")]
-    pub(crate) autostart: Option<bool>,
-    /// `keep-target` or `boot-set`.
-    #[serde(default, deserialize_with = "text")]
-    pub(crate) on_reset: Option<String>,
-    /// How many shared interrupts it has.
-    #[serde(default, deserialize_with = "number")]
-    pub(crate) spis: Option<u32>,
-    /// `wfi` or `psci-off`.
-    #[serde(default, deserialize_with = "text")]
-    pub(crate) reserve_idle: Option<String>,
-    /// What the guest is known by.
-    #[serde(default, deserialize_with = "text")]
-    pub(crate) uuid: Option<String>,
-    /// Packages, clusters in each, cores in each, threads in each.
-    #[serde(default, deserialize_with = "topology")]
-    pub(crate) topology: Option<Vec<u32>>,
+    /// What else is given.
+    pub(crate) values: Values,
+}
+
+/// The values of a table's keys.
+pub(crate) type Values = BTreeMap<&'static str, Value>;
+
+/// A value, of the kind that its key's form has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// Of [`Form::Text`] and [`Form::Word`].
+    Text(String),
+    /// Of [`Form::File`], from the manifest's folder.
+    File(PathBuf),
+    /// Of [`Form::YesNo`].
+    YesNo(bool),
+    /// Of [`Form::Count`].
+    Count(u32),
+    /// Of [`Form::Size`] and [`Form::Address`].
+    Wide(u64),
+    /// Of [`Form::List`].
+    List(Vec<u32>),
 }
 
 impl VmToml {
@@ -94,22 +64,138 @@ impl VmToml {
     pub(crate) fn new(name: &str, kernel: &Path, memory: Bytes) -> Self {
         Self {
             name: name.to_string(),
-            kernel: kernel.to_path_buf(),
-            initrd: None,
-            command_line: None,
-            memory,
-            memory_base: None,
-            boot_vcpus: None,
-            max_vcpus: None,
-            cpus: None,
-            firmware: None,
-            autostart: None,
-            on_reset: None,
-            spis: None,
-            reserve_idle: None,
-            uuid: None,
-            topology: None,
+            values: Values::new(),
         }
+        .with("kernel", Value::File(kernel.to_path_buf()))
+        .with("memory", Value::Wide(memory.0))
+    }
+
+    /// Gives a key of [`schema::VM`] a value.
+    pub(crate) fn with(mut self, key: &'static str, value: Value) -> Self {
+        self.values.insert(key, value);
+        self
+    }
+
+    /// Returns the value of a key.
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.values.get(key)
+    }
+
+    /// Returns the size of its memory in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        match self.get("memory") {
+            Some(Value::Wide(bytes)) => *bytes,
+            _ => 0,
+        }
+    }
+}
+
+/// Reads a value of a form.
+struct Reader(Form);
+
+impl<'de> DeserializeSeed<'de> for Reader {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
+        Ok(match self.0 {
+            Form::Text | Form::Word(_) => Value::Text(text(from)?),
+            Form::File => Value::File(text(from)?),
+            Form::YesNo => Value::YesNo(form(
+                from,
+                "true or false",
+                "true or false, without quotes",
+            )?),
+            Form::Count => {
+                let write = "a whole number such as 2, without quotes";
+                Value::Count(form(from, "a count", write)?)
+            }
+            Form::Size => Value::Wide(Bytes::deserialize(from)?.0),
+            Form::Address => {
+                let write = "a number such as 0x40000000, without quotes";
+                Value::Wide(form(from, "an address", write)?)
+            }
+            Form::List => Value::List(form(from, "a list of CPU numbers", CPU_LIST)?),
+        })
+    }
+}
+
+/// Reads the name of a key: `name` if there is one, or one of a schema.
+struct KeyName {
+    has_name: bool,
+    keys: &'static [Key],
+}
+
+impl<'de> DeserializeSeed<'de> for &KeyName {
+    /// The key; none for `name`.
+    type Value = Option<&'static Key>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        let found = String::deserialize(from)?;
+        if self.has_name && found == NAME {
+            return Ok(None);
+        }
+        let key = self.keys.iter().find(|key| key.name == found);
+        key.map(Some).ok_or_else(|| {
+            let names: Vec<&str> = self.keys.iter().map(|key| key.name).collect();
+            let names = names.join("`, `");
+            D::Error::custom(format!(
+                "unknown field `{found}`, expected one of `{names}`"
+            ))
+        })
+    }
+}
+
+/// Reads a table by its schema; the name too, if it has one.
+fn read_table<'de, A: MapAccess<'de>>(
+    mut table: A,
+    names: &KeyName,
+) -> Result<(Option<String>, Values), A::Error> {
+    let (mut name, mut values) = (None, Values::new());
+    while let Some(key) = table.next_key_seed(names)? {
+        match key {
+            Some(key) => _ = values.insert(key.name, table.next_value_seed(Reader(key.form))?),
+            None => name = Some(table.next_value_seed(Reader(Form::Text)).map(plain)?),
+        }
+    }
+    for key in names.keys.iter().filter(|key| key.is_required) {
+        if !values.contains_key(key.name) {
+            return Err(A::Error::missing_field(key.name));
+        }
+    }
+    Ok((name, values))
+}
+
+/// The key of a VM's name, which is no property of it.
+const NAME: &str = "name";
+
+fn plain(value: Value) -> String {
+    match value {
+        Value::Text(text) => text,
+        _ => String::new(),
+    }
+}
+
+impl<'de> Deserialize<'de> for VmToml {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Table;
+        impl<'de> Visitor<'de> for Table {
+            type Value = VmToml;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("tables: write [[vm]] and its keys below")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<VmToml, A::Error> {
+                let names = KeyName {
+                    has_name: true,
+                    keys: schema::VM,
+                };
+                let (name, values) = read_table(table, &names)?;
+                let name = name.ok_or_else(|| A::Error::missing_field(NAME))?;
+                Ok(VmToml { name, values })
+            }
+        }
+        from.deserialize_map(Table)
     }
 }
 
@@ -196,49 +282,13 @@ fn form<'de, D: Deserializer<'de>, T: DeserializeOwned>(
         .map_err(|_| D::Error::custom(format!("{shown} is not {what}: write {write}")))
 }
 
-/// Reads a text, or the name of a file, that must be there.
-fn required_text<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<T, D::Error> {
-    form(from, "a text", "it in quotes, such as \"linux\"")
-}
-
 /// Reads a text, or the name of a file.
-fn text<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
-    required_text(from).map(Some)
-}
-
-/// Reads `true` or `false`.
-fn yes_or_no<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error> {
-    form(from, "true or false", "true or false, without quotes").map(Some)
-}
-
-/// Reads a count.
-fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
-    form(from, "a count", "a whole number such as 2, without quotes").map(Some)
-}
-
-/// Reads an address.
-fn address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    form(
-        from,
-        "an address",
-        "a number such as 0x40000000, without quotes",
-    )
-    .map(Some)
+fn text<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<T, D::Error> {
+    form(from, "a text", "it in quotes, such as \"linux\"")
 }
 
 /// What to write for `cpus`.
 pub(crate) const CPU_LIST: &str = "a list such as [0, 1, 2, 3]";
-
-/// Reads the list of CPUs.
-fn cpu_list<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u32>>, D::Error> {
-    form(from, "a list of CPU numbers", CPU_LIST).map(Some)
-}
-
-/// Reads how vCPUs are grouped.
-fn topology<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u32>>, D::Error> {
-    const FORM: &str = "[packages, clusters in each, cores in each, threads in each]";
-    form(from, "a list of 4 numbers", FORM).map(Some)
-}
 
 /// Reads tables that may be there many times. The parser reads them, as only it knows the lines inside.
 fn list_of_tables<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<VmToml>, D::Error> {
@@ -274,7 +324,12 @@ fn one_table<'de, D: Deserializer<'de>>(from: D) -> Result<HypervisorToml, D::Er
         }
 
         fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Self::Value, A::Error> {
-            HypervisorToml::deserialize(value::MapAccessDeserializer::new(table))
+            let names = KeyName {
+                has_name: false,
+                keys: schema::HYPERVISOR,
+            };
+            let (_, values) = read_table(table, &names)?;
+            Ok(HypervisorToml { values })
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {

@@ -9,7 +9,8 @@ use types::address::GuestPhys;
 
 use super::MANIFEST_FILE;
 use super::error::{ConfigError, Problem};
-use super::options::{Options, YES_NO, pick};
+use super::options::{Options, pick};
+use super::schema::{self, YES_NO};
 use super::vm::{
     DEFAULT_MEMORY_BASE, DEFAULT_SPIS, MAX_SPIS, MEMORY_LIMIT, MEMORY_UNIT, MIN_MEMORY, MIN_SPIS,
     OnReset, Placement, ReserveIdle, VmConfig, VmName,
@@ -28,23 +29,6 @@ pub const MAX_COMMAND_LINE: usize = 2047;
 const SPIS_UNIT: u64 = 32;
 /// What a node may hold.
 const ROOT_PROPERTIES: &[&str] = &["compatible", "#address-cells", "#size-cells"];
-const VM_PROPERTIES: &[&str] = &[
-    "kernel",
-    "initrd",
-    "command-line",
-    "memory",
-    "memory-base",
-    "boot-vcpus",
-    "max-vcpus",
-    "cpus",
-    "firmware",
-    "autostart",
-    "on-reset",
-    "spis",
-    "reserve-idle",
-    "uuid",
-    "topology",
-];
 
 /// A manifest, read.
 #[derive(Clone, Debug)]
@@ -81,9 +65,9 @@ impl Manifest {
             vms: Vec::new(),
             problems: Vec::new(),
         };
-        manifest
-            .problems
-            .extend(unknown_properties(&root, ROOT_PROPERTIES));
+        manifest.problems.extend(unknown_properties(&root, |name| {
+            ROOT_PROPERTIES.contains(&name)
+        }));
         for node in root.children() {
             match node.name() {
                 "hypervisor" => manifest.read_options(&node),
@@ -116,7 +100,7 @@ impl Manifest {
     }
 
     fn read_vms(&mut self, parent: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) {
-        self.problems.extend(unknown_properties(parent, &[]));
+        self.problems.extend(unknown_properties(parent, |_| false));
         let mut names: Vec<String> = Vec::new();
         for node in parent.children() {
             if self.vms.len() == MAX_VMS {
@@ -147,7 +131,7 @@ fn full_name(node: &Node<'_, '_>) -> String {
 fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmConfig, ConfigError> {
     let name = full_name(node);
     let name = VmName::new(&name).ok_or_else(|| node_error(node, Problem::NotName))?;
-    if let Some(problem) = unknown_properties(node, VM_PROPERTIES).next() {
+    if let Some(problem) = unknown_properties(node, is_key).next() {
         return Err(problem);
     }
     if let Some(child) = node.children().next() {
@@ -177,22 +161,12 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
         placement: placement(node)?,
         firmware: firmware(node, &command_line)?,
         command_line,
-        autostart: word(node, "autostart", YES_NO, &[false, true])?.unwrap_or(true),
-        on_reset: word(
-            node,
-            "on-reset",
-            &["keep-target", "boot-set"],
-            &[OnReset::KeepTarget, OnReset::BootSet],
-        )?
-        .unwrap_or(OnReset::KeepTarget),
+        autostart: word(node, "autostart", &YES_NO, &[false, true])?.unwrap_or(true),
+        on_reset: word(node, "on-reset", &OnReset::WORDS, &OnReset::ALL)?
+            .unwrap_or(OnReset::KeepTarget),
         spis: spis as u16,
-        reserve_idle: word(
-            node,
-            "reserve-idle",
-            &["wfi", "psci-off"],
-            &[ReserveIdle::Wfi, ReserveIdle::PsciOff],
-        )?
-        .unwrap_or(ReserveIdle::Wfi),
+        reserve_idle: word(node, "reserve-idle", &ReserveIdle::WORDS, &ReserveIdle::ALL)?
+            .unwrap_or(ReserveIdle::Wfi),
     })
 }
 
@@ -236,13 +210,7 @@ fn command_line(node: &Node<'_, '_>) -> Result<String, ConfigError> {
 
 /// Reads which firmware tables the guest gets. A guest told `acpi=off` would not find ACPI tables, so it gets a tree.
 fn firmware(node: &Node<'_, '_>, command_line: &str) -> Result<Firmware, ConfigError> {
-    let said = word(
-        node,
-        "firmware",
-        &["acpi", "fdt"],
-        &[Firmware::Acpi, Firmware::Fdt],
-    )?
-    .unwrap_or(Firmware::Acpi);
+    let said = word(node, "firmware", &Firmware::WORDS, &Firmware::ALL)?.unwrap_or(Firmware::Acpi);
     let is_off = command_line
         .split_ascii_whitespace()
         .any(|word| word == "acpi=off");
@@ -369,15 +337,20 @@ fn multiple(node: &Node<'_, '_>, name: &str, number: u64, unit: u64) -> Result<(
     }
 }
 
-/// Goes through the properties of a node that are not among `known`, or are there twice.
+/// Returns whether a VM has a key of this name.
+fn is_key(name: &str) -> bool {
+    schema::VM.iter().any(|key| key.name == name)
+}
+
+/// Goes through the properties of a node that are not `known`, or are there twice.
 fn unknown_properties<'t>(
     node: &'t Node<'_, '_>,
-    known: &'static [&'static str],
+    known: impl Fn(&str) -> bool + 't,
 ) -> impl Iterator<Item = ConfigError> + 't {
     node.properties()
         .enumerate()
         .filter_map(move |(index, (name, _))| {
-            let problem = match known.contains(&name) {
+            let problem = match known(name) {
                 true => node
                     .properties()
                     .take(index)

@@ -12,6 +12,7 @@ mod archive;
 mod error;
 mod manifest;
 mod options;
+pub mod schema;
 mod slots;
 #[cfg(test)]
 mod tests;

@@ -7,19 +7,19 @@ use alloc::vec::Vec;
 use log::LevelFilter;
 
 use super::error::{ConfigError, Problem};
+use super::schema::YES_NO;
 
 /// What a word of the command line begins with to be ours.
 const PREFIX: &str = "bullpen.";
 
-/// When memory is cleared that no guest has held since the machine was started. What a guest has held is always
-/// cleared before another can see it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Scrub {
+types::words! {
+    /// When memory is cleared that no guest has held since the machine was started. What a guest has held is always
+    /// cleared before another can see it.
+    Scrub:
     /// Never: boot time does not grow with memory.
-    #[default]
-    Release,
+    Release = "release",
     /// Before the first VM is started.
-    Boot,
+    Boot = "boot",
 }
 
 /// Options of the hypervisor.
@@ -36,15 +36,12 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            scrub: Scrub::default(),
+            scrub: Scrub::Release,
             log: LevelFilter::Info,
             autostart: true,
         }
     }
 }
-
-/// The words that stand for yes and no.
-pub(super) const YES_NO: &[&str] = &["no", "yes"];
 
 impl Options {
     /// Sets the option `name` to what `value` says.
@@ -53,11 +50,9 @@ impl Options {
     /// The [`Problem`] of the name or the value; the option then keeps its value.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
         match name {
-            "scrub" => {
-                self.scrub = pick(value, &["release", "boot"], &[Scrub::Release, Scrub::Boot])?
-            }
+            "scrub" => self.scrub = pick(value, &Scrub::WORDS, &Scrub::ALL)?,
             "log" => self.log = pick(value, LEVEL_WORDS, LEVELS)?,
-            "autostart" => self.autostart = pick(value, YES_NO, &[false, true])?,
+            "autostart" => self.autostart = pick(value, &YES_NO, &[false, true])?,
             _ => return Err(Problem::Unknown),
         }
         Ok(())
@@ -87,7 +82,7 @@ impl Options {
 }
 
 /// The levels of `log`, quietest first.
-const LEVEL_WORDS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+pub(super) const LEVEL_WORDS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 const LEVELS: &[LevelFilter] = &[
     LevelFilter::Off,
     LevelFilter::Error,

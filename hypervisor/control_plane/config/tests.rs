@@ -643,3 +643,19 @@ proptest! {
         let _ = Options::default().apply_bootargs(&line);
     }
 }
+
+#[test]
+fn every_key_is_documented() {
+    let page = include_str!("../../../docs/manifest.md");
+    for key in schema::VM.iter().chain(schema::HYPERVISOR) {
+        let row = page
+            .lines()
+            .find(|line| line.starts_with(&std::format!("| `{}`", key.name)));
+        let row = row.unwrap_or_else(|| panic!("{} has no row", key.name));
+        if let schema::Form::Word(words) = key.form {
+            for word in words {
+                assert!(row.contains(word), "{}: {word}", key.name);
+            }
+        }
+    }
+}

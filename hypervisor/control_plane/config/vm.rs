@@ -73,22 +73,22 @@ impl Placement {
     }
 }
 
-/// How many virtual CPUs a VM has after a reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnReset {
+types::words! {
+    /// How many virtual CPUs a VM has after a reset.
+    OnReset:
     /// The boot set; then the operator's last target is asked for again.
-    KeepTarget,
+    KeepTarget = "keep-target",
     /// The boot set.
-    BootSet,
+    BootSet = "boot-set",
 }
 
-/// What the physical CPU of a virtual CPU in reserve does when it has nothing else to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReserveIdle {
+types::words! {
+    /// What the physical CPU of a virtual CPU in reserve does when it has nothing else to run.
+    ReserveIdle:
     /// It waits in WFI, ready at once.
-    Wfi,
+    Wfi = "wfi",
     /// The host's PSCI turns it off: slower to come back.
-    PsciOff,
+    PsciOff = "psci-off",
 }
 
 /// A VM that can be built, as far as the manifest alone can tell.

@@ -25,13 +25,13 @@ use types::{layout::GRANULE, layout::GuestLayout, layout::Region};
 const DTB_ALIGNMENT: u64 = 8;
 const DTB: &str = "device tree";
 
-/// How a guest is told what it runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Firmware {
+types::words! {
+    /// How a guest is told what it runs on.
+    Firmware:
     /// ACPI tables behind an EFI system table; a device tree says where that is, nothing else. vCPUs can be added and removed.
-    Acpi,
+    Acpi = "acpi",
     /// A device tree of the boot vCPUs and the devices: the set of vCPUs is fixed.
-    Fdt,
+    Fdt = "fdt",
 }
 
 /// Randomness for a guest's first moments.

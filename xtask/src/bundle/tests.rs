@@ -61,6 +61,10 @@ fn zboot(method: &str, payload: &[u8]) -> Vec<u8> {
     file
 }
 
+fn give(vm: &mut VmToml, key: &'static str, value: Value) {
+    *vm = vm.clone().with(key, value);
+}
+
 fn one_vm(kernel: &Path) -> ManifestToml {
     ManifestToml {
         vms: vec![VmToml::new("linux", kernel, Bytes(64 << 20))],
@@ -172,14 +176,10 @@ fn images_start_on_pages_and_are_packed_once() {
         folder.write("b/initrd", b"two"),
     );
     let mut manifest = one_vm(&kernel);
-    manifest.vms.push(VmToml {
-        initrd: Some(one),
-        ..VmToml::new("b", &kernel, Bytes(64 << 20))
-    });
-    manifest.vms.push(VmToml {
-        initrd: Some(two),
-        ..VmToml::new("c", &kernel, Bytes(64 << 20))
-    });
+    for (name, initrd) in [("b", one), ("c", two)] {
+        let vm = VmToml::new(name, &kernel, Bytes(64 << 20));
+        manifest.vms.push(vm.with("initrd", Value::File(initrd)));
+    }
     let bytes = pack_bytes(&manifest, &folder.0).expect("a bundle");
     let bundle = config::Bundle::open(&bytes).expect("a bundle");
     assert!(bundle.archive.file("manifest.dtb").is_some());
@@ -269,27 +269,27 @@ fn what_is_wrong_is_said_with_table_key_and_value() {
     type Change<'a> = &'a dyn Fn(&mut ManifestToml);
     let cases: &[(Change<'_>, &[&str])] = &[
         (
-            &|m| m.vms[0].kernel = "absent".into(),
+            &|m| give(&mut m.vms[0], "kernel", Value::File("absent".into())),
             &["[[vm]] \"linux\": kernel", "absent"],
         ),
         (
-            &|m| m.vms[0].initrd = Some("gone".into()),
+            &|m| give(&mut m.vms[0], "initrd", Value::File("gone".into())),
             &["[[vm]] \"linux\": initrd", "gone"],
         ),
         (
-            &|m| m.vms[0].kernel = damaged.clone(),
+            &|m| give(&mut m.vms[0], "kernel", Value::File(damaged.clone())),
             &["kernel", "damaged.gz", "gzip data is damaged"],
         ),
         (
-            &|m| m.vms[0].kernel = xz.clone(),
+            &|m| give(&mut m.vms[0], "kernel", Value::File(xz.clone())),
             &["[[vm]] \"linux\": kernel \"x.xz\" is an xz file"],
         ),
         (
-            &|m| m.vms[0].kernel = lzma.clone(),
+            &|m| give(&mut m.vms[0], "kernel", Value::File(lzma.clone())),
             &["packed with \"lzma\""],
         ),
         (
-            &|m| m.vms[0].kernel = empty.clone(),
+            &|m| give(&mut m.vms[0], "kernel", Value::File(empty.clone())),
             &["kernel", "empty is empty"],
         ),
         (
@@ -301,42 +301,48 @@ fn what_is_wrong_is_said_with_table_key_and_value() {
             &["[[vm]] \"linux\": name is there twice"],
         ),
         (
-            &|m| m.vms[0].memory = Bytes(3 << 20),
+            &|m| give(&mut m.vms[0], "memory", Value::Wide(3 << 20)),
             &[
                 "[[vm]] \"linux\": memory = 3145728: is not between \"4M\" and \"255G\"; that is 3145728 bytes",
             ],
         ),
         (
-            &|m| m.vms[0].memory = Bytes(9_000_001),
+            &|m| give(&mut m.vms[0], "memory", Value::Wide(9_000_001)),
             &["memory = 9000001: is not a multiple of \"2M\": write \"10M\""],
         ),
         (
             &|m| {
-                m.vms[0].cpus = Some(vec![1]);
-                m.vms[0].max_vcpus = Some(512);
+                give(&mut m.vms[0], "cpus", Value::List(vec![1]));
+                give(&mut m.vms[0], "max-vcpus", Value::Count(512));
                 m.vms.push(m.vms[0].clone());
                 m.vms[1].name = "second".into();
             },
             &["[[vm]] \"second\": cpus = 1: is full: 512 vCPUs fit on a CPU"],
         ),
         (
-            &|m| m.vms[0].memory = Bytes(512),
+            &|m| give(&mut m.vms[0], "memory", Value::Wide(512)),
             &["memory = 512: ", "that is 512 bytes: write \"512M\""],
         ),
         (
-            &|m| m.vms[0].memory_base = Some(0x4000_1000),
+            &|m| give(&mut m.vms[0], "memory-base", Value::Wide(0x4000_1000)),
             &["memory-base = 0x40001000: is not a multiple of 0x200000: write 0x40200000"],
         ),
         (
-            &|m| m.vms[0].memory_base = Some(0),
+            &|m| give(&mut m.vms[0], "memory-base", Value::Wide(0)),
             &["memory-base = 0x0: is not between 0x40000000 and 0x3fffc00000"],
         ),
         (
-            &|m| m.vms[0].cpus = Some(vec![0, 1, 0]),
+            &|m| give(&mut m.vms[0], "cpus", Value::List(vec![0, 1, 0])),
             &["cpus = [0, 1, 0]: is there twice"],
         ),
         (
-            &|m| m.vms[0].command_line = Some("console=ttyAMA0\nquiet".into()),
+            &|m| {
+                give(
+                    &mut m.vms[0],
+                    "command-line",
+                    Value::Text("console=ttyAMA0\nquiet".into()),
+                )
+            },
             &["command-line = \"console=ttyAMA0\\nquiet\": character 16 is not printable ASCII"],
         ),
         (
@@ -351,23 +357,28 @@ fn what_is_wrong_is_said_with_table_key_and_value() {
             &["[[vm]] \"v64\": more than 64 VMs"],
         ),
         (
-            &|m| m.vms[0].max_vcpus = Some(513),
+            &|m| give(&mut m.vms[0], "max-vcpus", Value::Count(513)),
             &["[[vm]] \"linux\": max-vcpus = 513: is not between 1 and 512"],
         ),
         (
-            &|m| m.vms[0].firmware = Some("bios".into()),
+            &|m| give(&mut m.vms[0], "firmware", Value::Text("bios".into())),
             &["firmware = \"bios\": is not one of acpi, fdt"],
         ),
         (
-            &|m| m.vms[0].cpus = Some(vec![]),
+            &|m| give(&mut m.vms[0], "cpus", Value::List(vec![])),
             &["cpus = []: names no CPU: write a list such as [0, 1, 2, 3]"],
         ),
         (
-            &|m| m.vms[0].command_line = Some("a\0b".into()),
+            &|m| give(&mut m.vms[0], "command-line", Value::Text("a\0b".into())),
             &["command-line"],
         ),
         (
-            &|m| m.hypervisor.log = Some("loud".into()),
+            &|m| {
+                _ = m
+                    .hypervisor
+                    .values
+                    .insert("log", Value::Text("loud".into()))
+            },
             &["[hypervisor]: log = \"loud\": is not one of off"],
         ),
     ];

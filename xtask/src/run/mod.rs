@@ -5,11 +5,13 @@ mod qemu;
 use qemu::Channel;
 
 use crate::bundle::{self, Packed};
-use crate::manifest_toml::{Bytes, ManifestToml, VmToml};
+use crate::manifest_toml::{Bytes, ManifestToml, Value, VmToml};
 use crate::setup::{self, Guest};
 use crate::{build, paths, process, say};
 use anyhow::ensure;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use control_plane::firmware::Firmware;
 use std::path::{Path, PathBuf};
 
 /// The name of the guest that options describe.
@@ -19,13 +21,6 @@ const DEMO_COMMAND_LINE: &str = "rdinit=/init";
 
 /// Where QEMU's `virt` machine loads an Image: 2 MiB above the start of its RAM.
 const QEMU_LOAD_ADDRESS: u64 = 0x4020_0000;
-
-/// The guest's firmware tables.
-#[derive(Clone, Copy, ValueEnum)]
-enum Firmware {
-    Acpi,
-    Fdt,
-}
 
 /// What to boot, and on what machine.
 #[derive(Args)]
@@ -49,8 +44,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     mem: Bytes,
     /// The guest's firmware tables
-    #[arg(long, default_value = "acpi")]
-    firmware: Firmware,
+    #[arg(long, default_value = "acpi", value_parser = PossibleValuesParser::new(Firmware::WORDS))]
+    firmware: String,
     /// Boots the VMs of a manifest instead of the one that the options above describe
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append", "max_vcpus"])]
     manifest: Option<PathBuf>,
@@ -152,17 +147,17 @@ fn vm(options: &Options) -> anyhow::Result<VmToml> {
             )
         }
     };
-    let firmware = match options.firmware {
-        Firmware::Acpi => "acpi",
-        Firmware::Fdt => "fdt",
-    };
-    Ok(VmToml {
-        initrd,
-        command_line: Some(command_line.trim_end().to_owned()),
-        boot_vcpus: Some(vcpus.into()),
-        max_vcpus: Some(max_vcpus.into()),
-        firmware: Some(firmware.to_owned()),
-        ..VmToml::new(VM_NAME, &kernel, options.mem)
+    let vm = VmToml::new(VM_NAME, &kernel, options.mem)
+        .with(
+            "command-line",
+            Value::Text(command_line.trim_end().to_owned()),
+        )
+        .with("boot-vcpus", Value::Count(vcpus.into()))
+        .with("max-vcpus", Value::Count(max_vcpus.into()))
+        .with("firmware", Value::Text(options.firmware.clone()));
+    Ok(match initrd {
+        Some(initrd) => vm.with("initrd", Value::File(initrd)),
+        None => vm,
     })
 }
 

@@ -1,0 +1,85 @@
+//! The keys of a manifest: what there is, in which form, with which words.
+//!
+//! `cargo xtask bundle` reads them from TOML and writes them into the manifest's device tree; EL2 reads them there. A new key is a
+//! row here and the place that uses it (`manifest` for a VM's, `options` for the hypervisor's), which also says the bounds.
+
+use super::options::{LEVEL_WORDS, Scrub};
+use super::vm::{OnReset, ReserveIdle};
+use crate::firmware::Firmware;
+
+/// How a value is written, in the device tree and in TOML.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A text of the author's own: a string in both.
+    Text,
+    /// A file: its name in the bundle in the tree, its path in TOML.
+    File,
+    /// One of some words.
+    Word(&'static [&'static str]),
+    /// `yes` or `no` in the tree, a boolean in TOML.
+    YesNo,
+    /// A count: one cell in the tree.
+    Count,
+    /// A number of bytes: two cells in the tree, with a unit in TOML if the author likes.
+    Size,
+    /// An address: two cells in the tree.
+    Address,
+    /// A list of numbers, a cell each in the tree.
+    List,
+}
+
+/// A key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name, in both.
+    pub name: &'static str,
+    /// How its value is written.
+    pub form: Form,
+    /// Whether it must be there.
+    pub is_required: bool,
+}
+
+const fn key(name: &'static str, form: Form) -> Key {
+    Key {
+        name,
+        form,
+        is_required: false,
+    }
+}
+
+const fn required(name: &'static str, form: Form) -> Key {
+    Key {
+        name,
+        form,
+        is_required: true,
+    }
+}
+
+/// The keys of a VM besides its name, which is the node's in the tree.
+pub const VM: &[Key] = &[
+    required("kernel", Form::File),
+    key("initrd", Form::File),
+    key("command-line", Form::Text),
+    required("memory", Form::Size),
+    key("memory-base", Form::Address),
+    key("boot-vcpus", Form::Count),
+    key("max-vcpus", Form::Count),
+    key("cpus", Form::List),
+    key("firmware", Form::Word(&Firmware::WORDS)),
+    key("autostart", Form::YesNo),
+    key("on-reset", Form::Word(&OnReset::WORDS)),
+    key("spis", Form::Count),
+    key("reserve-idle", Form::Word(&ReserveIdle::WORDS)),
+    key("uuid", Form::Text),
+    key("topology", Form::List),
+];
+
+/// The keys of the hypervisor itself; with `bullpen.` before them they are words of the boot loader's command line too.
+pub const HYPERVISOR: &[Key] = &[
+    key("scrub", Form::Word(&Scrub::WORDS)),
+    key("log", Form::Word(LEVEL_WORDS)),
+    key("autostart", Form::YesNo),
+];
+
+/// The words of [`Form::YesNo`].
+pub const YES_NO: [&str; 2] = ["no", "yes"];
