@@ -1,7 +1,7 @@
 //! The rooms where nobody waits for a trap: what is read when EL2 starts, told to a guest before it starts, or said to the operator.
 //!
 //! Built for size alone, while `vmm`, where traps are decided, is not: a package is the unit in which a compiler tells the two
-//! apart. It knows no VM that runs, no lock and no interrupt controller; `vmm` shows its rooms as its own.
+//! apart. It knows no VM that runs, no lock and no interrupt controller.
 #![no_std]
 #![forbid(unsafe_code)]
 
