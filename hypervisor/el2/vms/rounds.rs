@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use control_plane::console::{ResizeReport, Token};
 use core::sync::atomic::{AtomicBool, Ordering};
-use spin::mutex::SpinMutex;
+use vmm::sync::FairMutex;
 use vmm::vm::{Kicks, Vm};
 
 use super::all;
@@ -30,10 +30,10 @@ struct Round {
 }
 
 /// What waits for the next round, each with its VM.
-static WAITING: SpinMutex<Vec<(&Vm, Answer)>> = SpinMutex::new(Vec::new());
+static WAITING: FairMutex<Vec<(&Vm, Answer)>> = FairMutex::new(Vec::new());
 /// Whether anything waits for a round, under way or next.
 static AWAITED: AtomicBool = AtomicBool::new(false);
-static ROUND: SpinMutex<Round> = SpinMutex::new(Round {
+static ROUND: FairMutex<Round> = FairMutex::new(Round {
     number: 0,
     open: Kicks::NONE,
     deadline_ns: 0,

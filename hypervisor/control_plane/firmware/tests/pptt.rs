@@ -72,7 +72,7 @@ fn read(table: &[u8]) -> (Vec<Node>, BTreeSet<u32>) {
 }
 
 /// The path from a vCPU up to its package.
-fn path<'a>(nodes: &'a [Node], id: u32) -> Vec<&'a Node> {
+fn path(nodes: &[Node], id: u32) -> Vec<&Node> {
     let leaves = |node: &&Node| node.flags & LEAF != 0 && node.id == id;
     let mut leaves = nodes.iter().filter(leaves);
     let mut path: Vec<&Node> = leaves.next().into_iter().collect();
