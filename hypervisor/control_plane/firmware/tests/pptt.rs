@@ -164,7 +164,7 @@ fn caches_are_the_cores_own_but_the_last() {
     };
     assert_eq!(
         (fields(data), rest(data)),
-        ((0xd7, 0, 32 << 10, 256), (2, 0, 64))
+        ((0xd7, 0, 32 << 10, 128), (4, 0, 64))
     );
     assert_eq!(
         (fields(instructions), rest(instructions)),
