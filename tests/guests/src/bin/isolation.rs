@@ -18,7 +18,7 @@ const PAGE: u64 = 4096;
 const HOST_RAM: u64 = 0x4000_0000;
 const MIB: u64 = 1 << 20;
 /// What a guest has on a machine like QEMU's `virt` besides RAM and the GIC: its UART, RTC and vCPU hot-plug block.
-const DEVICES: [Region; 2] = [
+const DEVICES: [Region; 3] = [
     Region {
         base: 0x0900_0000,
         size: 2 * 0x1_0000,
@@ -26,6 +26,11 @@ const DEVICES: [Region; 2] = [
     Region {
         base: 0x090c_0000,
         size: 0x1_0000,
+    },
+    // The empty virtio transports.
+    Region {
+        base: 0x0a00_0000,
+        size: 32 * 0x200,
     },
 ];
 /// The size of a GICv3's distributor.
