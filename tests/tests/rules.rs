@@ -383,6 +383,34 @@ fn functions_stay_short() {
     verdict("A function fits on a screen", &broken);
 }
 
+/// The page's table of locks, held against the fields and statics that are locks.
+#[test]
+fn the_table_of_locks_is_complete() {
+    let page = manifest("ARCHITECTURE.md");
+    let table = page
+        .split("## Locks")
+        .nth(1)
+        .and_then(|rest| rest.split("\n## ").next())
+        .expect("a section on locks");
+    let files = rust(&INSIDE_EL2);
+    let tests = test_only(&files);
+    let is_lock = |line: &str| line.contains("SpinMutex<") || line.contains("FairMutex<");
+    let broken = places(&files, |file, line| {
+        if file.is_test() || tests.contains(&file.path) || !is_lock(line) {
+            return None;
+        }
+        let declared = line.trim().trim_end_matches('{');
+        let declared = ["pub(super) ", "pub(crate) ", "pub ", "static ", "struct "]
+            .iter()
+            .fold(declared, |rest, word| rest.trim_start_matches(word));
+        let name = declared.split([':', '(']).next().unwrap_or(declared);
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let is_declaration = name.len() < declared.len() && name.bytes().all(is_name);
+        (is_declaration && !has_word(table, name)).then(|| format!("`{name}` is not in it"))
+    });
+    verdict("ARCHITECTURE.md lists every lock", &broken);
+}
+
 /// Most lines of code inside EL2: comments, blank lines and tests are not counted.
 /// Raised from 20,000 with answers that guests and operators were owed: the admission of VMs to CPUs, ICC_DIR_EL1,
 /// deferred work that takes turns with the vCPUs, vCPUs that only fault, kinds of files that are no kernel,
