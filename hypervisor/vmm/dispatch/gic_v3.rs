@@ -54,7 +54,7 @@ pub(super) fn read_redistributor<L: ListRegisters>(
     width: AccessWidth,
 ) -> Option<u64> {
     let own = trap.vcpu;
-    let last = trap.vm.redistributors.is_last(id);
+    let last = || trap.vm.redistributors.is_last(id);
     if id == own.id {
         let gic = own.gic.lock();
         return Some(redistributor::read(&gic, last, trap.lists, offset, width));

@@ -31,11 +31,11 @@ fn decode(offset: u32, width: AccessWidth) -> Register {
 
 /// Reads a register of a vCPU whose list registers are `lrs`.
 ///
-/// `last` is GICR_TYPER.Last: no redistributor follows in this region.
+/// `last` returns GICR_TYPER.Last: no redistributor follows in this region.
 #[must_use]
 pub fn read(
     vcpu: &VcpuInterrupts,
-    last: bool,
+    last: impl Fn() -> bool,
     lrs: &impl ListRegisters,
     offset: u32,
     width: AccessWidth,
@@ -50,7 +50,12 @@ pub fn read(
 /// Reads a register of a vCPU that is loaded on another CPU. What its list registers have is
 /// not seen in the pending and active registers.
 #[must_use]
-pub fn read_remote(vcpu: &VcpuInterrupts, last: bool, offset: u32, width: AccessWidth) -> u64 {
+pub fn read_remote(
+    vcpu: &VcpuInterrupts,
+    last: impl Fn() -> bool,
+    offset: u32,
+    width: AccessWidth,
+) -> u64 {
     match decode(offset, width) {
         Register::Bank(access) => u64::from(vcpu.read_bank_remote(access)),
         Register::Control(offset) => read_control(vcpu, last, offset, width),
@@ -90,12 +95,17 @@ pub fn write_remote(
     Effect::NONE
 }
 
-fn read_control(vcpu: &VcpuInterrupts, last: bool, offset: u32, width: AccessWidth) -> u64 {
+fn read_control(
+    vcpu: &VcpuInterrupts,
+    last: impl Fn() -> bool,
+    offset: u32,
+    width: AccessWidth,
+) -> u64 {
     match (offset, width) {
         (gicv3::GICR_IIDR, AccessWidth::Word) => u64::from(spec::IIDR),
-        (gicv3::GICR_TYPER, AccessWidth::Double) => typer(vcpu, last),
-        (gicv3::GICR_TYPER, AccessWidth::Word) => typer(vcpu, last) & 0xffff_ffff,
-        (gicv3::GICR_TYPER_HIGH, AccessWidth::Word) => typer(vcpu, last) >> 32,
+        (gicv3::GICR_TYPER, AccessWidth::Double) => typer(vcpu, last()),
+        (gicv3::GICR_TYPER, AccessWidth::Word) => typer(vcpu, last()) & 0xffff_ffff,
+        (gicv3::GICR_TYPER_HIGH, AccessWidth::Word) => typer(vcpu, last()) >> 32,
         (gicv3::GICR_WAKER, AccessWidth::Word) if vcpu.face & AWAKE == 0 => {
             u64::from(gicv3::WAKER_PROCESSOR_SLEEP | gicv3::WAKER_CHILDREN_ASLEEP)
         }

@@ -82,7 +82,7 @@ impl Bench {
     pub(super) fn read(&self, offset: u32) -> u64 {
         redistributor::read(
             &self.redistributor,
-            true,
+            || true,
             &self.cpu,
             offset,
             AccessWidth::Word,
@@ -178,18 +178,18 @@ fn registers_read_their_reset_values() {
     let redistributor = VcpuInterrupts::new(21, Sgis::ByNumber, 4);
     for (offset, width, value) in table {
         assert_eq!(
-            redistributor::read(&redistributor, true, &cpu, offset, width),
+            redistributor::read(&redistributor, || true, &cpu, offset, width),
             value,
             "{offset:#x} {width:?}"
         );
         assert_eq!(
-            redistributor::read_remote(&redistributor, true, offset, width),
+            redistributor::read_remote(&redistributor, || true, offset, width),
             value,
             "{offset:#x} {width:?}"
         );
     }
     assert_eq!(
-        redistributor::read_remote(&redistributor, false, 8, AccessWidth::Word),
+        redistributor::read_remote(&redistributor, || false, 8, AccessWidth::Word),
         0x1500
     );
 }
@@ -217,7 +217,7 @@ fn every_offset_width_and_value_is_survived() {
                 let _ = redistributor::write_remote(&mut bench.redistributor, offset, width, value);
                 let mask = u64::MAX >> (64 - 8 * width.bytes());
                 assert_eq!(
-                    redistributor::read(&bench.redistributor, true, &bench.cpu, offset, width)
+                    redistributor::read(&bench.redistributor, || true, &bench.cpu, offset, width)
                         & !mask,
                     0,
                     "{offset:#x}"
