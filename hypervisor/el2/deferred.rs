@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 use types::ids::PcpuId;
-use vmm::cpu::NEVER;
+use vmm::sched::NEVER;
 
 use crate::{clock, percpu, timer};
 

@@ -4,10 +4,9 @@
 use alloc::boxed::Box;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use types::ids::MAX_PCPUS;
-use types::ids::PcpuId;
-use vmm::cpu::{Local, NEVER, Placements};
-use vmm::sched::WakeSet;
+use types::ids::{MAX_PCPUS, PcpuId};
+use vmm::cpu::{Local, Placements};
+use vmm::sched::{NEVER, WakeSet};
 use vmm::vm::{Kicks, Wakes};
 
 use crate::gic::{KickTarget, Redistributor};

@@ -6,8 +6,7 @@ use spin::mutex::SpinMutexGuard;
 use super::{Machine, Manager, Pcpu, SLICE_NS};
 use crate::sched::{Policy, Slot};
 use crate::vm::context::Owner;
-use crate::vm::request;
-use crate::vm::{Home, Phase, VcpuContext};
+use crate::vm::{Home, Phase, VcpuContext, request};
 
 /// A vCPU whose registers this CPU owns.
 #[derive(Debug)]

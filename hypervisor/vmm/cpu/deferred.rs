@@ -2,8 +2,8 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{Machine, Manager, NEVER, Pcpu, SLICE_NS};
-use crate::sched::Policy;
+use super::{Machine, Manager, Pcpu, SLICE_NS};
+use crate::sched::{NEVER, Policy};
 
 /// How long a CPU that no vCPU wants does its deferred work before it looks at everything else.
 const IDLE_SHARE_NS: u64 = SLICE_NS / 4;

@@ -2,8 +2,8 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{Machine, Manager, NEVER, Pcpu};
-use crate::sched::{Policy, Slot};
+use super::{Machine, Manager, Pcpu};
+use crate::sched::{NEVER, Policy, Slot};
 use crate::vm::Vm;
 use crate::vm::context::Owner;
 

@@ -3,13 +3,13 @@
 use core::sync::atomic::Ordering;
 
 use super::attach::at;
-use super::{Interrupt, Machine, Manager, NEVER, Pcpu, cause};
+use super::{Interrupt, Machine, Manager, Pcpu, cause};
 use crate::dispatch::Trap;
 use crate::dispatch::inject;
 use crate::dispatch::slow::{self, Next};
 use crate::exit::{Syndrome, class, is_big_endian};
 use crate::features::hcr;
-use crate::sched::{Policy, Slot};
+use crate::sched::{NEVER, Policy, Slot};
 use crate::vm::Cause;
 use crate::vm::context::Owner;
 use types::stats::ExitReason;

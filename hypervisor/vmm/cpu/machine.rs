@@ -7,13 +7,10 @@ use vgic::{CpuInterface, ListRegisters};
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
 use crate::features::{FeaturePolicy, Lent};
-use crate::sched::WakeSet;
+use crate::sched::{NEVER, WakeSet};
 use crate::vm::context::{FpRegisters, Frame, Owner, TimerRegisters};
 use crate::vm::{Cause, Kicks, Vcpu, VcpuContext, Vm};
 use types::ids::{PcpuId, VcpuId};
-
-/// A deadline that does not come, in counter ticks.
-pub const NEVER: u64 = u64::MAX;
 
 /// Causes that leave the guest, as [`Machine::enter`] returns them.
 pub mod cause {

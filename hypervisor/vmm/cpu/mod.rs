@@ -23,15 +23,14 @@ mod world;
 
 use alloc::vec::Vec;
 
-use crate::sched::{Deferred, Policy, RoundRobin, RunQueue, SLICE_MS, Slot};
+use crate::sched::{Deferred, NEVER, Policy, RoundRobin, RunQueue, SLICE_MS, Slot};
 use crate::vm::Vm;
 use crate::vm::context::Owner;
 use attach::{Attached, at};
 use events::Events;
-pub use machine::{Interrupt, Local, Machine, Manager, NEVER, cause};
+pub use machine::{Interrupt, Local, Machine, Manager, cause};
 pub use placements::Placements;
-use types::ids::MAX_VMS;
-use types::ids::VcpuId;
+use types::ids::{MAX_VMS, VcpuId};
 
 /// How long a vCPU runs while another one waits, in nanoseconds.
 const SLICE_NS: u64 = SLICE_MS * 1_000_000;

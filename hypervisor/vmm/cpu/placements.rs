@@ -8,8 +8,7 @@ use crate::sched::Slot;
 use crate::sync::FairMutex;
 use crate::vm::context::Owner;
 use crate::vm::{Home, Vm};
-use types::ids::MAX_PCPUS;
-use types::ids::PcpuId;
+use types::ids::{MAX_PCPUS, PcpuId};
 
 /// The vCPUs that are placed on each CPU, or are about to be, by slot.
 #[derive(Debug)]

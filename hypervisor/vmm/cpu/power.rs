@@ -7,9 +7,8 @@ use super::attach::at;
 use super::exits::with_trap;
 use super::{Machine, Manager, Pcpu};
 use crate::sched::{Policy, Slot};
-use crate::vm::Kicks;
 use crate::vm::context::Owner;
-use crate::vm::request;
+use crate::vm::{Kicks, request};
 
 impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Starts a vCPU that was turned on, or lets go of one that is off, or prepares for one that may be turned on soon.

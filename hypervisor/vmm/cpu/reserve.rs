@@ -1,7 +1,7 @@
 //! A CPU whose vCPUs are all in reserve may be turned off, if their manifests say so.
 
-use super::{Machine, Manager, NEVER, Pcpu};
-use crate::sched::{Policy, Slot};
+use super::{Machine, Manager, Pcpu};
+use crate::sched::{NEVER, Policy, Slot};
 
 impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Turns this CPU off for as long as it has nothing but vCPUs in reserve.

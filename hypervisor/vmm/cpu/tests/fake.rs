@@ -12,12 +12,12 @@ use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering;
 use vgic::{CpuInterface, ListRegister, ListRegisters, Maintenance, SavedListRegisters};
 
-use crate::cpu::{Interrupt, Local, Machine, Manager, NEVER, Pcpu, Placements, cause};
+use crate::cpu::{Interrupt, Local, Machine, Manager, Pcpu, Placements, cause};
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
 use crate::exit::{Syndrome, class};
 use crate::features::{FeaturePolicy, ID_REGISTERS, Lent};
-use crate::sched::{Policy, WakeSet};
+use crate::sched::{NEVER, Policy, WakeSet};
 use crate::vm::context::{FpRegisters, Frame, Owner, TimerRegisters};
 use crate::vm::request;
 use crate::vm::{Cause, Home, Kicks, Phase, Vcpu, VcpuContext, Vm, VmParts};
