@@ -238,16 +238,16 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
     console::start(
         names,
         ports,
-        (!vms::all().all().is_empty()).then_some(VmId::new(0)),
+        (!vms::vms().all().is_empty()).then_some(VmId::new(0)),
     );
     if let Some(gic) = machine::GIC.get() {
         for intid in ports.iter().flatten().filter_map(|port| port.1) {
             gic.enable_shared(intid, percpu::this().affinity);
         }
     }
-    for (instance, autostart) in vms::all().all().iter().zip(autostart) {
+    for (instance, autostart) in vms::vms().all().iter().zip(autostart) {
         if autostart && options.autostart {
-            vms::all().start(instance);
+            vms::vms().start(instance);
         }
     }
     deferred::ask(PcpuId::new(0));

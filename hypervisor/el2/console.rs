@@ -120,7 +120,7 @@ pub(crate) fn is_heard() -> bool {
 /// Has vCPUs that come and go be noted or not, after what was typed may have changed that; no lock is held.
 fn listen(heard: bool) {
     if HEARD.swap(heard, Ordering::AcqRel) != heard {
-        vms::all().watch();
+        vms::vms().watch();
     }
 }
 
@@ -166,7 +166,7 @@ fn show_all() {
         while waiting != 0 {
             let index = waiting.trailing_zeros();
             waiting &= waiting - 1;
-            if let Some(vm) = vms::all().vm(VmId::new(index as u16)) {
+            if let Some(vm) = vms::vms().vm(VmId::new(index as u16)) {
                 show(&mut state, vm);
             }
         }
@@ -281,7 +281,7 @@ fn feed_guests(state: &FairMutex<State>) -> bool {
         let Some(vm) = guard
             .console
             .guest_input_waits()
-            .and_then(|id| vms::all().vm(id))
+            .and_then(|id| vms::vms().vm(id))
         else {
             break false;
         };

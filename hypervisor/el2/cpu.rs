@@ -36,7 +36,7 @@ impl cpu::Machine for Machine {
     #[cold]
     #[inline(never)]
     fn manager(&self) -> &Vms {
-        vms::all()
+        vms::vms()
     }
 
     #[inline(always)]

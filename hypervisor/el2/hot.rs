@@ -187,7 +187,7 @@ fn settle<'f>(
             step();
         }
         Hot::Alarm => {
-            vms::all().alarm_set(vm);
+            vms::vms().alarm_set(vm);
             step();
         }
     }
@@ -294,6 +294,6 @@ pub(crate) extern "C" fn serror(frame: &mut Frame) -> Return<'_> {
 }
 
 /// Returns whether the loaded vCPU's instruction, trapped from this PSTATE, accesses data in big-endian order.
-pub(crate) fn is_big_endian(pstate: u64) -> bool {
+fn is_big_endian(pstate: u64) -> bool {
     vmm::exit::is_big_endian(pstate, read_register!("sctlr_el1"))
 }

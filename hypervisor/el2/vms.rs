@@ -15,8 +15,7 @@ use vmm::ops::{self, Description, HostLimits};
 use vmm::vm::{Kicks, Vm};
 
 use crate::guest_memory::{GuestRam, TablePages};
-use crate::percpu::PLACEMENTS;
-use crate::percpu::WAKES;
+use crate::percpu::{PLACEMENTS, WAKES};
 use crate::{cache, clock, console, deferred, heap, memory, percpu, seeds, smp, timer, tlb};
 
 mod commands;
@@ -38,9 +37,6 @@ const ALIGNMENTS: [u64; 2] = [1 << 30, 1 << 21];
 static VMS: Once<Vms> = Once::new();
 
 /// Makes the VMs, which have been admitted to `slots`; none runs yet.
-///
-/// # Errors
-/// Whatever keeps stage 2 from working on these CPUs.
 pub(crate) fn create(limits: &HostLimits<'_>, descriptions: Vec<Description>, slots: CpuSlots) {
     VMS.call_once(|| Vms::new(El2, limits, (&PLACEMENTS, &WAKES), descriptions, slots));
 }
@@ -62,7 +58,7 @@ pub(crate) const fn vmid_width(vmid_16: bool) -> VmidWidth {
 }
 
 /// Returns the VMs, which are made before anything is asked of a CPU.
-pub(crate) fn all() -> &'static Vms {
+pub(crate) fn vms() -> &'static Vms {
     VMS.get().expect("made while booting")
 }
 
@@ -159,9 +155,9 @@ impl ops::Host for El2 {
         events::look_again();
     }
 
-    fn attend(&self, cpu: PcpuId) {
+    fn attend(&self, cpu: PcpuId, next_ns: Option<u64>) {
         let is_boot_cpu = cpu.index() == 0;
-        let mut next = all().ring_alarms(cpu);
+        let mut next = next_ns;
         if is_boot_cpu {
             heap::refill();
             let (told, retry) = (events::tell(), console::poll().then(console::retry_ns));

@@ -14,7 +14,7 @@ use vmm::vm::context::Owner;
 use vmm::vm::{Cause, Home, Kicks, Phase, request};
 
 use super::rounds::{self, Answer};
-use super::{Instance, all, events};
+use super::{Instance, events, vms};
 use crate::percpu::PLACEMENTS;
 use crate::{clock, console, logger, memory, percpu, smp};
 
@@ -35,7 +35,7 @@ pub(crate) fn execute(token: Token, command: Command) {
             Err(error) => Err(error),
         },
         Command::Vm { vm, action } => find(vm).and_then(|instance| act(instance, action)),
-        Command::VmList => Ok(Reply::VmList(all().all().iter().map(vm_row).collect())),
+        Command::VmList => Ok(Reply::VmList(vms().all().iter().map(vm_row).collect())),
         Command::VcpuList { vm } => match find(vm) {
             Ok(instance) => {
                 rounds::wait(instance.vm, Answer::VcpuList(token));
@@ -54,7 +54,7 @@ pub(crate) fn execute(token: Token, command: Command) {
 }
 
 fn find(vm: VmId) -> Result<&'static Instance, CommandError> {
-    all()
+    vms()
         .all()
         .get(vm.index())
         .ok_or_else(|| CommandError::new(ErrorKind::NoSuchVm, format!("there is no {vm}")))
@@ -62,11 +62,11 @@ fn find(vm: VmId) -> Result<&'static Instance, CommandError> {
 
 fn act(instance: &Instance, action: VmAction) -> Result<Reply, CommandError> {
     let done = match action {
-        VmAction::Start => all().start(instance),
-        VmAction::Stop => all().stop(instance.vm, Cause::Operator),
-        VmAction::Reset => all().reset(instance.vm, Cause::Operator),
-        VmAction::Pause => all().pause(instance),
-        VmAction::Resume => all().resume(instance),
+        VmAction::Start => vms().start(instance),
+        VmAction::Stop => vms().stop(instance.vm, Cause::Operator),
+        VmAction::Reset => vms().reset(instance.vm, Cause::Operator),
+        VmAction::Pause => vms().pause(instance),
+        VmAction::Resume => vms().resume(instance),
         VmAction::PowerButton => press(instance),
     };
     done.then_some(Reply::Done).ok_or_else(|| not_now(instance))
@@ -114,7 +114,7 @@ fn resize_vm(
     let progress = resizer.begin(instance.vm, count, limits, clock::now_ns())?;
     instance.asked.lock().push_back(token);
     drop(resizer);
-    all().carry_out(instance, progress);
+    vms().carry_out(instance, progress);
     Ok(())
 }
 
@@ -139,7 +139,7 @@ fn pin(token: Token, vm: VmId, vcpu: VcpuId, cpu: PcpuId) -> Result<(), CommandE
     }
     let deadline_ns = clock::now_ns() + DEFAULT_LIMITS.timeout_ns;
     *events::MOVE.lock() = Some((token, vcpu, to, deadline_ns));
-    all().look_at(vm, vcpu);
+    vms().look_at(vm, vcpu);
     Ok(())
 }
 
@@ -161,7 +161,7 @@ fn vm_row(instance: &Instance) -> VmRow {
 }
 
 fn stats(vm: Option<VmId>) -> Reply {
-    let rows: Vec<StatsRow> = all()
+    let rows: Vec<StatsRow> = vms()
         .all()
         .iter()
         .filter(|instance| vm.is_none_or(|vm| vm == instance.vm.id))

@@ -9,7 +9,7 @@ use vmm::sync::FairMutex;
 use vmm::vm::{Home, Vcpu, Vm};
 
 use super::rounds::{self, Answer};
-use super::{Instance, all};
+use super::{Instance, vms};
 use crate::percpu::PLACEMENTS;
 use crate::{clock, console, deferred};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -109,14 +109,14 @@ fn vcpu_row(vcpu: &Vcpu) -> VcpuRow {
 pub(super) fn tell() -> Option<u64> {
     DIRTY.store(false, Ordering::Release);
     let mut next = tell_move();
-    for instance in all().all() {
+    for instance in vms().all() {
         let mut resizer = instance.resizer.lock();
         let now = clock::now_ns();
         let is_due = resizer.deadline_ns().is_some_and(|at| at <= now);
         if is_due {
             let progress = resizer.on_deadline(instance.vm, now);
             drop(resizer);
-            all().carry_out(instance, progress);
+            vms().carry_out(instance, progress);
             resizer = instance.resizer.lock();
         }
         if let Some(deadline) = resizer.deadline_ns() {

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use vmm::sync::FairMutex;
 use vmm::vm::{Kicks, Vm};
 
-use super::all;
+use super::vms;
 use crate::{clock, smp};
 
 /// How long a round may take: then a CPU that has stopped is not waited for any more.
@@ -76,7 +76,7 @@ impl Round {
     fn look(&mut self) {
         let mut open = core::mem::take(&mut self.open);
         while let Some(id) = open.pop() {
-            if !all().has_published(id, self.number) {
+            if !vms().has_published(id, self.number) {
                 self.open.add(id);
             }
         }
@@ -98,7 +98,7 @@ impl Round {
         }
         let mut asked = self.open;
         while let Some(id) = asked.pop() {
-            all().ask_to_publish(id, self.number);
+            vms().ask_to_publish(id, self.number);
         }
         self.deadline_ns = clock::now_ns().saturating_add(TIMEOUT_NS);
         Some(self.deadline_ns)

@@ -14,7 +14,7 @@ impl<H: Host> Vms<H> {
     }
 
     /// Rings the alarms that are due of the VMs that a CPU manages; returns when to look again, in nanoseconds since start.
-    pub fn ring_alarms(&self, cpu: PcpuId) -> Option<u64> {
+    pub(super) fn ring_alarms(&self, cpu: PcpuId) -> Option<u64> {
         let own = self.instances.iter().filter(|one| one.manager == cpu);
         own.filter_map(|instance| self.ring_if_due(instance.vm))
             .min()

@@ -9,10 +9,8 @@ use types::ids::VcpuId;
 
 use super::{DEFAULT_LIMITS, Host, Instance, State, Vms};
 use crate::devices::Device;
-use crate::vm::Resume;
-use crate::vm::request;
 use crate::vm::resize::{AfterReset, Progress};
-use crate::vm::{Cause, Kicks, Phase, Vcpu, Vm};
+use crate::vm::{Cause, Kicks, Phase, Resume, Vcpu, Vm, request};
 
 impl<H: Host> Vms<H> {
     /// Begins a VM's start; returns whether it was off.

@@ -111,8 +111,8 @@ pub trait Host: Sized {
     fn event(&self, time_ns: u64, vm: &Vm, what: What);
     /// Converts a value of the counter to the time.
     fn time_ns(&self, ticks: u64) -> u64;
-    /// Does what a CPU has to do at times that were set, and the boot CPU for the operator.
-    fn attend(&self, cpu: PcpuId);
+    /// Does what a CPU has to do for the operator, and has it look again at `next_ns` at the latest.
+    fn attend(&self, cpu: PcpuId, next_ns: Option<u64>);
     /// Notes the end of a resize for the operator.
     fn resized(&self, instance: &Instance<Self>, report: Report);
     /// Makes the boot CPU look at deadlines and events.
@@ -323,7 +323,7 @@ impl<H: Host> Manager for Vms<H> {
     }
 
     fn attend(&self, cpu: PcpuId) {
-        self.host.attend(cpu);
+        self.host.attend(cpu, self.ring_alarms(cpu));
     }
 
     fn go_on(&self, cpu: PcpuId, turn: &mut usize) -> bool {

@@ -200,7 +200,7 @@ impl Host for Fake {
     fn time_ns(&self, ticks: u64) -> u64 {
         ticks * 16
     }
-    fn attend(&self, _: PcpuId) {}
+    fn attend(&self, _: PcpuId, _: Option<u64>) {}
     fn resized(&self, instance: &Instance<Self>, report: Report) {
         let ended = format!("{} {:?}", instance.vm.name, report.outcome);
         self.ends.borrow_mut().push(ended);
@@ -296,6 +296,16 @@ fn run(vms: &Vms<Fake>, vcpu: usize) {
     assert!(vm.life.attach());
 }
 
+/// A VM with a small kernel that has been started and whose first vCPU runs.
+fn running() -> (&'static Vms<Fake>, &'static Vm) {
+    let vms = vms(kernel(4096), true, |_| {});
+    let instance = &vms.all()[0];
+    assert!(vms.start(instance));
+    work(vms);
+    run(vms, 0);
+    (vms, instance.vm)
+}
+
 /// Lets go of a vCPU whose VM ends, as its CPU does.
 fn leave(vms: &Vms<Fake>) {
     let vm = vms.all()[0].vm;
@@ -360,12 +370,8 @@ fn a_kernel_that_does_not_fit_leaves_nothing_taken() {
 
 #[test]
 fn a_stop_waits_for_the_last_vcpu_and_gives_everything_back() {
-    let vms = vms(kernel(4096), true, |_| {});
+    let (vms, vm) = running();
     let (instance, host) = (&vms.all()[0], &vms.host);
-    assert!(vms.start(instance));
-    work(vms);
-    let vm = instance.vm;
-    run(vms, 0);
     host.told.take();
     assert!(vms.stop(vm, Cause::Operator));
     assert!(!vms.stop(vm, Cause::Operator), "it is on its way already");
@@ -392,12 +398,8 @@ fn a_stop_waits_for_the_last_vcpu_and_gives_everything_back() {
 
 #[test]
 fn a_reset_begins_again_in_the_same_memory_and_cleans_what_the_guest_left_in_caches() {
-    let vms = vms(kernel(4096), true, |_| {});
+    let (vms, vm) = running();
     let (instance, host) = (&vms.all()[0], &vms.host);
-    assert!(vms.start(instance));
-    work(vms);
-    let vm = instance.vm;
-    run(vms, 0);
     host.told.take();
     assert!(vms.reset(vm, Cause::Guest));
     leave(vms);
@@ -435,12 +437,8 @@ fn a_sweep_by_set_and_way_ends_piece_by_piece_and_waits_for_no_other_vcpu() {
 
 #[test]
 fn a_vm_whose_vcpus_are_all_off_is_off_and_says_why() {
-    let vms = vms(kernel(4096), true, |_| {});
+    let (vms, vm) = running();
     let instance = &vms.all()[0];
-    assert!(vms.start(instance));
-    work(vms);
-    let vm = instance.vm;
-    run(vms, 0);
     assert!(vm.vcpus[0].power.apply(psci::Event::CpuOff).is_ok());
     leave(vms);
     work(vms);
@@ -451,12 +449,8 @@ fn a_vm_whose_vcpus_are_all_off_is_off_and_says_why() {
 
 #[test]
 fn a_pause_holds_the_virtual_counter_and_a_resume_waits_for_vcpus_to_rest() {
-    let vms = vms(kernel(4096), true, |_| {});
+    let (vms, vm) = running();
     let (instance, host) = (&vms.all()[0], &vms.host);
-    assert!(vms.start(instance));
-    work(vms);
-    let vm = instance.vm;
-    run(vms, 0);
     let before = vm.counter_offset.load(Ordering::Relaxed);
     assert!(vms.pause(instance));
     assert_ne!(vm.vcpus[0].requested() & request::PAUSE, 0);
@@ -474,12 +468,8 @@ fn a_pause_holds_the_virtual_counter_and_a_resume_waits_for_vcpus_to_rest() {
 
 #[test]
 fn a_resize_offers_a_vcpu_before_the_guest_is_told_and_ends_when_it_is_on() {
-    let vms = vms(kernel(4096), true, |_| {});
+    let (vms, vm) = running();
     let (instance, host) = (&vms.all()[0], &vms.host);
-    assert!(vms.start(instance));
-    work(vms);
-    let vm = instance.vm;
-    run(vms, 0);
     vms.listening(vm);
     host.up.take();
     let limits = super::DEFAULT_LIMITS;
