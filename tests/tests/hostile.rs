@@ -83,14 +83,16 @@ fn what_is_wrong_in_a_bundle_is_named_and_the_other_vm_starts() {
         let place = find(bundle, "missing.img");
         bundle[place..place + 7].copy_from_slice(b"missinh");
     });
+    // The terminal begins inside of the first VM, which says why it is silent: before the terminal goes elsewhere.
+    let off = "pages: off (failed): kernel \"pages.img\" needs pages of 16 KiB";
+    running.console.expect(off, PATIENCE);
     running.command("console good");
     running.console.expect("READY", PATIENCE);
     let everything = running.console.everything();
     for line in [
         "manifest.dtb: /vms/word: `on-reset` = \"boot-six\" is not one of",
         "/vms/missing: `kernel`",
-        // The terminal begins inside of the first VM, which says why it is silent.
-        "pages: off (failed): kernel \"pages.img\" needs pages of 16 KiB",
+        off,
     ] {
         assert!(
             everything.contains(line),
