@@ -2,14 +2,14 @@
 //!
 //! Machines differ in data, never in `cfg`. A board is found by the root node's `compatible`; before there is a tree,
 //! or when there is none, by where the image was loaded and on which CPU, which is enough to say one line of why
-//! nothing more will happen. A machine nobody described is [`GENERIC`] and runs by its tree alone.
+//! nothing more will happen. A machine without a description is [`GENERIC`] and runs by its tree alone.
 //!
 //! ```
 //! use boards::Board;
 //!
 //! let board = Board::by_compatible(["raspberrypi,4-model-b", "brcm,bcm2711"]);
 //! assert_eq!(board.name, "raspberry-pi-4");
-//! assert_eq!(Board::by_compatible(["nobody,knows-it"]).name, boards::GENERIC.name);
+//! assert_eq!(Board::by_compatible(["unknown,board"]).name, boards::GENERIC.name);
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
@@ -20,7 +20,7 @@ mod raspberry_pi;
 /// A UART that can be written to before anything has been read or set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EarlyUart {
-    /// Physical address of its registers: those of an Arm PL011 (DDI0183), set up by whoever started us.
+    /// Physical address of its registers: those of an Arm PL011 (DDI0183), set up by the boot loader.
     pub pl011: u64,
 }
 

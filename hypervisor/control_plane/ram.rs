@@ -1,7 +1,7 @@
-//! The machine's free RAM: which ranges nobody has, and which of them still hold what a guest wrote.
+//! The machine's free RAM: which ranges are free, and which of them still hold what a guest wrote.
 //!
 //! Ranges, not pages: a guest's RAM is one contiguous piece in blocks as large as they come. What a guest gives back is marked and
-//! scrubbed only when somebody else gets it, so neither boot nor stop takes time in proportion to memory.
+//! scrubbed only when another VM gets it, so neither boot nor stop takes time in proportion to memory.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -37,7 +37,7 @@ impl RamPool {
         Self { free: Vec::new() }
     }
 
-    /// Adds a range that nobody has used.
+    /// Adds a range that was never used.
     pub fn add(&mut self, range: Range<u64>) {
         self.put(range, false);
     }
@@ -75,7 +75,7 @@ impl RamPool {
         }
     }
 
-    /// Takes a range out, so that nobody gets it.
+    /// Takes a range out, so that no VM gets it.
     pub fn remove(&mut self, range: Range<u64>) {
         let old = core::mem::take(&mut self.free);
         for free in old {

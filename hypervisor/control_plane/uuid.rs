@@ -13,7 +13,7 @@ const HYPHENS: [usize; 4] = [8, 13, 18, 23];
 /// Offset basis and prime of FNV-1a with 128 bits.
 const FNV_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
 const FNV_PRIME: u128 = 1 << 88 | 0x13b;
-/// What is hashed before the name, so that others who hash the same name find another UUID.
+/// What is hashed before the name, so that other programs that hash the same name find another UUID.
 const NAMESPACE: &str = "bullpen virtual machine ";
 
 /// Version 8, whose other bits are free, and the variant (RFC 9562, 4.1, 4.2, 5.8).

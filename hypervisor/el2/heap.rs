@@ -25,7 +25,7 @@ struct LockedHeap(FairMutex<Heap<ORDERS>>);
 #[global_allocator]
 static HEAP: LockedHeap = LockedHeap(FairMutex::new(Heap::new()));
 
-/// Gives the heap a range of RAM that nobody else uses.
+/// Gives the heap a range of RAM that nothing else uses.
 ///
 /// # Safety
 /// The range is mapped writable and belongs to the heap from here on.
@@ -45,7 +45,7 @@ pub(crate) fn grow(bytes: u64) -> bool {
     let Some(range) = memory::try_take_pages(bytes, alignment) else {
         return false;
     };
-    // SAFETY: taken out of the pool just now, mapped as data, nobody else's.
+    // SAFETY: taken out of the pool just now, mapped as data, used by nothing else.
     unsafe { add(range) };
     true
 }

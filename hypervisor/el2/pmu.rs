@@ -1,6 +1,6 @@
 //! The performance monitors' registers, switched only for vCPUs that use them (`vmm::vm::pmu` says when that is).
 //!
-//! Only a loaded vCPU's counters run: everybody else finds the PMU stopped, its interrupts off and closed to EL0.
+//! Only a loaded vCPU's counters run: every other vCPU finds the PMU stopped, its interrupts off and closed to EL0.
 
 use crate::sysreg::{isb, read_register, write_register};
 use vmm::vm::pmu::{MAX_EVENT_COUNTERS, PmuRegisters, pmcr};

@@ -4,7 +4,7 @@
 //! happen at one instant. CPU_ON has to hand two more words over, so its winner claims the start first ([`State::Starting`]), writes
 //! them, and then publishes ([`State::OnPending`]); the losers see ALREADY_ON from the claim on, AFFINITY_INFO sees ON_PENDING, and only
 //! what is published can be started. Guest memory that the caller of CPU_ON wrote is visible to the started one, and what a CPU wrote
-//! before CPU_OFF is visible to who reads OFF.
+//! before CPU_OFF is visible to a CPU that reads OFF.
 //!
 //! Model-checked by loom, with this very code: `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test -p psci --release --lib model`.
 
@@ -22,7 +22,7 @@ const STATE_MASK: u32 = 0xf;
 /// Bit of the word that is set for [`Role::Boot`].
 const BOOT: u32 = 1 << 8;
 
-/// A virtual CPU's power state, shared by all who act on it.
+/// A virtual CPU's power state, shared by all CPUs that act on it.
 #[derive(Debug)]
 pub struct PowerCell {
     word: AtomicU32,

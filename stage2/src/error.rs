@@ -1,4 +1,4 @@
-//! What can go wrong, and who is to blame.
+//! What can go wrong, and on which side.
 
 use core::fmt;
 

@@ -41,7 +41,7 @@ pub struct VmidAllocator<const VMS: usize> {
     last: u16,
     used: u16,
     held: [u16; VMS],
-    /// What was held when the generation began: used in it, whoever has it now.
+    /// What was held when the generation began: used in it, whichever VM has it now.
     carried: [u16; VMS],
 }
 

@@ -173,7 +173,7 @@ impl<'a> Crate<'a> {
             .collect()
     }
 
-    /// Returns who uses whom: pairs of files, each with the first line and path that says so.
+    /// Returns which file uses which: pairs of files, each with the first line and path that says so.
     #[must_use]
     pub fn edges(&self) -> BTreeMap<(usize, usize), String> {
         let mut edges = BTreeMap::new();

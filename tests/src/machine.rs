@@ -149,7 +149,7 @@ impl Machine {
         self.boot_edited(manifest, |_| {})
     }
 
-    /// Starts Bullpen with the VMs of a manifest in a bundle that somebody has had in his hands.
+    /// Starts Bullpen with the VMs of a manifest in a bundle that the test has changed.
     ///
     /// # Panics
     /// As [`Machine::boot`].
@@ -298,7 +298,7 @@ impl Sockets {
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        // Left-overs in the temporary directory harm nobody.
+        // Left-overs in the temporary directory do no harm.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

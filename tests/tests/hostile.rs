@@ -1,4 +1,4 @@
-//! Hostile and careless operators, boot loaders and guests: what they send is refused by name, and everybody else goes on.
+//! Hostile and careless operators, boot loaders and guests: what they send is refused by name, and all others go on.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;

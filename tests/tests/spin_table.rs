@@ -22,7 +22,7 @@ const fn own(cpu: u32) -> u64 {
     SHARED + 8 * cpu as u64
 }
 
-/// Returns the tree of a machine whose firmware keeps the start of RAM and offers no PSCI to anybody.
+/// Returns the tree of a machine whose firmware keeps the start of RAM and offers no PSCI.
 fn tree(test: &str) -> Tree {
     Tree::of_virt(&artefacts::log_directory(test), CPUS)
         .replace("/dts-v1/;", "/dts-v1/;\n/memreserve/ 0x40000000 0x210000;")
@@ -92,7 +92,7 @@ fn cpus_may_wait_at_the_same_address_and_come_all_at_once() {
 #[test]
 fn a_cpu_that_cannot_be_started_is_named_and_the_others_come() {
     let test = "spin-table-hostile";
-    // The boot CPU's own address is of no use to anybody, and nobody waits at CPU 2's.
+    // The boot CPU's own address is of no use, and no CPU waits at CPU 2's.
     let ways = [
         waits_at(0),
         waits_at(own(1)),
@@ -205,7 +205,7 @@ fn some_cpus_may_be_started_by_psci_and_some_not() {
         assert!(Instant::now() < deadline, "{}", running.console.tail());
         std::thread::sleep(Duration::from_millis(50));
     }
-    // The CPUs of its vCPUs answer this, and then look whether they may go off: whoever answers again does not.
+    // The CPUs of its vCPUs answer this, and then look whether they may go off: one that answers again does not.
     for _ in 0..2 {
         running.command("vcpu list guest");
     }

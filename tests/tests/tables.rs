@@ -20,7 +20,7 @@ const HEADER: usize = 36;
 const RSDP: usize = 36;
 const ELF_HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
-/// The header's fields that say who compiled a table: checksum, creator and creator revision.
+/// The header's fields that say which compiler made a table: checksum, creator and creator revision.
 const COMPILER_FIELDS: [std::ops::Range<usize>; 2] = [9..10, 28..36];
 
 type Tables = BTreeMap<String, Vec<u8>>;

@@ -1,4 +1,4 @@
-//! SMBIOS: who made this machine, what it is called, and what is in it (DSP0134 3.5, "SMBIOS" below).
+//! SMBIOS: the maker of this machine, what it is called, and what is in it (DSP0134 3.5, "SMBIOS" below).
 //!
 //! The entry point and the structures behind it are one blob. Nothing in it is another hypervisor's: the BIOS information says that
 //! this is a virtual machine, and all names are ours.
@@ -33,7 +33,7 @@ const MEMORY_RANGE: u8 = 19;
 const BOOT: u8 = 32;
 const END: u8 = 127;
 
-/// Who made it, and what it is.
+/// Its maker, and what it is.
 const MANUFACTURER: &str = "Bullpen";
 const PRODUCT: &str = "Bullpen virtual machine";
 const PROCESSOR_PRODUCT: &str = "Bullpen virtual CPU";

@@ -116,7 +116,7 @@ fn enable_method(
     }
 }
 
-/// Reads where a CPU waits for its entry address: a doubleword in nobody's memory.
+/// Reads where a CPU waits for its entry address: a doubleword in memory that no VM gets.
 fn release_address(node: &Node<'_, '_>, taken: &[Range<u64>]) -> Result<HostPhys, String> {
     let number = node.number("cpu-release-addr");
     let address = number.filter(|at| (1..ADDRESS_LIMIT).contains(at) && at.is_multiple_of(8));

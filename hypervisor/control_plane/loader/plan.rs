@@ -14,7 +14,7 @@ use super::image::BASE_ALIGNMENT;
 use super::{Kernel, RAW_OFFSET, recognise};
 use types::layout::Region;
 
-/// A raw binary's own memory after its file is nobody's business to know: its initrd goes this far from the start of
+/// A raw binary's own memory after its file is not known here: its initrd goes this far from the start of
 /// RAM, or half way, as under QEMU.
 const RAW_INITRD_OFFSET: u64 = 128 << 20;
 

@@ -7,7 +7,7 @@ use core::fmt;
 
 use types::ids::VcpuId;
 
-/// Who asked for a resize.
+/// Where a resize was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The operator, who waits for the report.
@@ -52,7 +52,7 @@ pub enum Why {
     EjectUnfinished,
     /// The guest reported success of an eject that did not take place.
     EjectNotCarriedOut,
-    /// The guest may use it and has it off, as with `maxcpus=`, or because somebody took it offline there.
+    /// The guest may use it and has it off, as with `maxcpus=`, or because a user took it offline there.
     LeftOff,
     /// The VM went off meanwhile.
     VmOff,
@@ -139,9 +139,9 @@ impl fmt::Display for Shortfall {
 
 /// The one answer to a resize.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "somebody waits for it"]
+#[must_use = "the one that asked waits for it"]
 pub struct Report {
-    /// Who asked.
+    /// Where it was asked for.
     pub origin: Origin,
     /// How it ended.
     pub outcome: Outcome,

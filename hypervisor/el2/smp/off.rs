@@ -1,8 +1,8 @@
 //! A CPU that has nothing but vCPUs in reserve: off by the host's PSCI, and back when one of them is offered.
 //!
 //! It goes to sleep in the middle of a function and returns from it when it is up again: its stack and what its scheduler
-//! knows stay in memory. Nothing but an offer can give it work, since CPU_ON of a vCPU in reserve is denied and nobody has
-//! attached one; so who offers turns it on and waits, and the hot path need not know that a CPU can be off.
+//! knows stay in memory. Nothing but an offer can give it work, since CPU_ON of a vCPU in reserve is denied and none has been
+//! attached; so the CPU that offers turns it on and waits, and the hot path need not know that a CPU can be off.
 #![expect(unsafe_code, reason = "the way out of and back into a CPU's life")]
 
 use core::arch::naked_asm;
@@ -17,7 +17,7 @@ use crate::{clock, gic, percpu, smc, timer};
 
 /// Where each secondary CPU's [`Handover`] is; zero for the others.
 static HANDOVERS: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
-/// CPUs that are off, or on their way there, and that nobody is turning on yet.
+/// CPUs that are off, or on their way there, and that none is turning on yet.
 static OFF: [AtomicBool; MAX_PCPUS] = [const { AtomicBool::new(false) }; MAX_PCPUS];
 /// The firmware does not turn CPUs off.
 static REFUSED: AtomicBool = AtomicBool::new(false);
@@ -37,7 +37,7 @@ pub(crate) fn is_there(id: PcpuId) -> bool {
     id.index() < MAX_PCPUS && (percpu::takes_kicks(id) || is_off(id))
 }
 
-/// Turns this CPU off until somebody has work for it, unless `is_wanted` says that somebody has.
+/// Turns this CPU off until there is work for it, unless `is_wanted` says that there is.
 ///
 /// Its registers are as after `prepare` when this returns true, and as they were when it returns false.
 pub(crate) fn power_down(cpu: &'static Percpu, is_wanted: impl FnOnce() -> bool) -> bool {
@@ -48,15 +48,15 @@ pub(crate) fn power_down(cpu: &'static Percpu, is_wanted: impl FnOnce() -> bool)
     }
     let target = percpu::forbid_kicks(cpu.local.id);
     OFF[index].store(true, Ordering::SeqCst);
-    // Who offers a vCPU and looks at `OFF` after, finds the flag; an offer made before is seen by `is_wanted`.
+    // A CPU that offers a vCPU and looks at `OFF` after, finds the flag; an offer made before is seen by `is_wanted`.
     fence(Ordering::SeqCst);
-    // If the flag is gone somebody is turning this CPU on, and waits until it is off.
+    // If the flag is gone another CPU is turning this CPU on, and waits until it is off.
     let stays = is_wanted() && OFF[index].swap(false, Ordering::SeqCst);
     if !stays {
         log::debug!("{}: off", cpu.local.id);
         ONLINE.fetch_sub(1, Ordering::Release);
         gic::disable_interface();
-        // SAFETY: the address is that of this CPU's handover block, which was leaked and which nobody else writes.
+        // SAFETY: the address is that of this CPU's handover block, which was leaked and which no other CPU writes.
         let code = unsafe { leave(handover, smc::CPU_OFF) };
         OFF[index].store(false, Ordering::SeqCst);
         ONLINE.fetch_add(1, Ordering::Release);
@@ -74,7 +74,7 @@ pub(crate) fn power_down(cpu: &'static Percpu, is_wanted: impl FnOnce() -> bool)
 pub(crate) fn bring_up(id: PcpuId) {
     let index = id.index();
     fence(Ordering::SeqCst);
-    // Whoever finds the flag gone waits for the one that took it.
+    // A CPU that finds the flag gone waits for the one that took it.
     let mut asked = !OFF[index].swap(false, Ordering::SeqCst);
     let deadline = timer::now() + clock::duration_ticks(START_TIMEOUT_NS);
     while !percpu::takes_kicks(id) {

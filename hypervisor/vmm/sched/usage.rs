@@ -23,7 +23,7 @@ impl Usage {
         self.before_ticks.store(0, Ordering::Relaxed);
     }
 
-    /// Notes that the vCPU falls asleep in a WFI that traps while nobody else wants its CPU.
+    /// Notes that the vCPU falls asleep in a WFI that traps while no other vCPU wants its CPU.
     #[inline]
     pub fn fall_asleep(&self, now_ticks: u64) {
         let before = self.slept_ticks().wrapping_sub(now_ticks);

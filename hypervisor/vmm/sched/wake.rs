@@ -1,4 +1,4 @@
-//! Wake-ups from other physical CPUs: a set that anyone may add to and its owner empties, without a lock.
+//! Wake-ups from other physical CPUs: a set that every CPU may add to and its owner empties, without a lock.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -2,7 +2,7 @@
 //!
 //! Every Linux zeroes them all on each CPU that comes online. So `crate::features` keeps them trapped; the first access lends
 //! them all to this vCPU (`crate::dispatch::sysreg`), and they are taken away when it is turned off, or unloaded with every one of them
-//! zero. `el2` moves the registers. They fire only in the vCPU that set them: whoever runs next finds them off, and EL2 routes
+//! zero. `el2` moves the registers. They fire only in the vCPU that set them: the vCPU that runs next finds them off, and EL2 routes
 //! debug exceptions to EL1, from where none is taken at EL2 (MDCR_EL2.TDE is 0, Arm ARM D2.4).
 //!
 //! MDSCR_EL1 is part of every world switch. The OS lock and the double lock stay trapped. A debugger's channel and claim tags

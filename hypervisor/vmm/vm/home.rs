@@ -1,7 +1,7 @@
 //! Where a vCPU has its place, whether its registers are there, and how it moves to another CPU without losing what it is told.
 //!
-//! Who tells a vCPU something first leaves it (in its inbox, its requests, its power cell), then looks at `loaded`, then at the home.
-//! Who moves it lets go of its registers, stores the new home and only then tells the CPU there; that one looks at everything there
+//! A CPU that tells a vCPU something first leaves it (in its inbox, its requests, its power cell), then looks at `loaded`, then at the home.
+//! A CPU that moves it lets go of its registers, stores the new home and only then tells the CPU there; that one looks at everything there
 //! can be. So of these two, one sees the other: a sender that still saw the old home left its message before the new CPU looks.
 //! All of that is sequentially consistent. Model-checked by loom: `RUSTFLAGS="--cfg loom" cargo test -p hypervisor --release --lib model`.
 
@@ -50,7 +50,7 @@ impl Home {
 pub struct Whereabouts {
     home: AtomicU32,
     wanted: AtomicU32,
-    /// Whether its registers are in its CPU, so that an interrupt there is enough for it to look at its inbox. Who changes it
+    /// Whether its registers are in its CPU, so that an interrupt there is enough for it to look at its inbox. The CPU that changes it
     /// looks for what others have left after.
     pub loaded: AtomicBool,
 }
@@ -64,7 +64,7 @@ impl Whereabouts {
     }
 
     /// Wishes it to a place that is kept free for it, if `from` is nowhere, and then its CPU is to be asked; or takes that wish back, if
-    /// `to` is nowhere. Returns whether that could be: nobody else wished, or it had not come true.
+    /// `to` is nowhere. Returns whether that could be: no other CPU wished, or it had not come true.
     pub fn change_wish(&self, from: Home, to: Home) -> bool {
         self.wanted
             .compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::SeqCst)

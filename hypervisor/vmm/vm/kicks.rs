@@ -8,7 +8,7 @@ use types::ids::{MAX_PCPUS, PcpuId};
 pub struct Kicks(u64);
 
 impl Kicks {
-    /// Nobody.
+    /// No CPU.
     pub const NONE: Self = Self(0);
 
     /// Adds a CPU.

@@ -1,6 +1,6 @@
-//! What a VM is doing as a whole, and how many of its vCPUs take part: started, stopped, paused by whoever comes first.
+//! What a VM is doing as a whole, and how many of its vCPUs take part: started, stopped, paused by the first that asks.
 //!
-//! One word holds the phase and the reason for it, so that of several who want to end a VM exactly one does, and its reason is
+//! One word holds the phase and the reason for it, so that of several CPUs that want to end a VM exactly one does, and its reason is
 //! told. Requests to single vCPUs (`vcpu::request`) only make them look here: the phase is the truth, a stale request does no harm.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -49,7 +49,7 @@ impl Phase {
 }
 
 types::words! {
-    /// Who ended a VM's last life.
+    /// What ended a VM's last life.
     Cause:
     /// The operator asked for it.
     Operator = "operator",
@@ -80,7 +80,7 @@ const fn word(phase: Phase, cause: Cause) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Resume {
-    /// Nobody wants it.
+    /// Nothing wants it.
     NotAsked,
     /// Some vCPU has not come to rest yet: try again.
     Wait,
@@ -112,7 +112,7 @@ impl Life {
         Phase::from_word(self.word.load(Ordering::SeqCst))
     }
 
-    /// Returns who ended the last life; of use while the VM is off, stopping or resetting.
+    /// Returns what ended the last life; of use while the VM is off, stopping or resetting.
     #[must_use]
     pub fn cause(&self) -> Cause {
         Cause::from_word(self.word.load(Ordering::SeqCst))
@@ -133,7 +133,7 @@ impl Life {
         let _always = self.change(|_| true, next, None);
     }
 
-    /// Ends a start with success; returns whether nobody has stopped the VM meanwhile.
+    /// Ends a start with success; returns whether the VM was not stopped meanwhile.
     #[must_use]
     pub fn started(&self) -> bool {
         self.change(|phase| phase == Phase::Starting, Phase::Running, None)
@@ -200,7 +200,7 @@ impl Life {
         }
         let still_ticks = now_ticks.saturating_sub(self.halted_ticks.load(Ordering::SeqCst));
         set_back(still_ticks);
-        // Somebody may have stopped the VM: then nothing runs that could look at the time.
+        // The VM may have been stopped: then nothing runs that could look at the time.
         if self.change(|phase| phase == Phase::Paused, Phase::Running, None) {
             Resume::Done { still_ticks }
         } else {
@@ -210,7 +210,7 @@ impl Life {
 
     /// Counts a vCPU in before it runs; returns whether the VM still wants that. Otherwise call [`Life::detach`] at once.
     ///
-    /// Counted first and asked after, so that whoever ends the VM either is seen here or sees the count.
+    /// Counted first and asked after, so that an end of the VM either is seen here or sees the count.
     #[must_use]
     pub fn attach(&self) -> bool {
         self.attached.fetch_add(1, Ordering::SeqCst);

@@ -222,7 +222,7 @@ impl Resizer {
         Some(self.settled(cells, progress))
     }
 
-    /// Notes what the guest reports by `_OST`; a number of a vCPU that there is not, or one nobody asked about, means nothing.
+    /// Notes what the guest reports by `_OST`; a number of a vCPU that there is not, or one that was not asked about, means nothing.
     pub fn on_ost(
         &mut self,
         cells: &impl Cells,
@@ -296,7 +296,7 @@ impl Resizer {
         Progress::default()
     }
 
-    /// Ends the resize because the VM is off, its cells as new: there is nobody to tell anything.
+    /// Ends the resize because the VM is off, its cells as new: there is no guest to tell anything.
     pub fn on_vm_off(&mut self, cells: &impl Cells) -> Progress {
         self.listening = false;
         self.ledger = Ledger::of(cells);

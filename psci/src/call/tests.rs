@@ -40,7 +40,7 @@ enum Owner {
     VendorHypervisor,
     /// Trusted applications and trusted operating systems.
     Trusted,
-    /// A number nobody has.
+    /// A number without a function.
     Reserved,
 }
 

@@ -1,4 +1,4 @@
-//! Every interleaving, and every order that the memory model allows, of those who act on one cell at the same time.
+//! Every interleaving, and every order that the memory model allows, of CPUs that act on one cell at the same time.
 //!
 //! `RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test -p psci --release --lib model` takes seconds; without the bound on
 //! preemptions it explores everything there is, in minutes.

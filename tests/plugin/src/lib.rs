@@ -215,7 +215,7 @@ extern "C" fn on_end(cpu: c_uint, data: *mut c_void) {
 fn write(line: std::fmt::Arguments) {
     let mut output = OUTPUT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(file) = output.as_mut() {
-        // There is nobody to tell.
+        // There is nothing to tell.
         let _ = file.write_all(format!("{line}\n").as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! Who may use whom: each room, and what it must not name by any path, grouped imports among them.
+//! Which room may use which: each room, and what it must not name by any path, grouped imports among them.
 
 use super::{OURS, rust, verdict};
 use tests::imports::named;

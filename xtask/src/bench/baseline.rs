@@ -1,6 +1,6 @@
 //! The committed counts, one set for each version of the compiler, and what counts as worse.
 //!
-//! `tests/baseline/bench.toml` is a table for each compiler, with the median of each row. Whoever makes a row worse, or
+//! `tests/baseline/bench.toml` is a table for each compiler, with the median of each row. A person who makes a row worse, or
 //! better for good, writes it anew by `cargo xtask bench --bless` in the same commit.
 
 use super::rows::Findings;

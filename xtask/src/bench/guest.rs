@@ -12,7 +12,7 @@ pub(crate) const MODEL: &str = "max,pauth=off";
 /// CPUs that the shared rows use, for as many vCPUs: each has two.
 const SHARED_CPUS: [u32; 2] = [0, 1];
 /// How a peer runs the guest: on how many CPUs, and which words of the command line pick what is measured so. A vCPU for each
-/// CPU; two for each; and all on one, for the rows between two vCPUs of one CPU: nobody can say there which share one.
+/// CPU; two for each; and all on one, for the rows between two vCPUs of one CPU: a guest cannot tell there which share one.
 pub(crate) const PEER_RUNS: [(u32, &str); 3] = [
     (CPUS, ""),
     (

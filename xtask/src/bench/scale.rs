@@ -87,7 +87,7 @@ impl Shape {
                 .raw("spis", &self.spis.to_string())
         };
         let idle = (1..self.vms).map(|number| {
-            // Prints a question that nobody sees and rests.
+            // Prints a question that the operator never sees and rests.
             vm(&format!("idle-{number}")).command_line("elastic asked cpus=1")
         });
         let first = vm("bench").command_line(words);

@@ -97,7 +97,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
     };
     let result = boot(options, &image, &initrd, &packed);
-    // A dry run's command needs the bundle; otherwise nobody does any more.
+    // A dry run's command needs the bundle; otherwise nothing does any more.
     if !options.dry_run {
         drop(std::fs::remove_file(&initrd));
     }

@@ -36,7 +36,7 @@ const RT_PROPERTIES_SIZE: u16 = 8;
 const RT_SUPPORTED_GET_TIME: u32 = 1 << 0;
 const RT_SUPPORTED_SET_TIME: u32 = 1 << 1;
 
-/// Who the firmware is from.
+/// The maker of the firmware.
 const VENDOR: &str = "Bullpen";
 /// Room for that: Linux maps 100 UTF-16 characters of it, whatever their number.
 const VENDOR_SIZE: u64 = 200;

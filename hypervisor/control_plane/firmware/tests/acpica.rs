@@ -51,7 +51,7 @@ fn run(folder: &Path, tool: &str, arguments: &[&str]) -> String {
     said
 }
 
-/// The header fields that say who compiled a table: checksum, creator and creator revision.
+/// The header fields that say which compiler made a table: checksum, creator and creator revision.
 const COMPILER_FIELDS: [core::ops::Range<usize>; 2] = [9..10, 28..36];
 
 #[test]

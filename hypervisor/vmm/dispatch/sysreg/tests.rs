@@ -194,7 +194,7 @@ fn breakpoints_are_lent_whole_and_only_once() {
             assert_eq!(trapped(&mut bench, register, 4, true), UNDEFINED);
         }
     }
-    // The locks, the channel and the claim tags of a debugger are lent to nobody.
+    // The locks, the channel and the claim tags of a debugger are lent to no guest.
     for register in [
         system_register(2, 0, 1, 0, 4),
         system_register(2, 0, 1, 3, 4),

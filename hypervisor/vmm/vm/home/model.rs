@@ -92,7 +92,7 @@ fn a_message_to_a_vcpu_that_moves_is_seen() {
         for thread in all {
             thread.join().unwrap();
         }
-        // What the new CPU does when it next looks: at who it was pointed at, and for a kick at who is loaded.
+        // What the new CPU does when it next looks: at the vCPU it was pointed at, and for a kick at the one that is loaded.
         world.arrive(1);
         if world.kicks[1].load(Ordering::SeqCst) && world.at.loaded.load(Ordering::SeqCst) {
             world.look();

@@ -1,4 +1,4 @@
-//! Who may end or hold a VM when, and what a pause does to its clock.
+//! What may end or hold a VM when, and what a pause does to its clock.
 
 use super::{Cause, Life, Phase, Resume};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,4 +1,4 @@
-//! Who has which of a VM's vCPUs, by sets: a step of a resize looks at those that it is about, however many are possible.
+//! Which side has which of a VM's vCPUs, by sets: a step of a resize looks at those that it is about, however many are possible.
 
 use psci::{Event, Refusal, Role, State};
 
@@ -9,7 +9,7 @@ use types::ids::{VcpuId, VcpuSet};
 
 /// The vCPUs that are not in the boot set, and how many are.
 ///
-/// It follows the cells because nobody else offers, withdraws or ejects; what a guest turns on and off it holds all the same.
+/// It follows the cells because nothing else offers, withdraws or ejects; what a guest turns on and off it holds all the same.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// The boot set: vCPUs 0 to `boot` - 1, which the guest always holds.

@@ -1,7 +1,7 @@
 //! Questions to the host: a guest prints `ASK n …`, the harness does it and types `REPLY n …` on the guest's console.
 //!
 //! Lets a guest drive the operator's side (`ASK vcpu set NAME 4`) or learn what no reset of its own can change
-//! (`ASK boot-number`). Only used when the command line says `asked`, since nobody answers on a bare machine.
+//! (`ASK boot-number`). Only used when the command line says `asked`, since nothing answers on a bare machine.
 
 use crate::{machine, timer, uart};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -43,14 +43,14 @@ pub fn send(question: core::fmt::Arguments<'_>) -> Ticket {
 
 /// Asks the harness to do something and waits for its answer, up to a minute.
 ///
-/// Returns `None` when nobody answers.
+/// Returns `None` when no answer comes.
 #[must_use]
 pub fn ask(question: core::fmt::Arguments<'_>) -> Option<Reply> {
     let ticket = send(question);
     await_reply(ticket, 60 * timer::frequency())
 }
 
-/// Waits for the reply to a question; replies to earlier ones, which nobody waited for, are dropped.
+/// Waits for the reply to a question; replies to earlier ones, which came too late, are dropped.
 #[must_use]
 pub fn await_reply(ticket: Ticket, ticks: u64) -> Option<Reply> {
     let deadline = timer::now() + ticks;

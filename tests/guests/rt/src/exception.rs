@@ -169,7 +169,7 @@ extern "C" fn handle(frame: &mut Frame, kind: u64) {
                 elr: frame.elr,
                 vector: kind,
             });
-            // Whoever has stepped goes on without.
+            // What was stepped goes on without.
             if frame.esr >> 26 == Fault::SOFTWARE_STEP {
                 frame.spsr |= SPSR_D;
             }

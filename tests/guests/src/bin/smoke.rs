@@ -155,7 +155,7 @@ fn quiet(intid: u32) {
     }
 }
 
-/// The alarm rings although every CPU sleeps and nobody looks at the clock.
+/// The alarm rings although every CPU sleeps and none looks at the clock.
 fn pl031_alarm_ends_a_sleep() -> Outcome {
     needs_a_pl031!();
     gic::reset_counts();

@@ -1,5 +1,5 @@
 //! A guest that never rests: all its CPUs send each other interrupts, touch devices, holes and the GIC, sleep, turn themselves off
-//! and each other on, at random, until somebody ends it.
+//! and each other on, at random, until the operator ends it.
 //!
 //! Word: `reset`: after a while it resets itself, on whichever CPU that befalls, from inside of an interrupt's handler.
 #![no_std]
@@ -68,7 +68,7 @@ fn storm(seed: u64) {
             9 if other != 0 => drop(cpu::start(other, storm, random)),
             10 if own != 0 && random >> 50 & 7 == 0 => return,
             11 => {
-                // Masked: taken before the WFI, it would wake nobody.
+                // Masked: taken before the WFI, it would wake no CPU.
                 exception::mask();
                 timer::arm_virtual(timer::now() + timer::frequency() / 20_000);
                 insn!("wfi");

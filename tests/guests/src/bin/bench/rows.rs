@@ -28,7 +28,7 @@ const SPARE_WORD: u64 = 4;
 const PARTNER: usize = 2;
 /// Samples of a row that waits for whole slices of a scheduler: each takes tens of milliseconds.
 const CONTENDED_SAMPLES: u64 = 5;
-/// Longer than a slice: what who waits for its end gets.
+/// Longer than a slice: what a vCPU that waits for its end gets.
 const CONTENDED_NS: u64 = 15_000_000;
 
 /// One sample in nanoseconds or cycles, or `None` when the operation did not happen.
@@ -316,7 +316,7 @@ fn sgi_to_wfi() -> Option<u64> {
 
 /// The other vCPU has just had the CPU and given it up, so that the one that spins there has a whole slice before it.
 ///
-/// All waits are short ones by the timer: QEMU's round robin gives who spins half of the time to the next timer at a stretch.
+/// All waits are short ones by the timer: QEMU's round robin gives a spinning CPU half of the time to the next timer at a stretch.
 fn sgi_contended() -> Option<u64> {
     rest(CONTENDED_NS);
     MAILBOX.clear();

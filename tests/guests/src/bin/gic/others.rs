@@ -72,7 +72,7 @@ pub(crate) fn routing_to_each_cpu() -> Outcome {
                 "the CPU that took the SPI"
             );
         }
-        // To nobody: it waits until it is routed to somebody.
+        // To no CPU: it waits until it is routed to one.
         TAKER.store(u64::MAX, Ordering::Release);
         gic::route(FIRST_SPARE, 0x00ff_ff0f);
         gic::write_bit(gic::ISPENDR, FIRST_SPARE);

@@ -66,7 +66,7 @@ pub(crate) fn the_hypervisor_names_itself() -> Outcome {
     Ok(())
 }
 
-/// Calls a function that nobody defines, with recognisable values in every register.
+/// Calls a function that no standard defines, with recognisable values in every register.
 fn call_unknown(function: u64, seed: u64) -> Outcome {
     let mut registers: psci::Registers =
         core::array::from_fn(|index| seed.rotate_left(index as u32 * 3));

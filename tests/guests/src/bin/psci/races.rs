@@ -75,7 +75,7 @@ fn race_rounds(racers: usize, target: usize) -> Outcome {
             "round {round}: the target does not turn off"
         );
         // The target may turn off, and be started again, while slower racers are still to come: every start that was
-        // granted ran with its own context, and nobody else's did.
+        // granted ran with its own context, and no other did.
         let mut granted = 0;
         for racer in 0..racers {
             let answer = ANSWERS[racer].load(Ordering::Acquire);

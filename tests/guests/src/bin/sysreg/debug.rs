@@ -1,4 +1,4 @@
-//! Breakpoints and watchpoints (DDI0487 D2): they fire where they are set, live through switches, and reach nobody else.
+//! Breakpoints and watchpoints (DDI0487 D2): they fire where they are set, live through switches, and reach no other vCPU.
 //!
 //! Word: `bystander` sets none of its own and expects that nothing fires, beside a guest that has some at the same addresses.
 #![expect(unsafe_code, reason = "names a stretch of assembly")]
@@ -175,7 +175,7 @@ fn each_fires(breakpoints: u32, watchpoints: u32) -> Outcome {
     Ok(())
 }
 
-/// Goes to sleep for a moment, so that whoever shares this CPU runs.
+/// Goes to sleep for a moment, so that a vCPU that shares this CPU runs.
 fn doze() {
     gic::enable(timer::VIRTUAL_INTID);
     exception::mask();

@@ -157,7 +157,7 @@ fn keys() -> impl Iterator<Item = Encoding> {
     (0..10).map(|n| Encoding(3, 0, 2, 1 + n / 4, n % 4))
 }
 
-/// Whoever else runs on this CPU, meanwhile: it has keys of its own, which are none of ours.
+/// The other vCPU of this CPU, meanwhile: it has keys of its own, which are none of ours.
 pub(crate) fn keys_survive() -> Outcome {
     // API, APA, GPI and GPA of ID_AA64ISAR1_EL1.
     if mrs!("id_aa64isar1_el1") & 0xff00_0ff0 == 0 {

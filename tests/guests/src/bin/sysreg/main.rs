@@ -385,7 +385,7 @@ macro_rules! in_big_endian {
 }
 
 fn big_endian_mmio() -> Outcome {
-    /// An SPI that nobody uses: its priority byte, its route.
+    /// An SPI that no device uses: its priority byte, its route.
     const SPI: u64 = 60;
     if mrs!("id_aa64mmfr0_el1") >> 8 & 0xf == 0 {
         ignore!("no big-endian data at EL1");
