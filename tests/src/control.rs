@@ -54,16 +54,21 @@ impl Control {
         self.greeted = true;
         const TRIES: u32 = 120;
         const PAUSE: Duration = Duration::from_millis(500);
+        let first = self.next_id;
         for _ in 0..TRIES {
             // Ends whatever half a line has arrived.
             self.line.send("\n");
-            let id = self.send("vm list");
-            let deadline = Instant::now() + PAUSE;
+            let last = self.send("vm list");
+            let mut deadline = Instant::now() + PAUSE;
             while let Some(message) = self.message(deadline) {
+                let id = message["id"].as_u64();
                 if message.get("event").is_some() {
                     self.events.push(message);
-                } else if message["id"] == id {
+                } else if id == Some(last) {
                     return;
+                } else if id.is_some_and(|id| id >= first) {
+                    // It listens, and is slow: the others are answered too.
+                    deadline = Instant::now() + PAUSE * TRIES;
                 }
             }
         }
