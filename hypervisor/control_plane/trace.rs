@@ -77,24 +77,21 @@ impl<const N: usize> LogRing<N> {
 
 /// Lets something happen so many times at once, and so often on average.
 ///
-/// What a guest can cause is logged and told through one of these.
-#[derive(Clone, Debug)]
-pub struct RateLimit {
-    burst: u32,
-    interval_ns: u64,
-    left: u32,
-    /// The time up to which the permissions that time gives have been added.
+/// What a guest can cause is told through one of these: `BURST` times at once, and then once every `INTERVAL_NS`.
+#[derive(Clone, Debug, Default)]
+pub struct RateLimit<const BURST: u32, const INTERVAL_NS: u64> {
+    /// Permissions that were used and that time has not given back.
+    used: u32,
+    /// The time up to which the permissions that time gives have been given back.
     credited_ns: u64,
 }
 
-impl RateLimit {
-    /// Allows `burst` times at once, and then once every `interval_ns`.
+impl<const BURST: u32, const INTERVAL_NS: u64> RateLimit<BURST, INTERVAL_NS> {
+    /// Makes one of which nothing is used.
     #[must_use]
-    pub const fn new(burst: u32, interval_ns: u64) -> Self {
+    pub const fn new() -> Self {
         Self {
-            burst,
-            interval_ns: if interval_ns == 0 { 1 } else { interval_ns },
-            left: burst,
+            used: 0,
             credited_ns: 0,
         }
     }
@@ -102,35 +99,34 @@ impl RateLimit {
     /// Returns whether it may happen now, and counts it if so.
     #[must_use]
     pub fn allow(&mut self, now_ns: u64) -> bool {
-        if self.left < self.burst {
+        if self.used > 0 {
             self.credit(now_ns);
         } else {
             self.credited_ns = now_ns;
         }
-        match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
-        }
+        let allowed = self.used < BURST;
+        self.used = self.used.saturating_add(u32::from(allowed));
+        allowed
     }
 
-    /// Adds what the time since the last credit gives; never more than the burst.
+    /// Returns from when on it may happen again, after it was not allowed; in nanoseconds.
+    #[must_use]
+    pub const fn next_ns(&self) -> u64 {
+        self.credited_ns.saturating_add(INTERVAL_NS)
+    }
+
+    /// Gives back what the time since the last credit gives.
     fn credit(&mut self, now_ns: u64) {
-        let earned = now_ns
-            .saturating_sub(self.credited_ns)
-            .checked_div(self.interval_ns)
-            .unwrap_or(0);
-        let room = u64::from(self.burst.saturating_sub(self.left));
-        if earned >= room {
-            self.left = self.burst;
+        let passed_ns = now_ns.saturating_sub(self.credited_ns);
+        let earned = passed_ns.checked_div(INTERVAL_NS).unwrap_or(u64::MAX);
+        if earned >= u64::from(self.used) {
+            self.used = 0;
             self.credited_ns = now_ns;
         } else {
-            self.left = self.left.saturating_add(earned as u32);
+            self.used = self.used.saturating_sub(earned as u32);
             self.credited_ns = self
                 .credited_ns
-                .saturating_add(earned.saturating_mul(self.interval_ns));
+                .saturating_add(earned.saturating_mul(INTERVAL_NS));
         }
     }
 }
@@ -188,7 +184,7 @@ mod tests {
         /// Whatever the times: never more than the burst and one for every interval that passed.
         #[test]
         fn rate_is_never_exceeded(steps in proptest::collection::vec(0u64..50, 1..200)) {
-            let mut limit = RateLimit::new(5, 100);
+            let mut limit = RateLimit::<5, 100>::new();
             let (mut now_ns, mut allowed) = (1000, 0);
             for step in steps {
                 now_ns += step;
@@ -200,12 +196,13 @@ mod tests {
 
     #[test]
     fn burst_then_steady_rate_then_burst_again() {
-        let mut limit = RateLimit::new(3, 100);
-        let allowed = |limit: &mut RateLimit, now_ns, tries: u32| {
+        let mut limit = RateLimit::<3, 100>::new();
+        let allowed = |limit: &mut RateLimit<3, 100>, now_ns, tries: u32| {
             (0..tries).filter(|_| limit.allow(now_ns)).count()
         };
         assert_eq!(allowed(&mut limit, 1000, 10), 3);
         assert_eq!(allowed(&mut limit, 1099, 10), 0);
+        assert_eq!(limit.next_ns(), 1100);
         assert_eq!(allowed(&mut limit, 1100, 10), 1);
         assert_eq!(allowed(&mut limit, 1350, 10), 2);
         assert_eq!(

@@ -4,6 +4,7 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use control_plane::config::{Bundle, CpuSlots, ReserveIdle};
+use control_plane::console::Pace;
 use control_plane::host::{Conduit, EnableMethod, Gic, HostDescription};
 use control_plane::topology::CpuFacts;
 use control_plane::{devicetree, host};
@@ -239,6 +240,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         names,
         ports,
         (!vms::vms().all().is_empty()).then_some(VmId::new(0)),
+        options.uart_baud.map(Pace::new),
     );
     if let Some(gic) = machine::GIC.get() {
         for intid in ports.iter().flatten().filter_map(|port| port.1) {

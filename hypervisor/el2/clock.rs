@@ -53,3 +53,11 @@ pub(crate) fn duration_ticks(ns: u64) -> u64 {
         .saturating_mul(frequency)
         .saturating_add(part)
 }
+
+/// Returns the earlier of two times, each of which may be none.
+pub(crate) fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        _ => one.or(other),
+    }
+}

@@ -2,10 +2,14 @@
 #![expect(unsafe_code, reason = "uses addresses of the device tree")]
 
 use crate::mmio::Registers;
+use control_plane::console::Transmit;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use types::pl011 as spec;
 use vmm::sync::FairMutex;
+
+/// The interrupts when bytes have come: enough of them, or none more for a while.
+const RECEIVE: u32 = spec::INT_RX | spec::INT_RT;
 
 /// One UART.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +23,7 @@ impl Uart {
     pub(crate) unsafe fn start(base: u64) -> Self {
         // SAFETY: the caller's promise.
         let registers = unsafe { Registers::new(base, spec::SIZE) };
+        registers.write32(spec::IMSC, 0);
         registers.write32(spec::LCR_H, spec::LCR_H_WLEN_8 | spec::LCR_H_FEN);
         registers.write32(spec::CR, spec::CR_UARTEN | spec::CR_TXE | spec::CR_RXE);
         Self(registers)
@@ -27,12 +32,19 @@ impl Uart {
     /// Asks for an interrupt when a byte has come, also if it has come already: taking all bytes is what ends the
     /// interrupt (DDI0183 2.8), and clearing it here would lose one that came since.
     pub(crate) fn enable_receive_interrupt(self) {
-        self.0.write32(spec::IMSC, spec::INT_RX | spec::INT_RT);
+        self.set_mask(RECEIVE, true);
     }
 
-    /// Asks for no interrupts.
+    /// Asks for no interrupt when a byte has come.
     pub(crate) fn mask_receive_interrupt(self) {
-        self.0.write32(spec::IMSC, 0);
+        self.set_mask(RECEIVE, false);
+    }
+
+    /// Lets interrupts through or not; whoever calls this holds the console's lock.
+    fn set_mask(self, bits: u32, wanted: bool) {
+        let others = self.0.read32(spec::IMSC) & !bits;
+        let wanted = if wanted { bits } else { 0 };
+        self.0.write32(spec::IMSC, others | wanted);
     }
 
     /// Returns whether a byte has come.
@@ -56,12 +68,28 @@ impl Uart {
         room - places.len()
     }
 
-    /// Sends a byte, waiting for room.
-    pub(crate) fn send(self, byte: u8) {
-        while self.0.read32(spec::FR) & spec::FR_TXFF != 0 {
+    /// Sends a byte, waiting for room: before there are guests, and when all is over.
+    fn send_now(mut self, byte: u8) {
+        while self.is_full() {
             core::hint::spin_loop();
         }
+        self.send(byte);
+    }
+}
+
+impl Transmit for Uart {
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.0.read32(spec::FR) & spec::FR_TXFF != 0
+    }
+
+    #[inline]
+    fn send(&mut self, byte: u8) {
         self.0.write32(spec::DR, u32::from(byte));
+    }
+
+    fn ask(&mut self, wanted: bool) {
+        self.set_mask(spec::INT_TX, wanted);
     }
 }
 
@@ -69,9 +97,9 @@ impl fmt::Write for Uart {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
             if byte == b'\n' {
-                self.send(b'\r');
+                self.send_now(b'\r');
             }
-            self.send(byte);
+            self.send_now(byte);
         }
         Ok(())
     }

@@ -160,8 +160,8 @@ impl ops::Host for El2 {
         let mut next = next_ns;
         if is_boot_cpu {
             heap::refill();
-            let (told, retry) = (events::tell(), console::poll().then(console::retry_ns));
-            next = [next, told, retry].into_iter().flatten().min();
+            next = clock::earlier(next, events::tell());
+            next = clock::earlier(next, console::poll());
         }
         deferred::set_deadline(next.map(clock::ns_to_ticks));
         if is_boot_cpu && events::DIRTY.load(Ordering::Acquire) {

@@ -6,10 +6,13 @@
 //! test-and-set: they lie on a trap's way.
 
 use spin::Spin;
-use spin::mutex::TicketMutex;
+use spin::mutex::{TicketMutex, ticket::TicketMutexGuard};
 
 /// A lock that is given to those that wait in the order in which they came.
 pub type FairMutex<T, R = Spin> = TicketMutex<T, R>;
+
+/// The lock of a [`FairMutex`] while it is held.
+pub type FairMutexGuard<'a, T> = TicketMutexGuard<'a, T>;
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 use log::LevelFilter;
 
@@ -31,6 +32,8 @@ pub struct Options {
     pub log: LevelFilter,
     /// `autostart`: whether VMs are started that their manifest says are; `no` leaves it to the operator.
     pub autostart: bool,
+    /// `uart-baud`: sends no faster than a wire of this speed would; `None` leaves the pace to the UARTs.
+    pub uart_baud: Option<NonZeroU32>,
 }
 
 impl Default for Options {
@@ -39,9 +42,13 @@ impl Default for Options {
             scrub: Scrub::Release,
             log: LevelFilter::Info,
             autostart: true,
+            uart_baud: None,
         }
     }
 }
+
+/// The slowest and the fastest pace of a UART, in bits a second.
+const BAUD: (u32, u32) = (300, 4_000_000);
 
 impl Options {
     /// Sets the option `name` to what `value` says.
@@ -53,6 +60,7 @@ impl Options {
             "scrub" => self.scrub = pick(value, &Scrub::WORDS, &Scrub::ALL)?,
             "log" => self.log = pick(value, LEVEL_WORDS, LEVELS)?,
             "autostart" => self.autostart = pick(value, &YES_NO, &[false, true])?,
+            "uart-baud" => self.uart_baud = Some(baud(value)?),
             _ => return Err(Problem::Unknown),
         }
         Ok(())
@@ -91,6 +99,18 @@ const LEVELS: &[LevelFilter] = &[
     LevelFilter::Debug,
     LevelFilter::Trace,
 ];
+
+/// Reads the pace of a UART.
+fn baud(value: &str) -> Result<NonZeroU32, Problem> {
+    let (min, max) = BAUD;
+    let baud = value.parse().map_err(|_| Problem::NotNumber)?;
+    NonZeroU32::new(baud)
+        .filter(|_| (min..=max).contains(&baud))
+        .ok_or(Problem::OutOfRange {
+            min: u64::from(min),
+            max: u64::from(max),
+        })
+}
 
 /// Returns the value at the place that `word` has among `words`.
 pub(super) fn pick<T: Copy>(

@@ -377,15 +377,18 @@ fn options_come_from_the_manifest_and_then_from_the_boot_loader() {
         scrub: Scrub::Release,
         log: log::LevelFilter::Info,
         autostart: true,
+        uart_baud: None,
     };
     assert_eq!(options, expected);
     let wrong = options.apply_bootargs(
-        "quiet bullpen.scrub=boot bullpen.log=loud bullpen.autostart=no bullpen.x bullpen.",
+        "quiet bullpen.scrub=boot bullpen.log=loud bullpen.autostart=no bullpen.x bullpen. \
+         bullpen.uart-baud=115200 bullpen.uart-baud=fast bullpen.uart-baud=0",
     );
     let expected = Options {
         scrub: Scrub::Boot,
         log: log::LevelFilter::Info,
         autostart: false,
+        uart_baud: core::num::NonZeroU32::new(115_200),
     };
     assert_eq!(options, expected);
     let wrong: Vec<String> = wrong.iter().map(ToString::to_string).collect();
@@ -395,6 +398,8 @@ fn options_come_from_the_manifest_and_then_from_the_boot_loader() {
             "bootargs: `bullpen.log` = loud is not one of off, error, warn, info, debug, trace",
             "bootargs: `bullpen.x` is not known",
             "bootargs: `bullpen.` is not known",
+            "bootargs: `bullpen.uart-baud` = fast is not one number",
+            "bootargs: `bullpen.uart-baud` = 0 is not between 300 and 4000000",
         ]
     );
 }

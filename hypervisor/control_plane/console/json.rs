@@ -6,7 +6,7 @@ use super::{
     command::USAGE,
     error::CommandError,
     names::Names,
-    reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What},
+    reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What, log_line},
     request::RequestId,
     sink::{ByteSink, put},
 };
@@ -40,14 +40,6 @@ impl<'a> JsonWriter<'a> {
         self.open("{");
         fields(self);
         self.close("}");
-    }
-
-    fn array<T>(&mut self, items: impl IntoIterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {
-        self.open("[");
-        for item in items {
-            each(self, item);
-        }
-        self.close("]");
     }
 
     /// Writes a key, which is a word; the next value belongs to it.
@@ -116,94 +108,148 @@ impl<'a> JsonWriter<'a> {
     }
 }
 
-/// Writes the reply line for a request.
-pub(super) fn reply_line(
+/// Writes the reply line for a request as far as its rows, if it has any: then the line goes on with [`row`] and ends with what is
+/// returned.
+pub(super) fn reply_head(
     id: &RequestId,
     result: &Result<Reply, CommandError>,
     names: &Names,
     out: &mut dyn ByteSink,
-) {
+) -> Option<&'static str> {
     let mut json = JsonWriter::new(&mut *out);
-    json.object(|json| {
-        json.key("id").raw(id.as_json());
-        json.key("ok").bool(result.is_ok());
-        match result {
-            Ok(reply) => json
-                .key("result")
-                .object(|json| reply_fields(json, reply, names)),
-            Err(error) => json.key("error").object(|json| {
-                json.key("kind").string(error.kind.name());
-                json.key("message").string(&error.message);
-            }),
+    json.open("{");
+    json.key("id").raw(id.as_json());
+    json.key("ok").bool(result.is_ok());
+    match result {
+        Ok(reply) => {
+            json.key("result").open("{");
+            if let Some(rows) = reply_fields(&mut json, reply, names) {
+                json.key(rows).open("[");
+                return Some("]}}\n");
+            }
+            json.close("}");
         }
-    });
+        Err(error) => json.key("error").object(|json| {
+            json.key("kind").string(error.kind.name());
+            json.key("message").string(&error.message);
+        }),
+    }
+    json.close("}");
     out.put(b"\n");
+    None
 }
 
-/// Writes the line for an event; `dropped` events of the VM before it were not told.
-pub(super) fn event_line(event: &Event, dropped: u32, names: &Names, out: &mut dyn ByteSink) {
+/// Writes the line for an event as [`reply_head`] does; `dropped` events of the VM before it were not told.
+pub(super) fn event_head(
+    event: &Event,
+    dropped: u32,
+    names: &Names,
+    out: &mut dyn ByteSink,
+) -> Option<&'static str> {
     let mut json = JsonWriter::new(&mut *out);
-    json.object(|json| {
-        json.key("event").string(event.what.name());
-        match &event.what {
-            What::VmStart | What::VmPaused | What::VmResumed => vm_field(json, event.vm, names),
-            What::VmOff(reason, note) => {
-                vm_field(json, event.vm, names);
-                json.key("reason").string(reason);
-                if let Some(note) = note {
-                    json.key("note").string(note);
-                }
+    json.open("{");
+    json.key("event").string(event.what.name());
+    vm_field(&mut json, event.vm, names);
+    let mut has_rows = false;
+    match &event.what {
+        What::VmStart | What::VmPaused | What::VmResumed => {}
+        What::VmOff(reason, note) => {
+            json.key("reason").string(reason);
+            if let Some(note) = note {
+                json.key("note").string(note);
             }
-            What::VmReset(reason) => {
-                vm_field(json, event.vm, names);
-                json.key("reason").string(reason);
-            }
-            What::VcpuOnline(vcpu) | What::VcpuOffline(vcpu) => {
-                vm_field(json, event.vm, names);
-                json.key("vcpu").number(vcpu.get());
-            }
-            What::ResizeDone(report) => resize_fields(json, report, names),
         }
-        json.key("time_ns").number(event.time_ns);
-        if dropped != 0 {
-            json.key("dropped").number(dropped);
+        What::VmReset(reason) => json.key("reason").string(reason),
+        What::VcpuOnline(vcpu) | What::VcpuOffline(vcpu) => json.key("vcpu").number(vcpu.get()),
+        What::ResizeDone(report) => {
+            resize_fields(&mut json, report);
+            has_rows = true;
         }
-    });
+    }
+    json.key("time_ns").number(event.time_ns);
+    if dropped != 0 {
+        json.key("dropped").number(dropped);
+    }
+    if has_rows {
+        json.key(REASONS).open("[");
+        return Some("]}\n");
+    }
+    json.close("}");
     out.put(b"\n");
+    None
 }
 
-fn reply_fields(json: &mut JsonWriter<'_>, reply: &Reply, names: &Names) {
+/// The rows of a resize.
+const REASONS: &str = "reasons";
+
+/// Writes the fields of a result but for its rows, and returns what these are called.
+fn reply_fields(json: &mut JsonWriter<'_>, reply: &Reply, names: &Names) -> Option<&'static str> {
     match reply {
         Reply::Done => {}
-        Reply::Help => json.key("commands").array(USAGE, |json, usage| {
+        Reply::Help => return Some("commands"),
+        Reply::Attached(vm) => vm_field(json, *vm, names),
+        Reply::VmList(_) | Reply::Stats(_) => return Some("vms"),
+        Reply::VcpuList { vm, .. } => {
+            vm_field(json, *vm, names);
+            return Some("vcpus");
+        }
+        Reply::Resize(report) => {
+            vm_field(json, report.vm, names);
+            resize_fields(json, report);
+            return Some(REASONS);
+        }
+        Reply::Log(_) => return Some("lines"),
+        Reply::Host(host) => host_fields(json, host),
+    }
+    None
+}
+
+/// Writes the row of a reply that begins at a place; returns where the next one does, if there was one.
+pub(super) fn row(
+    reply: &Reply,
+    place: usize,
+    names: &Names,
+    out: &mut dyn ByteSink,
+) -> Option<usize> {
+    let mut json = JsonWriter::new(out);
+    json.comma = place != 0;
+    let json = &mut json;
+    match reply {
+        Reply::Done | Reply::Attached(_) | Reply::Host(_) => return None,
+        Reply::Help => {
+            let usage = USAGE.get(place)?;
             json.object(|json| {
                 json.key("form").string(usage.form);
                 json.key("text").string(usage.text);
             });
-        }),
-        Reply::Attached(vm) => vm_field(json, *vm, names),
+        }
         Reply::VmList(rows) => {
-            json.key("vms").array(rows, |json, row| {
-                json.object(|json| vm_fields(json, row, names))
+            let row = rows.get(place)?;
+            json.object(|json| vm_fields(json, row, names));
+        }
+        Reply::VcpuList { vcpus, .. } => {
+            let row = vcpus.get(place)?;
+            json.object(|json| vcpu_fields(json, row));
+        }
+        Reply::Resize(resize) => {
+            let Shortfall { vcpu, why } = resize.report.shortfalls.get(place)?;
+            json.object(|json| {
+                json.key("vcpu").number(vcpu.get());
+                json.key("reason").string(why.word());
+                json.key("message").string(&why.to_string());
             });
         }
-        Reply::VcpuList { vm, vcpus } => {
-            vm_field(json, *vm, names);
-            json.key("vcpus").array(vcpus, |json, row| {
-                json.object(|json| vcpu_fields(json, row))
-            });
-        }
-        Reply::Resize(report) => resize_fields(json, report, names),
         Reply::Stats(rows) => {
-            json.key("vms").array(rows, |json, row| {
-                json.object(|json| stats_fields(json, row, names))
-            });
+            let row = rows.get(place)?;
+            json.object(|json| stats_fields(json, row, names));
         }
-        Reply::Log(lines) => json
-            .key("lines")
-            .array(lines.lines(), |json, line| json.string(line)),
-        Reply::Host(host) => host_fields(json, host),
+        Reply::Log(lines) => {
+            let line = log_line(lines, place)?;
+            json.string(line);
+            return Some(place.saturating_add(line.len()).saturating_add(1));
+        }
     }
+    Some(place.saturating_add(1))
 }
 
 fn vm_field(json: &mut JsonWriter<'_>, vm: VmId, names: &Names) {
@@ -232,20 +278,10 @@ fn vcpu_fields(json: &mut JsonWriter<'_>, row: &VcpuRow) {
     json.key("stolen_ns").number(row.stolen_ns);
 }
 
-fn resize_fields(json: &mut JsonWriter<'_>, resize: &ResizeReport, names: &Names) {
-    let ResizeReport { vm, report } = resize;
-    vm_field(json, *vm, names);
+fn resize_fields(json: &mut JsonWriter<'_>, ResizeReport { report, .. }: &ResizeReport) {
     json.key("requested").number(report.requested);
     json.key("reached").number(report.reached);
     json.key("outcome").string(report.outcome.name());
-    json.key("reasons")
-        .array(&report.shortfalls, |json, Shortfall { vcpu, why }| {
-            json.object(|json| {
-                json.key("vcpu").number(vcpu.get());
-                json.key("reason").string(why.word());
-                json.key("message").string(&why.to_string());
-            });
-        });
 }
 
 fn stats_fields(json: &mut JsonWriter<'_>, row: &StatsRow, names: &Names) {

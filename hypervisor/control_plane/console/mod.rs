@@ -16,29 +16,34 @@ mod backlog;
 mod command;
 mod editor;
 mod error;
+mod flow;
 mod json;
 mod keys;
 mod lines;
 mod mux;
 mod names;
+mod outlet;
 mod pending;
 mod reply;
 mod request;
 mod sink;
+mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod writing;
 
 pub use backlog::Backlog;
 pub use command::{Command, MAX_TIMEOUT_S, USAGE, Usage, VmAction};
 pub use editor::LINE_BYTES;
 pub use error::{CommandError, ErrorKind};
 pub use lines::JSON_LINE_BYTES;
+pub use outlet::{Left, Outlet, Pace, Transmit};
 pub use pending::{MAX_PENDING, Token};
 pub use reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What};
 pub use sink::{ByteSink, Sinks};
 
-use crate::{resize::Origin, trace::RateLimit};
+use crate::resize::Origin;
 use alloc::{format, string::String, vec::Vec};
 use editor::{Editor, Fed};
 use lines::{Fetched, LineReader};
@@ -48,15 +53,12 @@ use pending::{Asker, Pending};
 use request::RequestId;
 use sink::put;
 use types::ids::VmId;
+use writing::Writing;
 
 const PROMPT: &str = "bullpen> ";
 const BELL: &[u8] = b"\x07";
 /// Ends whatever colours a guest has left on the terminal (ECMA-48, SGR).
 const PLAIN: &[u8] = b"\x1b[0m";
-/// How many events of one VM are told at once: enough for every vCPU of the largest guest to come and go.
-const EVENT_BURST: u32 = 1024;
-/// How often events of one VM are told after that.
-const EVENT_INTERVAL_NS: u64 = 10_000_000;
 
 /// Where bytes come from and go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,13 +103,6 @@ enum Mode {
     Json,
 }
 
-/// Events of one VM: how many may be told, and how many were not.
-#[derive(Debug)]
-struct EventLimit {
-    limit: RateLimit,
-    dropped: u32,
-}
-
 /// The console with both its ports.
 #[derive(Debug)]
 pub struct Console {
@@ -119,18 +114,14 @@ pub struct Console {
     terminal_lines: LineReader,
     control_lines: LineReader,
     pending: Pending,
-    limits: Vec<EventLimit>,
+    /// The answers that are being written: the terminal's and the control channel's.
+    writing: [Option<Writing>; 2],
 }
 
 impl Console {
     /// Makes a console at its prompt for the VMs with these names, in the order of their ids.
     #[must_use]
     pub fn new(names: Vec<String>, escape: EscapeKey) -> Self {
-        let limit = || EventLimit {
-            limit: RateLimit::new(EVENT_BURST, EVENT_INTERVAL_NS),
-            dropped: 0,
-        };
-        let limits = names.iter().map(|_| limit()).collect();
         let names = Names::new(names);
         Self {
             mux: Mux::new(names.count()),
@@ -141,7 +132,7 @@ impl Console {
             terminal_lines: LineReader::new(),
             control_lines: LineReader::new(),
             pending: Pending::new(),
-            limits,
+            writing: [None, None],
         }
     }
 
@@ -192,7 +183,7 @@ impl Console {
                 Fed::Nothing => None,
                 Fed::Line(line) => self.prompt_line(&line, sinks),
                 Fed::TooLong => {
-                    self.prompt_answer(&Err(too_long(LINE_BYTES)), sinks);
+                    self.prompt_answer(Err(too_long(LINE_BYTES)), sinks);
                     None
                 }
                 Fed::Abandoned => {
@@ -217,18 +208,23 @@ impl Console {
 
     /// Shows what a guest has sent, or keeps the end of it until the terminal is attached to that guest.
     pub fn guest_output(&mut self, vm: VmId, bytes: &[u8], sinks: &mut Sinks<'_>) {
-        if self.mode == Mode::Guest && self.mux.current() == Some(vm) {
+        if self.is_shown(vm) {
             sinks.terminal.put(bytes);
         } else {
             self.mux.keep(vm, bytes);
         }
     }
 
+    #[inline]
+    fn is_shown(&self, vm: VmId) -> bool {
+        self.mode == Mode::Guest && self.mux.current() == Some(vm)
+    }
+
     /// Answers a request where it was asked; a token that was answered before is ignored.
     pub fn reply(
         &mut self,
         token: Token,
-        result: &Result<Reply, CommandError>,
+        result: Result<Reply, CommandError>,
         sinks: &mut Sinks<'_>,
     ) {
         match self.pending.take(token) {
@@ -236,13 +232,14 @@ impl Console {
             Some(Asker::Json(port, id)) => self.json_answer(port, &id, result, sinks),
             Some(Asker::Prompt) => match self.mode {
                 Mode::Prompt => {
+                    self.begin(Port::Terminal, sinks, |_, _| None);
                     self.editor.make_way(sinks.terminal);
                     self.prompt_answer(result, sinks);
                 }
-                Mode::Guest => {
-                    sinks.terminal.put(b"\r\n[bullpen] ");
-                    self.answer_text(result, sinks.terminal);
-                }
+                Mode::Guest => self.begin(Port::Terminal, sinks, |names, out| {
+                    out.put(b"\r\n[bullpen] ");
+                    Writing::text(result, names, out)
+                }),
                 Mode::Json => {
                     self.json_answer(Port::Terminal, &RequestId::default(), result, sinks)
                 }
@@ -250,46 +247,35 @@ impl Console {
         }
     }
 
-    /// Tells an event, before which `lost` of its VM found no room: a line on the control channel, and a notice at the prompt.
+    /// Tells an event, before which `lost` of its VM were not told: a line on the control channel, and a notice at the prompt.
     pub fn event(&mut self, event: &Event, lost: u32, sinks: &mut Sinks<'_>) {
         let gone = matches!(event.what, What::VmOff(..) | What::VmReset(_));
         if (gone || event.what == What::VmStart) && self.mux.current() == Some(event.vm) {
             self.mux.forget_typed();
         }
-        let Some(dropped) = self.admit(event, lost) else {
-            return;
-        };
-        json::event_line(event, dropped, &self.names, sinks.control);
+        let line =
+            |names: &Names, out: &mut dyn ByteSink| Writing::json_event(event, lost, names, out);
+        self.begin(Port::Control, sinks, line);
         match self.mode {
-            Mode::Json => json::event_line(event, dropped, &self.names, sinks.terminal),
+            Mode::Json => self.begin(Port::Terminal, sinks, line),
             Mode::Prompt if is_answered(&event.what) => {}
+            // A person reads slower than that, and nothing waits for a terminal that has stopped.
+            Mode::Prompt | Mode::Guest if !self.may_notify(sinks) => {}
             Mode::Prompt => {
                 self.editor.make_way(sinks.terminal);
-                text::event(event, &self.names, sinks.terminal);
-                self.editor.redraw(sinks.terminal);
+                self.begin(Port::Terminal, sinks, |names, out| {
+                    Writing::text_event(event, names, out)
+                });
+                self.prompt_again(sinks);
             }
             Mode::Guest if gone && self.mux.current() == Some(event.vm) => {
-                sinks.terminal.put(b"\r\n[bullpen] ");
-                text::event(event, &self.names, sinks.terminal);
+                self.begin(Port::Terminal, sinks, |names, out| {
+                    out.put(b"\r\n[bullpen] ");
+                    Writing::text_event(event, names, out)
+                });
             }
             Mode::Guest => {}
         }
-    }
-
-    /// Counts an event against its VM's limit: `None` if it is not to be told, else how many before it were not.
-    ///
-    /// Only single vCPUs coming and going are limited: a guest makes thousands a second of them. A VM's life and the end of a
-    /// resize are always told.
-    fn admit(&mut self, event: &Event, lost: u32) -> Option<u32> {
-        let Some(of_vm) = self.limits.get_mut(event.vm.index()) else {
-            return Some(0);
-        };
-        of_vm.dropped = of_vm.dropped.saturating_add(lost);
-        if !event.what.is_frequent() || of_vm.limit.allow(event.time_ns) {
-            return Some(core::mem::take(&mut of_vm.dropped));
-        }
-        of_vm.dropped = of_vm.dropped.saturating_add(1);
-        None
     }
 
     /// Acts on the escape key.
@@ -324,7 +310,7 @@ impl Console {
         if line.trim_ascii_start().starts_with('{') {
             let (id, command) = read_json(line.as_bytes(), &self.names);
             let request = self.json_request(Port::Terminal, &id, command, sinks);
-            self.editor.redraw(sinks.terminal);
+            self.prompt_again(sinks);
             return request;
         }
         let command = match command::parse(line, &self.names) {
@@ -334,37 +320,39 @@ impl Console {
                 return None;
             }
             Err(error) => {
-                self.prompt_answer(&Err(error), sinks);
+                self.prompt_answer(Err(error), sinks);
                 return None;
             }
         };
         match command {
-            Command::Help => self.prompt_answer(&Ok(Reply::Help), sinks),
+            Command::Help => self.prompt_answer(Ok(Reply::Help), sinks),
             Command::Console { vm } => self.attach(vm, sinks.terminal),
-            Command::JsonOff => self.prompt_answer(&Ok(Reply::Done), sinks),
+            Command::JsonOff => self.prompt_answer(Ok(Reply::Done), sinks),
             Command::JsonOn => {
                 self.mode = Mode::Json;
-                let (id, done) = (RequestId::default(), Ok(Reply::Done));
-                self.json_answer(Port::Terminal, &id, &done, sinks);
+                let id = RequestId::default();
+                self.json_answer(Port::Terminal, &id, Ok(Reply::Done), sinks);
             }
             command => match self.pending.insert(Asker::Prompt) {
                 Ok(token) => return Some(Request { token, command }),
-                Err(_) => self.prompt_answer(&Err(too_many()), sinks),
+                Err(_) => self.prompt_answer(Err(too_many()), sinks),
             },
         }
         None
     }
 
     /// Shows an answer at the start of an empty line, then the prompt.
-    fn prompt_answer(&self, result: &Result<Reply, CommandError>, sinks: &mut Sinks<'_>) {
-        self.answer_text(result, sinks.terminal);
-        self.editor.redraw(sinks.terminal);
+    fn prompt_answer(&mut self, result: Result<Reply, CommandError>, sinks: &mut Sinks<'_>) {
+        self.begin(Port::Terminal, sinks, |names, out| {
+            Writing::text(result, names, out)
+        });
+        self.prompt_again(sinks);
     }
 
-    fn answer_text(&self, result: &Result<Reply, CommandError>, out: &mut dyn ByteSink) {
-        match result {
-            Ok(reply) => text::reply(reply, &self.names, out),
-            Err(error) => text::error(error, out),
+    /// Shows the prompt, unless it follows an answer that is still being written.
+    fn prompt_again(&self, sinks: &mut Sinks<'_>) {
+        if !self.is_writing(Port::Terminal) {
+            self.editor.redraw(sinks.terminal);
         }
     }
 
@@ -401,7 +389,7 @@ impl Console {
                 Err(_) => Err(too_many()),
             },
         };
-        self.json_answer(port, id, &answer, sinks);
+        self.json_answer(port, id, answer, sinks);
         None
     }
 
@@ -411,6 +399,10 @@ impl Console {
             Mode::Json => {
                 let message = "the terminal carries JSON; `json off` first";
                 Err(CommandError::new(ErrorKind::WrongState, message))
+            }
+            _ if !self.has_room(Port::Terminal, sinks) => {
+                let message = "the terminal is behind";
+                Err(CommandError::new(ErrorKind::Busy, message))
             }
             Mode::Prompt | Mode::Guest => {
                 sinks.terminal.put(b"\r\n");
@@ -431,10 +423,10 @@ impl Console {
         if port == Port::Control {
             let message = "the control channel always carries JSON";
             let error = CommandError::new(ErrorKind::Unsupported, message);
-            self.json_answer(port, id, &Err(error), sinks);
+            self.json_answer(port, id, Err(error), sinks);
             return None;
         }
-        self.json_answer(port, id, &Ok(Reply::Done), sinks);
+        self.json_answer(port, id, Ok(Reply::Done), sinks);
         let before = self.mode;
         self.mode = if command == Command::JsonOn {
             Mode::Json
@@ -448,21 +440,19 @@ impl Console {
     }
 
     fn json_answer(
-        &self,
+        &mut self,
         port: Port,
         id: &RequestId,
-        result: &Result<Reply, CommandError>,
+        result: Result<Reply, CommandError>,
         sinks: &mut Sinks<'_>,
     ) {
-        match port {
-            Port::Control => json::reply_line(id, result, &self.names, sinks.control),
-            Port::Terminal => {
-                if self.mode == Mode::Prompt {
-                    self.editor.make_way(sinks.terminal);
-                }
-                json::reply_line(id, result, &self.names, sinks.terminal);
-            }
+        if port == Port::Terminal && self.mode == Mode::Prompt {
+            self.begin(port, sinks, |_, _| None);
+            self.editor.make_way(sinks.terminal);
         }
+        self.begin(port, sinks, |names, out| {
+            Writing::json(id, result, names, out)
+        });
     }
 }
 

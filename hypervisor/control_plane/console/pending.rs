@@ -49,6 +49,13 @@ impl Pending {
         }
     }
 
+    /// Returns how the request was put that a token names, unless it was answered.
+    pub(super) fn asker(&self, token: Token) -> Option<&Asker> {
+        let slot = usize::from(token.slot);
+        let is_same = self.generation.get(slot) == Some(&token.generation);
+        self.slots.get(slot)?.as_ref().filter(|_| is_same)
+    }
+
     /// Takes the request that a token names, once.
     pub(super) fn take(&mut self, token: Token) -> Option<Asker> {
         let generation = self.generation.get_mut(usize::from(token.slot))?;

@@ -142,7 +142,20 @@ pub enum What {
     ResizeDone(ResizeReport),
 }
 
+/// Returns the line of the log that begins at a byte, without its line feed; `None` behind the last.
+pub(super) fn log_line(lines: &str, place: usize) -> Option<&str> {
+    lines.get(place..)?.lines().next()
+}
+
 impl What {
+    /// Returns the report of a resize that has ended, as a reply has it.
+    pub(super) fn report(&self) -> Option<Reply> {
+        match self {
+            Self::ResizeDone(report) => Some(Reply::Resize(report.clone())),
+            _ => None,
+        }
+    }
+
     /// Returns the word that stands for the event.
     #[must_use]
     pub const fn name(&self) -> &'static str {

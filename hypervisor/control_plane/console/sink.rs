@@ -1,11 +1,17 @@
 //! Where the console's bytes go.
 
+use super::Port;
 use core::fmt;
 
 /// Something that takes bytes: a UART's transmit side, or a test's buffer.
 pub trait ByteSink {
     /// Takes all of `bytes`, in order.
     fn put(&mut self, bytes: &[u8]);
+
+    /// Returns how many bytes have been taken that have not left yet.
+    fn waiting(&self) -> usize {
+        0
+    }
 }
 
 /// A port that may not exist.
@@ -14,6 +20,11 @@ impl<T: ByteSink> ByteSink for Option<T> {
         if let Some(port) = self {
             port.put(bytes);
         }
+    }
+
+    #[inline]
+    fn waiting(&self) -> usize {
+        self.as_ref().map_or(0, T::waiting)
     }
 }
 
@@ -30,6 +41,16 @@ pub struct Sinks<'a> {
     pub terminal: &'a mut dyn ByteSink,
     /// The control channel: JSON lines only.
     pub control: &'a mut dyn ByteSink,
+}
+
+impl Sinks<'_> {
+    /// Returns a port's.
+    pub(super) fn of(&mut self, port: Port) -> &mut dyn ByteSink {
+        match port {
+            Port::Terminal => self.terminal,
+            Port::Control => self.control,
+        }
+    }
 }
 
 /// Writes formatted text into a [`ByteSink`], which cannot fail.

@@ -1,40 +1,68 @@
 //! Replies and events as an operator reads them at the prompt.
 //!
-//! Neighbours: `reply` (the values), `json` (the same for programs).
+//! Neighbours: `reply` (the values), `json` (the same for programs), `table` (lists), `writing` (a row at a time).
 
 use super::{
-    command::USAGE,
     error::CommandError,
     names::Names,
-    reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What},
+    reply::{Event, HostReport, Reply, ResizeReport, StatsRow, What, log_line},
     sink::{ByteSink, put},
-};
-use alloc::{
-    format,
-    string::{String, ToString},
-    vec::Vec,
+    table::{MIB, Printable, Seconds, Table, Widths},
 };
 
 const KIB: u64 = 1024;
-const MIB: u64 = KIB * KIB;
-const NS_PER_MS: u64 = 1_000_000;
-const MS_PER_S: u64 = 1000;
 
-/// Writes a reply as text; every line ends in CR LF.
-pub(super) fn reply(reply: &Reply, names: &Names, out: &mut dyn ByteSink) {
+/// Writes a reply as text as far as its rows; returns whether it has any. Every line ends in CR LF.
+pub(super) fn reply_head(reply: &Reply, names: &Names, out: &mut dyn ByteSink) -> bool {
     match reply {
         Reply::Done => out.put(b"ok\r\n"),
-        Reply::Help => help(out),
         Reply::Attached(vm) => put!(out, "the terminal shows {}\r\n", names.of(*vm)),
-        Reply::VmList(rows) => vm_list(rows, names, out),
-        Reply::VcpuList { vcpus, .. } => vcpu_list(vcpus, out),
-        Reply::Resize(report) => resize(report, names, out),
-        Reply::Stats(rows) => rows.iter().for_each(|row| stats(row, names, out)),
-        Reply::Log(lines) => lines
-            .lines()
-            .for_each(|line| put!(out, "{}\r\n", Printable(line))),
         Reply::Host(report) => host(report, out),
+        Reply::Resize(ResizeReport { vm, report }) => {
+            let (reached, requested) = (report.reached, report.requested);
+            let (name, outcome) = (names.of(*vm), report.outcome.name());
+            put!(out, "{name}: {reached} of {requested} vCPUs, {outcome}\r\n");
+            return true;
+        }
+        Reply::Help
+        | Reply::VmList(_)
+        | Reply::VcpuList { .. }
+        | Reply::Stats(_)
+        | Reply::Log(_) => return true,
     }
+    false
+}
+
+/// Writes the row of a reply that begins at a place; returns where the next one does, if there was one.
+pub(super) fn row(
+    reply: &Reply,
+    place: usize,
+    widths: &Widths,
+    names: &Names,
+    out: &mut dyn ByteSink,
+) -> Option<usize> {
+    match reply {
+        Reply::Log(lines) => {
+            let line = log_line(lines, place)?;
+            put!(out, "{}\r\n", Printable(line));
+            return Some(place.saturating_add(line.len()).saturating_add(1));
+        }
+        Reply::Resize(resize) => put!(out, "  {}\r\n", resize.report.shortfalls.get(place)?),
+        Reply::Stats(rows) => stats(rows.get(place)?, names, out),
+        _ => {
+            let table = Table::of(reply, names)?;
+            if table.write(place, widths, out).is_none() {
+                out.put(table.footnote().as_bytes());
+                return None;
+            }
+        }
+    }
+    Some(place.saturating_add(1))
+}
+
+/// Returns the widths of a reply's columns, if it is a table.
+pub(super) fn widths(reply: &Reply, names: &Names) -> Widths {
+    Table::of(reply, names).map_or_else(Widths::default, |table| table.widths())
 }
 
 /// Writes an event as one line of text.
@@ -51,86 +79,18 @@ pub(super) fn event(event: &Event, names: &Names, out: &mut dyn ByteSink) {
         What::VmResumed => put!(out, "{name}: resumed\r\n"),
         What::VcpuOnline(vcpu) => put!(out, "{name}: {vcpu} online\r\n"),
         What::VcpuOffline(vcpu) => put!(out, "{name}: {vcpu} offline\r\n"),
-        What::ResizeDone(report) => resize(report, names, out),
-    }
-}
-
-fn help(out: &mut dyn ByteSink) {
-    let mut cells = Vec::new();
-    for usage in USAGE {
-        cells.extend([usage.form.to_string(), usage.text.to_string()]);
-    }
-    table(&[Align::Left, Align::Left], &cells, out);
-}
-
-fn header(words: &[&str]) -> Vec<String> {
-    words.iter().map(ToString::to_string).collect()
-}
-
-fn vm_list(rows: &[VmRow], names: &Names, out: &mut dyn ByteSink) {
-    let mut cells = header(&["NAME", "STATE", "VCPUS", "TARGET", "MAX", "MEMORY", "NOTE"]);
-    for row in rows {
-        cells.extend([
-            names.of(row.vm).to_string(),
-            row.state.to_string(),
-            row.on.to_string(),
-            row.target.to_string(),
-            row.possible.to_string(),
-            format!("{} MiB", row.memory_bytes / MIB),
-            row.note.clone().unwrap_or_default(),
-        ]);
-    }
-    use Align::{Left, Right};
-    let columns = [Left, Left, Right, Right, Right, Right, Left];
-    table(&columns, &cells, out);
-}
-
-fn vcpu_list(rows: &[VcpuRow], out: &mut dyn ByteSink) {
-    let any = rows.iter().any(|row| row.counts_sleep);
-    let mark = |counts_sleep| match (counts_sleep, any) {
-        (true, _) => "*",
-        (false, true) => " ",
-        (false, false) => "",
-    };
-    let mut cells = header(&["VCPU", "STATE", "CPU", "EXITS", "RAN", "STOLEN"]);
-    for row in rows {
-        cells.extend([
-            row.vcpu.get().to_string(),
-            row.state.to_string(),
-            row.cpu.get().to_string(),
-            row.exits.to_string(),
-            format!("{}{}", seconds(row.ran_ns), mark(row.counts_sleep)),
-            seconds(row.stolen_ns),
-        ]);
-    }
-    use Align::{Left, Right};
-    let columns = [Right, Left, Right, Right, Right, Right];
-    table(&columns, &cells, out);
-    if any {
-        out.put(b"* alone on its CPU: RAN counts its sleep too\r\n");
-    }
-}
-
-fn resize(ResizeReport { vm, report }: &ResizeReport, names: &Names, out: &mut dyn ByteSink) {
-    let (reached, requested) = (report.reached, report.requested);
-    put!(
-        out,
-        "{}: {reached} of {requested} vCPUs, {}\r\n",
-        names.of(*vm),
-        report.outcome.name()
-    );
-    for shortfall in &report.shortfalls {
-        put!(out, "  {shortfall}\r\n");
+        // `Writing` shows it as a reply.
+        What::ResizeDone(_) => {}
     }
 }
 
 fn stats(row: &StatsRow, names: &Names, out: &mut dyn ByteSink) {
     put!(out, "{}: {} exits\r\n", names.of(row.vm), row.exits.total());
-    let mut cells = Vec::new();
-    for (reason, count) in row.exits.occurred() {
-        cells.extend([format!("  {}", reason.name()), count.to_string()]);
-    }
-    table(&[Align::Left, Align::Right], &cells, out);
+    let table = Table::Exits(&row.exits);
+    let widths = table.widths();
+    (0..)
+        .map_while(|place| table.write(place, &widths, out))
+        .for_each(drop);
 }
 
 fn host(report: &HostReport, out: &mut dyn ByteSink) {
@@ -150,56 +110,7 @@ fn host(report: &HostReport, out: &mut dyn ByteSink) {
         report.free_pages,
         report.page_bytes / KIB
     );
-    put!(out, "up      {}\r\n", seconds(report.uptime_ns));
-}
-
-fn seconds(ns: u64) -> String {
-    let ms = ns / NS_PER_MS;
-    format!("{}.{:03} s", ms / MS_PER_S, ms % MS_PER_S)
-}
-
-/// Text that came from elsewhere, with everything replaced that a terminal could act on.
-struct Printable<'a>(&'a str);
-
-impl core::fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        use core::fmt::Write as _;
-        self.0.chars().try_for_each(|character| {
-            f.write_char(if character.is_control() {
-                '.'
-            } else {
-                character
-            })
-        })
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Align {
-    Left,
-    Right,
-}
-
-/// Writes rows with columns as wide as their widest cell; nothing follows the last cell of a row.
-fn table(align: &[Align], cells: &[String], out: &mut dyn ByteSink) {
-    let rows = || cells.chunks(align.len());
-    let mut widths = alloc::vec![0; align.len()];
-    for row in rows() {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    for row in rows() {
-        let mut line = String::new();
-        for ((cell, align), &width) in row.iter().zip(align).zip(&widths) {
-            let cell = Printable(cell).to_string();
-            line.push_str(&match align {
-                Align::Left => format!("{cell:<width$}  "),
-                Align::Right => format!("{cell:>width$}  "),
-            });
-        }
-        put!(out, "{}\r\n", line.trim_ascii_end());
-    }
+    put!(out, "up      {}\r\n", Seconds(report.uptime_ns));
 }
 
 /// Writes an error as one line of text.

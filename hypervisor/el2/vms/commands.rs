@@ -50,7 +50,7 @@ pub(crate) fn execute(token: Token, command: Command) {
             Ok(Reply::Done)
         }
     };
-    console::reply(token, &result);
+    console::reply(token, result);
 }
 
 fn find(vm: VmId) -> Result<&'static Instance, CommandError> {

@@ -14,10 +14,13 @@ use crate::percpu::PLACEMENTS;
 use crate::{clock, console, deferred};
 use core::sync::atomic::{AtomicBool, Ordering};
 
+/// Most events that are told before the guests have their turn.
+const EVENTS_A_VISIT: usize = 4;
+
 /// Events that wait to be told.
 static QUEUE: FairMutex<Backlog> = FairMutex::new(Backlog::new());
 /// Answers that wait to be given; at most as many as the console takes requests.
-static ANSWERS: FairMutex<Deque<(Token, ResizeReport), MAX_PENDING>> = FairMutex::new(Deque::new());
+static ANSWERS: FairMutex<Deque<(Token, Reply), MAX_PENDING>> = FairMutex::new(Deque::new());
 /// The vCPU that is to move: who asked, where to, and until when. One at a time does.
 pub(super) static MOVE: FairMutex<Option<(Token, &Vcpu, Home, u64)>> = FairMutex::new(None);
 /// Something changed that the boot CPU has to look at.
@@ -30,8 +33,10 @@ pub(super) fn push_at(time_ns: u64, vm: &Vm, what: What) {
         vm: vm.id,
         what,
     };
-    QUEUE.lock().push(event);
-    look_again();
+    // One that is lost is counted, and costs nobody but the VM that made it.
+    if QUEUE.lock().push(event) {
+        look_again();
+    }
 }
 
 /// Makes the boot CPU look at deadlines and events.
@@ -47,6 +52,9 @@ fn tell_move() -> Option<u64> {
     if vcpu.at.is_wanted() && clock::now_ns() < deadline_ns {
         return Some(deadline_ns);
     }
+    if !console::accepts(Some(token)) {
+        return Some(console::retry_ns());
+    }
     *MOVE.lock() = None;
     let mut result = Ok(Reply::Done);
     if vcpu.at.change_wish(to, Home::NOWHERE) {
@@ -54,7 +62,7 @@ fn tell_move() -> Option<u64> {
         let why = "its CPU does not give it up";
         result = Err(CommandError::new(ErrorKind::Timeout, why));
     }
-    console::reply(token, &result);
+    console::reply(token, result);
     None
 }
 
@@ -76,10 +84,15 @@ pub(super) fn resized(instance: &Instance, report: Report) {
     look_again();
 }
 
+/// Keeps an answer until its port has room.
+fn wait(token: Token, reply: Reply) {
+    let _has_room = ANSWERS.lock().push_back((token, reply));
+}
+
 /// Tells the end of a resize, now that every vCPU it counts has been told.
 fn resize_done(vm: &Vm, asked: Option<Token>, report: ResizeReport) {
     if let Some(token) = asked {
-        let _has_room = ANSWERS.lock().push_back((token, report.clone()));
+        wait(token, Reply::Resize(report.clone()));
     }
     push_at(clock::now_ns(), vm, What::ResizeDone(report));
 }
@@ -120,25 +133,56 @@ pub(super) fn tell() -> Option<u64> {
             resizer = instance.resizer.lock();
         }
         if let Some(deadline) = resizer.deadline_ns() {
-            next = Some(next.unwrap_or(u64::MAX).min(deadline));
+            next = clock::earlier(next, Some(deadline));
         }
     }
     let (answers, round) = rounds::go_on();
-    next = next.into_iter().chain(round).min();
+    next = clock::earlier(next, round);
     for (vm, answer) in answers {
         match answer {
             // Told with the events below.
             Answer::Resized(asked, report) => resize_done(vm, asked, report),
-            Answer::VcpuList(token) => console::reply(token, &Ok(vcpu_list(vm))),
+            Answer::VcpuList(token) => wait(token, vcpu_list(vm)),
         }
     }
-    // No lock is held while something is told.
-    let (event, answer) = (|| QUEUE.lock().pop(), || ANSWERS.lock().pop_front());
-    while let Some((event, lost)) = event() {
-        console::event(&event, lost);
+    next = clock::earlier(next, tell_some());
+    clock::earlier(next, answer().then(console::retry_ns))
+}
+
+/// Tells some of the events, as far as there is room for them; returns when to go on, in nanoseconds since start.
+fn tell_some() -> Option<u64> {
+    for _ in 0..EVENTS_A_VISIT {
+        if QUEUE.lock().is_empty() {
+            return None;
+        }
+        if !console::accepts(None) {
+            return Some(console::retry_ns());
+        }
+        // The lock is let go before the event is told.
+        let next = QUEUE.lock().pop(clock::now_ns());
+        match next {
+            Ok((event, lost)) => console::event(&event, lost),
+            Err(next_ns) => return next_ns,
+        }
     }
-    while let Some((token, report)) = answer() {
-        console::reply(token, &Ok(Reply::Resize(report)));
+    // The guests have their turn first.
+    DIRTY.store(true, Ordering::Release);
+    None
+}
+
+/// Gives one of the answers that wait, if its port has room; returns whether more wait.
+fn answer() -> bool {
+    // A port that has no room keeps no other one's answers.
+    let count = ANSWERS.lock().len();
+    for _ in 0..count {
+        let Some((token, reply)) = ANSWERS.lock().pop_front() else {
+            break;
+        };
+        if console::accepts(Some(token)) {
+            console::reply(token, Ok(reply));
+            break;
+        }
+        let _has_room = ANSWERS.lock().push_back((token, reply));
     }
-    next
+    !ANSWERS.lock().is_empty()
 }

@@ -1,16 +1,18 @@
 //! A guest that wants nothing but its peace: it keeps a beat, guards a pattern in its memory, and says so when asked.
 //!
 //! Each byte typed on its console is a question: `?` prints `BEATS n late_us=m damaged=k` (beats so far, the longest delay
-//! of one since the last question, words of the pattern that have changed), `q` turns it off. Words: `spin`: never waits, so
+//! of one since the last question, words of the pattern that have changed), `s` says its share as the word `share` does, `q` turns
+//! it off. Words: `spin`: never waits, so
 //! that its CPU is always busy. `flood`: prints without end between beats. `reset`: resets itself at every beat.
-//! `thief`: resets itself at once. `share`: says after half a second of its clock what share of it the guest had, and its longest pause
+//! `thief`: resets itself at once. `flicker`: its first CPU turns the second on without end, which turns itself off at once.
+//! `share`: says after half a second of its clock what share of it the guest had, and its longest pause
 //! (`SHARE permille=n pause_us=m`); with `spin`.
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "guards memory that no Rust object owns")]
 
 use guest_rt::machine::Region;
-use guest_rt::{gic, guest, insn, machine, print, println, psci, timer, uart};
+use guest_rt::{cpu, gic, guest, insn, machine, print, println, psci, timer, uart};
 
 guest!(main);
 
@@ -23,6 +25,11 @@ const FIRMWARE: u64 = 2 << 20;
 fn main() {
     if machine().word("thief") {
         psci::system_reset();
+    }
+    if machine().word("flicker") {
+        loop {
+            let _is_on = cpu::start(1, |_| {}, 0);
+        }
     }
     gic::init_distributor();
     gic::init_cpu();
@@ -56,6 +63,10 @@ fn main() {
                 let damaged = ram.map_or(0, damaged);
                 println!("BEATS {beats} late_us={microseconds} damaged={damaged}");
                 // The answer takes its time, which is nobody's delay.
+                (late, next) = (0, timer::now() + period);
+            }
+            Some(b's') => {
+                say_share();
                 (late, next) = (0, timer::now() + period);
             }
             Some(b'q') => return,

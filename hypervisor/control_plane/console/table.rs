@@ -1,0 +1,230 @@
+//! Lists in columns as wide as their widest cell, a row at a time.
+//!
+//! Neighbours: `text` (what is no list).
+
+use super::{
+    command::USAGE,
+    names::Names,
+    reply::{Reply, VcpuRow, VmRow},
+    sink::{ByteSink, put},
+};
+use core::fmt;
+use types::stats::ExitCounts;
+
+pub(super) const MIB: u64 = 1024 * 1024;
+const NS_PER_MS: u64 = 1_000_000;
+const MS_PER_S: u64 = 1000;
+const MOST_COLUMNS: usize = 7;
+const GAP: usize = 2;
+
+/// The widths of a table's columns in characters.
+pub(super) type Widths = [usize; MOST_COLUMNS];
+
+/// A list that is shown in columns.
+pub(super) enum Table<'a> {
+    Help,
+    Vms(&'a [VmRow], &'a Names),
+    /// With whether some of their times are marked.
+    Vcpus(&'a [VcpuRow], bool),
+    Exits(&'a ExitCounts),
+}
+
+/// What stands in one place of a table.
+#[derive(Clone, Copy)]
+enum Cell<'a> {
+    Word(&'a str),
+    Indented(&'a str),
+    Number(u64),
+    /// Bytes, in MiB.
+    Mib(u64),
+    /// With a mark behind it.
+    Time(Seconds, &'static str),
+}
+
+#[derive(Clone, Copy)]
+enum Align {
+    Left,
+    Right,
+}
+
+impl<'a> Table<'a> {
+    /// Returns the table that a reply is, if it is one.
+    pub(super) fn of(reply: &'a Reply, names: &'a Names) -> Option<Self> {
+        match reply {
+            Reply::Help => Some(Self::Help),
+            Reply::VmList(rows) => Some(Self::Vms(rows, names)),
+            Reply::VcpuList { vcpus, .. } => {
+                let has_marks = vcpus.iter().any(|row| row.counts_sleep);
+                Some(Self::Vcpus(vcpus, has_marks))
+            }
+            _ => None,
+        }
+    }
+
+    const fn columns(&self) -> &'static [Align] {
+        use Align::{Left, Right};
+        match self {
+            Self::Help => &[Left, Left],
+            Self::Vms(..) => &[Left, Left, Right, Right, Right, Right, Left],
+            Self::Vcpus(..) => &[Right, Left, Right, Right, Right, Right],
+            Self::Exits(_) => &[Left, Right],
+        }
+    }
+
+    /// Returns a cell of a row; a list's first row is its header.
+    fn cell(&self, place: usize, column: usize) -> Option<Cell<'a>> {
+        use Cell::{Indented, Mib, Number, Time, Word};
+        let row = place.checked_sub(1);
+        match self {
+            Self::Help => {
+                let usage = USAGE.get(place)?;
+                [Word(usage.form), Word(usage.text)].get(column).copied()
+            }
+            Self::Vms(rows, names) => match row {
+                None => ["NAME", "STATE", "VCPUS", "TARGET", "MAX", "MEMORY", "NOTE"]
+                    .get(column)
+                    .map(|word| Word(word)),
+                Some(row) => {
+                    let row = rows.get(row)?;
+                    let numbers = [row.on, row.target, row.possible].map(u64::from);
+                    let [on, target, possible] = numbers.map(Number);
+                    let name = Word(names.of(row.vm));
+                    let note = Word(row.note.as_deref().unwrap_or_default());
+                    let memory = Mib(row.memory_bytes);
+                    let cells = [name, Word(row.state), on, target, possible, memory, note];
+                    cells.get(column).copied()
+                }
+            },
+            Self::Vcpus(rows, has_marks) => match row {
+                None => ["VCPU", "STATE", "CPU", "EXITS", "RAN", "STOLEN"]
+                    .get(column)
+                    .map(|word| Word(word)),
+                Some(row) => {
+                    let row = rows.get(row)?;
+                    let (vcpu, cpu) = (Number(row.vcpu.get().into()), Number(row.cpu.get().into()));
+                    let mark = match (row.counts_sleep, has_marks) {
+                        (true, _) => "*",
+                        (false, true) => " ",
+                        (false, false) => "",
+                    };
+                    let ran = Time(Seconds(row.ran_ns), mark);
+                    let stolen = Time(Seconds(row.stolen_ns), "");
+                    let cells = [vcpu, Word(row.state), cpu, Number(row.exits), ran, stolen];
+                    cells.get(column).copied()
+                }
+            },
+            Self::Exits(counts) => {
+                let (reason, count) = counts.occurred().nth(place)?;
+                let cells = [Indented(reason.name()), Number(count)];
+                cells.get(column).copied()
+            }
+        }
+    }
+
+    /// Returns how wide the columns are.
+    pub(super) fn widths(&self) -> Widths {
+        let mut widths = Widths::default();
+        let mut place = 0_usize;
+        while self.cell(place, 0).is_some() {
+            for (column, width) in widths.iter_mut().enumerate() {
+                let cell = self.cell(place, column);
+                *width = cell.map_or(0, |cell| cell.width()).max(*width);
+            }
+            place = place.saturating_add(1);
+        }
+        widths
+    }
+
+    /// Returns what the list's marks mean, if it has any.
+    pub(super) const fn footnote(&self) -> &'static str {
+        match self {
+            Self::Vcpus(_, true) => "* alone on its CPU: RAN counts its sleep too\r\n",
+            _ => "",
+        }
+    }
+
+    /// Writes a row, if there is one; nothing follows its last cell.
+    pub(super) fn write(
+        &self,
+        place: usize,
+        widths: &Widths,
+        out: &mut dyn ByteSink,
+    ) -> Option<()> {
+        let mut gap = 0_usize;
+        for ((column, align), width) in self.columns().iter().enumerate().zip(widths) {
+            let cell = self.cell(place, column)?;
+            let fill = width.saturating_sub(cell.width());
+            let (before, after) = match align {
+                Align::Left => (0, fill),
+                Align::Right => (fill, 0),
+            };
+            gap = gap.saturating_add(before);
+            if cell.width() != 0 {
+                put!(out, "{:gap$}{cell}", "");
+                gap = 0;
+            }
+            gap = gap.saturating_add(after).saturating_add(GAP);
+        }
+        out.put(b"\r\n");
+        Some(())
+    }
+}
+
+impl Cell<'_> {
+    fn width(&self) -> usize {
+        match self {
+            Self::Word(text) => text.chars().count(),
+            Self::Indented(text) => text.len().saturating_add(GAP),
+            Self::Number(number) => digits(*number),
+            Self::Mib(bytes) => digits(bytes / MIB).saturating_add(" MiB".len()),
+            Self::Time(Seconds(ns), mark) => digits(ns / NS_PER_MS / MS_PER_S)
+                .saturating_add(".000 s".len())
+                .saturating_add(mark.len()),
+        }
+    }
+}
+
+impl fmt::Display for Cell<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Word(text) => Printable(text).fmt(f),
+            Self::Indented(text) => write!(f, "  {text}"),
+            Self::Number(number) => number.fmt(f),
+            Self::Mib(bytes) => write!(f, "{} MiB", bytes / MIB),
+            Self::Time(time, mark) => write!(f, "{time}{mark}"),
+        }
+    }
+}
+
+/// Returns how many digits a number has.
+fn digits(number: u64) -> usize {
+    let more = number.checked_ilog10().unwrap_or(0) as usize;
+    more.saturating_add(1)
+}
+
+/// A time in nanoseconds, in seconds with three decimals.
+#[derive(Clone, Copy)]
+pub(super) struct Seconds(pub(super) u64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0 / NS_PER_MS;
+        write!(f, "{}.{:03} s", ms / MS_PER_S, ms % MS_PER_S)
+    }
+}
+
+/// Text that came from elsewhere, with everything replaced that a terminal could act on.
+pub(super) struct Printable<'a>(pub(super) &'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        self.0.chars().try_for_each(|character| {
+            f.write_char(if character.is_control() {
+                '.'
+            } else {
+                character
+            })
+        })
+    }
+}
