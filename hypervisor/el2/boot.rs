@@ -36,12 +36,11 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
     }
     mmu::start();
     mmu::set_vectors(vectors::address());
-    // SAFETY: the linker script sets this range aside for the heap and nothing else.
-    unsafe { heap::add(layout::heap()) };
     clock::start();
     let dtb_range = map_dtb(dtb);
     // SAFETY: mapped just now; the device tree is never written, and its memory is kept out of the pool.
     let tree = unsafe { memory::bytes(dtb_range.clone()) };
+    let own = layout::image().start..start_heap(tree);
     let host = match host::describe(tree, &[layout::image(), mmu::pages(dtb_range.clone())]) {
         Ok(host) => HOST.call_once(|| host),
         Err(error) => {
@@ -62,7 +61,7 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
     if host.psci.is_some_and(|psci| psci.conduit == Conduit::Smc) {
         smc::use_smc();
     }
-    take_memory(host, dtb_range);
+    take_memory(host, dtb_range, own);
     start_gic(host);
     read_clock(host);
     seeds::start(&host.chosen.rng_seed, host.chosen.kaslr_seed);
@@ -121,6 +120,15 @@ fn map_dtb(dtb: u64) -> Range<u64> {
     }
 }
 
+/// Gives the heap as much of the room behind the image as the device tree needs; returns where what is left of it begins.
+fn start_heap(tree: &[u8]) -> u64 {
+    let room = layout::heap_room();
+    let piece = room.start..room.end.min(room.start + host::heap_bytes(tree));
+    // SAFETY: the linker script sets this range aside for the heap and nothing else.
+    unsafe { heap::add(piece.clone()) };
+    piece.end
+}
+
 /// Makes the PL011 at an address the console.
 fn start_console(base: u64) {
     if mmu::map_identity(base..base + PAGE, Use::Device).is_ok() {
@@ -129,8 +137,8 @@ fn start_console(base: u64) {
     }
 }
 
-/// Takes over the RAM that nobody else uses.
-fn take_memory(host: &HostDescription, dtb: Range<u64>) {
+/// Takes over the RAM that nobody else uses; `own` is the image with the heap's first piece.
+fn take_memory(host: &HostDescription, dtb: Range<u64>, own: Range<u64>) {
     for bank in &host.memory {
         let range = bank.addresses();
         if mmu::map_identity(range.clone(), Use::Data).is_err() {
@@ -162,7 +170,7 @@ fn take_memory(host: &HostDescription, dtb: Range<u64>) {
         keep_out(initrd.addresses());
     }
     keep_out(dtb);
-    keep_out(layout::image());
+    keep_out(own);
 }
 
 /// Reads the machine's PL031, so that guests know the date.
@@ -321,7 +329,17 @@ fn read_bundle(
 
 /// Says why nothing more will happen, where there is a UART to say it on, and halts.
 fn give_up(why: core::fmt::Arguments<'_>) -> ! {
-    let uart = uart::console_for_panic().or_else(|| {
+    if let Some(mut uart) = last_console() {
+        let _ = writeln!(uart, "bullpen: {why}");
+    }
+    loop {
+        wfi();
+    }
+}
+
+/// Returns the UART for last words: the console or, before there is one, that of the board this seems to be.
+pub(crate) fn last_console() -> Option<Uart> {
+    uart::console_for_panic().or_else(|| {
         let board =
             boards::Board::by_fingerprint(layout::image().start, read_register!("midr_el1"))?;
         let base = board.early_uart?.pl011;
@@ -329,11 +347,5 @@ fn give_up(why: core::fmt::Arguments<'_>) -> ! {
             || mmu::map_identity(base..base + PAGE, Use::Device).is_ok();
         // SAFETY: the board's own UART, mapped just now or reached with the MMU off.
         is_mapped.then(|| unsafe { Uart::start(base) })
-    });
-    if let Some(mut uart) = uart {
-        let _ = writeln!(uart, "bullpen: {why}");
-    }
-    loop {
-        wfi();
-    }
+    })
 }

@@ -42,7 +42,7 @@ global_asm!(
     "    isb",
     // Invalidate what may lie in the cache of the image: it is about to be written with the MMU off.
     "2:  adrp x21, __image_start",
-    "    adrp x1, __image_end",
+    "    adrp x1, __bss_end",
     "    mrs  x2, ctr_el0",
     "    ubfx x2, x2, #16, #4",
     "    mov  x3, #4",

@@ -38,7 +38,12 @@ pub(crate) fn image() -> Range<u64> {
     address!(__image_start)..address!(__image_end)
 }
 
-/// Returns the range set aside for the heap's first piece; not cleared.
-pub(crate) fn heap() -> Range<u64> {
+/// Returns the range of what is in the image's file or cleared by its first instructions: all but [`heap_room`].
+pub(crate) fn written() -> Range<u64> {
+    address!(__image_start)..address!(__heap_start)
+}
+
+/// Returns the range that the heap's first piece is taken from; not cleared.
+pub(crate) fn heap_room() -> Range<u64> {
     address!(__heap_start)..address!(__heap_end)
 }

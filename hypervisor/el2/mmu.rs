@@ -221,7 +221,7 @@ pub(crate) fn start() {
 fn invalidate_image_cache() {
     let line = 4_u64 << (read_register!("ctr_el0") >> 16 & 0xf);
     let mut at = layout::data().start;
-    while at < layout::image().end {
+    while at < layout::written().end {
         // SAFETY: the memory was written with caches off, so no line holds anything newer than memory does.
         unsafe { core::arch::asm!("dc ivac, {}", in(reg) at, options(nostack, preserves_flags)) };
         at += line;

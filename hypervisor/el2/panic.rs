@@ -5,13 +5,12 @@
 use core::fmt::Write;
 use core::panic::PanicInfo;
 
-use crate::percpu;
 use crate::sysreg::{read_register, wfi};
-use crate::uart;
+use crate::{boot, percpu};
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    if let Some(mut uart) = uart::console_for_panic() {
+    if let Some(mut uart) = boot::last_console() {
         let _ = write!(uart, "\nBULLPEN PANIC on {}: {info}\n", percpu::describe());
     }
     stop()
@@ -31,7 +30,7 @@ const KINDS: [&str; 8] = [
 
 /// Reports an exception taken at EL2; called by the vectors with the slot and where x0-x18 and x30 were saved.
 pub(crate) extern "C" fn el2_exception(slot: u64, saved: &[u64; 34]) -> ! {
-    if let Some(mut uart) = uart::console_for_panic() {
+    if let Some(mut uart) = boot::last_console() {
         let kind = KINDS.get(slot as usize).copied().unwrap_or("exception");
         let _ = writeln!(
             uart,

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{MAGIC, MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_PROPERTIES, VERSION};
+use super::{MAGIC, MAX_BYTES, MAX_DEPTH, VERSION};
 
 /// Why a blob is not a device tree that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,11 @@ pub enum TreeError {
         /// How many nodes had been read.
         nodes: usize,
     },
-    /// More than [`MAX_NODES`] nodes or [`MAX_PROPERTIES`] properties.
-    TooMany,
+    /// There is no room for the list of nodes; how many there are.
+    NoRoom {
+        /// How many nodes the tree has.
+        nodes: usize,
+    },
     /// Nodes nested deeper than any real tree.
     TooDeep,
 }
@@ -57,9 +60,9 @@ impl fmt::Display for TreeError {
                 f,
                 "device tree's structure block is malformed after {nodes} nodes"
             ),
-            Self::TooMany => write!(
+            Self::NoRoom { nodes } => write!(
                 f,
-                "device tree has more than {MAX_NODES} nodes or {MAX_PROPERTIES} properties"
+                "too large for the memory set aside to read it: {nodes} nodes"
             ),
             Self::TooDeep => write!(f, "device tree nests deeper than {MAX_DEPTH} levels"),
         }

@@ -3,7 +3,7 @@
 use alloc::string::{String, ToString};
 
 use super::value::{Cells, single_string};
-use super::{Entry, Tree};
+use super::{Entry, Property, Tree};
 
 /// A node of a [`Tree`].
 #[derive(Clone, Copy, Debug)]
@@ -13,8 +13,15 @@ pub struct Node<'t, 'a> {
 }
 
 impl<'t, 'a> Node<'t, 'a> {
-    fn entry(&self) -> Option<&'t Entry<'a>> {
-        self.tree.nodes.get(self.index)
+    fn entry(&self) -> Option<Entry> {
+        self.tree.nodes.get(self.index).copied()
+    }
+
+    /// Returns the node's name with unit address.
+    fn full_name(&self) -> &'a str {
+        let name = self.entry().map(|entry| entry.name);
+        let bytes = name.map_or(&[][..], |name| name.bytes(self.tree.structure));
+        core::str::from_utf8(bytes).unwrap_or_default()
     }
 
     /// Returns the tree this is a node of.
@@ -24,13 +31,17 @@ impl<'t, 'a> Node<'t, 'a> {
 
     /// Returns the node's name without unit address; the root's is empty.
     pub fn name(&self) -> &'a str {
-        self.entry().map_or("", |entry| entry.name)
+        let name = self.full_name();
+        name.split_once('@').map_or(name, |(name, _)| name)
     }
 
     /// Returns whether the node has this name and, where one is given, this unit address.
     pub(super) fn is_called(&self, name: &str, unit: Option<&str>) -> bool {
-        let entry = self.entry();
-        entry.is_some_and(|entry| entry.name == name && (unit.is_none() || entry.unit == unit))
+        let Some(rest) = self.full_name().strip_prefix(name) else {
+            return false;
+        };
+        let own = rest.strip_prefix('@');
+        (rest.is_empty() || own.is_some()) && (unit.is_none() || own == unit)
     }
 
     /// Returns the node's full path, for messages.
@@ -42,17 +53,13 @@ impl<'t, 'a> Node<'t, 'a> {
         if !path.ends_with('/') {
             path.push('/');
         }
-        path.push_str(self.name());
-        if let Some(unit) = self.entry().and_then(|entry| entry.unit) {
-            path.push('@');
-            path.push_str(unit);
-        }
+        path.push_str(self.full_name());
         path
     }
 
     /// Returns the node that this one is a child of, or `None` for the root.
     pub fn parent(&self) -> Option<Node<'t, 'a>> {
-        let index = self.entry()?.parent;
+        let index = self.entry()?.parent as usize;
         (self.index != 0).then_some(Node {
             tree: self.tree,
             index,
@@ -65,24 +72,42 @@ impl<'t, 'a> Node<'t, 'a> {
         let below = tree.nodes.iter().enumerate().skip(parent.saturating_add(1));
         // Parents come before children, so the first node with an earlier parent ends this node's subtree.
         below
-            .take_while(move |(_, entry)| entry.parent >= parent)
+            .take_while(move |(_, entry)| entry.parent as usize >= parent)
             .filter_map(move |(index, entry)| {
-                (entry.parent == parent).then_some(Node { tree, index })
+                (entry.parent as usize == parent).then_some(Node { tree, index })
             })
+    }
+
+    /// Returns where the node's properties are.
+    fn places(&self) -> &'t [Property] {
+        let end = |index: usize| {
+            self.tree
+                .nodes
+                .get(index)
+                .map(|entry| entry.properties as usize)
+        };
+        let start = self.index.checked_sub(1).and_then(end).unwrap_or(0);
+        let range = start..end(self.index).unwrap_or(0);
+        self.tree.properties.get(range).unwrap_or_default()
     }
 
     /// Goes through the node's properties as names and values.
     pub fn properties(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'t, 'a> {
-        let range = self.entry().map(|entry| entry.properties.clone());
-        let properties = range.and_then(|range| self.tree.properties.get(range));
-        properties.unwrap_or_default().iter().copied()
+        let tree = self.tree;
+        self.places().iter().filter_map(|property| {
+            let name = core::str::from_utf8(property.name.bytes(tree.strings)).ok()?;
+            Some((name, property.value.bytes(tree.structure)))
+        })
     }
 
     /// Returns a property's bytes.
     pub fn property(&self, name: &str) -> Option<&'a [u8]> {
-        self.properties()
-            .find(|(found, _)| *found == name)
-            .map(|(_, value)| value)
+        let is_it = |found: &&Property| {
+            found.name.bytes as usize == name.len()
+                && found.name.bytes(self.tree.strings) == name.as_bytes()
+        };
+        let found = self.places().iter().find(is_it)?;
+        Some(found.value.bytes(self.tree.structure))
     }
 
     /// Returns a property that is one 32-bit cell.

@@ -143,6 +143,65 @@ fn deep_trees_are_refused_and_never_cut() {
     }
 }
 
+#[test]
+fn a_tree_of_the_largest_size_is_read_whole() {
+    const NODES: usize = 30_000;
+    const PROPERTIES: usize = 90_000;
+    let mut writer = FdtWriter::new().expect("a tree");
+    let root = writer.begin_node("").expect("root");
+    for node in 0..NODES {
+        let open = writer
+            .begin_node(&std::format!("n@{node:x}"))
+            .expect("node");
+        for property in 0..PROPERTIES / NODES {
+            let name = ["a", "b", "c"][property];
+            writer.property_u32(name, node as u32).expect("property");
+        }
+        writer.end_node(open).expect("end");
+    }
+    writer.end_node(root).expect("end");
+    let blob = writer.finish().expect("a tree");
+    assert!(
+        blob.len() > MAX_BYTES * 7 / 10 && blob.len() <= MAX_BYTES,
+        "{}",
+        blob.len()
+    );
+    let tree = Tree::parse(&blob).expect("a legal tree");
+    assert_eq!(tree.nodes().count(), NODES + 1);
+    let properties: usize = tree.nodes().map(|node| node.properties().count()).sum();
+    assert_eq!(properties, PROPERTIES);
+    let last = tree.nodes().last().expect("a node");
+    assert_eq!(
+        (last.path().as_str(), last.u32("c")),
+        ("/n@752f", Some(0x752f))
+    );
+}
+
+#[test]
+fn properties_behind_children_and_second_roots_are_refused() {
+    const BEGIN: u32 = 1;
+    const NAME: u32 = 0x6e00_0000;
+    let structure = |words: &[u32]| {
+        let mut blob = buses();
+        let start = u32::from_be_bytes(blob[8..12].try_into().expect("a word")) as usize;
+        for (slot, word) in blob[start..].chunks_exact_mut(4).zip(words) {
+            slot.copy_from_slice(&word.to_be_bytes());
+        }
+        Tree::parse(&blob).map(|tree| tree.nodes().count())
+    };
+    let two = structure(&[BEGIN, 0, 3, 0, 0, BEGIN, NAME, 4, 2, 2, 9]);
+    assert_eq!(two, Ok(2));
+    assert_eq!(structure(&[4, BEGIN, 0, 4, 2, 4, 9]), Ok(1));
+    let nodes = |nodes| Err(TreeError::Structure { nodes });
+    let late = structure(&[BEGIN, 0, BEGIN, NAME, 2, 3, 0, 0, 2, 9]);
+    assert_eq!(late, nodes(2));
+    assert_eq!(structure(&[BEGIN, 0, 2, BEGIN, NAME, 2, 9]), nodes(1));
+    assert_eq!(structure(&[BEGIN, 0, BEGIN, 0, 2, 2, 9]), nodes(1));
+    assert_eq!(structure(&[BEGIN, 0, BEGIN, NAME, 2, 9]), nodes(2));
+    assert_eq!(structure(&[BEGIN, 0, 9, 0]), nodes(0));
+    assert_eq!(structure(&[9, 0, 0, 0]), nodes(0));
+}
+
 /// Writes a word of the header.
 fn with_header(mut blob: Vec<u8>, index: usize, value: u32) -> Vec<u8> {
     blob[index * 4..][..4].copy_from_slice(&value.to_be_bytes());
@@ -187,6 +246,12 @@ fn every_lie_of_a_header_is_named() {
         (5, 16, TreeError::Version(16)),
         (6, 18, TreeError::Version(17)),
     ];
+    let start = u32::from_be_bytes(blob[8..12].try_into().expect("a word")) as usize;
+    let mut nops = with_header(blob.clone(), 9, 64);
+    for word in nops[start..start + 64].chunks_exact_mut(4) {
+        word.copy_from_slice(&4_u32.to_be_bytes());
+    }
+    assert_eq!(parse(nops), Err(TreeError::Block("structure")));
     for (field, value, error) in cases {
         assert_eq!(
             parse(with_header(blob.clone(), field, value)),
@@ -226,7 +291,8 @@ fn values_are_shown_as_text_or_cells() {
 /// Looks at everything a tree offers.
 fn walk(blob: &[u8]) {
     let Ok(tree) = Tree::parse(blob) else { return };
-    assert!(tree.nodes().count() <= MAX_NODES);
+    // A node takes two tokens and a name.
+    assert!(tree.nodes().count() <= blob.len() / 12);
     for node in tree.nodes() {
         assert!(
             node.parent()

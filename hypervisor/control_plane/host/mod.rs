@@ -231,6 +231,19 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
     })
 }
 
+/// Returns how many bytes of heap reading this tree takes: the lists of its nodes and properties, and what [`describe`] makes of them.
+///
+/// In proportion to the structure block, because a list that grows is there twice for a moment and a buddy allocator rounds up:
+/// of a range of four times the size it can always make a block of that size rounded up.
+pub fn heap_bytes(dtb: &[u8]) -> u64 {
+    const SMALL_THINGS: usize = 192 * 1024;
+    const TIMES: usize = 6;
+    const PAGE: u64 = 4096;
+    let structure = crate::devicetree::structure_size(dtb).unwrap_or(0);
+    let bytes = structure.saturating_mul(TIMES).saturating_add(SMALL_THINGS);
+    (bytes as u64).next_multiple_of(PAGE)
+}
+
 /// Finds only the console's UART, for the message that says why [`describe`] failed.
 pub fn find_console(dtb: &[u8]) -> Option<Uart> {
     let tree = Tree::parse(dtb).ok()?;

@@ -1,0 +1,70 @@
+//! Machines that are like no other: trees as real boards have them, handed to QEMU's `virt` in the place of its own.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write;
+use tests::guest::follow;
+use tests::machine::{Machine, PATIENCE, Running};
+use tests::tree::Tree;
+use tests::{Manifest, Vm, artefacts};
+
+/// CPUs of the machines here, unless said otherwise.
+const CPUS: u32 = 2;
+
+/// The machine that a tree describes.
+fn machine(test: &str, tree: &Tree) -> Machine {
+    Machine::new(test)
+        .cpus(CPUS)
+        .exact_memory_mib(512)
+        .argument("-dtb")
+        .argument(&tree.write("machine"))
+}
+
+/// One VM that uses every CPU.
+fn manifest() -> Manifest {
+    Manifest::new([Vm::guest("guest", "smoke").vcpus(CPUS, CPUS)])
+}
+
+/// Boots the machine that a tree describes and runs a guest's tests on it.
+fn check(test: &str, tree: &Tree) -> Running {
+    check_machine(machine(test, tree))
+}
+
+/// Boots a machine and runs a guest's tests on it.
+fn check_machine(machine: Machine) -> Running {
+    let mut running = machine.boot(&manifest());
+    let (console, control) = running.channels();
+    let report = follow(console, control, "guest", PATIENCE);
+    report.assert_green(&running.console);
+    running
+}
+
+/// QEMU's own tree, whose files go to this test's directory.
+fn tree(test: &str) -> Tree {
+    Tree::of_virt(&artefacts::log_directory(test), CPUS)
+}
+
+#[test]
+fn a_tree_of_many_nodes_and_properties_is_read() {
+    const GROUPS: u32 = 110;
+    const NODES: u32 = 200;
+    let test = "boards-large-tree";
+    // A mebibyte, of which QEMU makes almost two, the most that a kernel must take. dtc takes no more nodes side by side.
+    let mut extra = String::from("extra {");
+    for group in 0..GROUPS {
+        write!(extra, "group{group} {{").expect("a string grows");
+        for node in 0..NODES {
+            writeln!(extra, "n{node} {{ a; b = <{node}>; }};").expect("a string grows");
+        }
+        extra.push_str("};\n");
+    }
+    extra.push_str("};\nchosen {");
+    drop(check(test, &tree(test).replace("chosen {", &extra)));
+}
+
+#[test]
+fn as_many_cpus_as_a_machine_has_do_not_keep_it_from_starting() {
+    let running = check_machine(Machine::new("boards-512-cpus").cpus(512).memory_mib(2048));
+    let console = running.console.everything();
+    let line = console.lines().find(|line| line.contains("of 512 CPUs"));
+    assert!(line.is_some(), "{}", running.console.tail());
+}
