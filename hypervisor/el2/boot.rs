@@ -139,21 +139,8 @@ fn start_console(base: u64) {
 
 /// Takes over the RAM that nobody else uses; `own` is the image with the heap's first piece.
 fn take_memory(host: &HostDescription, dtb: Range<u64>, own: Range<u64>) {
-    for bank in &host.memory {
-        let range = bank.addresses();
-        if mmu::map_identity(range.clone(), Use::Data).is_err() {
-            log::error!(
-                "memory {:#x}..{:#x}: can't be mapped, not used",
-                range.start,
-                range.end
-            );
-            continue;
-        }
-        memory::with_pool(|pool| pool.add(range));
-    }
-    let keep_out = |range: Range<u64>| {
-        memory::with_pool(|pool| pool.remove(mmu::pages(range)));
-    };
+    let mut kept_out = Vec::new();
+    let mut keep_out = |range: Range<u64>| kept_out.push(mmu::pages(range));
     for reserved in &host.reserved {
         keep_out(reserved.range.addresses());
     }
@@ -171,6 +158,25 @@ fn take_memory(host: &HostDescription, dtb: Range<u64>, own: Range<u64>) {
     }
     keep_out(dtb);
     keep_out(own);
+    // Tables for the later banks come from the earlier ones, so what is kept out leaves with each.
+    for bank in &host.mappable {
+        let range = bank.addresses();
+        if mmu::map_identity(range.clone(), Use::Data).is_err() {
+            log::error!(
+                "memory {:#x}..{:#x}: can't be mapped, not used",
+                range.start,
+                range.end
+            );
+            continue;
+        }
+        memory::with_pool(|pool| {
+            pool.add(range.clone());
+            let inside = |kept: &&Range<u64>| kept.start < range.end && range.start < kept.end;
+            for kept in kept_out.iter().filter(inside) {
+                pool.remove(kept.clone());
+            }
+        });
+    }
 }
 
 /// Reads the machine's PL031, so that guests know the date.

@@ -7,16 +7,19 @@ use aarch64_cpu::registers::{
     ID_AA64MMFR0_EL1, MAIR_EL2, Readable, SCTLR_EL2, TCR_EL2, TTBR0_EL2, Writeable,
 };
 use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
 use stage2::{PA_BITS, PA_RANGE_48};
 use vmm::sync::FairMutex;
 
-use crate::layout;
 use crate::sysreg::{dsb_ishst, dsb_sy, isb, read_register, write_register};
+use crate::{layout, memory};
 
 /// Bytes of a translation granule.
 pub(crate) const PAGE: u64 = 4096;
-/// Tables set aside in .bss: root, image, devices, a few GiB-unaligned RAM banks and the stack window.
+/// Tables set aside in .bss: root, image, device tree, console, and the first RAM bank. Further ones come from RAM.
 const TABLE_COUNT: usize = 28;
+/// How many of those RAM may not use, so that devices can be mapped even where no RAM is left for tables.
+const DEVICE_TABLES: usize = 8;
 /// Level-0 table entries cover 512 GiB each; 48-bit addresses.
 const VA_BITS: u64 = 48;
 /// Start of the window in which every CPU's stack has unmapped neighbours; above any RAM this runs on.
@@ -69,53 +72,65 @@ impl Use {
 /// Why a mapping could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MapError {
-    /// The static pool of translation tables is used up: the machine's memory is too scattered.
+    /// The tables in .bss are used up and there is no RAM for more.
     OutOfTables,
     /// It passes the end of the CPU's physical addresses, or lies where the stacks are.
     OutOfReach,
 }
 
+/// A translation table. Atomic entries, because the table walker reads them while they are written.
 #[repr(C, align(4096))]
-struct Table([u64; 512]);
+struct Table([AtomicU64; 512]);
 
-struct Tables {
-    pool: [Table; TABLE_COUNT],
-    used: usize,
+/// The tables in .bss; the first is the root.
+static FIRST_TABLES: [Table; TABLE_COUNT] =
+    [const { Table([const { AtomicU64::new(0) }; 512]) }; TABLE_COUNT];
+
+/// Guards EL2's tables; counts how many of the first ones are taken.
+static TABLES: FairMutex<Taken> = FairMutex::new(Taken(1));
+
+struct Taken(usize);
+
+impl Taken {
+    /// Takes an empty table for a mapping of this kind.
+    fn take(&mut self, how: Use) -> Result<&'static Table, MapError> {
+        let limit = match how {
+            Use::Data => TABLE_COUNT - DEVICE_TABLES,
+            _ => TABLE_COUNT,
+        };
+        if self.0 < limit {
+            self.0 += 1;
+            return Ok(&FIRST_TABLES[self.0 - 1]);
+        }
+        let page = memory::take_pages(PAGE, PAGE).ok_or(MapError::OutOfTables)?;
+        memory::zero(page..page + PAGE);
+        Ok(table_at(page))
+    }
 }
 
-static TABLES: FairMutex<Tables> = FairMutex::new(Tables {
-    pool: [const { Table([0; 512]) }; TABLE_COUNT],
-    used: 0,
-});
+/// Returns the table at an address that [`Taken::take`] has given out.
+fn table_at(address: u64) -> &'static Table {
+    // SAFETY: tables are never given back, lie at their own addresses, and zeros or entries of this module are all they hold.
+    unsafe { &*(address as *const Table) }
+}
 
-impl Tables {
-    fn index_of(&self, address: u64) -> usize {
-        (address - self.pool.as_ptr().addr() as u64) as usize / size_of::<Table>()
-    }
-
-    fn address_of(&self, index: usize) -> u64 {
-        (&raw const self.pool[index]).addr() as u64
-    }
-
+impl Taken {
     /// Returns the table behind an entry, making one if the entry is empty; `None` behind a block.
-    fn next(&mut self, table: usize, entry: usize) -> Result<Option<usize>, MapError> {
-        let value = self.pool[table].0[entry];
+    fn next(&mut self, entry: &AtomicU64, how: Use) -> Result<Option<&'static Table>, MapError> {
+        let value = entry.load(Ordering::Relaxed);
         match (
             value & descriptor::VALID != 0,
             value & descriptor::TABLE_OR_PAGE != 0,
         ) {
-            (true, true) => Ok(Some(self.index_of(value & descriptor::ADDRESS))),
+            (true, true) => Ok(Some(table_at(value & descriptor::ADDRESS))),
             (true, false) => Ok(None),
             (false, _) => {
-                // The root is the first table, whose place `used` does not count.
-                let index = self.used + 1;
-                if index == TABLE_COUNT {
-                    return Err(MapError::OutOfTables);
-                }
-                self.used += 1;
-                let address = self.address_of(index);
-                self.pool[table].0[entry] = address | descriptor::VALID | descriptor::TABLE_OR_PAGE;
-                Ok(Some(index))
+                let table = self.take(how)?;
+                let address = (&raw const *table).addr() as u64;
+                // The walker finds the table only after its zeros.
+                let value = address | descriptor::VALID | descriptor::TABLE_OR_PAGE;
+                entry.store(value, Ordering::Release);
+                Ok(Some(table))
             }
         }
     }
@@ -124,31 +139,31 @@ impl Tables {
     fn fill(
         &mut self,
         level: u32,
-        table: usize,
+        table: &Table,
         va: Range<u64>,
         pa: u64,
-        bits: u64,
+        how: Use,
     ) -> Result<(), MapError> {
         let shift = 39 - 9 * level;
         let size = 1_u64 << shift;
         let mut at = va.start;
         while at < va.end {
-            let entry = (at >> shift) as usize & 511;
+            let entry = &table.0[(at >> shift) as usize & 511];
             let end = va.end.min((at & !(size - 1)) + size);
             let target = pa + (at - va.start);
             let fits = level > 0 && end - at == size && target & (size - 1) == 0;
-            let empty = self.pool[table].0[entry] & descriptor::VALID == 0;
+            let empty = entry.load(Ordering::Relaxed) & descriptor::VALID == 0;
             if fits && empty {
                 let kind = if level == 3 {
                     descriptor::TABLE_OR_PAGE
                 } else {
                     0
                 };
-                self.pool[table].0[entry] = target | bits | kind;
+                entry.store(target | how.bits() | kind, Ordering::Release);
             } else if level < 3
-                && let Some(next) = self.next(table, entry)?
+                && let Some(next) = self.next(entry, how)?
             {
-                self.fill(level + 1, next, at..end, target, bits)?;
+                self.fill(level + 1, next, at..end, target, how)?;
             }
             at = end;
         }
@@ -171,11 +186,12 @@ pub(crate) const fn pages(range: Range<u64>) -> Range<u64> {
 /// Maps virtual addresses to physical ones where nothing is mapped yet; both are rounded outward to pages.
 ///
 /// # Errors
-/// When the pool of tables is used up.
+/// When there is no memory for a table.
 pub(crate) fn map(va: Range<u64>, pa: u64, how: Use) -> Result<(), MapError> {
+    let root = &FIRST_TABLES[0];
     let result = TABLES
         .lock()
-        .fill(0, 0, pages(va), pa & !(PAGE - 1), how.bits());
+        .fill(0, root, pages(va), pa & !(PAGE - 1), how);
     dsb_ishst();
     isb();
     result
@@ -184,7 +200,7 @@ pub(crate) fn map(va: Range<u64>, pa: u64, how: Use) -> Result<(), MapError> {
 /// Maps a physical range at its own address.
 ///
 /// # Errors
-/// When the pool of tables is used up, or the range is out of reach.
+/// When there is no memory for a table, or the range is out of reach.
 pub(crate) fn map_identity(range: Range<u64>, how: Use) -> Result<(), MapError> {
     let limit = STACK_WINDOW.min(1 << PA_BITS[pa_range() as usize]);
     if range.is_empty() || range.end > limit {
@@ -196,8 +212,9 @@ pub(crate) fn map_identity(range: Range<u64>, how: Use) -> Result<(), MapError> 
 /// Maps the image with its permissions and turns the MMU on for the boot CPU.
 pub(crate) fn start() {
     // A lock's exclusive accesses need the caches on; nobody else runs yet.
-    // SAFETY: the boot CPU is alone, so this is the only reference to the tables.
-    let tables = unsafe { &mut *TABLES.as_mut_ptr() };
+    // SAFETY: the boot CPU is alone, so this is the only reference.
+    let taken = unsafe { &mut *TABLES.as_mut_ptr() };
+    let root = &FIRST_TABLES[0];
     let parts = [
         (layout::text(), Use::Text),
         (layout::rodata(), Use::ReadOnly),
@@ -206,15 +223,12 @@ pub(crate) fn start() {
     for (range, how) in parts {
         // The pool is empty and the image a few hundred KiB: this can't run out.
         assert!(
-            tables
-                .fill(0, 0, range.clone(), range.start, how.bits())
-                .is_ok(),
+            taken.fill(0, root, range.clone(), range.start, how).is_ok(),
             "image mapping"
         );
     }
-    let root = tables.address_of(0);
     invalidate_image_cache();
-    enable(root);
+    enable((&raw const *root).addr() as u64);
 }
 
 /// Drops cache lines of the image that an earlier stage may have left, now that it was written with the MMU off.

@@ -68,3 +68,42 @@ fn as_many_cpus_as_a_machine_has_do_not_keep_it_from_starting() {
     let line = console.lines().find(|line| line.contains("of 512 CPUs"));
     assert!(line.is_some(), "{}", running.console.tail());
 }
+
+/// How QEMU names the RAM of these machines.
+const RAM: &str = "reg = <0x00 0x40000000 0x00 0x20000000>;";
+
+/// RAM in pieces whose ends lie between two blocks of 2 MiB, as firmware leaves it.
+fn scattered(banks: u64) -> String {
+    let (start, end) = (0x5400_0000, 0x6000_0000);
+    let step = ((end - start) / banks) & !0xfff;
+    let mut ram = format!("reg = <0 0x40000000 0 {:#x}", start - 0x4000_0000);
+    for bank in 1..banks {
+        let (at, size) = (start + bank * step + 0x1_1000, step - 0x2_3000);
+        write!(ram, " 0 {at:#x} 0 {size:#x}").expect("a string grows");
+    }
+    ram + ">;"
+}
+
+#[test]
+fn ram_in_any_number_of_pieces_is_used() {
+    for banks in [12, 24, 64] {
+        let test = format!("boards-{banks}-banks");
+        let running = check(&test, &tree(&test).replace(RAM, &scattered(banks)));
+        let console = running.console.everything();
+        assert!(!console.contains("can't be mapped"), "{banks}: {console}");
+    }
+}
+
+#[test]
+fn memory_of_the_firmware_is_neither_mapped_nor_given_away() {
+    let test = "boards-no-map";
+    // 64 MiB and 128 MiB, and the first page, of 512 MiB.
+    let firmware = "reserved-memory { #address-cells = <2>; #size-cells = <2>; ranges; \
+        firmware@40000000 { reg = <0 0x40000000 0 0x1000>; no-map; }; \
+        firmware@50000000 { reg = <0 0x50000fff 0 0x4000002>; no-map; }; \
+        firmware@58000000 { reg = <0 0x58000000 0 0x8000000>; }; }; chosen {";
+    let mut running = check(test, &tree(test).replace("chosen {", firmware));
+    let host = running.command("host");
+    let free = host["free_pages"].as_u64().expect("a number") * 4096;
+    assert!(free < (512 - 192) << 20, "{host}");
+}

@@ -65,7 +65,7 @@ fn initrd(node: &Node<'_, '_>, ram: &[HostRange]) -> Result<Option<HostRange>, H
                 .iter()
                 .any(|bank| bank.base <= base && end <= bank.end()) =>
         {
-            bad("lies outside of RAM")
+            bad("lies outside of RAM that may be read")
         }
         Some(size) => Ok(Some(HostRange { base, size })),
     }

@@ -3,6 +3,7 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::{HostError, HostRange, Reservation};
 use crate::devicetree::{AddressRange, Node, Tree};
@@ -64,6 +65,45 @@ pub(super) fn banks(tree: &Tree<'_>) -> Result<Vec<HostRange>, HostError> {
     }
     Ok(joined)
 }
+
+/// Returns the parts of RAM that may be mapped, the largest first, so that the first one has room for the tables of the others.
+///
+/// They are whole pages: a page that is RAM only in part is left out, and so is one that touches what is `no-map`, to which even a
+/// speculative access is forbidden (Devicetree Specification 3.5.4).
+pub(super) fn mappable(banks: &[HostRange], reserved: &[Reservation]) -> Vec<HostRange> {
+    let up = |address: u64| address.saturating_add(PAGE - 1) & !(PAGE - 1);
+    let down = |address: u64| address & !(PAGE - 1);
+    let mut parts: Vec<Range<u64>> = banks
+        .iter()
+        .map(|bank| up(bank.base.get())..down(bank.end()))
+        .collect();
+    for hole in reserved.iter().filter(|reservation| reservation.no_map) {
+        let hole = down(hole.range.base.get())..up(hole.range.end());
+        let around = |part: Range<u64>| {
+            [
+                part.start..part.end.min(hole.start),
+                part.start.max(hole.end)..part.end,
+            ]
+        };
+        parts = parts.into_iter().flat_map(around).collect();
+        parts.retain(|part| part.start < part.end);
+    }
+    let mut parts: Vec<HostRange> = parts.into_iter().filter_map(from_addresses).collect();
+    parts.sort_by_key(|part| core::cmp::Reverse(part.size));
+    parts
+}
+
+/// Names a range by its addresses, if it has any.
+fn from_addresses(addresses: Range<u64>) -> Option<HostRange> {
+    let size = addresses.end.checked_sub(addresses.start)?;
+    host_range(AddressRange {
+        base: addresses.start,
+        size,
+    })
+}
+
+/// Bytes of the smallest mapping.
+const PAGE: u64 = 4096;
 
 /// Collects the memory reservation block and the static ranges of `/reserved-memory`.
 ///

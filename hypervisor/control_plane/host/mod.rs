@@ -86,6 +86,8 @@ pub struct HostDescription {
     pub compatible: Vec<String>,
     /// RAM banks, ascending, not overlapping, neighbours joined; never empty.
     pub memory: Vec<HostRange>,
+    /// The parts of RAM that may be mapped, the largest first: all but what is `no-map`.
+    pub mappable: Vec<HostRange>,
     /// Memory not to be used, in the tree's order; may overlap each other and lie outside RAM.
     pub reserved: Vec<Reservation>,
     /// CPUs that may be used, in the tree's order, which is the order of [`types::ids::PcpuId`]; never empty.
@@ -212,13 +214,16 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
     let psci = psci::find(&tree, &mut warnings);
     let uarts = uart::find_all(&tree, &mut warnings);
     let memory = memory::banks(&tree)?;
-    let chosen = chosen::read(&tree, &memory, &mut warnings);
+    let reserved = memory::reservations(&tree, &mut warnings);
+    let mappable = memory::mappable(&memory, &reserved);
+    let chosen = chosen::read(&tree, &mappable, &mut warnings);
     let initrd = chosen.initrd.map(HostRange::addresses);
     let taken: Vec<_> = own.iter().cloned().chain(initrd).collect();
     Ok(HostDescription {
         model,
         memory,
-        reserved: memory::reservations(&tree, &mut warnings),
+        mappable,
+        reserved,
         cpus: cpus::find_all(&tree, psci.is_some(), &taken, &mut warnings)?,
         gic: gic::find(&tree)?,
         timer: interrupts::timer(&tree)?,

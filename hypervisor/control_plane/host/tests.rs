@@ -295,6 +295,15 @@ fn a_board_with_buses_spin_table_and_gicv2_is_understood() {
             firmware
         ]
     );
+    assert_eq!(
+        host.mappable,
+        [
+            range(0x1010_0000, 0x2bf0_0000),
+            range(0x4000_0000, 0x2000_0000),
+            range(0, 0x1000_0000)
+        ],
+        "all but what is no-map, the largest first"
+    );
     let spin = |mpidr, release| HostCpu {
         mpidr,
         enable: EnableMethod::SpinTable {
@@ -545,6 +554,46 @@ fn what_can_be_done_without_is_a_warning() {
             psci("arm,psci-1.0", "svc").psci
         ),
         (None, None)
+    );
+}
+
+#[test]
+fn memory_that_must_not_be_mapped_is_left_out_by_whole_pages() {
+    let hole = |base, size, no_map| Reservation {
+        range: range(base, size),
+        no_map,
+    };
+    let banks = [range(0x800, 0x7900), range(0x10_0000, 0x1000)];
+    let reserved = [
+        hole(0x2fff, 2, true),
+        hole(0x5000, 0x1000, false),
+        hole(0x7000, 0x10_0000, true),
+    ];
+    assert_eq!(
+        memory::mappable(&banks, &reserved),
+        [range(0x4000, 0x3000), range(0x1000, 0x1000)]
+    );
+    assert_eq!(
+        memory::mappable(&banks, &[]),
+        [range(0x1000, 0x7000), range(0x10_0000, 0x1000)],
+        "of a page that is RAM in part, nobody knows the rest"
+    );
+    assert_eq!(memory::mappable(&[range(0x800, 0x900)], &[]), []);
+}
+
+#[test]
+fn an_initrd_in_memory_that_must_not_be_mapped_is_not_read() {
+    let steps = change(
+        "linux,initrd-end",
+        0,
+        Some(Cells("linux,initrd-end", &[0, 0x1000_0001])),
+    );
+    let host = describe(&write(&steps)).expect("a board");
+    assert_eq!(host.chosen.initrd, None);
+    let warnings = host.warnings.join("\n");
+    assert!(
+        warnings.contains("lies outside of RAM that may be read"),
+        "{warnings}"
     );
 }
 
