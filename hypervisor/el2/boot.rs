@@ -5,28 +5,28 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use control_plane::config::{Bundle, CpuSlots, ReserveIdle};
 use control_plane::console::Pace;
-use control_plane::host::{Conduit, EnableMethod, Gic, HostDescription};
+use control_plane::host::{Conduit, EnableMethod, Gic, HostDescription, PrivateInterrupts};
 use control_plane::topology::CpuFacts;
 use control_plane::{devicetree, host};
 use core::fmt::Write;
 use core::ops::Range;
-use spin::Once;
 use types::ids::{MAX_PCPUS, PcpuId, VmId};
 
+use crate::gic::Redistributor;
 use crate::mmio::Registers;
 use crate::mmu::{PAGE, Use};
 use crate::sysreg::{read_register, wfi};
+use crate::timer::Which;
 use crate::uart::Uart;
 use crate::{
     cache, clock, console, cpu, deferred, gic, heap, layout, logger, machine, memory, mmu, percpu,
-    seeds, smc, smp, uart, vectors, vms,
+    seeds, smc, smp, timer, uart, vectors, vms,
 };
 use vmm::ops::{Description, HostLimits};
 
 /// The exception level EL2 is entered at.
 const EL2: u64 = 2;
 
-static HOST: Once<HostDescription> = Once::new();
 /// The boot CPU's way in: the device tree's address and the exception level.
 pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
     if level != EL2 {
@@ -42,7 +42,7 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
     let tree = unsafe { memory::bytes(dtb_range.clone()) };
     let own = layout::image().start..start_heap(tree);
     let host = match host::describe(tree, &[layout::image(), mmu::pages(dtb_range.clone())]) {
-        Ok(host) => HOST.call_once(|| host),
+        Ok(host) => machine::HOST.call_once(|| host),
         Err(error) => {
             if let Some(found) = host::find_console(tree) {
                 start_console(found.registers.base.get());
@@ -72,9 +72,10 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
 
 /// The rest of the start, on the boot CPU's guarded stack.
 extern "C" fn on_own_stack() -> ! {
-    let host = HOST.get().expect("described before");
+    let host = machine::HOST.get().expect("described before");
     let boot_mpidr = percpu::own_affinity();
     let boot = smp::prepare(PcpuId::new(0));
+    try_timers(boot.redistributor, host.private);
     let mut cpus = 1;
     for cpu in host
         .cpus
@@ -205,6 +206,32 @@ fn start_gic(host: &HostDescription) {
             machine::GIC.call_once(|| gic);
         }
         Err(error) => give_up(format_args!("interrupt controller: {error}")),
+    }
+}
+
+/// Sees whether each timer's interrupt comes where the device tree says: one that does not would be missed in silence.
+fn try_timers(redistributor: Redistributor, private: PrivateInterrupts) {
+    const PATIENCE_NS: u64 = 10_000_000;
+    let expected = [
+        (Which::Hyp, "EL2", private.hyp),
+        (Which::Virtual, "virtual", private.virt),
+        (Which::Physical, "EL1 physical", private.physical),
+    ];
+    for (which, name, intid) in expected {
+        let before = redistributor.pending();
+        timer::set_asserted(which, true);
+        let deadline = timer::now() + clock::duration_ticks(PATIENCE_NS);
+        let is_there = || redistributor.pending() & 1 << intid != 0;
+        while !is_there() && timer::now() < deadline {
+            core::hint::spin_loop();
+        }
+        let (came, is_there) = (redistributor.pending() & !before, is_there());
+        timer::set_asserted(which, false);
+        if !is_there {
+            give_up(format_args!(
+                "device tree: timer: `interrupts`: the {name} timer's interrupt is not INTID {intid} (those that came, a bit each: {came:#x})"
+            ));
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 use vgic::CpuInterface;
-use vmm::cpu::{self, Interrupt, Local, Pcpu};
+use vmm::cpu::{self, Interrupt, Local, Pcpu, cause};
 use vmm::dispatch::inject::{self, Exception};
 use vmm::dispatch::slow::Exit;
 use vmm::exit::{Syndrome, fault_address};
@@ -80,16 +80,19 @@ impl cpu::Machine for Machine {
     #[inline(always)]
     fn acknowledge(&self) -> bool {
         let intid = gic::acknowledge();
-        intid < gic::FIRST_SPECIAL && !hot::take(self.cpu, intid)
+        intid < gic::FIRST_SPECIAL && hot::take((), self.cpu, intid, cause::IRQ).1 != 0
     }
 
     #[inline]
     fn classify(&self, intid: u32) -> Interrupt {
         gic::drop_priority(intid);
-        match intid {
-            timer::HYPERVISOR_PPI => Interrupt::Timer,
-            gic::MAINTENANCE_PPI => Interrupt::Maintenance,
-            _ => Interrupt::Device,
+        let private = &self.cpu.ppis.own;
+        if intid == private.hyp {
+            Interrupt::Timer
+        } else if intid == private.maintenance {
+            Interrupt::Maintenance
+        } else {
+            Interrupt::Device
         }
     }
 
@@ -176,11 +179,13 @@ impl cpu::Machine for Machine {
     }
 
     fn set_active(&self, intid: u32) {
-        self.cpu.redistributor.set_active(intid);
+        let physical = self.cpu.ppis.behind(intid);
+        self.cpu.redistributor.set_active(physical);
     }
 
     fn clear_active(&self, intid: u32) {
-        self.cpu.redistributor.clear_active(intid);
+        let physical = self.cpu.ppis.behind(intid);
+        self.cpu.redistributor.clear_active(physical);
     }
 
     #[inline(always)]

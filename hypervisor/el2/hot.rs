@@ -1,4 +1,5 @@
 //! What the vectors call first: hands a trap to `vmm`'s hot handlers and carries out what they say.
+use types::layout::{PHYSICAL_TIMER, VIRTUAL_TIMER};
 use types::stats::ExitReason;
 use vmm::cpu::cause;
 use vmm::dispatch::Trap;
@@ -91,15 +92,13 @@ fn doze<'f>(
     // Without a barrier the counter may be read before the instructions ahead of it are done (Arm ARM D12.1.2).
     isb();
     vcpu.usage.wake_up(timer::now());
-    leave(frame, awake(cpu))
+    awake(frame, cpu)
 }
 
 #[inline(never)]
-fn awake(cpu: &Percpu) -> u64 {
-    match take(cpu, gic::acknowledge()) {
-        true => 0,
-        false => cause::WAIT,
-    }
+fn awake<'f>(frame: &'f mut Frame, cpu: &Percpu) -> Return<'f> {
+    let (frame, cause) = take(frame, cpu, gic::acknowledge(), cause::WAIT);
+    leave(frame, cause)
 }
 
 /// Handles an HVC that does more than ask.
@@ -221,71 +220,102 @@ fn advance() {
     write_register!("elr_el2", read_register!("elr_el2").wrapping_add(4));
 }
 
-/// Deactivates private physical interrupts, a bit each.
+/// Deactivates the physical interrupts behind private interrupts of a guest, a bit each.
 #[inline]
 pub(crate) fn deactivate(mut owed: u32) {
     while owed != 0 {
-        gic::deactivate(owed.trailing_zeros());
+        let ppis = &percpu::this().ppis;
+        gic::deactivate(ppis.behind(owed.trailing_zeros()));
         owed &= owed - 1;
     }
 }
 
 /// Handles a physical interrupt that came while a guest ran.
 pub(crate) extern "C" fn irq(frame: &mut Frame) -> Return<'_> {
-    let settled = take(percpu::this(), gic::acknowledge());
-    leave(frame, if settled { 0 } else { cause::IRQ })
+    let (frame, cause) = take(frame, percpu::this(), gic::acknowledge(), cause::IRQ);
+    leave(frame, cause)
 }
 
-/// Handles an acknowledged interrupt for the loaded vCPU; returns whether the guest may go on at once.
+/// Handles an acknowledged interrupt for the loaded vCPU; returns 0 if the guest may go on at once and else `cause`.
+///
+/// `frame` goes through, so that the other kinds end in a jump to functions of their own: a timer saves no registers for them.
 #[inline(always)]
-pub(crate) fn take(cpu: &Percpu, intid: u32) -> bool {
+pub(crate) fn take<F>(frame: F, cpu: &Percpu, intid: u32, cause: u64) -> (F, u64) {
     let loaded = cpu.local.loaded.get();
-    match (intid, loaded) {
-        (timer::VIRTUAL_PPI | timer::PHYSICAL_PPI, Some(Owner { vm, vcpu })) => {
-            gic::drop_priority(intid);
-            let mut lists = HardwareListRegisters;
-            let mut trap = Trap::new(vm, vcpu, &mut lists);
-            hot::raise_timer(&mut trap, intid);
-            percpu::kick(trap.kicks);
-            vcpu.exits.count(ExitReason::TimerInterrupt);
-            true
+    if intid == gic::KICK_SGI {
+        return kicked(frame, cpu, loaded, cause);
+    }
+    if let Some(loaded) = loaded {
+        let own = &cpu.ppis.own;
+        if intid == own.virt {
+            raise_timer(loaded, VIRTUAL_TIMER, intid);
+            return (frame, 0);
         }
-        (gic::KICK_SGI, _) => {
-            gic::drop_priority(intid);
-            gic::deactivate(intid);
-            match loaded {
-                Some(loaded) => kicked(cpu, loaded),
-                None => false,
-            }
+        if intid == own.physical {
+            return physical_timer(frame, loaded, intid);
         }
-        (gic::FIRST_SPECIAL.., _) => true,
-        (gic::FIRST_SPI.., _) => {
-            gic::drop_priority(intid);
-            loaded.inspect(|owner| owner.vcpu.exits.count(ExitReason::Interrupt));
-            console::interrupt(intid);
-            gic::deactivate(intid);
-            true
-        }
+    }
+    match intid {
+        gic::FIRST_SPECIAL.. => (frame, 0),
+        gic::FIRST_SPI.. => shared(frame, loaded, intid),
         _ => {
             cpu.local.acknowledged.set(Some(intid));
-            false
+            (frame, cause)
         }
     }
 }
 
-/// Looks at the mail of the loaded vCPU; returns whether that was all there was.
+/// Raises a timer of the guest: inlined, because a constant INTID folds to fewer instructions.
 #[inline(always)]
-fn kicked(cpu: &Percpu, Owner { vm, vcpu }: Owner) -> bool {
+fn raise_timer(Owner { vm, vcpu }: Owner, intid: u32, physical: u32) {
+    gic::drop_priority(physical);
+    let mut lists = HardwareListRegisters;
+    let mut trap = Trap::new(vm, vcpu, &mut lists);
+    hot::raise_timer(&mut trap, intid, physical);
+    percpu::kick(trap.kicks);
+    vcpu.exits.count(ExitReason::TimerInterrupt);
+}
+
+#[inline(never)]
+fn physical_timer<F>(frame: F, loaded: Owner, physical: u32) -> (F, u64) {
+    raise_timer(loaded, PHYSICAL_TIMER, physical);
+    (frame, 0)
+}
+
+/// Handles a shared interrupt: all of them are the console's.
+#[inline(never)]
+fn shared<F>(frame: F, loaded: Option<Owner>, intid: u32) -> (F, u64) {
+    gic::drop_priority(intid);
+    loaded.inspect(|owner| owner.vcpu.exits.count(ExitReason::Interrupt));
+    console::interrupt(intid);
+    gic::deactivate(intid);
+    (frame, 0)
+}
+
+/// Looks at what else than mail the kick may be about, and if it is none of that at the mail of the loaded vCPU.
+#[inline(always)]
+fn kicked<F>(frame: F, cpu: &Percpu, loaded: Option<Owner>, cause: u64) -> (F, u64) {
+    gic::drop_priority(gic::KICK_SGI);
+    gic::deactivate(gic::KICK_SGI);
+    let Some(loaded) = loaded else {
+        return (frame, cause);
+    };
+    let vcpu = loaded.vcpu;
     vcpu.exits.count(ExitReason::Kick);
     if !cpu.local.wakes.is_empty() || vcpu.requested() != 0 || cpu.local.has_deferred() {
-        return false;
+        return (frame, cause);
     }
+    deliver(frame, loaded)
+}
+
+#[inline(never)]
+fn deliver<F>(frame: F, Owner { vm, vcpu }: Owner) -> (F, u64) {
     let mut lists = HardwareListRegisters;
     let mut trap = Trap::new(vm, vcpu, &mut lists);
     trap.deliver();
     percpu::kick(trap.kicks);
     deactivate(trap.owed);
-    true
+    (frame, 0)
 }
 
 /// Leaves the guest on a system error.

@@ -1,9 +1,10 @@
 //! What the machine is, once the boot CPU has found out.
 
 use alloc::string::String;
+use control_plane::host::HostDescription;
 use spin::Once;
 
-use crate::gic::{Gic, Redistributor};
+use crate::gic::{Gic, Ppis, Redistributor};
 use crate::sysreg::read_register;
 
 /// What the machine is.
@@ -14,6 +15,8 @@ pub(crate) struct Facts {
     pub(crate) memory_bytes: u64,
 }
 
+/// The machine's description, once the device tree is read.
+pub(crate) static HOST: Once<HostDescription> = Once::new();
 /// The interrupt controller, once it is set up.
 pub(crate) static GIC: Once<Gic> = Once::new();
 /// What [`facts`] returns.
@@ -27,6 +30,12 @@ pub(crate) fn facts() -> &'static Facts {
 /// Returns the redistributor of the CPU with these affinity fields of MPIDR_EL1.
 pub(crate) fn redistributor(affinity: u64) -> Option<Redistributor> {
     GIC.get()?.redistributor(affinity)
+}
+
+/// Returns the machine's private interrupts, as its device tree has them.
+pub(crate) fn private_interrupts() -> Ppis {
+    let host = HOST.get().expect("described before any CPU is prepared");
+    Ppis::new(host.private)
 }
 
 /// Reads the CPU's feature registers, as `vmm::features` indexes them.

@@ -9,7 +9,7 @@ use vmm::cpu::{Local, Placements};
 use vmm::sched::{NEVER, WakeSet};
 use vmm::vm::{Kicks, Wakes};
 
-use crate::gic::{KickTarget, Redistributor};
+use crate::gic::{KickTarget, Ppis, Redistributor};
 use crate::sysreg::{read_register, write_register};
 use crate::{clock, gic, timer};
 
@@ -20,6 +20,8 @@ pub(crate) struct Percpu {
     pub(crate) local: Local,
     /// Affinity fields of its MPIDR_EL1.
     pub(crate) affinity: u64,
+    /// Its private interrupts, which are every CPU's.
+    pub(crate) ppis: Ppis,
     /// Its redistributor.
     pub(crate) redistributor: Redistributor,
     /// How many list registers it has.
@@ -75,6 +77,7 @@ pub(crate) fn start(
     let data = Box::leak(Box::new(Percpu {
         local: Local::new(id, &WAKES[id.index()], deferred_flag(id)),
         affinity,
+        ppis: crate::machine::private_interrupts(),
         redistributor,
         list_registers,
         patience_ticks: clock::duration_ticks(PATIENCE_NS),

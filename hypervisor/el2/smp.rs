@@ -33,12 +33,6 @@ const TRAP_ALLINT: u64 = 1 << 6;
 const HCX: u32 = 40;
 /// Field of ID_AA64MMFR0_EL1: fine-grained traps exist.
 const FGT: u32 = 56;
-/// PPIs that EL2 takes: maintenance, its own timer and the guests' two; SGI 0 is the kick.
-const ENABLED_PRIVATE: u32 = 1 << gic::KICK_SGI
-    | 1 << gic::MAINTENANCE_PPI
-    | 1 << timer::HYPERVISOR_PPI
-    | 1 << timer::VIRTUAL_PPI
-    | 1 << timer::PHYSICAL_PPI;
 
 /// What a secondary CPU needs before it can read anything through its caches.
 #[repr(C, align(64))]
@@ -246,7 +240,7 @@ fn prepare_registers() -> Redistributor {
     gic::start(gic::count());
     let redistributor =
         crate::machine::redistributor(percpu::own_affinity()).expect("redistributor of this CPU");
-    redistributor.start(ENABLED_PRIVATE);
+    redistributor.start(crate::machine::private_interrupts().enabled());
     redistributor
 }
 

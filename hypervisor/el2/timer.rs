@@ -1,14 +1,19 @@
 //! The clocks: the system counter, EL2's own timer, and the guest's two timers as registers (Arm ARM D12).
 
 use crate::sysreg::{isb, read_register, write_register};
+use types::layout::{PHYSICAL_TIMER, VIRTUAL_TIMER};
 use vmm::vm::context::TimerRegisters;
 
-/// PPI of the non-secure EL2 physical timer (Arm BSA, 4.1.5).
-pub(crate) const HYPERVISOR_PPI: u32 = 26;
-/// PPI of the virtual timer.
-pub(crate) const VIRTUAL_PPI: u32 = 27;
-/// PPI of the non-secure EL1 physical timer.
-pub(crate) const PHYSICAL_PPI: u32 = 30;
+/// One of the timers whose interrupts EL2 takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// The hypervisor's own.
+    Hyp,
+    /// The guests' virtual timer.
+    Virtual,
+    /// The guests' physical timer.
+    Physical,
+}
 
 /// CNTHCTL_EL2: EL1 and EL0 may use the physical counter and the physical timer.
 const CNTHCTL_GUEST: u64 = 0b11;
@@ -39,6 +44,26 @@ pub(crate) fn start() {
     isb();
 }
 
+/// Has one timer's interrupt asserted, or none any more.
+pub(crate) fn set_asserted(which: Which, asserted: bool) {
+    let control = if asserted { ENABLE } else { 0 };
+    match which {
+        Which::Hyp => {
+            write_register!("cnthp_cval_el2", 0);
+            write_register!("cnthp_ctl_el2", control);
+        }
+        Which::Virtual => {
+            write_register!("cntv_cval_el0", 0);
+            write_register!("cntv_ctl_el0", control);
+        }
+        Which::Physical => {
+            write_register!("cntp_cval_el0", 0);
+            write_register!("cntp_ctl_el0", control);
+        }
+    }
+    isb();
+}
+
 /// Makes EL2's timer fire when the counter reaches `deadline_ticks`.
 #[inline]
 pub(crate) fn arm(deadline_ticks: u64) {
@@ -52,12 +77,12 @@ pub(crate) fn disarm() {
     write_register!("cnthp_ctl_el2", 0);
 }
 
-/// Returns which of the loaded vCPU's timers have their line high (CNTx_CTL: enabled, not masked, condition met), by PPI.
+/// Returns which of the loaded vCPU's timers have their line high (CNTx_CTL: enabled, not masked, condition met), by the guest's INTID.
 #[cold]
 pub(crate) fn lines() -> u32 {
     let high = |control: u64| u32::from(control & (STATUS | WRITABLE) == STATUS | ENABLE);
-    high(read_register!("cntv_ctl_el0")) << VIRTUAL_PPI
-        | high(read_register!("cntp_ctl_el0")) << PHYSICAL_PPI
+    high(read_register!("cntv_ctl_el0")) << VIRTUAL_TIMER
+        | high(read_register!("cntp_ctl_el0")) << PHYSICAL_TIMER
 }
 
 /// Loads a vCPU's timers; a deadline that has passed fires at once.

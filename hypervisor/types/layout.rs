@@ -15,6 +15,11 @@ pub const FIRMWARE_SIZE: u64 = 0x8_0000;
 /// The unit in which guest memory is described: the largest translation granule (Arm ARM DDI0487, D8.1.8).
 pub const GRANULE: u64 = 0x1_0000;
 
+/// INTID of a guest's virtual timer, as every Arm server numbers it (Arm BSA, table 6).
+pub const VIRTUAL_TIMER: u32 = 27;
+/// INTID of a guest's non-secure EL1 physical timer.
+pub const PHYSICAL_TIMER: u32 = 30;
+
 /// A range of guest addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {

@@ -107,3 +107,33 @@ fn memory_of_the_firmware_is_neither_mapped_nor_given_away() {
     let free = host["free_pages"].as_u64().expect("a number") * 4096;
     assert!(free < (512 - 192) << 20, "{host}");
 }
+
+#[test]
+fn a_timer_whose_interrupt_is_not_where_the_tree_says_is_named() {
+    let own = "interrupts = <0x01 0x0d 0x04 0x01 0x0e 0x04 0x01 0x0b 0x04 0x01 0x0a 0x04 0x01 0x0c 0x04>;";
+    let cases = [
+        (
+            "1 0 4 1 1 4 1 2 4 1 3 4",
+            "the EL2 timer's interrupt is not INTID 19",
+        ),
+        (
+            "1 13 4 1 14 4 1 12 4 1 10 4",
+            "the virtual timer's interrupt is not INTID 28",
+        ),
+        (
+            "1 13 4 1 11 4 1 14 4 1 10 4",
+            "the virtual timer's interrupt is not INTID 30",
+        ),
+        (
+            "1 13 4 1 13 4 1 11 4 1 10 4",
+            "the EL1 physical timer's interrupt is not INTID 29",
+        ),
+        ("1 13 4 1 14 4 1 11 4 1 11 4", "gives one PPI to two of"),
+    ];
+    for (number, (interrupts, expected)) in cases.into_iter().enumerate() {
+        let test = format!("boards-timer-{number}");
+        let tree = tree(&test).replace(own, &format!("interrupts = <{interrupts}>;"));
+        let mut running = machine(&test, &tree).launch(&manifest(), |_| {});
+        running.console.expect(expected, PATIENCE);
+    }
+}

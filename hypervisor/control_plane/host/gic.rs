@@ -29,6 +29,16 @@ pub enum Gic {
     V2(GicV2),
 }
 
+impl Gic {
+    /// Returns the INTID of the maintenance interrupt.
+    pub(super) const fn maintenance(&self) -> u32 {
+        match self {
+            Self::V3(gic) => gic.maintenance,
+            Self::V2(gic) => gic.maintenance,
+        }
+    }
+}
+
 /// Where a GICv3's registers are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GicV3 {
@@ -85,10 +95,13 @@ fn frame(node: &Node<'_, '_>, index: usize, missing: &'static str) -> Result<Hos
 }
 
 /// Reads the maintenance interrupt, which is the controller's own `interrupts`.
+///
+/// Where the property is missing, or goes elsewhere, as some boards' trees have it, the interrupt is the one that all boards have.
 fn maintenance(node: &Node<'_, '_>) -> u32 {
     // The controller is its own interrupt parent, which trees leave unsaid: its specifier has its own format.
     interrupts::own_intid(node)
         .or_else(|| interrupts::intid(node, 0))
+        .and_then(interrupts::ppi)
         .unwrap_or(DEFAULT_MAINTENANCE)
 }
 

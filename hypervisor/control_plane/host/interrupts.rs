@@ -19,19 +19,47 @@ const MAX_CELLS: usize = 4;
 /// Most parents looked at for one interrupt: controllers may be chained.
 const MAX_PARENTS: usize = 16;
 
-/// The INTIDs of the generic timer's interrupts, all private to each CPU.
+/// The private interrupts that the hypervisor takes on every CPU: all different, all PPIs (GIC IHI0069, 2.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerInterrupts {
-    /// Secure EL1 physical timer.
-    pub secure: u32,
-    /// Non-secure EL1 physical timer.
-    pub physical: u32,
-    /// Virtual timer.
-    pub virt: u32,
-    /// Non-secure EL2 physical timer: the hypervisor's own.
+pub struct PrivateInterrupts {
+    /// INTID of the hypervisor's own timer.
     pub hyp: u32,
-    /// Non-secure EL2 virtual timer (FEAT_VHE), where the tree names it.
-    pub hyp_virt: Option<u32>,
+    /// INTID of the guests' virtual timer.
+    pub virt: u32,
+    /// INTID of the guests' physical timer.
+    pub physical: u32,
+    /// INTID of the maintenance interrupt.
+    pub maintenance: u32,
+}
+
+impl PrivateInterrupts {
+    /// Returns them as a list.
+    pub const fn all(self) -> [u32; 4] {
+        [self.hyp, self.virt, self.physical, self.maintenance]
+    }
+}
+
+/// Puts the interrupts together that the timer's and the interrupt controller's nodes name.
+pub(super) fn private(tree: &Tree<'_>, maintenance: u32) -> Result<PrivateInterrupts, HostError> {
+    let (node, timer) = timer_node(tree).and_then(|node| Ok((node, timer(&node)?)))?;
+    let found = PrivateInterrupts {
+        hyp: timer.hyp,
+        virt: timer.virt,
+        physical: timer.physical,
+        maintenance,
+    };
+    let all = found.all();
+    let is_twice = |(index, intid): (usize, &u32)| {
+        all.iter()
+            .skip(index.saturating_add(1))
+            .any(|other| other == intid)
+    };
+    if all.iter().enumerate().any(is_twice) {
+        let problem =
+            "gives one PPI to two of the EL1 and EL2 timers and the maintenance interrupt";
+        return Err(HostError::property(&node, "interrupts", problem));
+    }
+    Ok(found)
 }
 
 /// Reads a node's `index`th interrupt, if it goes to a GIC and is a PPI or SPI.
@@ -103,33 +131,44 @@ fn interrupt_parent<'t, 'a>(node: &Node<'t, 'a>) -> Option<Node<'t, 'a>> {
     None
 }
 
+/// Finds the generic timer's node.
+fn timer_node<'t, 'a>(tree: &'t Tree<'a>) -> Result<Node<'t, 'a>, HostError> {
+    tree.nodes()
+        .find(|node| node.is_compatible(&["arm,armv8-timer"]) && node.is_enabled())
+        .ok_or(HostError::Missing {
+            what: "generic timer (no enabled \"arm,armv8-timer\")",
+        })
+}
+
+/// Returns an INTID if it is a PPI's.
+pub(super) fn ppi(intid: u32) -> Option<u32> {
+    (FIRST_PPI..FIRST_SPI).contains(&intid).then_some(intid)
+}
+
+/// The timers' interrupts that the hypervisor uses.
+struct TimerInterrupts {
+    physical: u32,
+    virt: u32,
+    hyp: u32,
+}
+
 /// Reads the timers' interrupts: by `interrupt-names` where given, else in the binding's order.
-pub(super) fn timer(tree: &Tree<'_>) -> Result<TimerInterrupts, HostError> {
-    let node = tree
-        .nodes()
-        .find(|node| node.is_compatible(&["arm,armv8-timer"]) && node.is_enabled());
-    let node = node.ok_or(HostError::Missing {
-        what: "generic timer (no enabled \"arm,armv8-timer\")",
-    })?;
+fn timer(node: &Node<'_, '_>) -> Result<TimerInterrupts, HostError> {
     let place = |name: &str, by_order: usize| match node.property("interrupt-names") {
         Some(_) => node
             .strings("interrupt-names")
             .position(|found| found == name),
         None => Some(by_order),
     };
-    let read = |name, by_order| place(name, by_order).and_then(|index| intid(&node, index));
     let need = |name, by_order| {
         let problem = "gives no PPI for one of the EL1 and EL2 timers";
-        read(name, by_order).ok_or_else(|| HostError::property(&node, "interrupts", problem))
+        place(name, by_order)
+            .and_then(|index| ppi(intid(node, index)?))
+            .ok_or_else(|| HostError::property(node, "interrupts", problem))
     };
     Ok(TimerInterrupts {
-        secure: read("sec-phys", 0).unwrap_or(DEFAULT_SECURE_TIMER),
         physical: need("phys", 1)?,
         virt: need("virt", 2)?,
         hyp: need("hyp-phys", 3)?,
-        hyp_virt: read("hyp-virt", 4),
     })
 }
-
-/// The secure timer's INTID by convention (Arm SBSA, DEN0029): trees for non-secure software may leave it out.
-const DEFAULT_SECURE_TIMER: u32 = 29;

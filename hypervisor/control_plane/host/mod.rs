@@ -31,7 +31,7 @@ use crate::devicetree::{AddressRange, Node, Tree, TreeError, show};
 pub use chosen::Chosen;
 pub use cpus::{EnableMethod, HostCpu};
 pub use gic::{Gic, GicV2, GicV3};
-pub use interrupts::TimerInterrupts;
+pub use interrupts::PrivateInterrupts;
 pub use psci::{Conduit, Psci};
 pub use uart::{Uart, UartKind};
 
@@ -94,8 +94,8 @@ pub struct HostDescription {
     pub cpus: Vec<HostCpu>,
     /// The interrupt controller.
     pub gic: Gic,
-    /// The per-CPU interrupts of the generic timer.
-    pub timer: TimerInterrupts,
+    /// The timers' and the interrupt controller's private interrupts.
+    pub private: PrivateInterrupts,
     /// UARTs the tree names: `stdout-path`, then the `serialN` aliases by number, then the tree's order.
     pub uarts: Vec<Uart>,
     /// Registers of the real-time clock (Arm PL031), if the tree names one.
@@ -218,6 +218,7 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
     let mappable = memory::mappable(&memory, &reserved);
     let chosen = chosen::read(&tree, &mappable, &mut warnings);
     let initrd = chosen.initrd.map(HostRange::addresses);
+    let gic = gic::find(&tree)?;
     let taken: Vec<_> = own.iter().cloned().chain(initrd).collect();
     Ok(HostDescription {
         model,
@@ -225,8 +226,8 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
         mappable,
         reserved,
         cpus: cpus::find_all(&tree, psci.is_some(), &taken, &mut warnings)?,
-        gic: gic::find(&tree)?,
-        timer: interrupts::timer(&tree)?,
+        private: interrupts::private(&tree, gic.maintenance())?,
+        gic,
         uarts,
         rtc: rtc(&tree),
         psci,

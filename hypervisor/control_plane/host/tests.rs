@@ -33,6 +33,14 @@ fn range(base: u64, size: u64) -> HostRange {
     }
 }
 
+/// The private interrupts of most machines (Arm BSA, 4.1.5).
+const USUAL: PrivateInterrupts = PrivateInterrupts {
+    hyp: 26,
+    virt: 27,
+    physical: 30,
+    maintenance: 25,
+};
+
 #[test]
 fn qemu_virt_is_understood_in_every_form() {
     for (gic, cpus, dtb) in VIRT {
@@ -48,14 +56,7 @@ fn qemu_virt_is_understood_in_every_form() {
                 at_least_1_0: true
             })
         );
-        let timer = TimerInterrupts {
-            secure: 29,
-            physical: 30,
-            virt: 27,
-            hyp: 26,
-            hyp_virt: None,
-        };
-        assert_eq!(host.timer, timer);
+        assert_eq!(host.private, USUAL);
         let uart = |uart: Option<&Uart>| uart.map(|uart| (uart.registers.base.get(), uart.intid));
         assert_eq!(uart(host.console()), Some((0x0900_0000, Some(33))));
         assert_eq!(uart(host.control()), Some((0x0904_0000, Some(40))));
@@ -311,7 +312,7 @@ fn a_board_with_buses_spin_table_and_gicv2_is_understood() {
         },
     };
     assert_eq!(host.cpus, [spin(0, 0xd8), spin(1, 0xe0)]);
-    assert_eq!(host.timer.hyp_virt, Some(28));
+    assert_eq!(host.private, USUAL);
     assert_eq!(host.psci, None);
     let Gic::V2(gic) = &host.gic else {
         panic!("{:?}", host.gic)
@@ -682,17 +683,48 @@ fn names_of_interrupts_win_over_their_order() {
         .position(|step| matches!(step, Text(_, "arm,armv8-timer")))
         .expect("a timer");
     steps.insert(timer, Bytes("interrupt-names", b"virt\0phys\0hyp-phys\0"));
-    let timer = describe(&write(&steps)).expect("a board").timer;
+    assert_eq!(describe(&write(&steps)).expect("a board").private, USUAL);
+}
+
+#[test]
+fn private_interrupts_are_those_of_the_tree_and_all_different() {
+    // The timers' `interrupts` come first in this tree, the interrupt controller's second.
+    let private = |nth, cells| {
+        let found = describe(&write(&change(
+            "interrupts",
+            nth,
+            Some(Cells("interrupts", cells)),
+        )));
+        found
+            .map(|host| host.private)
+            .map_err(|error| error.to_string())
+    };
+    let x_gene = PrivateInterrupts {
+        hyp: 31,
+        virt: 30,
+        physical: 29,
+        maintenance: 25,
+    };
     assert_eq!(
-        timer,
-        TimerInterrupts {
-            secure: 29,
-            physical: 30,
-            virt: 27,
-            hyp: 26,
-            hyp_virt: None
-        }
+        private(0, &[1, 0, 4, 1, 13, 4, 1, 14, 4, 1, 15, 4]),
+        Ok(x_gene)
     );
+    let maintenance = |of: PrivateInterrupts| of.maintenance;
+    assert_eq!(private(1, &[1, 8, 4]).map(maintenance), Ok(24));
+    assert_eq!(
+        private(1, &[0, 8, 4]).map(maintenance),
+        Ok(25),
+        "an SPI cannot be it"
+    );
+    let refused = |nth, cells, problem| {
+        let error = private(nth, cells).expect_err(problem);
+        assert!(error.contains(problem), "{error}");
+    };
+    let no_ppi = "gives no PPI for one of the EL1 and EL2 timers";
+    refused(0, &[1, 13, 4, 1, 14, 4, 1, 11, 4, 0, 10, 4], no_ppi);
+    let twice = "gives one PPI to two of";
+    refused(0, &[1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 11, 4], twice);
+    refused(1, &[1, 10, 4], twice);
 }
 
 #[test]
@@ -705,16 +737,9 @@ fn interrupts_may_name_their_controllers() {
             0,
             Some(Cells("interrupts-extended", cells)),
         )))
-        .map(|host| host.timer)
+        .map(|host| host.private)
     };
-    let expected = TimerInterrupts {
-        secure: 29,
-        physical: 30,
-        virt: 27,
-        hyp: 26,
-        hyp_virt: None,
-    };
-    assert_eq!(timer(entries), Ok(expected));
+    assert_eq!(timer(entries), Ok(USUAL));
     assert!(timer(&entries[..13]).is_err(), "one is cut short");
     assert!(timer(&[9, 1, 13, 4]).is_err(), "nobody has this phandle");
 }

@@ -6,6 +6,7 @@
 //! A version is a folder with the names below. The trap path reaches its list registers by the type that `vmm` is generic over,
 //! so a second version takes a second set of vectors, chosen at boot, and no call through a pointer.
 
+mod private;
 mod v3;
 
 /// The interrupt controller of the machine, started.
@@ -19,10 +20,10 @@ pub(crate) use v3::{KickTarget, Redistributor, send_kick};
 /// EL2's own interface.
 pub(crate) use v3::{acknowledge, deactivate, disable_interface, drop_priority, enable_interface};
 
+pub(crate) use private::Ppis;
+
 /// The SGI by which one CPU asks another to look at its mailboxes.
 pub(crate) const KICK_SGI: u32 = 0;
-/// Maintenance interrupt of the virtual CPU interface (GIC IHI0069, 6.1.2; every board seen).
-pub(crate) const MAINTENANCE_PPI: u32 = 25;
 /// INTIDs from here on are shared by all CPUs (GIC IHI0069, 2.2.1).
 pub(crate) const FIRST_SPI: u32 = 32;
 /// INTIDs from here on are special: nothing to acknowledge (GIC IHI0069, 2.2.1).

@@ -120,7 +120,7 @@ pub trait Machine {
     fn device(&self, intid: u32);
     /// Makes an interrupt inactive.
     fn deactivate(&self, intid: u32);
-    /// Makes private interrupts of this CPU inactive, a bit each.
+    /// Makes the physical interrupts behind private ones of a guest inactive, a bit each.
     fn deactivate_all(&self, intids: u32);
     /// Interrupts other CPUs, so that they look at what was left for them.
     fn kick(&self, kicks: Kicks);
@@ -143,9 +143,9 @@ pub trait Machine {
     fn load_known_reset(&self);
     /// Waits until writes of system registers have taken effect (ISB).
     fn synchronize(&self);
-    /// Makes a private interrupt of this CPU active.
+    /// Makes the physical interrupt behind a private one of a guest active.
     fn set_active(&self, intid: u32);
-    /// Makes a private interrupt of this CPU inactive by its redistributor.
+    /// Makes the physical interrupt behind a private one of a guest inactive by the redistributor.
     fn clear_active(&self, intid: u32);
     /// Sets CPTR_EL2.
     fn set_cptr(&self, cptr: u64);

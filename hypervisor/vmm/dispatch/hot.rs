@@ -123,12 +123,12 @@ pub fn system<L: ListRegisters>(
 
 /// Hands one of the guest's own timers' interrupts to it; the guest will deactivate the physical one.
 #[inline]
-pub fn raise_timer<L: ListRegisters>(trap: &mut Trap<'_, L>, intid: u32) {
+pub fn raise_timer<L: ListRegisters>(trap: &mut Trap<'_, L>, intid: u32, physical: u32) {
     let after = trap
         .vcpu
         .gic
         .lock()
-        .raise_hardware(trap.lists, IntId::private(intid), intid);
+        .raise_hardware(trap.lists, IntId::private(intid), physical);
     if after == After::Settle {
         trap.settle();
     }

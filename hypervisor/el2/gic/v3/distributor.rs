@@ -43,13 +43,18 @@ impl Gic {
             redistributors: Vec::new(),
         };
         for region in &found.redistributors {
-            gic.find_redistributors(region.base.get(), region.size)?;
+            gic.find_redistributors(region.base.get(), region.size, found.stride)?;
         }
         gic.reset();
         Ok(gic)
     }
 
-    fn find_redistributors(&mut self, base: u64, size: u64) -> Result<(), &'static str> {
+    fn find_redistributors(
+        &mut self,
+        base: u64,
+        size: u64,
+        stride: Option<u64>,
+    ) -> Result<(), &'static str> {
         mmu::map_identity(base..base + size, Use::Device).map_err(|_| NOT_MAPPED)?;
         let mut at = base;
         while at + 2 * gicv3::GICR_FRAME <= base + size {
@@ -70,7 +75,7 @@ impl Gic {
             } else {
                 2
             };
-            at += frames * gicv3::GICR_FRAME;
+            at += stride.unwrap_or(frames * gicv3::GICR_FRAME);
         }
         Ok(())
     }
@@ -139,6 +144,11 @@ impl Redistributor {
                 .write32(gicv3::IPRIORITYR + 4 * word, DEFAULT_PRIORITY);
         }
         self.sgi.write32(gicv3::ISENABLER, enabled);
+    }
+
+    /// Returns which private interrupts are pending, a bit each, enabled or not.
+    pub(crate) fn pending(self) -> u32 {
+        self.sgi.read32(gicv3::ISPENDR)
     }
 
     /// Makes a private interrupt active, as it was when its vCPU was last here.
