@@ -50,8 +50,12 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
             give_up(format_args!("device tree: {error}"));
         }
     };
+    let board = boards::Board::by_compatible(host.compatible.iter().map(String::as_str));
     if let Some(found) = host.console() {
         start_console(found.registers.base.get());
+    } else if let Some(early) = board.early_uart {
+        // For the reason why there is no console, and what else the start has to say.
+        start_console(early.pl011);
     }
     logger::start(log::LevelFilter::Info);
     log::info!("Bullpen {} on {}", env!("CARGO_PKG_VERSION"), host.model);
@@ -99,6 +103,9 @@ extern "C" fn on_own_stack() -> ! {
         host.cpus.len(),
         memory_bytes >> 20
     );
+    if host.cpus.len() > MAX_PCPUS {
+        log::warn!("at most {MAX_PCPUS} CPUs are used: the others stay off");
+    }
     start_vms(host, usize::from(cpus), boot.list_registers);
     cpu::run(boot)
 }

@@ -67,6 +67,8 @@ fn as_many_cpus_as_a_machine_has_do_not_keep_it_from_starting() {
     let console = running.console.everything();
     let line = console.lines().find(|line| line.contains("of 512 CPUs"));
     assert!(line.is_some(), "{}", running.console.tail());
+    let why = "at most 64 CPUs are used: the others stay off";
+    assert!(console.contains(why), "{}", running.console.tail());
 }
 
 /// How QEMU names the RAM of these machines.
@@ -136,4 +138,16 @@ fn a_timer_whose_interrupt_is_not_where_the_tree_says_is_named() {
         let mut running = machine(&test, &tree).launch(&manifest(), |_| {});
         running.console.expect(expected, PATIENCE);
     }
+}
+
+#[test]
+fn a_uart_without_a_driver_is_named_on_the_boards_own() {
+    let test = "boards-uart";
+    let own = r#"compatible = "arm,pl011\0arm,primecell";"#;
+    let other = r#"compatible = "qcom,geni-debug-uart";"#;
+    // The second time for the second UART.
+    let tree = tree(test).replace(own, other).replace(own, other);
+    let mut running = machine(test, &tree).launch(&manifest(), |_| {});
+    let line = "/pl011@9000000: `compatible` = \"qcom,geni-debug-uart\": this UART cannot be used";
+    running.console.expect(line, PATIENCE);
 }

@@ -213,6 +213,9 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
         .to_string();
     let psci = psci::find(&tree, &mut warnings);
     let uarts = uart::find_all(&tree, &mut warnings);
+    if !uarts.iter().any(|uart| uart.kind.is_pl011()) {
+        warnings.push(uart::why_none(&tree));
+    }
     let memory = memory::banks(&tree)?;
     let reserved = memory::reservations(&tree, &mut warnings);
     let mappable = memory::mappable(&memory, &reserved);

@@ -754,7 +754,12 @@ fn without_a_usable_console_there_is_none() {
         })
         .collect();
     let dtb = write(&steps);
-    assert_eq!(describe(&dtb).expect("a board").console(), None);
+    let host = describe(&dtb).expect("a board");
+    assert_eq!(host.console(), None);
+    let warnings = host.warnings.join("\n");
+    let why =
+        "/soc/serial@7e215040: `compatible` = \"brcm,bcm2835-aux-uart\": this UART cannot be used";
+    assert!(warnings.contains(why), "{warnings}");
     assert_eq!((find_console(&dtb), find_console(b"no tree")), (None, None));
 }
 

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::{HostRange, interrupts};
-use crate::devicetree::{Node, Tree};
+use crate::devicetree::{Node, Tree, show};
 
 /// Most UARTs listed.
 const MAX_UARTS: usize = 16;
@@ -53,6 +53,20 @@ pub struct Uart {
     pub intid: Option<u32>,
     /// The node's full path.
     pub path: String,
+}
+
+/// Says why there is no console, for a tree none of whose UARTs has a driver here: what `stdout-path` names, else which are known.
+pub(super) fn why_none(tree: &Tree<'_>) -> String {
+    let stdout = stdout_path(tree, &serial_aliases(tree)).and_then(|path| tree.find(&path));
+    let known = "those of the Arm PL011 and SBSA kinds are";
+    match stdout {
+        None => format!("/chosen: `stdout-path` names no UART, and no other can be used ({known})"),
+        Some(node) => format!(
+            "{}: `compatible` = {}: this UART cannot be used ({known})",
+            node.path(),
+            node.property("compatible").map_or(String::new(), show)
+        ),
+    }
 }
 
 /// Lists the UARTs that can be used.
