@@ -19,8 +19,8 @@ use crate::sysreg::{read_register, wfi};
 use crate::timer::Which;
 use crate::uart::Uart;
 use crate::{
-    cache, clock, console, cpu, deferred, gic, heap, layout, logger, machine, memory, mmu, percpu,
-    seeds, smc, smp, timer, uart, vectors, vms,
+    cache, clock, console, cpu, cpu_features, deferred, gic, heap, layout, logger, machine, memory,
+    mmu, percpu, seeds, smc, smp, timer, uart, vectors, vms,
 };
 use vmm::ops::{Description, HostLimits};
 
@@ -78,6 +78,9 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
 extern "C" fn on_own_stack() -> ! {
     let host = machine::HOST.get().expect("described before");
     let boot_mpidr = percpu::own_affinity();
+    if let Err(why) = cpu_features::join(machine::memory_end()) {
+        give_up(format_args!("the boot CPU can't be used: {why}"));
+    }
     let boot = smp::prepare(PcpuId::new(0));
     try_timers(boot.redistributor, host.private);
     let mut cpus = 1;
@@ -244,8 +247,8 @@ fn try_timers(redistributor: Redistributor, private: PrivateInterrupts) {
 
 /// Makes the VMs of the bundle, gives the UARTs to the console, and starts what is to be started.
 fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize) {
-    let vmid_16 = read_register!("id_aa64mmfr1_el1") >> 4 & 0xf == 2;
-    let pa_code = mmu::pa_range();
+    let features = cpu_features::all();
+    let pa_code = features.pa_range().min(mmu::pa_range());
     let space = match vms::address_space(pa_code) {
         Ok(space) => space,
         Err(error) => give_up(format_args!("stage 2: {error}")),
@@ -265,13 +268,13 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
     heap::grow(heap_for(vcpus));
     let limits = HostLimits {
         space,
-        width: vms::vmid_width(vmid_16),
+        width: vms::vmid_width(features.has_vmid_16()),
         pa_code,
         cpu: &CpuFacts {
             midr: read_register!("midr_el1"),
             caches: cache::describe(),
         },
-        ids: &machine::host_id_registers(),
+        features: &features,
         list_registers,
         wall_clock_s: seeds::wall_clock_s(),
     };

@@ -38,6 +38,12 @@ pub(crate) fn private_interrupts() -> Ppis {
     Ppis::new(host.private)
 }
 
+/// Returns where the memory that EL2 uses ends.
+pub(crate) fn memory_end() -> u64 {
+    let memory = HOST.get().map_or(&[][..], |host| &host.memory);
+    memory.last().map_or(0, |bank| bank.end())
+}
+
 /// Reads the CPU's feature registers, as `vmm::features` indexes them.
 pub(crate) fn host_id_registers() -> [u64; 64] {
     let mut ids = [0; 64];

@@ -19,6 +19,7 @@ mod clock;
 mod console;
 mod copy;
 mod cpu;
+mod cpu_features;
 mod debug;
 mod deferred;
 mod fpsimd;

@@ -178,6 +178,11 @@ pub(crate) fn pa_range() -> u64 {
         .min(PA_RANGE_48)
 }
 
+/// Returns where the physical addresses end that this CPU reaches.
+pub(crate) fn reach() -> u64 {
+    1 << PA_BITS[pa_range() as usize]
+}
+
 /// Rounds a range outward to pages; the last page of all is never in it.
 pub(crate) const fn pages(range: Range<u64>) -> Range<u64> {
     range.start & !(PAGE - 1)..range.end.saturating_add(PAGE - 1) & !(PAGE - 1)
@@ -202,7 +207,7 @@ pub(crate) fn map(va: Range<u64>, pa: u64, how: Use) -> Result<(), MapError> {
 /// # Errors
 /// When there is no memory for a table, or the range is out of reach.
 pub(crate) fn map_identity(range: Range<u64>, how: Use) -> Result<(), MapError> {
-    let limit = STACK_WINDOW.min(1 << PA_BITS[pa_range() as usize]);
+    let limit = STACK_WINDOW.min(reach());
     if range.is_empty() || range.end > limit {
         return Err(MapError::OutOfReach);
     }

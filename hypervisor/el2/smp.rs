@@ -12,12 +12,13 @@ use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use types::ids::PcpuId;
 use vmm::features::{self, hcr};
+use vmm::sync::FairMutex;
 
 use crate::gic::Redistributor;
 use crate::mmu::{PAGE, Use};
 use crate::percpu::Percpu;
-use crate::sysreg::{dsb_sy, read_register, write_register};
-use crate::{cache, debug, gic, memory, mmu, percpu, pmu, smc, timer};
+use crate::sysreg::{dsb_sy, read_register, wfi, write_register};
+use crate::{cache, cpu_features, debug, gic, memory, mmu, percpu, pmu, smc, timer};
 
 /// Bytes of a CPU's stack.
 const STACK_BYTES: u64 = 16 * 1024;
@@ -52,6 +53,8 @@ struct Handover {
 
 /// The [`Handover`] of the CPU that is being started, for those that come without a word of it in x0.
 static EXPECTED: AtomicU64 = AtomicU64::new(0);
+/// Why the CPU that is being started can't be used: it says so itself, and stays out.
+static REFUSED: FairMutex<Option<&'static str>> = FairMutex::new(None);
 static ONLINE: AtomicU32 = AtomicU32::new(1);
 
 /// Maps a stack for a CPU between unmapped pages and returns its top.
@@ -96,6 +99,9 @@ pub(crate) fn start(
     }
     let deadline = timer::now() + crate::clock::duration_ticks(START_TIMEOUT_NS);
     while ONLINE.load(Ordering::Acquire) == before {
+        if let Some(why) = REFUSED.lock().take() {
+            return Err(why);
+        }
         if timer::now() > deadline && !handover.settled.swap(true, Ordering::AcqRel) {
             return Err("did not come up within 1 s");
         }
@@ -213,6 +219,12 @@ extern "C" fn secondary_entry() -> ! {
 
 /// The rest of a secondary CPU's life.
 extern "C" fn secondary_main(handover: &Handover) -> ! {
+    if let Err(why) = cpu_features::join(crate::machine::memory_end()) {
+        *REFUSED.lock() = Some(why);
+        loop {
+            wfi();
+        }
+    }
     let cpu = prepare(handover.id);
     ONLINE.fetch_add(1, Ordering::Release);
     dsb_sy();

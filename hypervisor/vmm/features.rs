@@ -8,6 +8,10 @@
 //! Where nothing is hidden (v8.0 CPUs) the guest reads the hardware's registers without a trap: a CPU that comes online reads
 //! well over a hundred. So what hides nothing is shown as it is, see [`guest_id_registers`].
 
+mod common;
+
+pub use common::{CpuFeatures, IdRegisters, unusable};
+
 /// How many ID registers there are: op0 3, op1 0, CRn 0, CRm 0-7, op2 0-7 (Arm ARM D19.1).
 pub const ID_REGISTERS: usize = 64;
 
@@ -194,14 +198,15 @@ const fn with(value: u64, low: u32, number: u64) -> u64 {
 }
 
 impl FeaturePolicy {
-    /// Decides from the host's ID registers; `pa_range` is the guest's PARange code (ID_AA64MMFR0_EL1 bits 3:0).
+    /// Decides from the host's ID registers: what all CPUs have is offered, what any has is trapped; `pa_range` is the guest's
+    /// PARange code (ID_AA64MMFR0_EL1 bits 3:0).
     #[must_use]
-    pub fn new(host: &[u64; ID_REGISTERS], pa_range: u64) -> Self {
-        let id = guest_id_registers(host, pa_range);
+    pub fn new(CpuFeatures { common, any: host }: &CpuFeatures, pa_range: u64) -> Self {
+        let id = guest_id_registers(common, pa_range);
         let pointer_authentication =
             keep(id[ISAR1], &[4, 8, 24, 28]) | keep(id[ISAR2], &[8, 12]) != 0;
         let hcr = fixed_hcr(host)
-            | when(id != *host, hcr::TID3)
+            | when(id != *common || common != host, hcr::TID3)
             | when(pointer_authentication, hcr::APK | hcr::API);
         let cptr = cptr::RES1 & !cptr::TFP
             | cptr::TTA
@@ -214,7 +219,7 @@ impl FeaturePolicy {
             | when(field(host[DFR0], 32) != 0, mdcr::TPMS)
             | when(field(host[DFR0], 40) != 0, mdcr::TTRF)
             | when(has_pmu(host), mdcr::TPM | mdcr::TPMCR);
-        let pmu = if offers_pmu(host) {
+        let pmu = if offers_pmu(common) {
             Lent::PMU
         } else {
             Lent::NONE
@@ -338,6 +343,11 @@ fn guest_debug_features(host: u64) -> u64 {
 mod tests {
     use super::*;
 
+    /// Returns the policy of a machine all of whose CPUs are alike.
+    fn alike(ids: [u64; ID_REGISTERS], pa_range: u64) -> FeaturePolicy {
+        FeaturePolicy::new(&CpuFeatures::of(ids), pa_range)
+    }
+
     fn host() -> [u64; ID_REGISTERS] {
         // Everything a register can say: all fields non-zero.
         [0x1111_1111_1111_1111; ID_REGISTERS]
@@ -345,7 +355,7 @@ mod tests {
 
     #[test]
     fn what_is_hidden_in_an_id_register_is_trapped() {
-        let policy = FeaturePolicy::new(&host(), 2);
+        let policy = alike(host(), 2);
         assert_eq!(field(policy.id[PFR0], 32), 0, "SVE");
         assert_ne!(policy.cptr & cptr::TZ, 0);
         assert_eq!(field(policy.id[PFR1], 24), 0, "SME");
@@ -359,11 +369,11 @@ mod tests {
 
     #[test]
     fn pointer_authentication_is_offered_where_the_host_has_it() {
-        assert!(FeaturePolicy::new(&host(), 2).pointer_authentication);
+        assert!(alike(host(), 2).pointer_authentication);
         let mut without = host();
         without[ISAR1] = 0;
         without[ISAR2] = 0;
-        let policy = FeaturePolicy::new(&without, 2);
+        let policy = alike(without, 2);
         assert!(!policy.pointer_authentication);
         assert_eq!(policy.hcr & (hcr::APK | hcr::API), 0);
     }
@@ -372,14 +382,14 @@ mod tests {
     fn the_guest_never_sees_a_wider_physical_address_than_its_stage_2_has() {
         let mut wide = host();
         wide[MMFR0] = 6;
-        assert_eq!(field(FeaturePolicy::new(&wide, 2).id[MMFR0], 0), 2);
+        assert_eq!(field(alike(wide, 2).id[MMFR0], 0), 2);
         wide[MMFR0] = 1;
-        assert_eq!(field(FeaturePolicy::new(&wide, 2).id[MMFR0], 0), 1);
+        assert_eq!(field(alike(wide, 2).id[MMFR0], 0), 1);
     }
 
     #[test]
     fn registers_nobody_thought_about_read_as_zero() {
-        let policy = FeaturePolicy::new(&host(), 2);
+        let policy = alike(host(), 2);
         for (crm, op2) in [
             (4, 2),
             (4, 4),
@@ -421,7 +431,7 @@ mod tests {
     fn the_guest_reads_the_registers_of_an_armv8_0_cpu_without_a_trap() {
         for (name, registers) in V8_0 {
             let host = cpu(registers);
-            let policy = FeaturePolicy::new(&host, field(host[MMFR0], 0));
+            let policy = alike(host, field(host[MMFR0], 0));
             assert_eq!(policy.id, host, "{name}");
             assert_eq!(policy.hcr & (hcr::TID3 | hcr::TID1), 0, "{name}");
         }
@@ -432,7 +442,7 @@ mod tests {
         for (register, low) in [(PFR0, 28), (PFR0, 32), (MMFR1, 8), (MMFR1, 16), (DFR0, 32)] {
             let mut host = cpu(V8_0[1].1);
             host[register] |= 1 << low;
-            let policy = FeaturePolicy::new(&host, 4);
+            let policy = alike(host, 4);
             assert_ne!(policy.hcr & hcr::TID3, 0, "{register} {low}");
             assert_eq!(field(policy.id[register], low), 0, "{register} {low}");
             assert_eq!(policy.id[DFR0], 0x1030_5106, "{register} {low}");
@@ -456,7 +466,7 @@ mod tests {
             let mut host = cpu(V8_0[1].1);
             host[DFR0] = with(host[DFR0], 8, version);
             host[AARCH32_DFR0] = version << 24;
-            let policy = FeaturePolicy::new(&host, 4);
+            let policy = alike(host, 4);
             let shown = if offered { version } else { 0 };
             assert_eq!(field(policy.id[DFR0], 8), shown, "{version}");
             assert_eq!(field(policy.id[AARCH32_DFR0], 24), shown, "{version}");
@@ -477,7 +487,7 @@ mod tests {
         let locks = mdcr::TDOSA | mdcr::TDRA;
         for (fgt, channel) in [(0, 0), (1, mdcr::TDCC)] {
             host[MMFR0] = with(host[MMFR0], 56, fgt);
-            let policy = FeaturePolicy::new(&host, 4);
+            let policy = alike(host, 4);
             assert!(policy.lendable.has(Lent::DEBUG));
             assert_eq!(policy.mdcr & (mdcr::TDA | locks), mdcr::TDA | locks);
             let used = policy.mdcr_with(Lent::DEBUG);
@@ -500,6 +510,6 @@ mod tests {
     fn revidr_is_trapped_only_with_smidr() {
         let mut host = cpu(V8_0[1].1);
         host[PFR1] |= 1 << 24;
-        assert_ne!(FeaturePolicy::new(&host, 4).hcr & hcr::TID1, 0);
+        assert_ne!(alike(host, 4).hcr & hcr::TID1, 0);
     }
 }

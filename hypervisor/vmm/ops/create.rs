@@ -13,7 +13,7 @@ use types::layout::{GuestLayout, Region};
 use super::rounds::Rounds;
 use super::{Host, Instance, State, Vms};
 use crate::cpu::Placements;
-use crate::features::{FeaturePolicy, ID_REGISTERS};
+use crate::features::{CpuFeatures, FeaturePolicy};
 use crate::sync::FairMutex;
 use crate::vm::context::Owner;
 use crate::vm::resize::Resizer;
@@ -39,12 +39,12 @@ pub struct HostLimits<'a> {
     pub space: AddressSpace,
     /// How many VMIDs there are.
     pub width: VmidWidth,
-    /// ID_AA64MMFR0_EL1.PARange: guests get as many address bits as the host has, so that they may read it.
+    /// ID_AA64MMFR0_EL1.PARange: guests get as many address bits as all of the CPUs have, so that they may read it.
     pub pa_code: u64,
     /// What guests are told of the CPUs.
     pub cpu: &'a CpuFacts,
-    /// The feature registers, by [`crate::features::id_index`].
-    pub ids: &'a [u64; ID_REGISTERS],
+    /// What the feature registers of all CPUs say.
+    pub features: &'a CpuFeatures,
     /// How many list registers each CPU has.
     pub list_registers: usize,
     /// What guests' clocks show at first, in seconds since 1970.
@@ -124,7 +124,7 @@ impl<H: Host> Instance<H> {
                 size: config.memory_bytes,
             },
             layout,
-            policy: FeaturePolicy::new(limits.ids, limits.pa_code),
+            policy: FeaturePolicy::new(limits.features, limits.pa_code),
             boot_vcpus: config.boot_vcpus,
             possible: config.max_vcpus,
             wakes,

@@ -23,7 +23,7 @@ use super::{Description, GuestRam, Host, HostLimits, Instance, Vms};
 use crate::cpu::{Manager, Placements};
 use crate::devices::Device;
 use crate::devices::pl031::spec::{IMSC, MR};
-use crate::features::ID_REGISTERS;
+use crate::features::{CpuFeatures, ID_REGISTERS};
 use crate::memory::{GuestFault, GuestMemory};
 use crate::sched::WakeSet;
 use crate::vm::request;
@@ -258,7 +258,7 @@ fn vms(
         width: VmidWidth::Bits8,
         pa_code: 2,
         cpu: &CpuFacts::default(),
-        ids: &[0x1111_1111_1111_1111; ID_REGISTERS],
+        features: &CpuFeatures::of([0x1111_1111_1111_1111; ID_REGISTERS]),
         list_registers: 4,
         wall_clock_s: 0,
     };

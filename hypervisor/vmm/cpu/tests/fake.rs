@@ -16,7 +16,7 @@ use crate::cpu::{Interrupt, Local, Machine, Manager, Pcpu, Placements, cause};
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
 use crate::exit::{Syndrome, class};
-use crate::features::{FeaturePolicy, ID_REGISTERS, Lent};
+use crate::features::{CpuFeatures, FeaturePolicy, ID_REGISTERS, Lent};
 use crate::sched::{NEVER, Policy, WakeSet};
 use crate::vm::context::{FpRegisters, Frame, Owner, TimerRegisters};
 use crate::vm::request;
@@ -111,7 +111,7 @@ impl System {
             name: format!("vm{id}"),
             layout: GuestLayout::default(),
             memory: Region::new(0x4000_0000, 256 << 20),
-            policy: FeaturePolicy::new(&[0x1111_1111_1111_1111; ID_REGISTERS], 2),
+            policy: FeaturePolicy::new(&CpuFeatures::of([0x1111_1111_1111_1111; ID_REGISTERS]), 2),
             boot_vcpus: boot,
             possible: count,
             wakes: &self.wakes,

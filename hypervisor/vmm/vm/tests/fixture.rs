@@ -5,7 +5,7 @@ use alloc::string::ToString;
 use vgic::SavedListRegisters;
 
 use crate::dispatch::Trap;
-use crate::features::{FeaturePolicy, ID_REGISTERS};
+use crate::features::{CpuFeatures, FeaturePolicy, ID_REGISTERS};
 use crate::sched::{Slot, WakeSet};
 use crate::vm::context::Frame;
 use crate::vm::{Home, Kicks, Vcpu, VcpuContext, Vm, VmParts};
@@ -33,7 +33,7 @@ pub(crate) fn vm_on(ids: &[u64; ID_REGISTERS], count: u16) -> &'static Vm {
         name: "test".to_string(),
         layout: GuestLayout::default(),
         memory: Region::new(RAM, RAM_BYTES),
-        policy: FeaturePolicy::new(ids, 2),
+        policy: FeaturePolicy::new(&CpuFeatures::of(*ids), 2),
         boot_vcpus: BOOT_VCPUS.min(count),
         possible: count,
         wakes: Box::leak(Box::new([const { WakeSet::new() }; MAX_PCPUS])),
