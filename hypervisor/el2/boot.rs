@@ -11,6 +11,7 @@ use control_plane::{devicetree, host};
 use core::fmt::Write;
 use core::ops::Range;
 use types::ids::{MAX_PCPUS, PcpuId, VmId};
+use vmm::features::hcr;
 
 use crate::gic::Redistributor;
 use crate::mmio::Registers;
@@ -24,14 +25,16 @@ use crate::{
 };
 use vmm::ops::{Description, HostLimits};
 
-/// The exception level EL2 is entered at.
-const EL2: u64 = 2;
-
 /// The boot CPU's way in: the device tree's address and the exception level.
 pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
-    if level != EL2 {
+    if level != machine::EL2 {
         give_up(format_args!(
             "entered at EL{level}, but a hypervisor needs EL2: check the boot loader (QEMU: -M virt,virtualization=on)"
+        ));
+    }
+    if read_register!("hcr_el2") & hcr::E2H != 0 {
+        give_up(format_args!(
+            "this CPU's EL2 knows VHE mode only (HCR_EL2.E2H is RES1, no FEAT_E2H0): it is not supported"
         ));
     }
     mmu::start();
@@ -372,23 +375,10 @@ fn read_bundle(
 
 /// Says why nothing more will happen, where there is a UART to say it on, and halts.
 fn give_up(why: core::fmt::Arguments<'_>) -> ! {
-    if let Some(mut uart) = last_console() {
+    if let Some(mut uart) = machine::last_console() {
         let _ = writeln!(uart, "bullpen: {why}");
     }
     loop {
         wfi();
     }
-}
-
-/// Returns the UART for last words: the console or, before there is one, that of the board this seems to be.
-pub(crate) fn last_console() -> Option<Uart> {
-    uart::console_for_panic().or_else(|| {
-        let board =
-            boards::Board::by_fingerprint(layout::image().start, read_register!("midr_el1"))?;
-        let base = board.early_uart?.pl011;
-        let is_mapped = read_register!("CurrentEL") >> 2 != EL2
-            || mmu::map_identity(base..base + PAGE, Use::Device).is_ok();
-        // SAFETY: the board's own UART, mapped just now or reached with the MMU off.
-        is_mapped.then(|| unsafe { Uart::start(base) })
-    })
 }

@@ -34,6 +34,9 @@ global_asm!(
     "    mrs  x20, CurrentEL",
     "    cmp  x20, {current_el2}",
     "    b.ne 2f",
+    // What follows is written for SP_EL2, and a panic before the CPU's own data is there says so by this zero.
+    "    msr  spsel, #1",
+    "    msr  tpidr_el2, xzr",
     "    ldr  x1, ={sctlr}",
     "    msr  sctlr_el2, x1",
     "    isb",

@@ -1,11 +1,18 @@
-//! What the machine is, once the boot CPU has found out.
+//! What the machine is, once the boot CPU has found out, and where it can say something before.
+#![expect(unsafe_code, reason = "uses the address of a board's UART")]
 
 use alloc::string::String;
 use control_plane::host::HostDescription;
 use spin::Once;
 
 use crate::gic::{Gic, Ppis, Redistributor};
+use crate::mmu::{PAGE, Use};
 use crate::sysreg::read_register;
+use crate::uart::Uart;
+use crate::{layout, mmu, uart};
+
+/// The exception level EL2 is entered at.
+pub(crate) const EL2: u64 = 2;
 
 /// What the machine is.
 #[derive(Debug)]
@@ -61,4 +68,18 @@ pub(crate) fn host_id_registers() -> [u64; 64] {
         58 "S3_0_C0_C7_2", 59 "S3_0_C0_C7_3", 60 "S3_0_C0_C7_4"
     );
     ids
+}
+
+/// Returns the UART for last words: the console or, before there is one, that of the board this seems to be.
+pub(crate) fn last_console() -> Option<Uart> {
+    uart::console_for_panic().or_else(|| {
+        let board =
+            boards::Board::by_fingerprint(layout::image().start, read_register!("midr_el1"))?;
+        let base = board.early_uart?.pl011;
+        let is_mapped = read_register!("CurrentEL") >> 2 != EL2
+            || !mmu::is_on()
+            || mmu::map_identity(base..base + PAGE, Use::Device).is_ok();
+        // SAFETY: the board's own UART, mapped just now or reached with the MMU off.
+        is_mapped.then(|| unsafe { Uart::start(base) })
+    })
 }

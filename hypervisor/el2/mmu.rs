@@ -22,8 +22,14 @@ const TABLE_COUNT: usize = 28;
 const DEVICE_TABLES: usize = 8;
 /// Level-0 table entries cover 512 GiB each; 48-bit addresses.
 const VA_BITS: u64 = 48;
-/// Start of the window in which every CPU's stack has unmapped neighbours; above any RAM this runs on.
+/// Start of the window in which every CPU's stacks have unmapped neighbours; above any RAM this runs on.
 pub(crate) const STACK_WINDOW: u64 = 0xff00_0000_0000;
+/// Distance between the stacks of two CPUs in the window; what is between stays unmapped.
+pub(crate) const STACK_STRIDE: u64 = 64 * 1024;
+/// Where a CPU's stack begins in its part of the window.
+pub(crate) const STACK_BOTTOM: u64 = 16 * 1024;
+/// Where the stack for last words ends in it.
+pub(crate) const LAST_STACK_TOP: u64 = 0xd000;
 
 /// Descriptor bits (Arm ARM D8.3).
 mod descriptor {
@@ -181,6 +187,18 @@ pub(crate) fn pa_range() -> u64 {
 /// Returns where the physical addresses end that this CPU reaches.
 pub(crate) fn reach() -> u64 {
     1 << PA_BITS[pa_range() as usize]
+}
+
+/// Returns whether an address lies below a CPU's stack, where nothing is mapped.
+pub(crate) fn is_below_a_stack(address: u64) -> bool {
+    address
+        .checked_sub(STACK_WINDOW)
+        .is_some_and(|offset| offset % STACK_STRIDE < STACK_BOTTOM)
+}
+
+/// Returns whether this CPU translates addresses.
+pub(crate) fn is_on() -> bool {
+    SCTLR_EL2.is_set(SCTLR_EL2::M)
 }
 
 /// Rounds a range outward to pages; the last page of all is never in it.

@@ -6,11 +6,11 @@ use core::fmt::Write;
 use core::panic::PanicInfo;
 
 use crate::sysreg::{read_register, wfi};
-use crate::{boot, percpu};
+use crate::{machine, mmu, percpu};
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    if let Some(mut uart) = boot::last_console() {
+    if let Some(mut uart) = machine::last_console() {
         let _ = write!(uart, "\nBULLPEN PANIC on {}: {info}\n", percpu::describe());
     }
     stop()
@@ -28,22 +28,29 @@ const KINDS: [&str; 8] = [
     "SError",
 ];
 
+/// The slot of a synchronous exception with SP_EL2.
+const SYNCHRONOUS: u64 = 4;
+
 /// Reports an exception taken at EL2; called by the vectors with the slot and where x0-x18 and x30 were saved.
 pub(crate) extern "C" fn el2_exception(slot: u64, saved: &[u64; 34]) -> ! {
-    if let Some(mut uart) = boot::last_console() {
+    if let Some(mut uart) = machine::last_console() {
         let kind = KINDS.get(slot as usize).copied().unwrap_or("exception");
         let _ = writeln!(
             uart,
             "\nBULLPEN PANIC on {}: {kind} at EL2",
             percpu::describe()
         );
+        let far = read_register!("far_el2");
+        if slot == SYNCHRONOUS && mmu::is_below_a_stack(far) {
+            let _ = writeln!(uart, "  EL2's stack on this CPU has overflowed");
+        }
         let _ = writeln!(
             uart,
             "  ESR {:#x}  ELR {:#x} (image + {:#x})  FAR {:#x}  SPSR {:#x}",
             read_register!("esr_el2"),
             read_register!("elr_el2"),
             read_register!("elr_el2").wrapping_sub(crate::layout::image().start),
-            read_register!("far_el2"),
+            far,
             read_register!("spsr_el2"),
         );
         for (index, value) in saved.iter().take(19).enumerate() {

@@ -22,8 +22,8 @@ use crate::{cache, cpu_features, debug, gic, memory, mmu, percpu, pmu, smc, time
 
 /// Bytes of a CPU's stack.
 const STACK_BYTES: u64 = 16 * 1024;
-/// Distance between two stacks in the window; what is between stays unmapped.
-const STACK_STRIDE: u64 = 64 * 1024;
+/// Bytes of the stack that an exception from EL2 is told on, which may be that the other one is full.
+const LAST_STACK_BYTES: u64 = PAGE;
 /// How long a CPU may take to come up.
 const START_TIMEOUT_NS: u64 = 1_000_000_000;
 /// Field of ID_AA64PFR1_EL1: FEAT_NMI.
@@ -32,8 +32,11 @@ const NMI: u32 = 36;
 const TRAP_ALLINT: u64 = 1 << 6;
 /// Field of ID_AA64MMFR1_EL1: HCRX_EL2 exists.
 const HCX: u32 = 40;
-/// Field of ID_AA64MMFR0_EL1: fine-grained traps exist.
+/// Field of ID_AA64MMFR0_EL1: fine-grained traps exist, from this number on those of FEAT_FGT2 too.
 const FGT: u32 = 56;
+const FGT_SECOND: u64 = 2;
+/// Field of ID_AA64PFR0_EL1: activity monitors exist.
+const AMU: u32 = 44;
 
 /// What a secondary CPU needs before it can read anything through its caches.
 #[repr(C, align(64))]
@@ -59,10 +62,13 @@ static ONLINE: AtomicU32 = AtomicU32::new(1);
 
 /// Maps a stack for a CPU between unmapped pages and returns its top.
 pub(crate) fn map_stack(id: PcpuId) -> Option<u64> {
-    let physical = memory::take_pages(STACK_BYTES, PAGE)?;
-    let bottom = mmu::STACK_WINDOW + id.index() as u64 * STACK_STRIDE + PAGE;
-    mmu::map(bottom..bottom + STACK_BYTES, physical, Use::Data).ok()?;
-    Some(bottom + STACK_BYTES)
+    let physical = memory::take_pages(STACK_BYTES + LAST_STACK_BYTES, PAGE)?;
+    let place = mmu::STACK_WINDOW + id.index() as u64 * mmu::STACK_STRIDE;
+    let stack = place + mmu::STACK_BOTTOM..place + mmu::STACK_BOTTOM + STACK_BYTES;
+    let last = place + mmu::LAST_STACK_TOP - LAST_STACK_BYTES..place + mmu::LAST_STACK_TOP;
+    mmu::map(stack.clone(), physical, Use::Data).ok()?;
+    mmu::map(last, physical + STACK_BYTES, Use::Data).ok()?;
+    Some(stack.end)
 }
 
 /// Turns a CPU on, to go on in `enter` with this CPU's vectors, and waits until it runs; returns whether it does.
@@ -162,6 +168,7 @@ extern "C" fn spin_table_entry() -> ! {
 extern "C" fn secondary_entry() -> ! {
     naked_asm!(
         "msr  daifset, #0xf",
+        "msr  spsel, #1",
         "mov  x1, #1 << 31",
         "msr  hcr_el2, x1",
         "isb",
@@ -250,6 +257,7 @@ fn prepare_registers() -> Redistributor {
     timer::start();
     gic::enable_interface();
     gic::start(gic::count());
+    gic::clear_active_priorities();
     let redistributor =
         crate::machine::redistributor(percpu::own_affinity()).expect("redistributor of this CPU");
     redistributor.start(crate::machine::private_interrupts().enabled());
@@ -270,7 +278,23 @@ fn hide_late_features() {
         };
         write_register!("S3_4_C1_C2_2", traps);
     }
-    if has(read_register!("id_aa64mmfr0_el1"), FGT) {
+    // Implementation-defined controls: nothing that they could grant to EL1 is granted, or trapped one by one.
+    write_register!("actlr_el2", 0);
+    write_register!("S3_4_C1_C1_7", 0);
+    let fine_grained = read_register!("id_aa64mmfr0_el1") >> FGT & 0xf;
+    if fine_grained >= FGT_SECOND {
+        // HDFGRTR2, HDFGWTR2, HFGRTR2, HFGWTR2 and HFGITR2_EL2.
+        write_register!("S3_4_C3_C1_0", 0);
+        write_register!("S3_4_C3_C1_1", 0);
+        write_register!("S3_4_C3_C1_2", 0);
+        write_register!("S3_4_C3_C1_3", 0);
+        write_register!("S3_4_C3_C1_7", 0);
+    }
+    if fine_grained != 0 && has(read_register!("id_aa64pfr0_el1"), AMU) {
+        // HAFGRTR_EL2.
+        write_register!("S3_4_C3_C1_6", 0);
+    }
+    if fine_grained != 0 {
         write_register!("S3_4_C1_C1_4", 0);
         write_register!("S3_4_C1_C1_5", 0);
         write_register!("S3_4_C1_C1_6", 0);

@@ -13,8 +13,12 @@ use vmm::cpu::cause;
 use vmm::exit::{class, system_register};
 use vmm::vm::context::Frame;
 
+use crate::mmu;
+
 const X: usize = offset_of!(Frame, x);
 const PC: usize = offset_of!(Frame, pc);
+/// Bits of an address within the window of stacks.
+const WINDOW_SHIFT: u64 = 40;
 const HOST_STACK: usize = offset_of!(Frame, host_stack);
 const _: () = assert!(X == 0 && size_of::<Frame>().is_multiple_of(16));
 const _: () = assert!(offset_of!(Frame, pstate) == PC + 8);
@@ -99,8 +103,19 @@ global_asm!(
     "    cbnz x1, leave_guest",
     "    RESUME",
     ".endm",
+    // The CPU stops after this, so a guest's TPIDR_EL0 may go. A stack of the window may be full: it is left for the other one there.
     ".macro FROM_EL2 kind",
     ".balign 0x80",
+    "    msr  tpidr_el0, x0",
+    "    mov  x0, sp",
+    "    lsr  x0, x0, {window_shift}",
+    "    cmp  x0, {window}",
+    "    b.ne 1f",
+    "    mov  x0, sp",
+    "    and  x0, x0, {stride_mask}",
+    "    add  x0, x0, {last_stack_pages}, lsl #12",
+    "    mov  sp, x0",
+    "1:  mrs  x0, tpidr_el0",
     "    sub  sp, sp, #272",
     "    SAVE_VOLATILE",
     "    mov  x0, {bad_kind_base}",
@@ -199,6 +214,10 @@ global_asm!(
     host_stack = const HOST_STACK,
     pc = const PC,
     bad_kind_base = const 0,
+    window_shift = const WINDOW_SHIFT,
+    window = const mmu::STACK_WINDOW >> WINDOW_SHIFT,
+    stride_mask = const !(mmu::STACK_STRIDE - 1),
+    last_stack_pages = const mmu::LAST_STACK_TOP / mmu::PAGE,
     el2_exception = sym crate::panic::el2_exception,
     class_hvc = const class::HVC64,
     class_data_abort = const class::DATA_ABORT,

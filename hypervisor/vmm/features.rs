@@ -66,6 +66,8 @@ pub mod hcr {
     pub const TSW: u64 = 1 << 22;
     /// EL1 is AArch64.
     pub const RW: u64 = 1 << 31;
+    /// EL2 hosts an operating system: its registers have the layout of EL1's (FEAT_VHE).
+    pub const E2H: u64 = 1 << 34;
     /// Trap limited-ordering registers.
     pub const TLOR: u64 = 1 << 35;
     /// Trap error record registers.

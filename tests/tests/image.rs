@@ -41,3 +41,34 @@ fn what_a_kick_is_about_is_visible_before_the_kick() {
         assert_eq!(before, Some(DSB_ISHST), "before the kick at {:#x}", at * 4);
     }
 }
+
+/// `msr S3_op1_CRn_CRm_op2, x0` (Arm DDI0487, C6.2).
+const fn write_of(op1: u32, crn: u32, crm: u32, op2: u32) -> u32 {
+    0xd518_0000 | op1 << 16 | crn << 12 | crm << 8 | op2 << 5
+}
+
+#[test]
+fn what_a_loader_or_a_reset_may_have_left_is_written() {
+    let words = words();
+    let registers = [
+        ("ACTLR_EL2", write_of(4, 1, 0, 1)),
+        ("HACR_EL2", write_of(4, 1, 1, 7)),
+        ("HDFGRTR2_EL2", write_of(4, 3, 1, 0)),
+        ("HDFGWTR2_EL2", write_of(4, 3, 1, 1)),
+        ("HFGRTR2_EL2", write_of(4, 3, 1, 2)),
+        ("HFGWTR2_EL2", write_of(4, 3, 1, 3)),
+        ("HAFGRTR_EL2", write_of(4, 3, 1, 6)),
+        ("HFGITR2_EL2", write_of(4, 3, 1, 7)),
+    ];
+    let priorities = (0..4).flat_map(|n| {
+        [
+            ("ICC_AP1R<n>_EL1", write_of(0, 12, 9, n)),
+            ("ICH_AP0R<n>_EL2", write_of(4, 12, 8, n)),
+            ("ICH_AP1R<n>_EL2", write_of(4, 12, 9, n)),
+        ]
+    });
+    for (name, instruction) in registers.into_iter().chain(priorities) {
+        let is_there = words.iter().any(|word| word & !0x1f == instruction);
+        assert!(is_there, "{name}: {instruction:#x}");
+    }
+}

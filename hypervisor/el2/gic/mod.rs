@@ -18,7 +18,10 @@ pub(crate) use v3::{
 /// A CPU's private interrupts, and how it is interrupted by others.
 pub(crate) use v3::{KickTarget, Redistributor, send_kick};
 /// EL2's own interface.
-pub(crate) use v3::{acknowledge, deactivate, disable_interface, drop_priority, enable_interface};
+pub(crate) use v3::{
+    acknowledge, clear_active_priorities, deactivate, disable_interface, drop_priority,
+    enable_interface,
+};
 
 pub(crate) use private::Ppis;
 

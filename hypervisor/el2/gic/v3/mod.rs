@@ -4,6 +4,7 @@
 mod cpu_interface;
 mod distributor;
 mod list_registers;
+mod priorities;
 
 pub(crate) use cpu_interface::{
     KickTarget, acknowledge, deactivate, disable_interface, drop_priority, enable_interface,
@@ -13,3 +14,4 @@ pub(crate) use distributor::{Gic, Redistributor};
 pub(crate) use list_registers::{
     HardwareListRegisters, count, guest_interface, load_guest, reset_guest, save_guest, start,
 };
+pub(crate) use priorities::clear_active_priorities;

@@ -66,6 +66,8 @@ _start:
     mov     x2, xzr
     mov     x3, xzr
     ldr     x4, ={kernel}
+    // The kernel may be entered with either stack pointer selected.
+    msr     spsel, #0
     br      x4
 
     // x0: where this CPU is told where to go.
@@ -96,6 +98,7 @@ pen:
     mov     x2, x0
     mov     x3, x0
     mov     sp, x0
+    msr     spsel, #0
     br      x4
     .ltorg
     "#,
