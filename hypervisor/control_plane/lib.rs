@@ -18,6 +18,7 @@ pub mod host;
 pub mod loader;
 pub mod ram;
 pub mod resize;
+pub mod serial;
 pub mod topology;
 pub mod trace;
 pub mod uuid;

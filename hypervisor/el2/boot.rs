@@ -15,10 +15,10 @@ use vmm::features::hcr;
 
 use crate::gic::Redistributor;
 use crate::mmio::Registers;
-use crate::mmu::{PAGE, Use};
+use crate::mmu::Use;
 use crate::sysreg::{read_register, wfi};
 use crate::timer::Which;
-use crate::uart::Uart;
+use crate::uart::{Place, Uart};
 use crate::{
     cache, clock, console, cpu, cpu_features, deferred, gic, heap, layout, logger, machine, memory,
     mmu, percpu, seeds, smc, smp, timer, uart, vectors, vms,
@@ -48,17 +48,17 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
         Ok(host) => machine::HOST.call_once(|| host),
         Err(error) => {
             if let Some(found) = host::find_console(tree) {
-                start_console(found.registers.base.get());
+                start_console((&found).into());
             }
             give_up(format_args!("device tree: {error}"));
         }
     };
     let board = boards::Board::by_compatible(host.compatible.iter().map(String::as_str));
     if let Some(found) = host.console() {
-        start_console(found.registers.base.get());
+        start_console(found.into());
     } else if let Some(early) = board.early_uart {
         // For the reason why there is no console, and what else the start has to say.
-        start_console(early.pl011);
+        start_console(Place::pl011(early.pl011));
     }
     logger::start(log::LevelFilter::Info);
     log::info!("Bullpen {} on {}", env!("CARGO_PKG_VERSION"), host.model);
@@ -143,11 +143,11 @@ fn start_heap(tree: &[u8]) -> u64 {
     piece.end
 }
 
-/// Makes the PL011 at an address the console.
-fn start_console(base: u64) {
-    if mmu::map_identity(base..base + PAGE, Use::Device).is_ok() {
-        // SAFETY: mapped just now; the device tree names it as a PL011.
-        uart::set_console(unsafe { Uart::start(base) }, base);
+/// Makes a UART the console.
+fn start_console(place: Place) {
+    if mmu::map_identity(place.pages(), Use::Device).is_ok() {
+        // SAFETY: mapped just now; the device tree or the board names it as one of this kind.
+        uart::set_console(unsafe { Uart::start(place) });
     }
 }
 
@@ -284,10 +284,10 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
     vms::create(&limits, descriptions, slots);
     let ports = [host.console(), host.control()].map(|found| {
         let found = found?;
-        let base = found.registers.base.get();
-        mmu::map_identity(base..base + PAGE, Use::Device).ok()?;
-        // SAFETY: mapped just now; the device tree names it as a PL011.
-        Some((unsafe { Uart::start(base) }, found.intid))
+        let place = Place::from(found);
+        mmu::map_identity(place.pages(), Use::Device).ok()?;
+        // SAFETY: mapped just now; the device tree names it as one of this kind.
+        Some((unsafe { Uart::start(place) }, found.intid))
     });
     logger::leave_uart();
     console::start(

@@ -81,7 +81,7 @@ impl State {
             false => Uart::enable_receive_interrupt,
         };
         let ports = [&self.terminal, &self.control];
-        let uarts = ports.into_iter().flatten().map(|port| *port.uart());
+        let uarts = ports.into_iter().flatten().map(Outlet::uart);
         uarts.for_each(change);
     }
 
@@ -118,22 +118,30 @@ impl State {
         again
     }
 
+    fn uart(&self, port: Port) -> Option<&Uart> {
+        let outlet = match port {
+            Port::Terminal => &self.terminal,
+            Port::Control => &self.control,
+        };
+        outlet.as_ref().map(Outlet::uart)
+    }
+
     /// Takes some of a port's bytes; returns the request that they end, and whether there were no more. Without bytes the error says
     /// whether some have to wait there.
     fn take_piece(&mut self, port: Port) -> Result<(Option<Request>, bool), bool> {
         let mut piece = [0; PIECE];
-        let (outlet, room) = match port {
+        let room = match port {
             // What is typed may change what the next key means.
-            Port::Terminal => (&self.terminal, &mut piece[..1]),
-            Port::Control => (&self.control, &mut piece[..]),
+            Port::Terminal => &mut piece[..1],
+            Port::Control => &mut piece[..],
         };
-        let uart = *outlet.as_ref().ok_or(false)?.uart();
+        let uart = self.uart(port).ok_or(false)?;
         let is_typed = port == Port::Terminal && uart.has_byte();
         let waits = is_typed && !self.console.accepts_input(clock::now_ns());
         if waits || vms::is_awaited() || self.busy && !self.has_room(port) {
             return Err(true);
         }
-        let count = uart.receive(room);
+        let count = self.uart(port).map_or(0, |uart| uart.receive(room));
         let bytes = &room[..count];
         if bytes.is_empty() {
             return Err(false);

@@ -6,9 +6,9 @@ use control_plane::host::HostDescription;
 use spin::Once;
 
 use crate::gic::{Gic, Ppis, Redistributor};
-use crate::mmu::{PAGE, Use};
+use crate::mmu::Use;
 use crate::sysreg::read_register;
-use crate::uart::Uart;
+use crate::uart::{Place, Uart};
 use crate::{layout, mmu, uart};
 
 /// The exception level EL2 is entered at.
@@ -72,14 +72,14 @@ pub(crate) fn host_id_registers() -> [u64; 64] {
 
 /// Returns the UART for last words: the console or, before there is one, that of the board this seems to be.
 pub(crate) fn last_console() -> Option<Uart> {
-    uart::console_for_panic().or_else(|| {
+    uart::console().or_else(|| {
         let board =
             boards::Board::by_fingerprint(layout::image().start, read_register!("midr_el1"))?;
-        let base = board.early_uart?.pl011;
+        let place = Place::pl011(board.early_uart?.pl011);
         let is_mapped = read_register!("CurrentEL") >> 2 != EL2
             || !mmu::is_on()
-            || mmu::map_identity(base..base + PAGE, Use::Device).is_ok();
+            || mmu::map_identity(place.pages(), Use::Device).is_ok();
         // SAFETY: the board's own UART, mapped just now or reached with the MMU off.
-        is_mapped.then(|| unsafe { Uart::start(base) })
+        is_mapped.then(|| unsafe { Uart::start(place) })
     })
 }

@@ -47,6 +47,8 @@ impl Registers {
         self.base + offset
     }
 
+    accessors!(read8, write8, u8);
+    accessors!(read16, write16, u16);
     accessors!(read32, write32, u32);
     accessors!(read64, write64, u64);
 }

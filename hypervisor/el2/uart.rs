@@ -1,96 +1,211 @@
-//! The machine's PL011 UARTs: one for the operator, and where there is a second, one for the control channel.
+//! The machine's UARTs: one for the operator, and where there is a second, one for the control channel.
 #![expect(unsafe_code, reason = "uses addresses of the device tree")]
 
-use crate::mmio::Registers;
 use control_plane::console::Transmit;
+use control_plane::serial::{self, Model, Reason};
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
-use types::pl011 as spec;
-use vmm::sync::FairMutex;
+use core::ops::Range;
+use spin::Once;
 
-/// The interrupts when bytes have come: enough of them, or none more for a while.
-const RECEIVE: u32 = spec::INT_RX | spec::INT_RT;
+use crate::mmio::Registers;
+use crate::mmu;
+
+/// Where a UART's registers are, and which they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    base: u64,
+    shift: u8,
+    width: u8,
+    model: &'static Model,
+}
+
+impl Place {
+    /// Names a PL011.
+    pub(crate) const fn pl011(base: u64) -> Self {
+        Self {
+            base,
+            shift: 0,
+            width: 4,
+            model: &serial::PL011,
+        }
+    }
+
+    /// Returns the pages of its registers.
+    pub(crate) const fn pages(self) -> Range<u64> {
+        mmu::pages(self.base..self.base + (SIZE << self.shift))
+    }
+}
+
+impl From<&control_plane::host::Uart> for Place {
+    fn from(uart: &control_plane::host::Uart) -> Self {
+        Self {
+            base: uart.registers.base.get(),
+            shift: uart.shift,
+            width: uart.width,
+            model: uart.model,
+        }
+    }
+}
+
+/// Registers are numbered below this: the last one that is used is IMSC or UTS.
+const SIZE: u64 = 0x100;
+/// How often it is asked whether there is room before a byte is sent nevertheless: more than a byte takes at 1200 baud.
+const PATIENCE: u32 = 10_000_000;
 
 /// One UART.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Uart(Registers);
+pub(crate) struct Uart {
+    registers: Registers,
+    place: Place,
+    /// Whether it is a PL011 with registers of words: what each byte costs is counted for it, and the compiler knows its model.
+    is_plain: bool,
+}
+
+/// The registers of a plain PL011.
+struct Plain(Registers);
+
+impl serial::Registers for Plain {
+    #[inline(always)]
+    fn read(&self, register: u16) -> u32 {
+        self.0.read32(register)
+    }
+
+    #[inline(always)]
+    fn write(&self, register: u16, value: u32) {
+        self.0.write32(register, value);
+    }
+}
+
+impl serial::Registers for Uart {
+    fn read(&self, register: u16) -> u32 {
+        let offset = u64::from(register) << self.place.shift;
+        match self.place.width {
+            1 => u32::from(self.registers.read8(offset)),
+            2 => u32::from(self.registers.read16(offset)),
+            _ => self.registers.read32(offset),
+        }
+    }
+
+    fn write(&self, register: u16, value: u32) {
+        let offset = u64::from(register) << self.place.shift;
+        match self.place.width {
+            1 => self.registers.write8(offset, value as u8),
+            2 => self.registers.write16(offset, value as u16),
+            _ => self.registers.write32(offset, value),
+        }
+    }
+}
 
 impl Uart {
-    /// Names the PL011 at `base` and turns it on; the baud rate stays as the firmware set it.
+    /// Turns a UART on; the baud rate stays as the firmware set it.
     ///
     /// # Safety
-    /// `base` is the address of a PL011, mapped as device memory or with the MMU off.
-    pub(crate) unsafe fn start(base: u64) -> Self {
+    /// There is a UART of this kind, mapped as device memory or reached with the MMU off.
+    pub(crate) unsafe fn start(place: Place) -> Self {
         // SAFETY: the caller's promise.
-        let registers = unsafe { Registers::new(base, spec::SIZE) };
-        registers.write32(spec::IMSC, 0);
-        registers.write32(spec::LCR_H, spec::LCR_H_WLEN_8 | spec::LCR_H_FEN);
-        registers.write32(spec::CR, spec::CR_UARTEN | spec::CR_TXE | spec::CR_RXE);
-        Self(registers)
+        let registers = unsafe { Registers::new(place.base, SIZE << place.shift) };
+        let is_plain =
+            core::ptr::eq(place.model, &serial::PL011) && (place.shift, place.width) == (0, 4);
+        let uart = Self {
+            registers,
+            place,
+            is_plain,
+        };
+        place.model.start(&uart);
+        uart
     }
 
     /// Asks for an interrupt when a byte has come, also if it has come already: taking all bytes is what ends the
-    /// interrupt (DDI0183 2.8), and clearing it here would lose one that came since.
-    pub(crate) fn enable_receive_interrupt(self) {
-        self.set_mask(RECEIVE, true);
+    /// interrupt, and clearing it here would lose one that came since.
+    pub(crate) fn enable_receive_interrupt(&self) {
+        self.place.model.ask(self, Reason::Receive, true);
     }
 
     /// Asks for no interrupt when a byte has come.
-    pub(crate) fn mask_receive_interrupt(self) {
-        self.set_mask(RECEIVE, false);
-    }
-
-    /// Lets interrupts through or not; whoever calls this holds the console's lock.
-    fn set_mask(self, bits: u32, wanted: bool) {
-        let others = self.0.read32(spec::IMSC) & !bits;
-        let wanted = if wanted { bits } else { 0 };
-        self.0.write32(spec::IMSC, others | wanted);
+    pub(crate) fn mask_receive_interrupt(&self) {
+        self.place.model.ask(self, Reason::Receive, false);
     }
 
     /// Returns whether a byte has come.
-    pub(crate) fn has_byte(self) -> bool {
-        self.0.read32(spec::FR) & spec::FR_RXFE == 0
+    pub(crate) fn has_byte(&self) -> bool {
+        if self.is_plain {
+            return serial::PL011.has_byte(&Plain(self.registers));
+        }
+        self.place.model.has_byte(self)
     }
 
     /// Takes received bytes up to the end of a line (or another control character of that kind), as many as there are and as
     /// there is room for; returns how many.
-    pub(crate) fn receive(self, to: &mut [u8]) -> usize {
-        let room = to.len();
-        let mut places = to.iter_mut();
-        while self.has_byte()
-            && let Some(place) = places.next()
-        {
-            *place = self.0.read32(spec::DR) as u8;
-            if *place <= b'\r' {
-                break;
-            }
+    pub(crate) fn receive(&self, to: &mut [u8]) -> usize {
+        if self.is_plain {
+            return receive(&serial::PL011, &Plain(self.registers), to);
         }
-        room - places.len()
+        receive(self.place.model, self, to)
     }
 
-    /// Sends a byte, waiting for room: before there are guests, and when all is over.
-    fn send_now(mut self, byte: u8) {
-        while self.is_full() {
+    /// Sends a byte, waiting for room, but not for ever: before there are guests, and when all is over.
+    fn send_now(&mut self, byte: u8) {
+        let mut patience = PATIENCE;
+        while self.is_full() && patience != 0 {
             core::hint::spin_loop();
+            patience -= 1;
         }
         self.send(byte);
+    }
+
+    /// What [`Transmit`] says of one that is no plain PL011; apart, so that the others need no stack.
+    #[inline(never)]
+    fn is_another_full(&self) -> bool {
+        self.place.model.is_full(self)
+    }
+
+    #[inline(never)]
+    fn send_to_another(&self, byte: u8) {
+        self.place.model.send(self, byte);
     }
 }
 
 impl Transmit for Uart {
     #[inline]
     fn is_full(&self) -> bool {
-        self.0.read32(spec::FR) & spec::FR_TXFF != 0
+        if self.is_plain {
+            serial::PL011.is_full(&Plain(self.registers))
+        } else {
+            self.is_another_full()
+        }
     }
 
     #[inline]
     fn send(&mut self, byte: u8) {
-        self.0.write32(spec::DR, u32::from(byte));
+        if self.is_plain {
+            serial::PL011.send(&Plain(self.registers), byte);
+        } else {
+            self.send_to_another(byte);
+        }
     }
 
     fn ask(&mut self, wanted: bool) {
-        self.set_mask(spec::INT_TX, wanted);
+        self.place.model.ask(self, Reason::Transmit, wanted);
     }
+}
+
+#[inline(always)]
+fn receive(model: &Model, registers: &impl serial::Registers, to: &mut [u8]) -> usize {
+    let room = to.len();
+    let mut places = to.iter_mut();
+    while model.has_byte(registers)
+        && let Some(place) = places.next()
+    {
+        *place = model.take(registers);
+        if *place <= b'\r' {
+            break;
+        }
+    }
+    let taken = room - places.len();
+    if taken == 0 {
+        model.end_stray(registers);
+    }
+    taken
 }
 
 impl fmt::Write for Uart {
@@ -105,24 +220,15 @@ impl fmt::Write for Uart {
     }
 }
 
-static CONSOLE: FairMutex<Option<Uart>> = FairMutex::new(None);
-/// The console's address for a panic, which takes no lock.
-static CONSOLE_BASE: AtomicU64 = AtomicU64::new(0);
+/// The operator's UART. A panic takes no lock to find it.
+static CONSOLE: Once<Uart> = Once::new();
 
 /// Makes a UART the operator's console.
-pub(crate) fn set_console(uart: Uart, base: u64) {
-    *CONSOLE.lock() = Some(uart);
-    CONSOLE_BASE.store(base, Ordering::Release);
+pub(crate) fn set_console(uart: Uart) {
+    CONSOLE.call_once(|| uart);
 }
 
 /// Returns the operator's UART.
 pub(crate) fn console() -> Option<Uart> {
-    *CONSOLE.lock()
-}
-
-/// Returns the console for a panic, without a lock that the panicking CPU may hold.
-pub(crate) fn console_for_panic() -> Option<Uart> {
-    let base = CONSOLE_BASE.load(Ordering::Acquire);
-    // SAFETY: `set_console` published the address of a mapped PL011.
-    (base != 0).then(|| Uart(unsafe { Registers::new(base, spec::SIZE) }))
+    CONSOLE.get().copied()
 }

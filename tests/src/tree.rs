@@ -40,6 +40,15 @@ impl Tree {
         }
     }
 
+    /// Takes the text of a tree; files go into `directory`.
+    #[must_use]
+    pub fn of(directory: &Path, text: &str) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
     /// Replaces the first place where `from` stands.
     ///
     /// # Panics

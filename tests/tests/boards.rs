@@ -151,3 +151,47 @@ fn a_uart_without_a_driver_is_named_on_the_boards_own() {
     let line = "/pl011@9000000: `compatible` = \"qcom,geni-debug-uart\": this UART cannot be used";
     running.console.expect(line, PATIENCE);
 }
+
+/// QEMU's AST2700, whose UART is a 16550: what it has that Bullpen wants, by the addresses of QEMU's `hw/arm/aspeed_ast27x0.c`.
+/// Its other CPUs have no way to be started.
+const AST2700: &str = r#"/dts-v1/;
+/ {
+    #address-cells = <2>; #size-cells = <2>; interrupt-parent = <&gic>;
+    compatible = "aspeed,ast2700-evb";
+    aliases { serial0 = "/serial@14c33b00"; };
+    chosen { stdout-path = "serial0:115200n8"; };
+    memory@400000000 { device_type = "memory"; reg = <4 0 0 0x40000000>; };
+    cpus {
+        #address-cells = <2>; #size-cells = <0>;
+        cpu@0 { device_type = "cpu"; compatible = "arm,cortex-a35"; reg = <0 0>; };
+    };
+    gic: interrupt-controller@12200000 {
+        compatible = "arm,gic-v3"; #interrupt-cells = <3>; interrupt-controller;
+        reg = <0 0x12200000 0 0x10000 0 0x12280000 0 0x80000>;
+    };
+    timer { compatible = "arm,armv8-timer"; interrupts = <1 13 8 1 14 8 1 11 8 1 10 8>; };
+    serial@14c33b00 {
+        compatible = "ns16550a"; reg = <0 0x14c33b00 0 0x100>; reg-shift = <2>; reg-io-width = <4>;
+    };
+};
+"#;
+
+#[test]
+fn a_16550_is_a_console() {
+    let test = "boards-16550";
+    let tree = Tree::of(&artefacts::log_directory(test), AST2700);
+    let machine = Machine::new(test)
+        .board("ast2700a0-evb")
+        .model("cortex-a35")
+        .cpus(4)
+        .memory_mib(1024);
+    let machine = machine.argument("-dtb").argument(&tree.write("machine"));
+    let mut running = machine.bare(&artefacts::hypervisor(), "");
+    running
+        .console
+        .expect("no VMs: no bundle was given as initrd", PATIENCE);
+    running.console.expect(
+        "Ctrl-] switches between guest and Bullpen console",
+        PATIENCE,
+    );
+}

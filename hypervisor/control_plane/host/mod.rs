@@ -27,13 +27,14 @@ use core::ops::Range;
 use types::address::HostPhys;
 
 use crate::devicetree::{AddressRange, Node, Tree, TreeError, show};
+use crate::serial;
 
 pub use chosen::Chosen;
 pub use cpus::{EnableMethod, HostCpu};
 pub use gic::{Gic, GicV2, GicV3};
 pub use interrupts::PrivateInterrupts;
 pub use psci::{Conduit, Psci};
-pub use uart::{Uart, UartKind};
+pub use uart::Uart;
 
 /// A range of the machine's physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,16 +110,15 @@ pub struct HostDescription {
 }
 
 impl HostDescription {
-    /// Returns the UART for people: the one of `stdout-path`, else of `serial0`, else the first; but of those that
-    /// are programmed like a PL011.
+    /// Returns the UART for people: the one of `stdout-path`, else of `serial0`, else the first.
     pub fn console(&self) -> Option<&Uart> {
-        self.uarts.iter().find(|uart| uart.kind.is_pl011())
+        self.uarts.first()
     }
 
-    /// Returns the UART for programs: the next one after the console that is a full PL011.
+    /// Returns the UART for programs: the next one after the console that is a PL011.
     pub fn control(&self) -> Option<&Uart> {
-        let like_pl011 = self.uarts.iter().filter(|uart| uart.kind.is_pl011());
-        like_pl011.skip(1).find(|uart| uart.kind == UartKind::Pl011)
+        let others = self.uarts.iter().skip(1);
+        others.into_iter().find(|uart| *uart.model == serial::PL011)
     }
 }
 
@@ -213,7 +213,7 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
         .to_string();
     let psci = psci::find(&tree, &mut warnings);
     let uarts = uart::find_all(&tree, &mut warnings);
-    if !uarts.iter().any(|uart| uart.kind.is_pl011()) {
+    if uarts.is_empty() {
         warnings.push(uart::why_none(&tree));
     }
     let memory = memory::banks(&tree)?;
@@ -257,5 +257,5 @@ pub fn heap_bytes(dtb: &[u8]) -> u64 {
 pub fn find_console(dtb: &[u8]) -> Option<Uart> {
     let tree = Tree::parse(dtb).ok()?;
     let uarts = uart::find_all(&tree, &mut Vec::new());
-    uarts.into_iter().find(|uart| uart.kind.is_pl011())
+    uarts.into_iter().next()
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use vm_fdt::{FdtReserveEntry, FdtWriter};
 
 use super::*;
+use crate::serial::Model;
 
 const GIC3_4: &[u8] = include_bytes!("testdata/virt-gic3-4.dtb");
 /// All trees of QEMU: GIC version, number of CPUs, tree.
@@ -321,18 +322,18 @@ fn a_board_with_buses_spin_table_and_gicv2_is_understood() {
         (gic.distributor.base.get(), gic.virtual_interface.base.get()),
         (0xff84_1000, 0xff84_6000)
     );
-    let kinds: Vec<UartKind> = host.uarts.iter().map(|uart| uart.kind).collect();
+    let models: Vec<&Model> = host.uarts.iter().map(|uart| uart.model).collect();
     assert_eq!(
-        kinds,
-        [UartKind::Bcm2835Aux, UartKind::Pl011],
+        models,
+        [&serial::BCM2835_AUX, &serial::PL011],
         "disabled and unreachable ones are left out"
     );
-    let console = host.console().expect("a PL011");
-    assert_eq!(
-        (console.registers, console.intid),
-        (range(0xfe20_1000, 0x200), Some(153))
-    );
-    assert_eq!(host.control(), None);
+    let place = |uart: Option<&Uart>| uart.map(|uart| (uart.registers, uart.intid));
+    // `stdout-path` names the mini UART.
+    let console = (range(0xfe21_5040, 0x40), Some(125));
+    assert_eq!(place(host.console()), Some(console));
+    let control = (range(0xfe20_1000, 0x200), Some(153));
+    assert_eq!(place(host.control()), Some(control));
     let chosen = Chosen {
         bootargs: "bullpen.log=debug quiet".to_string(),
         initrd: Some(range(0x800_0000, 0x100_0000)),
@@ -749,7 +750,7 @@ fn without_a_usable_console_there_is_none() {
     let steps: Vec<Step> = pi()
         .into_iter()
         .map(|step| match step {
-            Text(name, "arm,pl011") => Text(name, "acme,uart"),
+            Text(name, "arm,pl011" | "brcm,bcm2835-aux-uart") => Text(name, "acme,uart"),
             step => step,
         })
         .collect();
@@ -757,10 +758,65 @@ fn without_a_usable_console_there_is_none() {
     let host = describe(&dtb).expect("a board");
     assert_eq!(host.console(), None);
     let warnings = host.warnings.join("\n");
-    let why =
-        "/soc/serial@7e215040: `compatible` = \"brcm,bcm2835-aux-uart\": this UART cannot be used";
+    let why = "/soc/serial@7e215040: `compatible` = \"acme,uart\": this UART cannot be used";
     assert!(warnings.contains(why), "{warnings}");
     assert_eq!((find_console(&dtb), find_console(b"no tree")), (None, None));
+}
+
+#[test]
+fn registers_of_a_uart_lie_as_its_node_or_its_kind_says() {
+    let steps = |kind, lines: &[Step]| {
+        let mut steps: Vec<Step> = pi()
+            .into_iter()
+            .map(|step| match step {
+                Text(name, "brcm,bcm2835-aux-uart") => Text(name, kind),
+                step => step,
+            })
+            .collect();
+        let at = steps
+            .iter()
+            .position(|step| matches!(step, Open("serial@7e215040")))
+            .expect("a UART");
+        steps.splice(at + 1..at + 1, lines.iter().cloned());
+        describe(&write(&steps)).expect("a board")
+    };
+    let console = |kind, lines: &[Step]| {
+        let host = steps(kind, lines);
+        let uart = host.console().expect("a UART");
+        (
+            uart.model,
+            uart.registers.base.get(),
+            uart.shift,
+            uart.width,
+        )
+    };
+    let base = 0xfe21_5040;
+    let lines = [Cells("reg-shift", &[2]), Cells("reg-io-width", &[4])];
+    assert_eq!(
+        console("snps,dw-apb-uart", &lines),
+        (&serial::NS16550, base, 2, 4)
+    );
+    assert_eq!(console("ns16550a", &[]), (&serial::NS16550, base, 0, 1));
+    assert_eq!(
+        console("ns16550a", &[Cells("reg-offset", &[0x20])]),
+        (&serial::NS16550, base + 0x20, 0, 1)
+    );
+    assert_eq!(
+        console("mediatek,mt6577-uart", &[]),
+        (&serial::NS16550, base, 2, 4)
+    );
+    assert_eq!(console("fsl,imx6q-uart", &[]), (&serial::IMX, base, 0, 4));
+    for (line, problem) in [
+        (Cells("reg-shift", &[9]), "`reg-shift` = 9"),
+        (Cells("reg-io-width", &[8]), "`reg-io-width` = 8 cannot be"),
+        (Cells("reg-offset", &[0x40]), "`reg-offset` lies behind"),
+        (Cells("reg-offset", &[2]), "not aligned to 4 bytes"),
+    ] {
+        let host = steps("mediatek,mt6577-uart", &[line]);
+        let warnings = host.warnings.join("\n");
+        assert!(warnings.contains(problem), "{warnings}");
+        assert_eq!(host.console().expect("the other one").model, &serial::PL011);
+    }
 }
 
 /// Everything a description promises.

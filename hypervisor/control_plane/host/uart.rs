@@ -4,51 +4,72 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use types::address::HostPhys;
+
 use super::{HostRange, interrupts};
 use crate::devicetree::{Node, Tree, show};
+use crate::serial::{self, Model};
 
 /// Most UARTs listed.
 const MAX_UARTS: usize = 16;
 /// The alias that names a UART, before its number.
 const SERIAL_ALIAS: &str = "serial";
 
-/// Which programming model a UART has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UartKind {
-    /// Arm PL011 (DDI0183).
-    Pl011,
-    /// A subset of the PL011 without clock and baud registers (Arm SBSA, DEN0029, appendix B).
-    Sbsa,
-    /// Cadence UART of Xilinx devices.
-    Cadence,
-    /// The auxiliary "mini" UART of BCM283x and BCM2711.
-    Bcm2835Aux,
+/// How a kind of UART is called in device trees, and how its registers lie where the tree does not say.
+struct Kind {
+    compatible: &'static str,
+    model: &'static Model,
+    /// `reg-shift` and `reg-io-width`.
+    layout: (u8, u8),
 }
 
-impl UartKind {
-    /// Returns whether a program that only sends, receives and masks interrupts can take it for a PL011.
-    pub const fn is_pl011(self) -> bool {
-        matches!(self, Self::Pl011 | Self::Sbsa)
+/// The layout of kinds whose registers have numbers in bytes.
+const WORDS: (u8, u8) = (0, 4);
+/// The layouts of relatives of the 16550: as the binding 8250.yaml has it, and as the drivers of some have it.
+const BYTES: (u8, u8) = (0, 1);
+const SPREAD_WORDS: (u8, u8) = (2, 4);
+
+/// Names a kind.
+const fn kind_of(compatible: &'static str, model: &'static Model, layout: (u8, u8)) -> Kind {
+    Kind {
+        compatible,
+        model,
+        layout,
     }
 }
 
-/// What each model is called in device trees.
-const MODELS: &[(&str, UartKind)] = &[
-    ("arm,pl011", UartKind::Pl011),
-    ("arm,sbsa-uart", UartKind::Sbsa),
-    ("cdns,uart-r1p12", UartKind::Cadence),
-    ("cdns,uart-r1p8", UartKind::Cadence),
-    ("xlnx,xuartps", UartKind::Cadence),
-    ("brcm,bcm2835-aux-uart", UartKind::Bcm2835Aux),
+/// What each kind is called in device trees.
+const KINDS: &[Kind] = &[
+    kind_of("arm,pl011", &serial::PL011, WORDS),
+    kind_of("arm,sbsa-uart", &serial::PL011, WORDS),
+    kind_of("ns16550a", &serial::NS16550, BYTES),
+    kind_of("ns16550", &serial::NS16550, BYTES),
+    kind_of("snps,dw-apb-uart", &serial::NS16550, BYTES),
+    kind_of("nvidia,tegra20-uart", &serial::NS16550, SPREAD_WORDS),
+    kind_of("mediatek,mt6577-uart", &serial::NS16550, SPREAD_WORDS),
+    kind_of("ti,am654-uart", &serial::NS16550, SPREAD_WORDS),
+    kind_of("brcm,bcm2835-aux-uart", &serial::BCM2835_AUX, WORDS),
+    kind_of("cdns,uart-r1p12", &serial::CADENCE, WORDS),
+    kind_of("cdns,uart-r1p8", &serial::CADENCE, WORDS),
+    kind_of("xlnx,xuartps", &serial::CADENCE, WORDS),
+    kind_of("fsl,imx6q-uart", &serial::IMX, WORDS),
+    kind_of("amlogic,meson-ao-uart", &serial::MESON, WORDS),
+    kind_of("amlogic,meson-gx-uart", &serial::MESON, WORDS),
 ];
+/// Largest `reg-shift`: a register to 256 bytes.
+const MAX_SHIFT: u32 = 8;
 
 /// A UART that the tree describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uart {
     /// Which registers it has.
-    pub kind: UartKind,
+    pub model: &'static Model,
     /// Where they are.
     pub registers: HostRange,
+    /// Their distance is two to the power of this, in bytes, where they are numbered one after the other.
+    pub shift: u8,
+    /// Bytes of one access: 1, 2 or 4.
+    pub width: u8,
     /// INTID of its interrupt, if it has one at the GIC.
     pub intid: Option<u32>,
     /// The node's full path.
@@ -58,9 +79,11 @@ pub struct Uart {
 /// Says why there is no console, for a tree none of whose UARTs has a driver here: what `stdout-path` names, else which are known.
 pub(super) fn why_none(tree: &Tree<'_>) -> String {
     let stdout = stdout_path(tree, &serial_aliases(tree)).and_then(|path| tree.find(&path));
-    let known = "those of the Arm PL011 and SBSA kinds are";
+    let known = "those of the PL011, SBSA, 16550, mini UART, Cadence, i.MX and Meson kinds can";
     match stdout {
-        None => format!("/chosen: `stdout-path` names no UART, and no other can be used ({known})"),
+        None => format!(
+            "/chosen: `stdout-path` names no UART, and there is no other that can be used ({known})"
+        ),
         Some(node) => format!(
             "{}: `compatible` = {}: this UART cannot be used ({known})",
             node.path(),
@@ -95,25 +118,55 @@ pub(super) fn find_all(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Vec<Uart>
             ));
             break;
         }
-        match node.reg().next() {
-            Some(Ok(range)) if range.size != 0 => uarts.push(Uart {
-                kind,
-                registers: range.into(),
-                intid: interrupts::intid(&node, 0),
-                path,
-            }),
-            Some(Err(problem)) => warnings.push(format!("{path}: UART not used: `reg` {problem}")),
-            _ => warnings.push(format!("{path}: UART not used: it has no registers")),
+        match read(&node, kind) {
+            Ok(uart) => uarts.push(uart),
+            Err(problem) => warnings.push(format!("{path}: UART not used: {problem}")),
         }
     }
     uarts
 }
 
-/// Returns a node's UART model, if it is a UART that is known.
-fn kind(node: &Node<'_, '_>) -> Option<UartKind> {
+/// Returns which kind of UART a node is, if it is one that is known.
+fn kind(node: &Node<'_, '_>) -> Option<&'static Kind> {
     node.models().find_map(|model| {
-        let known = MODELS.iter().find(|(name, _)| name.as_bytes() == model);
-        known.map(|(_, kind)| *kind)
+        KINDS
+            .iter()
+            .find(|kind| kind.compatible.as_bytes() == model)
+    })
+}
+
+/// Reads where a UART's registers are (Linux Documentation/devicetree/bindings/serial/8250.yaml for how they lie).
+fn read(node: &Node<'_, '_>, kind: &Kind) -> Result<Uart, String> {
+    let mut registers: HostRange = match node.reg().next() {
+        Some(Ok(range)) if range.size != 0 => range.into(),
+        Some(Err(problem)) => return Err(format!("`reg` {problem}")),
+        _ => return Err("it has no registers".to_string()),
+    };
+    let offset = u64::from(node.u32("reg-offset").unwrap_or(0));
+    if offset >= registers.size {
+        return Err("`reg-offset` lies behind its registers".to_string());
+    }
+    registers.base = HostPhys::new(registers.base.get().saturating_add(offset));
+    registers.size = registers.size.saturating_sub(offset);
+    let (usual_shift, usual_width) = kind.layout;
+    let numbered = node.u32("reg-shift").filter(|_| kind.layout != WORDS);
+    let shift = numbered.unwrap_or(u32::from(usual_shift));
+    let width = node.u32("reg-io-width").unwrap_or(u32::from(usual_width));
+    if shift > MAX_SHIFT || !matches!(width, 1 | 2 | 4) {
+        return Err(format!(
+            "`reg-shift` = {shift} and `reg-io-width` = {width} cannot be"
+        ));
+    }
+    if !registers.base.get().is_multiple_of(u64::from(width)) {
+        return Err(format!("`reg` is not aligned to {width} bytes"));
+    }
+    Ok(Uart {
+        model: kind.model,
+        registers,
+        shift: shift as u8,
+        width: width as u8,
+        intid: interrupts::intid(node, 0),
+        path: node.path(),
     })
 }
 
