@@ -14,11 +14,14 @@ use control_plane::console::{
 };
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use spin::Once;
+use types::devices::DeviceId;
 use types::ids::{MAX_VMS, PcpuId, VmId};
+use vmm::devices::Fed;
 use vmm::sync::{FairMutex, FairMutexGuard};
-use vmm::vm::{Kicks, Vm};
+use vmm::vm::{Around, Kicks, Vm};
 
 use crate::uart::Uart;
+use crate::vms::El2;
 use crate::{clock, deferred, percpu, vms};
 
 /// How long to wait before a byte that nobody took is offered again.
@@ -350,13 +353,11 @@ fn show(state: &mut State, vm: &'static Vm) {
             state.held |= output_bit(vm);
             break;
         }
-        let Some((byte, line)) = vm.uart.lock().pop_transmit() else {
+        let mut around = Around::new(vm, DeviceId::Uart, &El2, &mut kicks);
+        let Some(byte) = vm.devices.uart.take(&mut around) else {
             break;
         };
         state.with(|console, sinks| console.guest_output(vm.id, &[byte], sinks));
-        if let Some(high) = line {
-            vm.set_line(vm.layout.uart.intid, high, &mut kicks);
-        }
     }
     percpu::kick(kicks);
 }
@@ -441,17 +442,12 @@ fn feed_guests(state: &FairMutex<State>) -> bool {
         else {
             break false;
         };
-        let mut uart = vm.uart.lock();
-        if !uart.rx_room() {
-            break true;
-        }
-        let Some(byte) = guard.console.pop_guest_input(vm.id) else {
-            break false;
-        };
-        let effect = uart.receive(byte);
-        drop(uart);
-        if let Some(high) = effect.line {
-            vm.set_line(vm.layout.uart.intid, high, &mut kicks);
+        let mut around = Around::new(vm, DeviceId::Uart, &El2, &mut kicks);
+        let next = || guard.console.pop_guest_input(vm.id);
+        match vm.devices.uart.feed(&mut around, next) {
+            Fed::Byte => {}
+            Fed::Nothing => break false,
+            Fed::Full => break true,
         }
     };
     percpu::kick(kicks);

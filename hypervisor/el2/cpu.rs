@@ -218,10 +218,6 @@ impl cpu::Machine for Machine {
         write_register!("mdscr_el1", value);
     }
 
-    fn sctlr_el1(&self) -> u64 {
-        read_register!("sctlr_el1")
-    }
-
     fn elr_el1(&self) -> u64 {
         read_register!("elr_el1")
     }

@@ -3,22 +3,53 @@
 
 use alloc::vec::Vec;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
 use stage2::{PAGE_SIZE, TableMemory};
 use types::address::{GuestPhys, HostPhys};
+use types::ids::MAX_VMS;
 use vmm::memory::{GuestFault, GuestMemory};
 use vmm::ops;
+use vmm::vm::Vm;
 
 use crate::sysreg::dsb_ishst;
 use crate::{cache, memory};
 
+/// Where each VM's RAM is for the host, while it has some; 0 otherwise.
+static HOST_RAM: [AtomicU64; MAX_VMS] = [const { AtomicU64::new(0) }; MAX_VMS];
+
 /// One contiguous piece of host memory that is a guest's RAM.
 #[derive(Clone, Debug)]
 pub(crate) struct GuestRam {
-    pub(crate) base: GuestPhys,
-    pub(crate) host: Range<u64>,
+    base: GuestPhys,
+    host: Range<u64>,
 }
 
 impl GuestRam {
+    /// Makes a piece of memory from the pool a VM's RAM.
+    pub(crate) fn give(vm: &Vm, host: Range<u64>) -> Self {
+        HOST_RAM[vm.id.index()].store(host.start, Ordering::Release);
+        Self {
+            base: vm.memory.base,
+            host,
+        }
+    }
+
+    /// Takes a VM's RAM away from it, and returns the piece that it was.
+    pub(crate) fn take_back(self, vm: &Vm) -> Range<u64> {
+        HOST_RAM[vm.id.index()].store(0, Ordering::Release);
+        self.host
+    }
+
+    /// Returns the RAM that a VM has now, without a lock; empty if it has none.
+    pub(crate) fn of(vm: &Vm) -> Self {
+        let start = HOST_RAM[vm.id.index()].load(Ordering::Acquire);
+        let size = if start == 0 { 0 } else { vm.memory.size };
+        Self {
+            base: vm.memory.base,
+            host: start..start + size,
+        }
+    }
+
     /// Translates a guest range to the host's, if all of it is RAM.
     fn translate(&self, address: GuestPhys, bytes: usize) -> Result<u64, GuestFault> {
         let offset = address.get().wrapping_sub(self.base.get());
@@ -39,11 +70,10 @@ impl GuestMemory for GuestRam {
         Ok(())
     }
 
-    fn write(&mut self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault> {
+    fn write(&self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault> {
         let to = self.translate(address, bytes.len())?;
         // SAFETY: as above; EL2 keeps no references into guest memory.
         unsafe { core::ptr::copy(bytes.as_ptr(), to as *mut u8, bytes.len()) };
-        cache::clean_invalidate(to..to + bytes.len() as u64);
         Ok(())
     }
 }
@@ -51,6 +81,11 @@ impl GuestMemory for GuestRam {
 impl ops::GuestRam for GuestRam {
     fn host_start(&self) -> u64 {
         self.host.start
+    }
+
+    fn load(&mut self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault> {
+        self.write(address, bytes)?;
+        self.clean(address, bytes.len() as u64)
     }
 
     /// Makes sure that no cache holds a dirty line of a guest range.

@@ -1,7 +1,8 @@
 //! What the vectors call first: hands a trap to `vmm`'s hot handlers and carries out what they say.
 use types::layout::{PHYSICAL_TIMER, VIRTUAL_TIMER};
 use types::stats::ExitReason;
-use vmm::cpu::cause;
+use vmm::cpu::{Manager, cause};
+use vmm::devices::Work;
 use vmm::dispatch::Trap;
 use vmm::dispatch::hot::{self, DataAbort, Hot};
 use vmm::exit::{self, Abort, Syndrome, class, fault_address};
@@ -10,7 +11,8 @@ use vmm::vm::context::{Frame, Owner};
 use crate::gic::HardwareListRegisters;
 use crate::percpu::Percpu;
 use crate::sysreg::{isb, read_register, wfi, write_register};
-use crate::{clock, console, gic, percpu, timer, vms};
+use crate::vms::{self, El2};
+use crate::{console, gic, percpu, timer};
 use psci::{Quick, ReturnCode};
 use vmm::vm::{Kicks, Vcpu, Vm};
 
@@ -134,7 +136,7 @@ pub(crate) extern "C" fn data_abort(frame: &mut Frame, esr: u64) -> Return<'_> {
     let abort = DataAbort { iss, address };
     let step = || advance_any(esr);
     settle(frame, step, |trap, frame| {
-        hot::mmio(trap, frame, abort, clock::now_ns)
+        hot::mmio(trap, frame, abort, &El2, leave_work)
     })
 }
 
@@ -171,7 +173,7 @@ fn settle<'f>(
     let mut lists = HardwareListRegisters;
     let mut trap = Trap::new(vm, vcpu, &mut lists);
     let (hot, reason) = handler(&mut trap, frame);
-    let (kicks, owed) = (trap.kicks, trap.owed);
+    let (kicks, owed, mut cause) = (trap.kicks, trap.owed, 0);
     match hot {
         Hot::Leave => return leave(frame, cause::SYNC),
         Hot::Off => return leave(frame, cause::OFF),
@@ -181,19 +183,34 @@ fn settle<'f>(
         }
         Hot::Resume => {}
         Hot::Advance => step(),
-        Hot::Output => {
-            console::drain(vm);
+        Hot::Work => {
             step();
+            work_for_device(vm);
         }
-        Hot::Alarm => {
-            vms::vms().alarm_set(vm);
+        Hot::Exit => {
             step();
+            cause = cause::WORK;
         }
+        Hot::Retry => cause = cause::WORK,
     }
     vcpu.exits.count(reason);
     percpu::kick_in_passing(kicks);
     deactivate(owed);
-    leave(frame, 0)
+    leave(frame, cause)
+}
+
+/// Does what an access to a device has left to be done.
+#[inline(never)]
+fn work_for_device(vm: &'static Vm) {
+    if let Some(work) = percpu::this().local.work.take() {
+        vms::vms().work(vm, work);
+    }
+}
+
+/// Keeps what an access to a device has left to be done.
+#[inline(never)]
+fn leave_work(work: Work) {
+    percpu::this().local.work.set(Some(work));
 }
 
 /// Steps over the trapped instruction of AArch64 or AArch32.

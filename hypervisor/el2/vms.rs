@@ -9,10 +9,10 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 use spin::Once;
 use stage2::{AddressSpace, PA_BITS, VmidWidth};
-use types::address::GuestPhys;
 use types::ids::PcpuId;
+use vmm::memory::GuestMemory;
 use vmm::ops::{self, Description, HostLimits};
-use vmm::vm::{Kicks, Vm};
+use vmm::vm::{Kicks, Outside, Vm};
 
 use crate::guest_memory::{GuestRam, TablePages};
 use crate::percpu::{PLACEMENTS, WAKES};
@@ -66,16 +66,23 @@ pub(crate) fn vms() -> &'static Vms {
 #[derive(Debug)]
 pub(crate) struct El2;
 
+impl Outside for El2 {
+    #[inline]
+    fn now_ns(&self) -> u64 {
+        clock::now_ns()
+    }
+
+    fn memory(&self, vm: &Vm) -> impl GuestMemory {
+        GuestRam::of(vm)
+    }
+}
+
 impl ops::Host for El2 {
     type Ram = GuestRam;
     type Pages = TablePages;
 
     fn now_ticks(&self) -> u64 {
         timer::now()
-    }
-
-    fn now_ns(&self) -> u64 {
-        clock::now_ns()
     }
 
     fn ticks(&self, ns: u64) -> u64 {
@@ -102,14 +109,13 @@ impl ops::Host for El2 {
         smp::is_off(cpu)
     }
 
-    fn take_ram(&self, base: GuestPhys, bytes: u64) -> Option<(GuestRam, Vec<Range<u64>>)> {
-        let piece = memory::take_guest_memory(bytes, &ALIGNMENTS)?;
-        let host = piece.range;
-        Some((GuestRam { base, host }, piece.dirty))
+    fn take_ram(&self, vm: &Vm) -> Option<(GuestRam, Vec<Range<u64>>)> {
+        let piece = memory::take_guest_memory(vm.memory.size, &ALIGNMENTS)?;
+        Some((GuestRam::give(vm, piece.range), piece.dirty))
     }
 
-    fn release_ram(&self, ram: GuestRam) {
-        memory::give_back(ram.host);
+    fn release_ram(&self, vm: &Vm, ram: GuestRam) {
+        memory::give_back(ram.take_back(vm));
     }
 
     fn scrub(&self, range: Range<u64>) {
@@ -153,6 +159,10 @@ impl ops::Host for El2 {
 
     fn look_again(&self) {
         events::look_again();
+    }
+
+    fn show(&self, vm: &'static Vm) {
+        console::drain(vm);
     }
 
     fn attend(&self, cpu: PcpuId, next_ns: Option<u64>) {

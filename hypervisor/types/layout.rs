@@ -3,7 +3,7 @@
 //! A value, not code: [`GuestLayout::default`] is QEMU virt's map, so that images built for that machine run unmodified.
 
 use crate::address::GuestPhys;
-
+use crate::devices::DeviceId;
 use crate::ids::VcpuId;
 
 /// Size of one vCPU's redistributor: an RD_base and an SGI_base frame (GIC IHI0069, 12.10).
@@ -67,24 +67,24 @@ impl Region {
     }
 }
 
-/// A device with registers and one interrupt.
+/// Where a device is in one VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceSlot {
-    /// The registers.
+    /// The registers, of all its windows.
     pub registers: Region,
-    /// Its interrupt as the GIC numbers it (INTID).
+    /// Its interrupt as the GIC numbers it (INTID); that of its first window.
     pub intid: u32,
 }
 
-/// The virtio-mmio transports; none has a device behind it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VirtioWindow {
-    /// All slots.
-    pub registers: Region,
-    /// Bytes a slot.
-    pub stride: u64,
-    /// INTID of the first slot; slot n has this plus n.
-    pub first_intid: u32,
+impl DeviceSlot {
+    /// Takes a device's place from its row.
+    const fn of(device: DeviceId) -> Self {
+        let row = device.row();
+        Self {
+            registers: row.registers,
+            intid: row.intid,
+        }
+    }
 }
 
 /// The guest's map: addresses and interrupts of everything that is not a CPU.
@@ -98,14 +98,8 @@ pub struct GuestLayout {
     pub redistributors: Region,
     /// Where the redistributors continue that have no room in the first range; above all RAM.
     pub more_redistributors: GuestPhys,
-    /// PL011 UART, level-triggered.
-    pub uart: DeviceSlot,
-    /// PL031 real-time clock, level-triggered; described to device-tree guests only.
-    pub rtc: DeviceSlot,
-    /// vCPU hot-plug registers and the edge-triggered interrupt of the generic event device.
-    pub hotplug: DeviceSlot,
-    /// virtio-mmio slots.
-    pub virtio: VirtioWindow,
+    /// Where each emulated device is, by its [`DeviceId`].
+    pub devices: [DeviceSlot; DeviceId::ALL.len()],
     /// How many shared peripheral interrupts the GIC has: INTID 32 and up.
     pub spi_count: u16,
 }
@@ -117,29 +111,20 @@ impl Default for GuestLayout {
             distributor: Region::new(0x0800_0000, 0x1_0000),
             redistributors: Region::new(0x080a_0000, 123 * REDISTRIBUTOR_SIZE),
             more_redistributors: GuestPhys::new(0x40_0000_0000),
-            uart: DeviceSlot {
-                registers: Region::new(0x0900_0000, 0x1000),
-                intid: 33,
-            },
-            rtc: DeviceSlot {
-                registers: Region::new(0x0901_0000, 0x1000),
-                intid: 34,
-            },
-            hotplug: DeviceSlot {
-                registers: Region::new(0x090c_0000, 0x1_0000),
-                intid: 41,
-            },
-            virtio: VirtioWindow {
-                registers: Region::new(0x0a00_0000, 32 * 0x200),
-                stride: 0x200,
-                first_intid: 48,
-            },
+            devices: DeviceId::ALL.map(DeviceSlot::of),
             spi_count: 64,
         }
     }
 }
 
 impl GuestLayout {
+    /// Returns where a device is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn device(&self, device: DeviceId) -> DeviceSlot {
+        self.devices[device as usize]
+    }
+
     /// Returns the part of RAM that firmware's tables and device trees are put in: the bottom, at most [`FIRMWARE_SIZE`].
     pub const fn firmware(&self) -> Region {
         Region {
@@ -216,15 +201,8 @@ mod tests {
     #[test]
     fn the_default_regions_are_apart() {
         let layout = GuestLayout::default();
-        let fixed = [
-            layout.distributor,
-            layout.redistributors,
-            layout.uart.registers,
-            layout.rtc.registers,
-            layout.hotplug.registers,
-            layout.virtio.registers,
-            layout.firmware(),
-        ];
+        let mut fixed = std::vec![layout.distributor, layout.redistributors, layout.firmware(),];
+        fixed.extend(layout.devices.map(|slot| slot.registers));
         for (i, a) in fixed.iter().enumerate() {
             for b in &fixed[i + 1..] {
                 assert!(!a.overlaps(*b), "{a:?} overlaps {b:?}");

@@ -29,6 +29,7 @@ pub mod access;
 pub mod address;
 pub mod affinity;
 pub mod bits;
+pub mod devices;
 pub mod gicv3;
 pub mod hotplug;
 pub mod ids;

@@ -154,12 +154,6 @@ impl Abort {
         self.0 & (1 << 8 | 1 << 7 | 0x3c) == 0x04
     }
 
-    /// Returns whether the hardware has described the access (ISV) and it is not a cache operation or a table walk.
-    #[inline]
-    pub const fn is_plain_access(self) -> bool {
-        self.0 & (1 << 24 | 1 << 8 | 1 << 7) == 1 << 24
-    }
-
     /// Returns whether it was a cache maintenance instruction.
     #[inline]
     pub const fn is_cache_maintenance(self) -> bool {
@@ -273,7 +267,7 @@ mod tests {
         // Measured with Linux's AML: a 32-bit read into x3.
         let abort = Abort::new(Syndrome::new(0x9383_0006));
         assert_eq!(Syndrome::new(0x9383_0006).class(), class::DATA_ABORT);
-        assert!(abort.is_translation_fault() && abort.is_plain_access() && !abort.is_write());
+        assert!(abort.is_device_access() && abort.is_described() && !abort.is_write());
         assert_eq!((abort.width(), abort.rt()), (AccessWidth::Word, 3));
     }
 
@@ -305,7 +299,8 @@ mod tests {
         }
         for iss in 0..1 << 9 {
             let abort = Abort(1 << 24 | iss);
-            let both = abort.is_translation_fault() && abort.is_plain_access();
+            let is_plain = !abort.is_cache_maintenance() && !abort.is_table_walk();
+            let both = abort.is_translation_fault() && is_plain;
             assert_eq!(abort.is_device_access(), both, "{iss:#x}");
         }
     }

@@ -1,6 +1,6 @@
 //! Bullpen's own calls: the wall clock of guests that have EFI run-time services (`firmware::efi`).
 
-use crate::devices::pl031::Pl031;
+use crate::devices::{Devices, Surroundings, Work};
 use crate::vm::context::Frame;
 use control_plane::clock::{calls, time};
 
@@ -10,11 +10,17 @@ pub const fn is_ours(x0: u64) -> bool {
     matches!(x0 as u32, calls::GET_TIME | calls::SET_TIME)
 }
 
-/// Carries a call out on the VM's clock: x0 becomes the status, x1 and x2 the time where it is asked for.
-pub fn answer(frame: &mut Frame, clock: &mut Pl031, now_ns: u64) {
+/// Carries a call out on the VM's clock, in whose surroundings it is made: x0 becomes the status, x1 and x2 the time where it is asked
+/// for. Returns what else is to be done.
+pub fn answer(
+    frame: &mut Frame,
+    devices: &Devices,
+    around: &mut impl Surroundings,
+) -> Option<Work> {
+    let mut work = None;
     let status = match frame.x[0] as u32 {
         calls::GET_TIME => {
-            let words = time::to_words(u64::from(clock.seconds(now_ns)));
+            let words = time::to_words(u64::from(devices.rtc.seconds(around)));
             frame.x[1..3].copy_from_slice(&words);
             calls::SUCCESS
         }
@@ -22,44 +28,50 @@ pub fn answer(frame: &mut Frame, clock: &mut Pl031, now_ns: u64) {
             .and_then(|seconds| u32::try_from(seconds).ok())
         {
             Some(seconds) => {
-                clock.set_seconds(seconds, now_ns);
+                work = devices.rtc.set_seconds(seconds, around);
                 calls::SUCCESS
             }
             None => calls::INVALID_PARAMETER,
         },
     };
     frame.x[0] = status as u64;
+    work
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::tests::{Fake, PARTS};
 
-    fn call(id: u32, words: [u64; 2], clock: &mut Pl031) -> Frame {
+    fn call(id: u32, words: [u64; 2], devices: &Devices) -> (Frame, Option<Work>) {
         let mut frame = Frame::default();
         frame.x[0] = u64::from(id);
         frame.x[1..3].copy_from_slice(&words);
-        answer(&mut frame, clock, 5_000_000_000);
-        frame
+        let mut around = Fake {
+            now_ns: 5_000_000_000,
+            ..Fake::default()
+        };
+        let work = answer(&mut frame, devices, &mut around);
+        (frame, work)
     }
 
     #[test]
     fn the_time_that_is_set_is_the_time_that_is_told() {
-        let mut clock = Pl031::new(1_000_000);
-        let told = call(calls::GET_TIME, [0, 0], &mut clock);
-        assert_eq!(time::from_words([told.x[1], told.x[2]]), Some(1_000_005));
+        let devices = Devices::new(&PARTS);
+        let (told, _) = call(calls::GET_TIME, [0, 0], &devices);
+        let seconds = u64::from(PARTS.wall_clock_s) + 5;
+        assert_eq!(time::from_words([told.x[1], told.x[2]]), Some(seconds));
         let words = time::to_words(1_700_000_000);
-        assert_eq!(call(calls::SET_TIME, words, &mut clock).x[0], 0);
-        let told = call(calls::GET_TIME, [0, 0], &mut clock);
+        let (set, work) = call(calls::SET_TIME, words, &devices);
+        assert_eq!((set.x[0], work), (0, None), "there is no alarm");
+        let (told, _) = call(calls::GET_TIME, [0, 0], &devices);
         assert_eq!([told.x[1], told.x[2]], words);
     }
 
     #[test]
     fn a_date_that_is_none_is_refused() {
-        let mut clock = Pl031::new(7);
-        assert_eq!(
-            call(calls::SET_TIME, [0, 0], &mut clock).x[0] as i64,
-            calls::INVALID_PARAMETER
-        );
+        let (refused, work) = call(calls::SET_TIME, [0, 0], &Devices::new(&PARTS));
+        assert_eq!(refused.x[0] as i64, calls::INVALID_PARAMETER);
+        assert_eq!(work, None);
     }
 }

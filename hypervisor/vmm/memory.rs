@@ -9,17 +9,18 @@ pub struct GuestFault {
     pub address: GuestPhys,
 }
 
-/// A guest's RAM as the rest of `vmm` sees it.
+/// A guest's RAM as its devices reach it: coherent with the caches of the guest's CPUs, which may write it at the same time. So what
+/// was read is a value of its own, to be checked and then used; nothing is read twice.
 pub trait GuestMemory {
     /// Copies guest memory starting at `address` into `into`.
     ///
     /// # Errors
-    /// A [`GuestFault`] when any byte of the range is outside the guest's RAM; `into` may then be partly written.
+    /// A [`GuestFault`] when any byte of the range is outside the guest's RAM; `into` is as it was then.
     fn read(&self, address: GuestPhys, into: &mut [u8]) -> Result<(), GuestFault>;
 
-    /// Copies `bytes` into guest memory starting at `address`, visible to a guest that has its caches off.
+    /// Copies `bytes` into guest memory starting at `address`.
     ///
     /// # Errors
-    /// A [`GuestFault`] when any byte of the range is outside the guest's RAM; nothing is promised of the part before it.
-    fn write(&mut self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault>;
+    /// A [`GuestFault`] when any byte of the range is outside the guest's RAM; nothing is written then.
+    fn write(&self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault>;
 }

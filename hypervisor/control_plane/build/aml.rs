@@ -39,29 +39,23 @@ const EVENT_BYTES: u64 = 4;
 
 const REGISTER_BITS: usize = 32;
 
-/// Returns the console, the power button, and the container of processors.
-pub(crate) fn devices(uart: u32, uart_size: u32, uart_intid: u32) -> Vec<u8> {
+/// Returns what the system bus has besides devices with registers: the power button, and the container of processors.
+pub(crate) fn fixed_devices() -> Vec<u8> {
     let hid = |id| Name::new(Path::new("_HID"), id);
     let uid = Name::new(Path::new("_UID"), &ZERO);
     let button = EISAName::new("PNP0C0C");
-    bytes(&Scope::new(
-        Path::new("_SB_"),
-        vec![
-            &Device::new(
-                Path::new("COM0"),
-                vec![
-                    &hid(&"ARMH0011"),
-                    &uid,
-                    &resources(vec![
-                        &Memory32Fixed::new(true, uart, uart_size),
-                        &Interrupt::new(true, false, false, false, uart_intid),
-                    ]),
-                ],
-            ),
-            &Device::new(Path::new("PWRB"), vec![&hid(&button), &uid]),
-            &Device::new(Path::new("CPUS"), vec![&hid(&"ACPI0010"), &uid]),
-        ],
-    ))
+    concat(&[
+        &Device::new(Path::new("PWRB"), vec![&hid(&button), &uid]),
+        &Device::new(Path::new("CPUS"), vec![&hid(&"ACPI0010"), &uid]),
+    ])
+}
+
+/// Returns the resources of a device with registers and a level-triggered interrupt.
+pub(crate) fn device_resources(base: u32, size: u32, intid: u32) -> Vec<u8> {
+    bytes(&resources(vec![
+        &Memory32Fixed::new(true, base, size),
+        &Interrupt::new(true, false, false, false, intid),
+    ]))
 }
 
 /// Returns the rest of a processor that runs from reset.

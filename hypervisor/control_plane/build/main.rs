@@ -13,12 +13,21 @@ use acpi_tables::aml::{Name, Path, ZERO};
 /// Stand for numbers that are not known yet; they occur nowhere else, and are as long as every number of their place.
 const HOLES: [u32; 3] = [0xfade_0001, 0xfade_0002, 0xfade_0003];
 
+/// Stands for the hardware id of a device; every id is as long.
+const HARDWARE_ID: &str = "XXXX0000";
+
 fn main() -> Result<(), std::io::Error> {
     println!("cargo::rerun-if-changed=build");
     let [first, second, third] = HOLES;
     let mut source = String::new();
     for (name, aml) in [
-        ("DEVICES", aml::devices(first, second, third)),
+        ("SYSTEM_BUS", aml::bytes(&Path::new("_SB_"))),
+        ("FIXED_DEVICES", aml::fixed_devices()),
+        ("RESOURCES", aml::device_resources(first, second, third)),
+        (
+            "FIRST_OF_ITS_KIND",
+            aml::bytes(&Name::new(Path::new("_UID"), &ZERO)),
+        ),
         ("CPUS", aml::bytes(&Path::new("_SB_.CPUS"))),
         ("PROCESSOR", processor()),
         ("BOOT_PROCESSOR", aml::boot_processor()),
@@ -40,6 +49,16 @@ fn main() -> Result<(), std::io::Error> {
         )
         .map_err(std::io::Error::other)?;
     }
+    let id = aml::bytes(&Name::new(Path::new("_HID"), &HARDWARE_ID));
+    let mut windows = id.windows(HARDWARE_ID.len());
+    let at = windows.position(|window| window == HARDWARE_ID.as_bytes());
+    let (begin, rest) = id.split_at(at.unwrap_or(0));
+    let end = &rest[HARDWARE_ID.len()..];
+    writeln!(
+        source,
+        "pub(super) const HARDWARE_ID: [&[u8]; 2] = [&{begin:?}, &{end:?}];"
+    )
+    .map_err(std::io::Error::other)?;
     let out = env::var_os("OUT_DIR").ok_or_else(|| std::io::Error::other("no OUT_DIR"))?;
     fs::write(PathBuf::from(out).join("aml.rs"), source)
 }

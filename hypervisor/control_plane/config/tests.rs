@@ -10,6 +10,7 @@ use super::*;
 use crate::firmware::Firmware;
 use crate::topology::Topology;
 use crate::uuid::Uuid;
+use types::devices::DeviceId;
 use types::ids::{MAX_VCPUS, PcpuId, VcpuId};
 
 /// A value of a property.
@@ -585,6 +586,19 @@ fn check(vm: &VmConfig) {
     assert!(vm.memory_base.get() + vm.memory_bytes <= MEMORY_LIMIT.get());
     assert!((MIN_SPIS..=MAX_SPIS).contains(&vm.spis) && vm.spis.is_multiple_of(32));
     assert!(vm.command_line.len() <= MAX_COMMAND_LINE);
+    let layout = vm.layout();
+    let mut windows = Vec::from([layout.distributor, vm.memory()]);
+    windows.extend(layout.redistributors(vm.max_vcpus).regions());
+    windows.extend(layout.devices.map(|slot| slot.registers));
+    for (index, window) in windows.iter().enumerate() {
+        assert!(window.end().is_some(), "{window:?}");
+        let mut others = windows[index + 1..].iter();
+        assert!(!others.any(|other| other.overlaps(*window)), "{windows:?}");
+    }
+    for device in DeviceId::ALL {
+        let intid = layout.device(device).intid;
+        assert!((32..32 + u32::from(vm.spis)).contains(&intid), "{device:?}");
+    }
     let Topology {
         packages, threads, ..
     } = vm.topology;

@@ -12,6 +12,7 @@ use crate::host::{Gic, HostDescription};
 use crate::topology::Topology;
 use crate::uuid::Uuid;
 use types::ids::{PcpuId, VcpuId};
+use types::layout::{GuestLayout, Region};
 
 /// Longest VM name in bytes.
 pub const MAX_NAME: usize = 31;
@@ -129,6 +130,25 @@ pub struct VmConfig {
 }
 
 impl VmConfig {
+    /// Returns the guest's map: that of the table of devices, with the VM's own memory and interrupts.
+    #[must_use]
+    pub fn layout(&self) -> GuestLayout {
+        GuestLayout {
+            ram_base: self.memory_base,
+            spi_count: self.spis,
+            ..GuestLayout::default()
+        }
+    }
+
+    /// Returns the guest's RAM.
+    #[must_use]
+    pub const fn memory(&self) -> Region {
+        Region {
+            base: self.memory_base,
+            size: self.memory_bytes,
+        }
+    }
+
     /// Checks what depends on the machine: that the CPUs of the placement exist, and that its GIC has room for the
     /// virtual CPUs.
     ///

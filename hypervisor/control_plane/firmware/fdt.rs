@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use super::Machine;
 use super::efi::Location;
 use crate::devicetree::TreeWriter;
+use types::devices::{DeviceId, Node};
 use types::ids::VcpuId;
 use types::layout::{DeviceSlot, Region};
 
@@ -20,7 +21,7 @@ const PHANDLE_GIC: u32 = 1;
 /// Phandle of the fixed clock.
 const PHANDLE_CLOCK: u32 = 2;
 
-/// Frequency of the clock that feeds the PL011 and the PL031, in Hz.
+/// Frequency of the clock that feeds all devices, in Hz.
 const CLOCK_HZ: u32 = 24_000_000;
 
 /// `interrupts` cells of a GIC (bindings: arm,gic-v3): kind of interrupt, number within the kind, trigger.
@@ -52,9 +53,7 @@ enum Next {
     Cpus { first: u16 },
     Timer,
     Gic,
-    Uart,
-    Rtc,
-    End,
+    Devices { first: usize },
 }
 
 impl Full {
@@ -102,19 +101,19 @@ impl Full {
             Next::Gic => {
                 gic(tree, machine);
                 clock(tree);
-                Next::Uart
+                Next::Devices { first: 0 }
             }
-            Next::Uart => {
-                primecell(tree, "pl011", layout.uart, &["uartclk", "apb_pclk"]);
-                Next::Rtc
-            }
-            Next::Rtc => {
-                primecell(tree, "pl031", layout.rtc, &["apb_pclk"]);
-                Next::End
-            }
-            Next::End => {
-                tree.end();
-                return Some(core::mem::take(tree).finish());
+            Next::Devices { first } => {
+                let mut rest = DeviceId::ALL.into_iter().enumerate().skip(first);
+                let next = rest.find_map(|(index, id)| Some((index, id, id.row().node?)));
+                let Some((index, id, node)) = next else {
+                    tree.end();
+                    return Some(core::mem::take(tree).finish());
+                };
+                device(tree, &node, layout.device(id));
+                Next::Devices {
+                    first: index.saturating_add(1),
+                }
             }
         };
         None
@@ -123,8 +122,7 @@ impl Full {
 
 /// Begins the root and writes what is said of the whole machine, and what a kernel is given.
 fn root(tree: &mut TreeWriter, machine: &Machine<'_>) {
-    let uart = named("pl011", machine.layout.uart.registers);
-    let console = format!("/{uart}");
+    let console = console(machine);
     begin_root(tree);
     tree.texts("compatible", &["bullpen,virt"]);
     tree.texts("model", &["bullpen,virt"]);
@@ -249,13 +247,22 @@ fn gic(tree: &mut TreeWriter, machine: &Machine<'_>) {
     });
 }
 
-/// Describes an Arm PrimeCell, all of whose clocks are the one we have.
-fn primecell(tree: &mut TreeWriter, kind: &str, slot: DeviceSlot, clocks: &[&str]) {
-    tree.node(&named(kind, slot.registers), |tree| {
-        tree.texts("compatible", &[&format!("arm,{kind}"), "arm,primecell"]);
+/// Returns the path of the console.
+fn console(machine: &Machine<'_>) -> String {
+    let uart = DeviceId::Uart;
+    let kind = uart.row().node.map_or("", |node| node.name);
+    let name = named(kind, machine.layout.device(uart).registers);
+    format!("/{name}")
+}
+
+/// Describes a device by its row.
+fn device(tree: &mut TreeWriter, node: &Node, slot: DeviceSlot) {
+    tree.node(&named(node.name, slot.registers), |tree| {
+        tree.texts("compatible", node.compatible);
         tree.numbers("reg", &reg(slot.registers));
         let spi = slot.intid.saturating_sub(FIRST_SPI);
         tree.cells("interrupts", &[GIC_SPI, spi, LEVEL_HIGH]);
+        let clocks = node.clocks;
         tree.cells("clocks", &alloc::vec![PHANDLE_CLOCK; clocks.len()]);
         tree.texts("clock-names", clocks);
     });

@@ -254,16 +254,11 @@ fn check_memory(machine: &Machine<'_>) -> Result<(), Error> {
             Some(end) if aligned && bank.base.get() >= free_from => free_from = end,
             _ => return Err(Error::Memory(*bank)),
         }
-        let devices = [
-            layout.distributor,
-            layout.uart.registers,
-            layout.rtc.registers,
-            layout.hotplug.registers,
-            layout.virtio.registers,
-        ];
+        let devices = layout.devices.iter().map(|slot| slot.registers);
         let redistributors = layout.redistributors(machine.max_vcpus).regions();
         if redistributors
             .chain(devices)
+            .chain([layout.distributor])
             .any(|device| bank.overlaps(device))
         {
             return Err(Error::MemoryCoversDevice(*bank));

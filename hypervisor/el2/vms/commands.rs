@@ -11,12 +11,12 @@ use types::ids::{PcpuId, VcpuId, VmId};
 use types::stats::ExitCounts;
 use vmm::ops::{DEFAULT_LIMITS, strict};
 use vmm::vm::context::Owner;
-use vmm::vm::{Cause, Home, Kicks, Phase, request};
+use vmm::vm::{Cause, Home, Phase, request};
 
 use super::rounds::{self, Answer};
 use super::{Instance, events, vms};
 use crate::percpu::PLACEMENTS;
-use crate::{clock, console, logger, memory, percpu, smp};
+use crate::{clock, console, logger, memory, smp};
 
 /// Carries a command out and answers it, at once or when it has ended.
 #[inline(never)]
@@ -80,12 +80,8 @@ fn not_now(instance: &Instance) -> CommandError {
 
 fn press(instance: &Instance) -> bool {
     let running = instance.vm.phase() == Phase::Running;
-    if running && instance.vm.hotplug.lock().press_power_button() {
-        let mut kicks = Kicks::NONE;
-        instance
-            .vm
-            .pulse(instance.vm.layout.hotplug.intid, &mut kicks);
-        percpu::kick(kicks);
+    if running {
+        vms().press_power_button(instance.vm);
     }
     running
 }

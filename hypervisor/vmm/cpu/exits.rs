@@ -7,7 +7,7 @@ use super::{Interrupt, Machine, Manager, Pcpu, cause};
 use crate::dispatch::Trap;
 use crate::dispatch::inject;
 use crate::dispatch::slow::{self, Next};
-use crate::exit::{Syndrome, class, is_big_endian};
+use crate::exit::{Syndrome, class};
 use crate::features::hcr;
 use crate::sched::{NEVER, Policy, Slot};
 use crate::vm::Cause;
@@ -38,6 +38,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
             }
             cause::SYNC => self.synchronous(slot),
             cause::IRQ => self.interrupt(),
+            cause::WORK => self.work(slot),
             _ => self.system_error(slot),
         }
     }
@@ -54,6 +55,15 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         vcpu.exits.count(ExitReason::SError);
         log::warn!("{} {}: SError", vm.name, vcpu.id);
         self.machine.manager().system_fail(vm, "SError");
+    }
+
+    /// Does what a device has left to be done; the guest goes on where its frame says.
+    #[cold]
+    fn work(&mut self, slot: Slot) {
+        let vm = at(&mut self.attached, slot).place.vm;
+        if let Some(work) = self.local.work.take() {
+            self.machine.manager().work(vm, work);
+        }
     }
 
     /// Brings what was posted to the loaded vCPU into its list registers.
@@ -112,15 +122,8 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
             Next::Off => self.power_off(slot),
             Next::SystemOff => self.machine.manager().system_off(vm, Cause::Guest),
             Next::SystemReset => self.machine.manager().system_reset(vm, Cause::Guest),
-            Next::Hotplug { offset, value } => {
-                let big = is_big_endian(context.frame.pstate, self.machine.sctlr_el1());
-                let value = if big { value.swap_bytes() } else { value };
-                context.frame.step_over(syndrome);
-                self.machine.manager().hotplug_write(vm, offset, value);
-            }
             Next::CleanMemory(set_way) if !self.machine.manager().clean_memory(vm, set_way) => {}
             Next::CleanMemory(_) => context.frame.step_over(syndrome),
-            Next::Listen => self.machine.manager().listening(vm),
             Next::Vendor => self.machine.manager().vendor_call(vm, &mut context.frame),
         }
     }

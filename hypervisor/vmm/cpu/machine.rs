@@ -4,6 +4,7 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use vgic::{CpuInterface, ListRegisters};
 
+use crate::devices::Work;
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
 use crate::features::{FeaturePolicy, Lent};
@@ -24,6 +25,8 @@ pub mod cause {
     pub const WAIT: u64 = 5;
     /// The vCPU waits for an interrupt, nothing is there that could wake it, and something else wants the CPU.
     pub const REST: u64 = 6;
+    /// A device has something to be done outside the guest, which is in [`super::Local::work`].
+    pub const WORK: u64 = 7;
     /// The vCPU turns itself off. A bit of its own: the vectors test for it.
     pub const OFF: u64 = 8;
 }
@@ -41,6 +44,8 @@ pub struct Local {
     pub loaded: Cell<Option<Owner>>,
     /// An interrupt that was acknowledged on the hot path and is left for the state machine.
     pub acknowledged: Cell<Option<u32>>,
+    /// What a device of the loaded vCPU's VM has left to be done.
+    pub work: Cell<Option<Work>>,
     /// Whether another vCPU, or deferred work, waits for the loaded vCPU to leave it the CPU.
     pub need_resched: Cell<bool>,
     /// When it has to look at its deferred work by itself, in counter ticks.
@@ -59,6 +64,7 @@ impl Local {
             deferred,
             loaded: Cell::new(None),
             acknowledged: Cell::new(None),
+            work: Cell::new(None),
             need_resched: Cell::new(false),
             deferred_deadline: Cell::new(NEVER),
             armed: Cell::new(NEVER),
@@ -161,8 +167,6 @@ pub trait Machine {
     fn stop_lending(&self, policy: &FeaturePolicy, lent: Lent);
     /// Sets MDSCR_EL1 of the loaded vCPU.
     fn set_mdscr(&self, value: u64);
-    /// Returns SCTLR_EL1 of the loaded vCPU.
-    fn sctlr_el1(&self) -> u64;
     /// Returns ELR_EL1 of the loaded vCPU.
     fn elr_el1(&self) -> u64;
     /// Makes the loaded vCPU take an exception at EL1.
@@ -193,12 +197,10 @@ pub trait Manager {
     fn system_fail(&self, vm: &'static Vm, what: &'static str);
     /// Notes that a vCPU faults at `pc` without end.
     fn is_stuck(&self, vm: &'static Vm, vcpu: VcpuId, pc: u64);
-    /// Acts on a write to the hot-plug registers, in little-endian order.
-    fn hotplug_write(&self, vm: &'static Vm, offset: u64, value: u32);
+    /// Does what an access to a VM's device has left to be done.
+    fn work(&self, vm: &'static Vm, work: Work);
     /// Cleans a VM's memory by set and way; returns whether the operation has had its effect.
     fn clean_memory(&self, vm: &'static Vm, set_way: u64) -> bool;
-    /// Hears that a guest reads its event register for the first time.
-    fn listening(&self, vm: &'static Vm);
     /// Answers a call of Bullpen's own.
     fn vendor_call(&self, vm: &'static Vm, frame: &mut Frame);
     /// Returns the round in which a CPU has been asked to publish what it keeps, if it has not answered.

@@ -6,11 +6,8 @@ const ID_OFFSET: u64 = 0xfe0;
 /// The four PrimeCell identification bytes, the same in every PrimeCell.
 const CELL_ID: [u8; 4] = [0x0d, 0xf0, 0x05, 0xb1];
 
-/// Size of the register window of a PrimeCell.
-pub const WINDOW_BYTES: u64 = 0x1000;
-
 /// Reads PeriphID0-3 or CellID0-3; anything else in the window reads as zero.
-pub fn read_id(peripheral: [u8; 4], offset: u64) -> u64 {
+pub(super) fn read_id(peripheral: [u8; 4], offset: u64) -> u64 {
     let Some(index) = offset.checked_sub(ID_OFFSET).map(|distance| distance / 4) else {
         return 0;
     };

@@ -12,7 +12,7 @@ use types::ids::VcpuId;
 
 /// Reads a register of the distributor.
 #[inline]
-pub(super) fn read_distributor<L: ListRegisters>(
+pub(crate) fn read_distributor<L: ListRegisters>(
     trap: &mut Trap<'_, L>,
     offset: u32,
     width: AccessWidth,

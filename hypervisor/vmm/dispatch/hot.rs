@@ -3,23 +3,19 @@
 //! Called straight from the vectors with the volatile registers saved. Nothing here allocates, logs, or takes a lock that
 //! another VM's CPU can hold. What it can't settle it leaves untouched, and `slow` starts over.
 
-use core::sync::atomic::Ordering;
 use psci::{EntryPoint, Quick, quick};
-use types::access::AccessWidth;
 use vgic::{After, IntId, ListRegisters};
 
 use super::calls::Outcome;
 use super::{Trap, calls, gic_v3};
 use crate::bus;
 use crate::bus::Target;
-use crate::devices::Device;
-use crate::devices::cpu_hotplug::spec::Register;
-use crate::devices::virtio_mmio;
+use crate::devices::{Access, Work};
 use crate::exit::{Abort, Syndrome, SystemAccess, system_register};
 use crate::features::id_index;
 use crate::vm::context::Frame;
-use crate::vm::{Kicks, Vm};
-use types::ids::VcpuId;
+use crate::vm::{Around, Kicks, Outside, Vm};
+use types::devices::DeviceId;
 use types::stats::ExitReason;
 
 /// How a trap goes on.
@@ -30,10 +26,12 @@ pub enum Hot {
     Resume,
     /// The guest goes on behind the trapped instruction.
     Advance,
-    /// As [`Hot::Advance`], and bytes wait in the VM's UART to be shown.
-    Output,
-    /// As [`Hot::Advance`], and the alarm of the VM's clock has come nearer.
-    Alarm,
+    /// As [`Hot::Advance`], after something is done for a device of the VM.
+    Work,
+    /// As [`Hot::Advance`], after the vCPU has left the guest for something to be done for a device of the VM.
+    Exit,
+    /// As [`Hot::Exit`], but then the trapped instruction is tried again.
+    Retry,
     /// The vCPU turns itself off.
     Off,
     /// The vCPU waits for an interrupt; then x0 says that all is well.
@@ -144,44 +142,74 @@ pub struct DataAbort {
 }
 
 /// Answers an access to a device register that the hardware has described; of others the vectors take care.
+///
+/// `leave` is given what the access leaves to be done, for [`Hot::Work`], [`Hot::Exit`] and [`Hot::Retry`].
 #[inline]
 pub fn mmio<L: ListRegisters>(
     trap: &mut Trap<'_, L>,
     frame: &mut Frame,
     abort: DataAbort,
-    now_ns: impl FnOnce() -> u64,
+    outside: &impl Outside,
+    leave: impl FnOnce(Work),
 ) -> (Hot, ExitReason) {
-    if !abort.iss.is_device_access() {
+    let DataAbort { iss, address } = abort;
+    if !iss.is_device_access() {
         return (Hot::Leave, ExitReason::Abort);
     }
-    let Some(target) = bus::find(trap.vm, abort.address) else {
+    let Some(target) = bus::find(trap.vm, address) else {
         return (Hot::Leave, ExitReason::Abort);
     };
-    (
-        access(trap, frame, abort, target, now_ns),
-        target.exit_reason(),
-    )
+    let width = iss.width();
+    let hot = match target {
+        Target::Distributor(offset) if iss.is_write() => {
+            let value = written(frame, iss);
+            gic_v3::write_distributor(trap, offset, width, value);
+            Hot::Advance
+        }
+        Target::Distributor(offset) => {
+            let value = gic_v3::read_distributor(trap, offset, width);
+            read(frame, iss, value)
+        }
+        Target::Redistributor(id, offset) if iss.is_write() => {
+            let value = written(frame, iss);
+            gic_v3::write_redistributor(trap, id, offset, width, value);
+            Hot::Advance
+        }
+        Target::Redistributor(id, offset) => {
+            match gic_v3::read_redistributor(trap, id, offset, width) {
+                Some(value) => read(frame, iss, value),
+                None => Hot::Leave,
+            }
+        }
+        Target::Device(device, offset) => {
+            let access = Access { offset, width };
+            if iss.is_write() {
+                let value = written(frame, iss);
+                write_device(trap, device, access, value, outside, leave)
+            } else if let Some(value) = trap.vm.devices.peek(device, access, trap.vm) {
+                read(frame, iss, value)
+            } else {
+                match read_device(trap, device, access, outside, leave) {
+                    Some(value) => read(frame, iss, value),
+                    None => Hot::Retry,
+                }
+            }
+        }
+    };
+    (hot, target.exit_reason())
 }
 
-#[inline]
-fn access<L: ListRegisters>(
-    trap: &mut Trap<'_, L>,
-    frame: &mut Frame,
-    abort: DataAbort,
-    target: Target,
-    now_ns: impl FnOnce() -> u64,
-) -> Hot {
-    let width = abort.iss.width();
-    if abort.iss.is_write() {
-        let value = frame.register(abort.iss.rt()) & width.mask();
-        write(trap, target, width, value, now_ns)
-    } else {
-        let Some(value) = read(trap, target, width, now_ns) else {
-            return Hot::Leave;
-        };
-        frame.set_register(abort.iss.rt(), abort.iss.extend(value & width.mask()));
-        Hot::Advance
-    }
+/// Returns what a guest writes.
+#[inline(always)]
+fn written(frame: &Frame, iss: Abort) -> u64 {
+    frame.register(iss.rt()) & iss.width().mask()
+}
+
+/// Gives a guest what it has read.
+#[inline(always)]
+fn read(frame: &mut Frame, iss: Abort, value: u64) -> Hot {
+    frame.set_register(iss.rt(), iss.extend(value & iss.width().mask()));
+    Hot::Advance
 }
 
 /// Answers an access as [`mmio`] does, by `little`, for an instruction whose data is big-endian (Arm ARM B2.6).
@@ -207,99 +235,51 @@ pub fn big_endian<R>(
     result
 }
 
-fn read<L: ListRegisters>(
+/// Reads a register of a device; `None` if something has to be done first, which `leave` is given.
+#[inline(never)]
+fn read_device<L: ListRegisters>(
     trap: &mut Trap<'_, L>,
-    target: Target,
-    width: AccessWidth,
-    now_ns: impl FnOnce() -> u64,
+    device: DeviceId,
+    access: Access,
+    outside: &impl Outside,
+    leave: impl FnOnce(Work),
 ) -> Option<u64> {
     let vm = trap.vm;
-    Some(match target {
-        Target::Distributor(offset) => gic_v3::read_distributor(trap, offset, width),
-        Target::Redistributor(id, offset) => {
-            return gic_v3::read_redistributor(trap, id, offset, width);
-        }
-        Target::Uart(offset) if offset == types::pl011::FR => u64::from(vm.uart.lock().flags()),
-        Target::Uart(offset) => {
-            let reading = vm.uart.lock().read(offset, width, now_ns());
-            moved(trap, vm.layout.uart.intid, reading.line);
-            reading.value
-        }
-        Target::Rtc(offset) => {
-            let reading = vm.rtc.lock().read(offset, width, now_ns());
-            moved(trap, vm.layout.rtc.intid, reading.line);
-            reading.value
-        }
-        Target::Hotplug(offset) => hotplug_read(vm, offset, width)?,
-        Target::Virtio(offset) => {
-            // They are as far apart as a power of two.
-            let within = vm.layout.virtio.stride.wrapping_sub(1);
-            virtio_mmio::read_empty(offset & within, width)
-        }
-    })
-}
-
-/// Reads a hot-plug register; `_STA` takes no lock. The first look at the events is left to the slow path.
-fn hotplug_read(vm: &Vm, offset: u64, width: AccessWidth) -> Option<u64> {
-    let sta = |id: VcpuId| vm.vcpu(id).map_or(0, |vcpu| vcpu.power.sta());
-    match Register::decode(offset, width, vm.vcpus.len() as u16) {
-        Some(Register::Sta(id)) => Some(u64::from(sta(id))),
-        Some(Register::Event) if !vm.listening.load(Ordering::Relaxed) => None,
-        _ => Some(vm.hotplug.lock().read(offset, width, sta)),
+    let mut around = Around::new(vm, device, outside, &mut trap.kicks);
+    let result = vm.devices.read(device, access, &mut around);
+    if around.has_moved() {
+        see_line(trap);
     }
+    result.map_err(leave).ok()
 }
 
-fn write<L: ListRegisters>(
+/// Writes a register of a device.
+#[inline(never)]
+fn write_device<L: ListRegisters>(
     trap: &mut Trap<'_, L>,
-    target: Target,
-    width: AccessWidth,
+    device: DeviceId,
+    access: Access,
     value: u64,
-    now_ns: impl FnOnce() -> u64,
+    outside: &impl Outside,
+    leave: impl FnOnce(Work),
 ) -> Hot {
     let vm = trap.vm;
-    match target {
-        Target::Distributor(offset) => {
-            gic_v3::write_distributor(trap, offset, width, value);
-            Hot::Advance
-        }
-        Target::Redistributor(id, offset) => {
-            gic_v3::write_redistributor(trap, id, offset, width, value);
-            Hot::Advance
-        }
-        Target::Uart(offset) => {
-            let effect = vm.uart.lock().write(offset, width, value, now_ns());
-            moved(trap, vm.layout.uart.intid, effect.line);
-            if effect.transmit {
-                Hot::Output
-            } else {
-                Hot::Advance
-            }
-        }
-        Target::Rtc(offset) => {
-            let now_ns = now_ns();
-            let mut rtc = vm.rtc.lock();
-            let effect = rtc.write(offset, width, value, now_ns);
-            let alarm_ns = rtc.alarm_ns();
-            drop(rtc);
-            moved(trap, vm.layout.rtc.intid, effect.line);
-            if vm.alarm.set(alarm_ns, now_ns) {
-                Hot::Alarm
-            } else {
-                Hot::Advance
-            }
-        }
-        Target::Hotplug(_) => Hot::Leave,
-        Target::Virtio(_) => Hot::Advance,
+    let mut around = Around::new(vm, device, outside, &mut trap.kicks);
+    let result = vm.devices.write(device, access, value, &mut around);
+    if around.has_moved() {
+        see_line(trap);
     }
+    let Some(work) = result else {
+        return Hot::Advance;
+    };
+    leave(work);
+    if work.is_slow() { Hot::Exit } else { Hot::Work }
 }
 
-/// Passes on a device's interrupt line that has moved.
-#[inline]
-fn moved<L: ListRegisters>(trap: &mut Trap<'_, L>, intid: u32, line: Option<bool>) {
-    if let Some(high) = line {
-        trap.vm.set_line(intid, high, &mut trap.kicks);
-        if !trap.vcpu.inbox.is_empty() {
-            trap.deliver();
-        }
+/// Lets this vCPU see at once that the line of a device has moved.
+#[inline(never)]
+fn see_line<L: ListRegisters>(trap: &mut Trap<'_, L>) {
+    if !trap.vcpu.inbox.is_empty() {
+        trap.deliver();
     }
 }

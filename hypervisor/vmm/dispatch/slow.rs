@@ -35,17 +35,8 @@ pub enum Next {
     SystemOff,
     /// The whole VM is to start anew.
     SystemReset,
-    /// The guest wrote the hot-plug register at this offset.
-    Hotplug {
-        /// Offset within the register block.
-        offset: u64,
-        /// The 32 bits written.
-        value: u32,
-    },
     /// The guest cleans its caches by set and way, this one first or next; go on behind the instruction when it has had its effect.
     CleanMemory(u64),
-    /// The guest looks at its events for the first time; let the resizer know and try again.
-    Listen,
     /// A call of Bullpen's own.
     Vendor,
 }
@@ -77,7 +68,7 @@ pub fn synchronous<L: ListRegisters>(
             call(trap, context, exit.syndrome)
         }
         class::SYSTEM => sysreg::access(trap, context, exit.syndrome),
-        class::DATA_ABORT => data_abort(trap, context, exit),
+        class::DATA_ABORT => data_abort(context, exit),
         class::INSTRUCTION_ABORT => Next::Inject(external_abort(context, exit, false)),
         _ => Next::Inject(Exception::undefined()),
     }
@@ -115,11 +106,7 @@ fn call<L>(trap: &mut Trap<'_, L>, context: &mut VcpuContext, syndrome: Syndrome
     }
 }
 
-fn data_abort<L: ListRegisters>(
-    trap: &mut Trap<'_, L>,
-    context: &mut VcpuContext,
-    exit: Exit,
-) -> Next {
+fn data_abort(context: &VcpuContext, exit: Exit) -> Next {
     let abort = Abort::new(exit.syndrome);
     if !abort.is_translation_fault() {
         // RAM is mapped with every permission: what faults otherwise is the guest's table walk or an external abort.
@@ -128,19 +115,6 @@ fn data_abort<L: ListRegisters>(
     if abort.is_cache_maintenance() {
         // There is nothing cached of what is not memory.
         return Next::Advance;
-    }
-    if abort.is_plain_access()
-        && let Some(crate::bus::Target::Hotplug(offset)) = crate::bus::find(trap.vm, exit.address)
-    {
-        if !abort.is_write() {
-            return Next::Listen;
-        }
-        let value = context.frame.register(abort.rt()) as u32;
-        return if abort.width() == types::access::AccessWidth::Word {
-            Next::Hotplug { offset, value }
-        } else {
-            Next::Advance
-        };
     }
     Next::Inject(external_abort(context, exit, true))
 }

@@ -8,7 +8,6 @@ use control_plane::topology::CpuFacts;
 use core::sync::atomic::{AtomicBool, AtomicU16};
 use stage2::{AddressSpace, VmidAllocator, VmidWidth};
 use types::ids::{MAX_VCPUS_A_CPU, PcpuId, VmId};
-use types::layout::{GuestLayout, Region};
 
 use super::rounds::Rounds;
 use super::{Host, Instance, State, Vms};
@@ -111,19 +110,11 @@ impl<H: Host> Instance<H> {
         wakes: &'static Wakes,
     ) -> Self {
         let config = description.config;
-        let layout = GuestLayout {
-            ram_base: config.memory_base,
-            spi_count: config.spis,
-            ..GuestLayout::default()
-        };
         let vm: &'static Vm = Box::leak(Box::new(Vm::new(VmParts {
             id,
             name: config.name.to_string(),
-            memory: Region {
-                base: config.memory_base,
-                size: config.memory_bytes,
-            },
-            layout,
+            memory: config.memory(),
+            layout: config.layout(),
             policy: FeaturePolicy::new(limits.features, limits.pa_code),
             boot_vcpus: config.boot_vcpus,
             possible: config.max_vcpus,

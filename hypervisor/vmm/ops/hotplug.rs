@@ -1,30 +1,26 @@
-//! Hot-plug as the guest sees it: its register writes in, notifications and the ends of resizes out.
+//! Hot-plug as the guest sees it: its answers in, notifications and the ends of resizes out.
 
 use core::sync::atomic::Ordering;
 
 use super::{Host, Instance, Vms};
-use crate::devices::cpu_hotplug::HotplugWrite;
+use crate::devices::Answer;
 use crate::vm::resize::{Effect, Limits, Progress};
 use crate::vm::{Kicks, Vcpu, Vm};
-use types::access::AccessWidth;
+use types::devices::DeviceId;
 
 impl<H: Host> Vms<H> {
-    /// Acts on a guest's write to the hot-plug registers.
-    pub(super) fn write_hotplug(&self, vm: &Vm, offset: u64, value: u32) {
+    /// Acts on what a guest says about its vCPUs.
+    pub(super) fn answered(&self, vm: &Vm, answer: Answer) {
         let instance = self.of(vm);
-        let write = vm
-            .hotplug
-            .lock()
-            .write(offset, AccessWidth::Word, u64::from(value));
-        let progress = match write {
-            HotplugWrite::Ignored => return,
-            HotplugWrite::Eject(id) => {
+        let progress = match answer {
+            Answer::Listens => return self.listens(vm),
+            Answer::Eject(id) => {
                 let progress = instance.resizer.lock().on_eject(vm, id);
                 let Some(progress) = progress else { return };
                 self.park(vm);
                 progress
             }
-            HotplugWrite::Ost {
+            Answer::Ost {
                 vcpu,
                 event,
                 status,
@@ -36,16 +32,25 @@ impl<H: Host> Vms<H> {
     }
 
     /// Hears that a guest reads its event register for the first time.
-    pub(super) fn listens(&self, vm: &Vm) {
+    fn listens(&self, vm: &Vm) {
         let instance = self.of(vm);
         let mut resizer = instance.resizer.lock();
-        vm.listening.store(true, Ordering::Release);
+        vm.devices.hotplug.listen();
         if resizer.is_listening() {
             return;
         }
         let progress = resizer.on_listening(vm, self.host.now_ns());
         drop(resizer);
         self.carry_out(instance, progress);
+    }
+
+    /// Presses a VM's power button.
+    pub fn press_power_button(&self, vm: &Vm) {
+        if vm.devices.hotplug.press_power_button() {
+            let mut kicks = Kicks::NONE;
+            vm.pulse(DeviceId::Hotplug, &mut kicks);
+            self.host.kick(kicks);
+        }
     }
 
     /// Makes a vCPU's CPU look at it, even if the CPU is off, before a move or after.
@@ -78,14 +83,14 @@ impl<H: Host> Vms<H> {
                         self.host.bring_up(vcpu.at.home().pcpu());
                         vcpu.wake(&mut kicks);
                     }
-                    pulse |= vm.hotplug.lock().request_insert(id);
+                    pulse |= vm.devices.hotplug.request_insert(id);
                 }
-                Effect::Eject(vcpu) => pulse |= vm.hotplug.lock().request_eject(vcpu),
-                Effect::Retract(vcpu) => vm.hotplug.lock().cancel(vcpu),
+                Effect::Eject(vcpu) => pulse |= vm.devices.hotplug.request_eject(vcpu),
+                Effect::Retract(vcpu) => vm.devices.hotplug.cancel(vcpu),
             }
         }
         if pulse {
-            vm.pulse(vm.layout.hotplug.intid, &mut kicks);
+            vm.pulse(DeviceId::Hotplug, &mut kicks);
         }
         self.host.kick(kicks);
         if let Some(report) = progress.report {

@@ -8,7 +8,6 @@ use core::sync::atomic::Ordering;
 use types::ids::VcpuId;
 
 use super::{DEFAULT_LIMITS, Host, Instance, State, Vms};
-use crate::devices::Device;
 use crate::vm::resize::{AfterReset, Progress};
 use crate::vm::{Cause, Kicks, Phase, Resume, Vcpu, Vm, request};
 
@@ -186,7 +185,7 @@ impl<H: Host> Vms<H> {
 
     /// Gives back what a VM has, and forgets what the operator wanted of it.
     fn give_up(&self, instance: &Instance<H>, state: &mut State<H>) -> Progress {
-        self.release(state);
+        self.release(instance.vm, state);
         let progress = instance.resizer.lock().on_vm_off(instance.vm);
         instance
             .target
@@ -220,10 +219,7 @@ fn rewind(vm: &Vm) {
         reset_vcpu(vcpu);
     }
     vm.gic.reset();
-    vm.uart.lock().reset();
-    vm.rtc.lock().reset();
-    vm.hotplug.lock().reset();
-    vm.listening.store(false, Ordering::Release);
+    vm.devices.reset();
 }
 
 fn reset_vcpu(vcpu: &Vcpu) {

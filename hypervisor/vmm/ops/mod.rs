@@ -4,8 +4,8 @@
 //! in steps by the VM's manager, the CPU that its first vCPU was made for, between the turns of the guests there. [`Host`] is the
 //! machine and the operator; the tests put a fake in its place.
 
-mod alarms;
 mod create;
+mod devices;
 mod hotplug;
 mod lifecycle;
 mod rounds;
@@ -26,14 +26,16 @@ use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use psci::State as Power;
 use stage2::{AddressSpace, TableMemory, Tables, VmidAllocator, VmidWidth};
 use types::address::GuestPhys;
+use types::devices::DeviceId;
 use types::ids::{MAX_VMS, PcpuId, VcpuId, VmId};
 
 use crate::cpu::Manager;
-use crate::memory::{GuestFault, GuestMemory};
+use crate::devices::Work;
+use crate::memory::GuestFault;
 use crate::sync::FairMutex;
 use crate::vm::context::Frame;
 use crate::vm::resize::{Limits, Resizer};
-use crate::vm::{Cause, Kicks, Vcpu, Vm};
+use crate::vm::{Around, Cause, Kicks, Outside, Vcpu, Vm};
 use control_plane::resize::Report;
 pub use create::{Description, HostLimits};
 pub use hotplug::strict;
@@ -47,9 +49,15 @@ pub const DEFAULT_LIMITS: Limits = Limits {
 };
 
 /// A guest's RAM as its starts need it.
-pub trait GuestRam: GuestMemory + Debug {
+pub trait GuestRam: Debug {
     /// Returns the address of its first byte for the host.
     fn host_start(&self) -> u64;
+
+    /// Copies `bytes` to a guest address, visible to a guest that has its caches off.
+    ///
+    /// # Errors
+    /// A [`GuestFault`] when any byte of the range is outside the guest's RAM; nothing is written then.
+    fn load(&mut self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault>;
 
     /// Makes sure that no cache holds a dirty line of a guest range.
     ///
@@ -66,7 +74,7 @@ pub trait GuestRam: GuestMemory + Debug {
 
 /// The machine and the operator, as VMs' starts, stops and resizes need them. Times are ticks of the system counter or nanoseconds
 /// since EL2 started.
-pub trait Host: Sized {
+pub trait Host: Outside + Sized {
     /// A guest's RAM.
     type Ram: GuestRam;
     /// Memory for stage-2 tables.
@@ -74,8 +82,6 @@ pub trait Host: Sized {
 
     /// Returns the system counter.
     fn now_ticks(&self) -> u64;
-    /// Returns the time in nanoseconds.
-    fn now_ns(&self) -> u64;
     /// Converts a duration in nanoseconds to ticks.
     fn ticks(&self, ns: u64) -> u64;
 
@@ -88,10 +94,11 @@ pub trait Host: Sized {
     /// Returns whether a CPU is off, or on its way there.
     fn is_off(&self, cpu: PcpuId) -> bool;
 
-    /// Takes RAM for a guest, and says which ranges of it another guest may have written; `None` if there is no such piece.
-    fn take_ram(&self, base: GuestPhys, bytes: u64) -> Option<(Self::Ram, Vec<Range<u64>>)>;
-    /// Gives RAM back, which is scrubbed when another guest gets it.
-    fn release_ram(&self, ram: Self::Ram);
+    /// Takes RAM for a guest, which is its [`Outside::memory`] from now on, and says which ranges of it another guest may have
+    /// written; `None` if there is no such piece.
+    fn take_ram(&self, vm: &Vm) -> Option<(Self::Ram, Vec<Range<u64>>)>;
+    /// Gives a guest's RAM back, which is scrubbed when another guest gets it.
+    fn release_ram(&self, vm: &Vm, ram: Self::Ram);
     /// Fills a range of the host's memory with zeros, in memory and not in a cache.
     fn scrub(&self, range: Range<u64>);
     /// Takes pages for stage-2 tables; `None` if there are not so many.
@@ -117,6 +124,8 @@ pub trait Host: Sized {
     fn resized(&self, instance: &Instance<Self>, report: Report);
     /// Makes the boot CPU look at deadlines and events.
     fn look_again(&self);
+    /// Shows the operator what a guest has sent.
+    fn show(&self, vm: &'static Vm);
 }
 
 /// A VM with what only its starts, stops and resizes need.
@@ -289,27 +298,25 @@ impl<H: Host> Manager for Vms<H> {
         self.note_faults(vm, vcpu, pc);
     }
 
-    fn hotplug_write(&self, vm: &'static Vm, offset: u64, value: u32) {
-        self.write_hotplug(vm, offset, value);
+    fn work(&self, vm: &'static Vm, work: Work) {
+        match work {
+            Work::Show => self.host.show(vm),
+            Work::Attend => self.host.ask(self.of(vm).manager),
+            Work::Resize(answer) => self.answered(vm, answer),
+        }
     }
 
     fn clean_memory(&self, vm: &'static Vm, set_way: u64) -> bool {
         self.clean_by_set_way(vm, set_way)
     }
 
-    fn listening(&self, vm: &'static Vm) {
-        self.listens(vm);
-    }
-
     fn vendor_call(&self, vm: &'static Vm, frame: &mut Frame) {
-        let now_ns = self.host.now_ns();
-        let mut rtc = vm.rtc.lock();
-        crate::hypercall::answer(frame, &mut rtc, now_ns);
-        let alarm_ns = rtc.alarm_ns();
-        drop(rtc);
-        // One that sets the clock moves its alarm.
-        if vm.alarm.set(alarm_ns, now_ns) {
-            self.alarm_set(vm);
+        let mut kicks = Kicks::NONE;
+        let mut around = Around::new(vm, DeviceId::Rtc, &self.host, &mut kicks);
+        let work = crate::hypercall::answer(frame, &vm.devices, &mut around);
+        self.host.kick(kicks);
+        if let Some(work) = work {
+            self.work(vm, work);
         }
     }
 
@@ -323,7 +330,7 @@ impl<H: Host> Manager for Vms<H> {
     }
 
     fn attend(&self, cpu: PcpuId) {
-        self.host.attend(cpu, self.ring_alarms(cpu));
+        self.host.attend(cpu, self.attend_devices(cpu));
     }
 
     fn go_on(&self, cpu: PcpuId, turn: &mut usize) -> bool {

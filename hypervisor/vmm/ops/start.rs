@@ -16,7 +16,7 @@ use stage2::{AddressSpace, Attributes, Mapping, Tables};
 use types::address::{GuestPhys, HostPhys};
 
 use super::{GuestRam, Host, Instance, State, Vms};
-use crate::memory::{GuestFault, GuestMemory};
+use crate::memory::GuestFault;
 use crate::vm::{Kicks, Vcpu, Vm};
 
 /// Bytes copied in one step of a start, between which guests get their turn.
@@ -79,7 +79,7 @@ impl<H: Host> Vms<H> {
         let vm = instance.vm;
         let size = vm.memory.size;
         if state.ram.is_none() {
-            let (ram, dirty) = self.host.take_ram(vm.memory.base, size).ok_or_else(|| {
+            let (ram, dirty) = self.host.take_ram(vm).ok_or_else(|| {
                 format!("memory: no {} MiB of contiguous RAM are free", size >> 20)
             })?;
             state.dirty = dirty;
@@ -150,7 +150,7 @@ impl<H: Host> Vms<H> {
             .to
             .checked_add(job.done as u64)
             .ok_or("an image goes past the address space")?;
-        ram.write(to, piece)
+        ram.load(to, piece)
             .map_err(|fault| format!("an image goes outside RAM at {}", fault.address))?;
         job.done += piece.len();
         if job.done >= bytes.len() {
@@ -301,7 +301,7 @@ impl<H: Host> Vms<H> {
             return Ok(Some(job));
         };
         let step = tables.step(&machine, &mut |blob| {
-            ram.write(blob.address, &blob.bytes)
+            ram.load(blob.address, &blob.bytes)
                 .map_err(|_| firmware::Error::Internal(blob.what))
         });
         match step.map_err(wrong)? {
@@ -321,10 +321,10 @@ impl<H: Host> Vms<H> {
     }
 
     /// Gives back all that a VM has; its memory is scrubbed when somebody else gets it.
-    pub(super) fn release(&self, state: &mut State<H>) {
+    pub(super) fn release(&self, vm: &Vm, state: &mut State<H>) {
         self.release_tables(state);
         if let Some(ram) = state.ram.take() {
-            self.host.release_ram(ram);
+            self.host.release_ram(vm, ram);
         }
         state.dirty = Vec::new();
         state.lived = false;

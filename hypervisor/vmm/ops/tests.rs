@@ -17,22 +17,30 @@ use core::sync::atomic::Ordering;
 use stage2::{AddressSpace, TableMemory, VmidWidth};
 use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
+use types::devices::DeviceId;
 use types::ids::{PcpuId, VcpuId};
 
 use super::{Description, GuestRam, Host, HostLimits, Instance, Vms};
 use crate::cpu::{Manager, Placements};
-use crate::devices::Device;
-use crate::devices::pl031::spec::{IMSC, MR};
+use crate::devices::tests::NoMemory;
+use crate::devices::{Access, Answer, Work};
+use crate::dispatch::{Trap, gic_v3};
 use crate::features::{CpuFeatures, ID_REGISTERS};
 use crate::memory::{GuestFault, GuestMemory};
 use crate::sched::WakeSet;
 use crate::vm::request;
-use crate::vm::{Cause, Kicks, Phase, Vm};
+use crate::vm::{Around, Cause, Kicks, Outside, Phase, Vm};
 use control_plane::resize::Report;
 use types::ids::MAX_PCPUS;
+use vgic::SavedListRegisters;
 
 const RAM: u64 = 0x4000_0000;
 const MEMORY: u64 = 8 << 20;
+/// The clock's match register and its mask (ARM DDI 0224, 3.2); GICD_ISPENDR1 (GIC IHI0069, 12.9.20).
+const MR: u64 = 0x4;
+const IMSC: u64 = 0x10;
+const ISPENDR1: u32 = 0x204;
+
 /// Where the host has the guest's RAM.
 const HOST_RAM: u64 = 0x1_0000_0000;
 
@@ -55,21 +63,14 @@ impl FakeRam {
     }
 }
 
-impl GuestMemory for FakeRam {
-    fn read(&self, address: GuestPhys, into: &mut [u8]) -> Result<(), GuestFault> {
-        into.copy_from_slice(&self.bytes[self.at(address, into.len() as u64)?]);
-        Ok(())
-    }
-    fn write(&mut self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault> {
-        let range = self.at(address, bytes.len() as u64)?;
-        self.bytes[range].copy_from_slice(bytes);
-        Ok(())
-    }
-}
-
 impl GuestRam for FakeRam {
     fn host_start(&self) -> u64 {
         HOST_RAM
+    }
+    fn load(&mut self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault> {
+        let range = self.at(address, bytes.len() as u64)?;
+        self.bytes[range].copy_from_slice(bytes);
+        Ok(())
     }
     fn clean(&self, address: GuestPhys, bytes: u64) -> Result<(), GuestFault> {
         self.at(address, bytes)?;
@@ -130,15 +131,21 @@ struct Fake {
     now: Cell<u64>,
 }
 
+impl Outside for Fake {
+    fn now_ns(&self) -> u64 {
+        self.now.get() * 16
+    }
+    fn memory(&self, _: &Vm) -> impl GuestMemory {
+        NoMemory
+    }
+}
+
 impl Host for Fake {
     type Ram = FakeRam;
     type Pages = FakePages;
 
     fn now_ticks(&self) -> u64 {
         self.now.get()
-    }
-    fn now_ns(&self) -> u64 {
-        self.now.get() * 16
     }
     fn ticks(&self, ns: u64) -> u64 {
         ns / 16
@@ -157,12 +164,12 @@ impl Host for Fake {
     fn is_off(&self, _: PcpuId) -> bool {
         false
     }
-    fn take_ram(&self, base: GuestPhys, bytes: u64) -> Option<(FakeRam, Vec<Range<u64>>)> {
-        assert_eq!((base.get(), bytes), (RAM, MEMORY));
+    fn take_ram(&self, vm: &Vm) -> Option<(FakeRam, Vec<Range<u64>>)> {
+        assert_eq!((vm.memory.base.get(), vm.memory.size), (RAM, MEMORY));
         let ram = self.ram.borrow_mut().take()?;
         Some((ram, self.dirty.take()))
     }
-    fn release_ram(&self, ram: FakeRam) {
+    fn release_ram(&self, _: &Vm, ram: FakeRam) {
         self.dirty.borrow_mut().push(HOST_RAM..HOST_RAM + MEMORY);
         *self.ram.borrow_mut() = Some(ram);
     }
@@ -206,6 +213,9 @@ impl Host for Fake {
         self.ends.borrow_mut().push(ended);
     }
     fn look_again(&self) {}
+    fn show(&self, vm: &'static Vm) {
+        self.told.borrow_mut().push(format!("{} shows", vm.name));
+    }
 }
 
 /// An arm64 Image (Linux, Documentation/arch/arm64/booting.rst) of so many bytes, the last of which is 0x5a.
@@ -470,7 +480,7 @@ fn a_pause_holds_the_virtual_counter_and_a_resume_waits_for_vcpus_to_rest() {
 fn a_resize_offers_a_vcpu_before_the_guest_is_told_and_ends_when_it_is_on() {
     let (vms, vm) = running();
     let (instance, host) = (&vms.all()[0], &vms.host);
-    vms.listening(vm);
+    vms.work(vm, Work::Resize(Answer::Listens));
     host.up.take();
     let limits = super::DEFAULT_LIMITS;
     let begun = instance
@@ -519,21 +529,30 @@ fn an_alarm_is_kept_by_the_manager_and_rings_at_its_second() {
     let vms = vms(kernel(4096), true, |_| {});
     let (vm, manager) = (vms.all()[0].vm, vms.all()[0].manager);
     let now_ns = vms.host.now_ns();
-    let mut rtc = vm.rtc.lock();
-    let seconds = u64::from(rtc.seconds(now_ns));
+    let mut kicks = Kicks::NONE;
+    let mut around = Around::new(vm, DeviceId::Rtc, &vms.host, &mut kicks);
+    let seconds = u64::from(vm.devices.rtc.seconds(&around));
+    let mut work = None;
     for (offset, value) in [(IMSC, 1), (MR, seconds + 2)] {
-        let _line = rtc.write(offset, AccessWidth::Word, value, now_ns);
+        let width = AccessWidth::Word;
+        let access = Access { offset, width };
+        work = vm.devices.write(DeviceId::Rtc, access, value, &mut around);
     }
-    let ring_ns = rtc.alarm_ns();
-    drop(rtc);
-    assert!(vm.alarm.set(ring_ns, now_ns));
-    vms.alarm_set(vm);
+    assert_eq!(work, Some(Work::Attend));
+    vms.work(vm, Work::Attend);
     assert_eq!(*vms.host.asked.borrow(), [manager.get()]);
     let other = PcpuId::new(manager.get() + 1);
-    assert_eq!(vms.ring_alarms(other), None);
-    assert_eq!(vms.ring_alarms(manager), ring_ns);
-    assert!(!vm.rtc.lock().line());
-    vms.host.now.set(vms.host.ticks(ring_ns.unwrap()));
-    assert_eq!(vms.ring_alarms(manager), None);
-    assert!(vm.rtc.lock().line());
+    assert_eq!(vms.attend_devices(other), None);
+    let rings = || {
+        let mut lists = SavedListRegisters::new(4);
+        let mut trap = Trap::new(vm, &vm.vcpus[0], &mut lists);
+        let pending = gic_v3::read_distributor(&mut trap, ISPENDR1, AccessWidth::Word);
+        pending & 1 << (DeviceId::Rtc.row().intid - 32) != 0
+    };
+    let ring_ns = vms.attend_devices(manager).expect("it is kept");
+    assert_eq!(ring_ns, now_ns + 2_000_000_000);
+    assert!(!rings());
+    vms.host.now.set(vms.host.ticks(ring_ns));
+    assert_eq!(vms.attend_devices(manager), None);
+    assert!(rings());
 }

@@ -1,4 +1,4 @@
-//! Virtual machines and their virtual CPUs: the only owner of locks.
+//! Virtual machines and their virtual CPUs, and with the devices the only owners of locks that a trap takes.
 //!
 //! Lock order, outermost first; a lock further down may be taken while one above is held, never the other way round:
 //!
@@ -6,13 +6,13 @@
 //! |---|---|---|
 //! | `Vcpu::context` | registers of one vCPU | the CPU that has it attached, for as long as it is attached |
 //! | `Vm::resize` | the resize in progress | lifecycle, PSCI events |
-//! | `Vm::uart`, `Vm::rtc`, `Vm::hotplug` | one device each | the vCPU that touches it, the console, the VM's manager |
+//! | those in `Vm::devices` | one device each | the vCPU that touches it, the console, the VM's manager |
 //! | `Vcpu::gic` | one vCPU's interrupts | its own CPU, and vCPUs that read or write its registers |
 //!
 //! Power states, inboxes, SPIs and requests are atomics and need none. Nobody sends a kick or touches a guest's memory while
 //! holding one of these but `Vcpu::context`.
 
-mod alarm;
+mod around;
 pub mod context;
 pub mod debug;
 mod home;
@@ -26,15 +26,13 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use psci::{Offered, Role};
-use spin::mutex::SpinMutex;
 use types::address::GuestPhys;
+use types::devices::DeviceId;
 use vgic::{IntId, Notice, Spis};
 
-use crate::devices::cpu_hotplug::HotplugBlock;
-use crate::devices::pl011::Pl011;
-use crate::devices::pl031::Pl031;
+use crate::devices::{Devices, Parts};
 use crate::features::FeaturePolicy;
-pub use alarm::Alarm;
+pub use around::{Around, Outside};
 pub use home::Home;
 pub use kicks::Kicks;
 use life::Life;
@@ -64,22 +62,14 @@ pub struct Vm {
     pub vcpus: Box<[Vcpu]>,
     /// Its SPIs.
     pub gic: Spis,
-    /// Its console.
-    pub uart: SpinMutex<Pl011>,
-    /// Its clock.
-    pub rtc: SpinMutex<Pl031>,
-    /// When its clock's alarm may ring.
-    pub alarm: Alarm,
-    /// Its hot-plug registers.
-    pub hotplug: SpinMutex<HotplugBlock>,
+    /// Its devices.
+    pub devices: Devices,
     /// VTTBR_EL2 while it runs.
     pub vttbr: AtomicU64,
     /// VTCR_EL2 while it runs.
     pub vtcr: AtomicU64,
     /// CNTVOFF_EL2: ticks by which its virtual counter is behind the machine's.
     pub counter_offset: AtomicU64,
-    /// Whether the guest has read its event register since it started.
-    pub listening: AtomicBool,
     /// What it is doing.
     pub life: Life,
     /// Whether somebody wants to know of single vCPUs coming and going: a control channel, or a resize.
@@ -134,10 +124,10 @@ impl Vm {
             id: parts.id,
             name: parts.name,
             gic: Spis::new(parts.layout.spi_count, count),
-            uart: SpinMutex::new(Pl011::new()),
-            rtc: SpinMutex::new(Pl031::new(parts.wall_clock_s)),
-            alarm: Alarm::new(),
-            hotplug: SpinMutex::new(HotplugBlock::new(count)),
+            devices: Devices::new(&Parts {
+                possible: count,
+                wall_clock_s: parts.wall_clock_s,
+            }),
             layout: parts.layout,
             redistributors,
             memory: parts.memory,
@@ -147,7 +137,6 @@ impl Vm {
             vttbr: AtomicU64::new(0),
             vtcr: AtomicU64::new(0),
             counter_offset: AtomicU64::new(0),
-            listening: AtomicBool::new(false),
             life: Life::default(),
             watched: AtomicBool::new(false),
             owned: AtomicU32::new(0),
@@ -231,16 +220,16 @@ impl Vm {
 
     /// Moves an SPI's line.
     #[inline]
-    pub fn set_line(&self, intid: u32, high: bool, kicks: &mut Kicks) {
+    fn set_line(&self, intid: u32, high: bool, kicks: &mut Kicks) {
         if let Some(intid) = IntId::new(intid) {
             self.gic.set_level(intid, high, &mut self.poster(kicks));
         }
     }
 
-    /// Raises an edge-triggered SPI.
+    /// Raises the edge-triggered interrupt of a device.
     #[inline]
-    pub fn pulse(&self, intid: u32, kicks: &mut Kicks) {
-        if let Some(intid) = IntId::new(intid) {
+    pub fn pulse(&self, device: DeviceId, kicks: &mut Kicks) {
+        if let Some(intid) = IntId::new(self.layout.device(device).intid) {
             self.gic.pulse(intid, &mut self.poster(kicks));
         }
     }

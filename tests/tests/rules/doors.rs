@@ -89,7 +89,6 @@ const DOORS: [Door; 19] = [
             "control_plane::firmware",
             "control_plane::loader",
             "vgic",
-            "spin",
         ],
     ),
     (

@@ -14,7 +14,9 @@ use acpi_tables::AmlSink;
 
 use super::super::{Error, Machine};
 use super::table::Table;
+use types::devices::{Acpi, DeviceId};
 use types::hotplug as spec;
+use types::layout::DeviceSlot;
 
 /// Revision 2: integers have 64 bits.
 const REVISION: u8 = 2;
@@ -50,12 +52,19 @@ mod aml {
 /// Writes the DSDT.
 pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
     let mut table = Table::new(*b"DSDT", REVISION, most(machine.max_vcpus));
-    let (uart, hotplug) = (machine.layout.uart, machine.layout.hotplug);
-    let registers = uart.registers;
     let word = |value: u64, region| u32::try_from(value).map_err(|_| Error::Layout(region));
-    let base = word(registers.base.get(), registers)?;
-    let size = word(registers.size, registers)?;
-    fill(aml::DEVICES, [base, size, uart.intid], &mut table);
+    let mut devices = Vec::new();
+    for id in DeviceId::ALL {
+        if let Some(Acpi::Device { name, hid }) = id.row().acpi {
+            let DeviceSlot { registers, intid } = machine.layout.device(id);
+            let base = word(registers.base.get(), registers)?;
+            let size = word(registers.size, registers)?;
+            device(&name, &hid, [base, size, intid], &mut devices);
+        }
+    }
+    let ([scope], [fixed]) = (aml::SYSTEM_BUS, aml::FIXED_DEVICES);
+    package(SCOPE_OP, &[scope, &devices, fixed], &mut table);
+    let hotplug = machine.layout.device(DeviceId::Hotplug);
     let events = word(hotplug.registers.base.get(), hotplug.registers)?;
     processors(machine, events, &mut table);
     let device = if machine.boot_vcpus < machine.max_vcpus {
@@ -65,6 +74,15 @@ pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
     };
     fill(device, [hotplug.intid, events], &mut table);
     Ok(table.finish())
+}
+
+/// Writes a device that has these registers and this interrupt, and is the only one of its kind.
+fn device(name: &[u8], hid: &[u8], numbers: [u32; 3], to: &mut Vec<u8>) {
+    let ([hid_is, end], [uid]) = (aml::HARDWARE_ID, aml::FIRST_OF_ITS_KIND);
+    let mut resources = Vec::new();
+    fill(aml::RESOURCES, numbers, &mut resources);
+    let parts: [&[u8]; 6] = [name, hid_is, hid, end, uid, &resources];
+    package(DEVICE_OP, &parts, to);
 }
 
 /// Returns how long the body can be at most, so that the table never moves while it grows.

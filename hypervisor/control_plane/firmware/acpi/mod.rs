@@ -30,9 +30,6 @@ const OEM_REVISION: u32 = 1;
 /// Where a table begins: ACPI asks for nothing, a multiple of 16 is easy on the eye in a dump.
 const TABLE_ALIGNMENT: u64 = 16;
 
-/// The namespace path of the console's UART, as the SPCR spells it.
-const CONSOLE_PATH: &str = "\\_SB.COM0";
-
 /// The tables written so far, each after those whose address it holds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
@@ -59,7 +56,7 @@ impl Tables {
             0 => (fadt::table(dsdt, machine.hypervisor_id), "FACP"),
             1 => (madt::table(machine), "APIC"),
             2 => (gtdt::table(), "GTDT"),
-            3 => (spcr::table(machine.layout.uart), "SPCR"),
+            3 => (spcr::table(machine.layout), "SPCR"),
             4 => (srat::table(machine), "SRAT"),
             5 => {
                 self.pptt(machine, writer)?;

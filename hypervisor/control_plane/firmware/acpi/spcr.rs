@@ -5,13 +5,17 @@ use alloc::vec::Vec;
 use acpi_tables::AmlSink;
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 
+use super::bytes;
 use super::table::{HEADER_SIZE, Table};
-use super::{CONSOLE_PATH, bytes};
-use types::layout::DeviceSlot;
+use types::devices::{Acpi, DeviceId};
+use types::layout::GuestLayout;
 
 const REVISION: u8 = 4;
 /// Size of the body before the namespace string.
 const FIXED_SIZE: usize = 52;
+
+/// Where the console's UART is in the namespace.
+const SYSTEM_BUS: &[u8] = b"\\_SB.";
 
 /// Interface type (DBG2 subtypes) of a PL011.
 const ARM_PL011: u8 = 3;
@@ -26,8 +30,12 @@ const ANSI: u8 = 3;
 const NOT_PCI: u16 = 0xffff;
 
 /// Writes the SPCR of a PL011 with 32-bit registers.
-pub(super) fn table(uart: DeviceSlot) -> Vec<u8> {
-    let path = CONSOLE_PATH.as_bytes();
+pub(super) fn table(layout: &GuestLayout) -> Vec<u8> {
+    let uart = layout.device(DeviceId::Uart);
+    let mut path = SYSTEM_BUS.to_vec();
+    if let Some(Acpi::Device { name, .. }) = DeviceId::Uart.row().acpi {
+        path.extend(name);
+    }
     let path_size = path.len() + 1; // with its NUL
     let mut table = Table::new(*b"SPCR", REVISION, FIXED_SIZE + path_size);
     table.byte(ARM_PL011);
@@ -59,7 +67,7 @@ pub(super) fn table(uart: DeviceSlot) -> Vec<u8> {
     table.dword(0); // precise baud rate: as it is
     table.word(path_size as u16);
     table.word((HEADER_SIZE + FIXED_SIZE) as u16);
-    table.vec(path);
+    table.vec(&path);
     table.byte(0);
     table.finish()
 }

@@ -3,7 +3,7 @@
 #[path = "../../build/aml.rs"]
 mod parts;
 
-use acpi_tables::aml::{Arg, Device, Else, If, LessThan, Method, Name, Notify, Path, Scope};
+use acpi_tables::aml::{Arg, Device, Else, If, LessThan, Method, Name, Notify, Path, Scope, ZERO};
 use acpi_tables::{Aml, AmlSink};
 use alloc::format;
 use alloc::string::String;
@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 
 use super::{Firmware, GIB, blob, build, machine};
 use crate::firmware::Machine;
+use types::devices::DeviceId;
 use types::hotplug as spec;
 use types::layout::{GuestLayout, Region};
 
@@ -47,9 +48,16 @@ fn the_dsdt_is_what_another_writer_makes() {
 
 /// Makes the body of the DSDT.
 fn dsdt(machine: &Machine<'_>) -> Vec<u8> {
-    let (uart, hotplug) = (machine.layout.uart, machine.layout.hotplug);
+    let uart = machine.layout.device(DeviceId::Uart);
+    let hotplug = machine.layout.device(DeviceId::Hotplug);
     let (base, size) = (uart.registers.base.get() as u32, uart.registers.size as u32);
-    let mut aml = parts::devices(base, size, uart.intid);
+    let hid = Name::new(Path::new("_HID"), &"ARMH0011");
+    let uid = Name::new(Path::new("_UID"), &ZERO);
+    let resources = Ready(parts::device_resources(base, size, uart.intid));
+    let console = Device::new(Path::new("COM0"), alloc::vec![&hid, &uid, &resources]);
+    let fixed = Ready(parts::fixed_devices());
+    let mut aml = Vec::new();
+    Scope::new(Path::new("_SB_"), alloc::vec![&console, &fixed]).to_aml_bytes(&mut aml);
     let block = hotplug.registers.base.get() as u32;
     let processors: Vec<Processor> = (0..machine.max_vcpus)
         .map(|index| Processor {

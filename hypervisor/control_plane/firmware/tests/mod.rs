@@ -19,6 +19,7 @@ use types::address::GuestPhys;
 use super::{Blob, Description, Error, Firmware, Machine, Seeds};
 use crate::topology::{CpuFacts, Topology, caches};
 use crate::uuid::Uuid;
+use types::devices::DeviceId;
 use types::layout::{GuestLayout, Region};
 
 /// What a guest starts with.
@@ -281,9 +282,10 @@ fn what_does_not_fit_is_said_with_its_size() {
 #[test]
 fn a_console_out_of_reach_is_refused() {
     let mut layout = GuestLayout::default();
-    layout.uart.registers = Region::new(0x1_0000_0000, 0x1000);
+    let uart = DeviceId::Uart as usize;
+    layout.devices[uart].registers = Region::new(0x1_0000_0000, 0x1000);
     let memory = [Region::new(0x4000_0000, GIB)];
     let error = build(&machine(&layout, &memory, Firmware::Acpi)).unwrap_err();
-    assert_eq!(error, Error::Layout(layout.uart.registers));
+    assert_eq!(error, Error::Layout(layout.devices[uart].registers));
     assert!(build(&machine(&layout, &memory, Firmware::Fdt)).is_ok());
 }

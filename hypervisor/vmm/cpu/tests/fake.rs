@@ -13,6 +13,7 @@ use core::sync::atomic::Ordering;
 use vgic::{CpuInterface, ListRegister, ListRegisters, Maintenance, SavedListRegisters};
 
 use crate::cpu::{Interrupt, Local, Machine, Manager, Pcpu, Placements, cause};
+use crate::devices::Work;
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
 use crate::exit::{Syndrome, class};
@@ -515,9 +516,6 @@ impl Machine for Fake {
     fn lend(&self, _: &FeaturePolicy, _: &mut VcpuContext, _: Lent) {}
     fn stop_lending(&self, _: &FeaturePolicy, _: Lent) {}
     fn set_mdscr(&self, _: u64) {}
-    fn sctlr_el1(&self) -> u64 {
-        0
-    }
     fn elr_el1(&self) -> u64 {
         0
     }
@@ -622,11 +620,12 @@ impl Manager for Fake {
     fn is_stuck(&self, _: &'static Vm, _: VcpuId, _: u64) {
         self.say("stuck");
     }
-    fn hotplug_write(&self, _: &'static Vm, _: u64, _: u32) {}
+    fn work(&self, vm: &'static Vm, work: Work) {
+        self.say(&format!("vm{} {work:?}", vm.id.index()));
+    }
     fn clean_memory(&self, _: &'static Vm, _: u64) -> bool {
         true
     }
-    fn listening(&self, _: &'static Vm) {}
     fn vendor_call(&self, _: &'static Vm, _: &mut Frame) {}
     fn asked(&self, _: PcpuId) -> Option<u32> {
         self.system.round.get()

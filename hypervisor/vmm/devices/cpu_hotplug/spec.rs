@@ -6,7 +6,7 @@ use types::ids::VcpuId;
 
 /// A register that an access names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Register {
+pub(super) enum Register {
     /// The next event.
     Event,
     /// The number of possible vCPUs.
@@ -21,9 +21,9 @@ pub enum Register {
 
 impl Register {
     /// Finds the register of an access; `None` for a width other than 32 bits, a hole, or a vCPU beyond `possible`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
-    pub fn decode(offset: u64, width: AccessWidth, possible: u16) -> Option<Self> {
+    pub(super) fn decode(offset: u64, width: AccessWidth, possible: u16) -> Option<Self> {
         if width != AccessWidth::Word {
             return None;
         }

@@ -1,273 +1,74 @@
 //! The PL011 UART: a guest's console, complete for Linux's `amba-pl011` and SBSA drivers, earlycon and bare-metal guests.
 //!
-//! Bytes from the operator enter with [`Pl011::receive`], bytes from the guest leave with [`Pl011::pop_transmit`]. Both FIFOs
-//! are bounded and nothing is dropped: a full receive FIFO refuses, a full transmit FIFO shows the guest TXFF. There is no
-//! baud rate: a byte moves when the other side takes it, and the receive timeout counts as over at once, so RT is raised
-//! whenever characters wait. At reset the UART is as firmware leaves it, enabled and with FIFOs on, since the SBSA driver
-//! never sets it up; like QEMU's, it works whatever CR says.
+//! Bytes from the operator enter with [`Uart::feed`], bytes from the guest leave with [`Uart::take`].
 //!
-//! Neighbours: `types::pl011` (registers), `spec` (what this one is), `console` (both ends of the bytes).
+//! Neighbours: `registers` (what accesses do), `types::pl011` (the map).
 
 mod fifo;
+mod registers;
 mod spec;
 #[cfg(test)]
 mod tests;
 
-use super::{Device, Effect, Reading, primecell};
-use fifo::Fifo;
-use spec::FIFO_DEPTH;
-use types::access::AccessWidth;
-use types::pl011::{
-    self as map, FR_BUSY, FR_RXFE, FR_RXFF, FR_TXFE, FR_TXFF, INT_MASK, INT_RT, INT_RX, INT_TX,
-};
+use super::{Access, Device, Fed, Parts, Surroundings, Vcpus, Wired, Work};
+use registers::Pl011;
+use types::pl011::FR;
 
 /// One UART.
 #[derive(Debug)]
-pub struct Pl011 {
-    /// FR, kept current by every change of a FIFO: the register that guests poll.
-    flags: u32,
-    raw: u32,
-    mask: u32,
-    control: u32,
-    line_control: u32,
-    fifo_levels: u32,
-    integer_baud: u32,
-    fractional_baud: u32,
-    low_power: u32,
-    dma: u32,
-    received: Fifo,
-    transmitted: Fifo,
-}
+pub struct Uart(Wired<Pl011>);
 
-impl Default for Pl011 {
-    fn default() -> Self {
-        Self::new()
+impl Uart {
+    /// Gives the guest the byte that `next` returns, which is asked only if there is room for one.
+    pub fn feed(&self, around: &mut impl Surroundings, next: impl FnOnce() -> Option<u8>) -> Fed {
+        self.0.with(around, |uart| {
+            if !uart.rx_room() {
+                return Fed::Full;
+            }
+            let Some(byte) = next() else {
+                return Fed::Nothing;
+            };
+            uart.receive(byte);
+            Fed::Byte
+        })
+    }
+
+    /// Takes the oldest byte that the guest has sent.
+    pub fn take(&self, around: &mut impl Surroundings) -> Option<u8> {
+        self.0.with(around, Pl011::pop_transmit)
     }
 }
 
-impl Pl011 {
-    /// Makes a UART in its reset state.
-    pub const fn new() -> Self {
-        Self {
-            flags: FR_RXFE | FR_TXFE,
-            raw: 0,
-            mask: 0,
-            control: map::CR_UARTEN | map::CR_TXE | map::CR_RXE,
-            line_control: map::LCR_H_WLEN_8 | map::LCR_H_FEN,
-            fifo_levels: map::IFLS_RESET,
-            integer_baud: 0,
-            fractional_baud: 0,
-            low_power: 0,
-            dma: 0,
-            received: Fifo::EMPTY,
-            transmitted: Fifo::EMPTY,
-        }
+impl Device for Uart {
+    fn new(_: &Parts) -> Self {
+        Self(Wired::new(Pl011::new()))
     }
 
-    /// Returns the flag register, which is what a guest polls; reading it has no effect.
-    #[inline]
-    pub const fn flags(&self) -> u32 {
-        self.flags
-    }
-
-    /// Returns whether [`Pl011::receive`] will take a byte.
-    #[inline]
-    pub const fn rx_room(&self) -> bool {
-        self.flags & FR_RXFF == 0
-    }
-
-    /// Gives the guest a byte; the caller asks [`Pl011::rx_room`] first, and a byte without room is left out.
-    pub fn receive(&mut self, byte: u8) -> Effect {
-        let before = self.line();
-        self.store_received(byte);
-        Effect::line_moved(before, self.line())
-    }
-
-    /// Takes the oldest byte that the guest has sent, with the interrupt line's move.
-    pub fn pop_transmit(&mut self) -> Option<(u8, Option<bool>)> {
-        let byte = self.transmitted.pop()?;
-        let before = self.line();
-        if self.transmitted.len() <= self.transmit_trigger() {
-            self.raw |= INT_TX;
+    /// Reads the flags, which guests poll.
+    #[inline(always)]
+    fn peek(&self, access: Access, _: &impl Vcpus) -> Option<u64> {
+        if access.offset != FR {
+            return None;
         }
-        self.update_flags();
-        Some((byte, Effect::line_moved(before, self.line()).line))
-    }
-
-    /// Returns whether [`Pl011::pop_transmit`] has a byte.
-    #[inline]
-    pub const fn has_transmit(&self) -> bool {
-        self.flags & FR_TXFE == 0
-    }
-
-    const fn depth(&self) -> usize {
-        if self.line_control & map::LCR_H_FEN == 0 {
-            1
-        } else {
-            FIFO_DEPTH
-        }
-    }
-
-    /// The level at or below which the transmit FIFO asks for more.
-    const fn transmit_trigger(&self) -> usize {
-        if self.depth() == 1 {
-            0
-        } else {
-            spec::trigger_level(self.fifo_levels & map::IFLS_TX)
-        }
-    }
-
-    /// The level at or above which the receive FIFO asks to be read.
-    const fn receive_trigger(&self) -> usize {
-        if self.depth() == 1 {
-            1
-        } else {
-            spec::trigger_level(self.fifo_levels >> map::IFLS_RX_SHIFT)
-        }
-    }
-
-    fn store_received(&mut self, byte: u8) {
-        if !self.rx_room() {
-            return;
-        }
-        self.received.push(byte);
-        self.raw |= INT_RT;
-        if self.received.len() >= self.receive_trigger() {
-            self.raw |= INT_RX;
-        }
-        self.update_flags();
-    }
-
-    /// Reads DR: takes a character. RT stays as long as characters are left, so that none is forgotten.
-    fn read_data(&mut self) -> u32 {
-        let byte = self.received.pop().unwrap_or(0);
-        let left = self.received.len();
-        if left < self.receive_trigger() {
-            self.raw &= !INT_RX;
-        }
-        self.raw = if left == 0 {
-            self.raw & !INT_RT
-        } else {
-            self.raw | INT_RT
-        };
-        self.update_flags();
-        u32::from(byte)
-    }
-
-    fn write_data(&mut self, byte: u8) {
-        if self.control & map::CR_LBE != 0 {
-            self.store_received(byte);
-            self.raw |= INT_TX;
-            return;
-        }
-        if self.flags & FR_TXFF != 0 {
-            return;
-        }
-        self.transmitted.push(byte);
-        if self.transmitted.len() > self.transmit_trigger() {
-            self.raw &= !INT_TX;
-        }
-        self.update_flags();
-    }
-
-    /// Writes LCR_H; a change of FEN flushes what the guest has not read (DDI 0183, 3.3.7). Bytes already sent still leave.
-    fn write_line_control(&mut self, value: u32) {
-        let changed = self.line_control ^ value;
-        self.line_control = value & map::LCR_H_MASK;
-        if changed & map::LCR_H_FEN != 0 {
-            self.received = Fifo::EMPTY;
-            self.raw &= !(INT_RX | INT_RT);
-            self.update_flags();
-        }
-    }
-
-    fn update_flags(&mut self) {
-        let (depth, received, transmitted) =
-            (self.depth(), self.received.len(), self.transmitted.len());
-        let mut flags = 0;
-        flags |= if received == 0 { FR_RXFE } else { 0 };
-        flags |= if received >= depth { FR_RXFF } else { 0 };
-        flags |= if transmitted == 0 { FR_TXFE } else { FR_BUSY };
-        flags |= if transmitted >= depth { FR_TXFF } else { 0 };
-        self.flags = flags;
-    }
-
-    fn read_register(&mut self, offset: u64) -> u32 {
-        match offset {
-            map::DR => self.read_data(),
-            map::ILPR => self.low_power,
-            map::IBRD => self.integer_baud,
-            map::FBRD => self.fractional_baud,
-            map::LCR_H => self.line_control,
-            map::CR => self.control,
-            map::IFLS => self.fifo_levels,
-            map::IMSC => self.mask,
-            map::RIS => self.raw,
-            map::MIS => self.raw & self.mask,
-            map::DMACR => self.dma,
-            // No reception error ever happens here, so RSR is zero like the registers that do not exist.
-            _ => primecell::read_id(spec::PERIPHERAL_ID, offset) as u32,
-        }
-    }
-
-    fn write_register(&mut self, offset: u64, value: u32) {
-        match offset {
-            map::DR => self.write_data(value as u8),
-            map::ILPR => self.low_power = value & map::ILPR_MASK,
-            map::IBRD => self.integer_baud = value & map::IBRD_MASK,
-            map::FBRD => self.fractional_baud = value & map::FBRD_MASK,
-            map::LCR_H => self.write_line_control(value),
-            map::CR => self.control = value & map::CR_MASK,
-            map::IFLS => self.fifo_levels = value & map::IFLS_MASK,
-            map::IMSC => self.mask = value & INT_MASK,
-            map::ICR => self.raw &= !value,
-            map::DMACR => self.dma = value & map::DMACR_MASK,
-            _ => {}
-        }
-    }
-}
-
-/// Accesses of 1, 2 and 4 bytes at a register's own offset are served (drivers use all three); others read 0 and write nothing.
-impl Device for Pl011 {
-    #[inline]
-    fn read(&mut self, offset: u64, width: AccessWidth, _now_ns: u64) -> Reading {
-        if offset == map::FR && width != AccessWidth::Double {
-            return Reading::value(u64::from(self.flags) & width.mask());
-        }
-        if !serves(offset, width) {
-            return Reading::value(0);
-        }
-        let before = self.line();
-        let value = u64::from(self.read_register(offset)) & width.mask();
-        Reading {
-            value,
-            line: Effect::line_moved(before, self.line()).line,
-        }
-    }
-
-    fn write(&mut self, offset: u64, width: AccessWidth, value: u64, _now_ns: u64) -> Effect {
-        if !serves(offset, width) {
-            return Effect::NONE;
-        }
-        let before = self.line();
-        self.write_register(offset, (value & width.mask()) as u32);
-        Effect {
-            transmit: self.has_transmit(),
-            ..Effect::line_moved(before, self.line())
-        }
+        Some(u64::from(self.0.0.lock().flags()))
     }
 
     #[inline]
-    fn line(&self) -> bool {
-        self.raw & self.mask != 0
+    fn read(&self, access: Access, around: &mut impl Surroundings) -> Result<u64, Work> {
+        let Access { offset, width } = access;
+        Ok(self.0.with(around, |uart| uart.read(offset, width)))
     }
 
-    fn reset(&mut self) {
-        *self = Self::new();
+    #[inline]
+    fn write(&self, access: Access, value: u64, around: &mut impl Surroundings) -> Option<Work> {
+        let Access { offset, width } = access;
+        self.0.with(around, |uart| {
+            uart.write(offset, width, value);
+            uart.has_transmit().then_some(Work::Show)
+        })
     }
-}
 
-#[inline]
-const fn serves(offset: u64, width: AccessWidth) -> bool {
-    offset & 0b11 == 0 && !matches!(width, AccessWidth::Double)
+    fn reset(&self) {
+        *self.0.0.lock() = Pl011::new();
+    }
 }

@@ -1,152 +1,85 @@
-//! The PL031 real-time clock: seconds since the epoch, and an alarm.
+//! The PL031 real-time clock: seconds since the epoch, and an alarm that rings wherever the guest sleeps.
 //!
-//! The clock is an offset to the time that every access brings along, so it costs nothing while nobody looks. Who has the clock asks
-//! after each change when its alarm rings ([`Pl031::alarm_ns`]), and comes back then ([`Pl031::tick`]).
-//!
-//! Neighbours: `spec` (registers).
+//! Neighbours: `registers` (what accesses do), `alarm` (when to look, without a lock).
 
-pub mod spec;
+mod alarm;
+mod registers;
+mod spec;
 #[cfg(test)]
 mod tests;
 
-use super::{Device, Effect, Reading, primecell};
-use types::access::AccessWidth;
+use super::{Access, Device, Parts, Surroundings, Wired, Work};
+use alarm::Alarm;
+use registers::Pl031;
 
-const NS_PER_S: u64 = 1_000_000_000;
-
-/// One real-time clock.
+/// One clock, and when its alarm may ring.
 #[derive(Debug)]
-pub struct Pl031 {
-    /// What DR shows at time 0 (modulo 2^32, as the register counts).
-    base_s: u32,
-    match_s: u32,
-    load_s: u32,
-    /// When DR next equals MR, in seconds of the caller's time; `None` once it has rung or before MR was written.
-    alarm_s: Option<u64>,
-    raw: bool,
-    mask: bool,
+pub struct Clock {
+    registers: Wired<Pl031>,
+    alarm: Alarm,
 }
 
-impl Pl031 {
-    /// Makes a clock that showed `wall_clock_s` seconds since the epoch when the caller's time was zero.
-    pub const fn new(wall_clock_s: u32) -> Self {
+impl Clock {
+    /// Returns the seconds since 1970 that it shows.
+    pub fn seconds(&self, around: &impl Surroundings) -> u32 {
+        let now_ns = around.now_ns();
+        self.registers.0.lock().seconds(now_ns)
+    }
+
+    /// Sets it to so many seconds since 1970, as EFI's SetTime does; returns what else is to be done, since its alarm moves with it.
+    pub fn set_seconds(&self, seconds: u32, around: &mut impl Surroundings) -> Option<Work> {
+        self.change(around, |clock, now_ns| clock.set_seconds(seconds, now_ns))
+    }
+
+    /// Changes the registers at a time; who looks after the alarm is told if it has come nearer.
+    fn change(
+        &self,
+        around: &mut impl Surroundings,
+        work: impl FnOnce(&mut Pl031, u64),
+    ) -> Option<Work> {
+        let now_ns = around.now_ns();
+        let alarm_ns = self.registers.with(around, |clock| {
+            work(clock, now_ns);
+            clock.alarm_ns()
+        });
+        self.alarm.set(alarm_ns, now_ns).then_some(Work::Attend)
+    }
+}
+
+impl Device for Clock {
+    fn new(parts: &Parts) -> Self {
         Self {
-            base_s: wall_clock_s,
-            match_s: 0,
-            load_s: wall_clock_s,
-            alarm_s: None,
-            raw: false,
-            mask: false,
+            registers: Wired::new(Pl031::new(parts.wall_clock_s)),
+            alarm: Alarm::new(),
         }
     }
 
-    /// Returns what DR shows at `now_ns`.
-    pub const fn seconds(&self, now_ns: u64) -> u32 {
-        self.base_s.wrapping_add((now_ns / NS_PER_S) as u32)
+    fn read(&self, access: Access, around: &mut impl Surroundings) -> Result<u64, Work> {
+        let (Access { offset, width }, now_ns) = (access, around.now_ns());
+        let read = |clock: &mut Pl031| clock.read(offset, width, now_ns);
+        Ok(self.registers.with(around, read))
     }
 
-    /// Sets the clock, as a write to LR or EFI's SetTime does.
-    pub fn set_seconds(&mut self, seconds: u32, now_ns: u64) {
-        self.load_s = seconds;
-        self.base_s = seconds.wrapping_sub((now_ns / NS_PER_S) as u32);
-        if self.alarm_s.is_some() {
-            self.arm(now_ns);
-        }
-    }
-
-    /// Returns when the alarm asserts the interrupt line if the guest does nothing, in nanoseconds of the caller's time; `None` for never.
-    pub const fn alarm_ns(&self) -> Option<u64> {
-        match self.alarm_s {
-            Some(alarm_s) if self.mask => Some(alarm_s.saturating_mul(NS_PER_S)),
-            _ => None,
-        }
+    fn write(&self, access: Access, value: u64, around: &mut impl Surroundings) -> Option<Work> {
+        let Access { offset, width } = access;
+        self.change(around, |clock, now_ns| {
+            clock.write(offset, width, value, now_ns);
+        })
     }
 
     /// Rings if it is time.
-    pub fn tick(&mut self, now_ns: u64) -> Effect {
-        let before = self.line();
-        self.ring_if_due(now_ns);
-        Effect::line_moved(before, self.line())
-    }
-
-    fn ring_if_due(&mut self, now_ns: u64) {
-        if self
-            .alarm_s
-            .is_some_and(|alarm_s| now_ns / NS_PER_S >= alarm_s)
-        {
-            self.alarm_s = None;
-            self.raw = true;
-        }
-    }
-
-    /// Computes when DR will next equal MR: now, if it does.
-    fn arm(&mut self, now_ns: u64) {
-        let distance_s = self.match_s.wrapping_sub(self.seconds(now_ns));
-        self.alarm_s = Some((now_ns / NS_PER_S).saturating_add(u64::from(distance_s)));
-    }
-
-    fn read_register(&self, offset: u64, now_ns: u64) -> u32 {
-        match offset {
-            spec::DR => self.seconds(now_ns),
-            spec::MR => self.match_s,
-            spec::LR => self.load_s,
-            spec::CR => spec::CR_START,
-            spec::IMSC => u32::from(self.mask),
-            spec::RIS => u32::from(self.raw),
-            spec::MIS => u32::from(self.line()),
-            _ => primecell::read_id(spec::PERIPHERAL_ID, offset) as u32,
-        }
-    }
-
-    fn write_register(&mut self, offset: u64, value: u32, now_ns: u64) {
-        match offset {
-            spec::MR => {
-                self.match_s = value;
-                self.arm(now_ns);
+    fn attend(&self, around: &mut impl Surroundings) -> Option<u64> {
+        if self.alarm.look_ns().is_some() {
+            let now_ns = around.now_ns();
+            if self.alarm.take_due(now_ns) {
+                // A vCPU that sets an alarm after this look sees that it is earlier, and asks again.
+                let _earlier = self.change(around, Pl031::ring_if_due);
             }
-            spec::LR => self.set_seconds(value, now_ns),
-            spec::IMSC => self.mask = value & spec::INT_ALARM != 0,
-            spec::ICR if value & spec::INT_ALARM != 0 => self.raw = false,
-            _ => {}
         }
-    }
-}
-
-/// 32-bit accesses at a register's own offset are served, and narrower reads of its low bytes; others read 0 and write nothing.
-impl Device for Pl031 {
-    fn read(&mut self, offset: u64, width: AccessWidth, now_ns: u64) -> Reading {
-        if offset & 0b11 != 0 || width == AccessWidth::Double {
-            return Reading::value(0);
-        }
-        let before = self.line();
-        self.ring_if_due(now_ns);
-        let value = u64::from(self.read_register(offset, now_ns)) & width.mask();
-        Reading {
-            value,
-            line: Effect::line_moved(before, self.line()).line,
-        }
+        self.alarm.look_ns()
     }
 
-    fn write(&mut self, offset: u64, width: AccessWidth, value: u64, now_ns: u64) -> Effect {
-        if offset & 0b11 != 0 || width != AccessWidth::Word {
-            return Effect::NONE;
-        }
-        let before = self.line();
-        self.ring_if_due(now_ns);
-        self.write_register(offset, value as u32, now_ns);
-        self.ring_if_due(now_ns);
-        Effect::line_moved(before, self.line())
-    }
-
-    fn line(&self) -> bool {
-        self.raw && self.mask
-    }
-
-    /// Forgets the alarm; the time goes on, as a battery keeps it.
-    fn reset(&mut self) {
-        self.match_s = 0;
-        self.alarm_s = None;
-        self.raw = false;
-        self.mask = false;
+    fn reset(&self) {
+        self.registers.0.lock().reset();
     }
 }

@@ -1,14 +1,44 @@
 //! The clock as Linux's `rtc-pl031` uses it.
 
-use super::{
-    NS_PER_S, Pl031,
-    spec::{CR, DR, ICR, IMSC, LR, MIS, MR, RIS},
-};
-use crate::{devices::Device, devices::Effect};
+use super::Clock;
+use super::registers::NS_PER_S;
+use super::spec::{CR, DR, ICR, IMSC, LR, MIS, MR, RIS};
+use crate::devices::tests::{Board, Effect};
+use crate::devices::{Device, Parts, Work};
 use proptest::prelude::*;
 use types::access::AccessWidth;
 
 const BASE_S: u32 = 1_795_390_067;
+
+type Pl031 = Board<Clock>;
+
+/// Makes a clock that shows `wall_clock_s` at time 0.
+fn clock(wall_clock_s: u32) -> Pl031 {
+    Board::with(&Parts {
+        wall_clock_s,
+        possible: 1,
+    })
+}
+
+impl Board<Clock> {
+    /// Returns when the alarm rings if the guest does nothing.
+    fn alarm_ns(&self) -> Option<u64> {
+        self.device.registers.0.lock().alarm_ns()
+    }
+
+    /// Sets the clock as EFI's SetTime does.
+    fn set_seconds(&mut self, seconds: u32, now_ns: u64) -> Effect {
+        self.around.now_ns = now_ns;
+        let (work, line) = self.step(|clock, around| clock.set_seconds(seconds, around));
+        Effect { line, work }
+    }
+
+    /// Has the clock do what is due; returns when to look again, and how the line moved.
+    fn attend(&mut self, now_ns: u64) -> (Option<u64>, Option<bool>) {
+        self.around.now_ns = now_ns;
+        self.step(|clock, around| clock.attend(around))
+    }
+}
 
 fn get(rtc: &mut Pl031, offset: u64, now_s: u64) -> u32 {
     rtc.read(offset, AccessWidth::Word, now_s * NS_PER_S).value as u32
@@ -25,7 +55,7 @@ fn set(rtc: &mut Pl031, offset: u64, value: u32, now_s: u64) -> Effect {
 
 #[test]
 fn registers_at_reset() {
-    let mut rtc = Pl031::new(BASE_S);
+    let mut rtc = clock(BASE_S);
     let cases = [
         (DR, BASE_S + 9),
         (MR, 0),
@@ -49,7 +79,7 @@ fn registers_at_reset() {
 
 #[test]
 fn setting_the_clock_counts_on_from_there() {
-    let mut rtc = Pl031::new(BASE_S);
+    let mut rtc = clock(BASE_S);
     let _ = set(&mut rtc, LR, 1000, 50);
     assert_eq!(get(&mut rtc, LR, 60), 1000);
     assert_eq!(get(&mut rtc, DR, 60), 1010);
@@ -65,9 +95,9 @@ fn setting_the_clock_counts_on_from_there() {
 
 #[test]
 fn alarm_rings_at_its_second_and_says_when() {
-    let mut rtc = Pl031::new(BASE_S);
+    let mut rtc = clock(BASE_S);
     let _ = set(&mut rtc, IMSC, 1, 10);
-    assert_eq!(set(&mut rtc, MR, BASE_S + 30, 10), Effect::NONE);
+    assert_eq!(set(&mut rtc, MR, BASE_S + 30, 10).line, None);
     let look = |rtc: &mut Pl031, now_ns| rtc.read(DR, AccessWidth::Word, now_ns).line;
     assert_eq!(look(&mut rtc, 30 * NS_PER_S - 1), None);
     assert_eq!(look(&mut rtc, 30 * NS_PER_S), Some(true));
@@ -78,34 +108,40 @@ fn alarm_rings_at_its_second_and_says_when() {
 
 #[test]
 fn alarm_rings_although_nobody_touches_a_register() {
-    let mut rtc = Pl031::new(BASE_S);
-    let _ = set(&mut rtc, MR, BASE_S + 30, 10);
+    let mut rtc = clock(BASE_S);
+    assert_eq!(set(&mut rtc, MR, BASE_S + 30, 10), Effect::NONE);
     assert_eq!(rtc.alarm_ns(), None, "masked");
-    let _ = set(&mut rtc, IMSC, 1, 10);
+    assert_eq!(set(&mut rtc, IMSC, 1, 10).work, Some(Work::Attend));
     assert_eq!(rtc.alarm_ns(), Some(30 * NS_PER_S));
-    // As EFI's SetTime does.
-    rtc.set_seconds(BASE_S + 25, 11 * NS_PER_S);
+    let sooner = rtc.set_seconds(BASE_S + 25, 11 * NS_PER_S);
+    assert_eq!(sooner.work, Some(Work::Attend), "it has come nearer");
     assert_eq!(rtc.alarm_ns(), Some(16 * NS_PER_S));
-    assert_eq!(rtc.tick(16 * NS_PER_S - 1), Effect::NONE);
-    assert_eq!(rtc.tick(16 * NS_PER_S).line, Some(true));
+    let at = 16 * NS_PER_S;
+    assert_eq!(rtc.attend(at - 1), (Some(at), None));
+    assert_eq!(rtc.attend(at), (None, Some(true)));
     assert_eq!(rtc.alarm_ns(), None, "it rings once");
-    assert_eq!(rtc.tick(17 * NS_PER_S), Effect::NONE);
-    let _ = set(&mut rtc, MR, BASE_S + 40, 17);
+    assert_eq!(rtc.attend(17 * NS_PER_S), (None, None));
+    assert_eq!(
+        set(&mut rtc, MR, BASE_S + 40, 17).work,
+        Some(Work::Attend),
+        "it looks again"
+    );
     assert!(rtc.alarm_ns().is_some());
     rtc.reset();
     assert_eq!(rtc.alarm_ns(), None);
+    assert_eq!(rtc.attend(90 * NS_PER_S), (None, None), "nothing rings");
 }
 
 #[test]
 fn alarm_for_this_very_second_rings_at_once() {
-    let mut rtc = Pl031::new(BASE_S);
+    let mut rtc = clock(BASE_S);
     let _ = set(&mut rtc, IMSC, 1, 10);
     assert_eq!(set(&mut rtc, MR, BASE_S + 10, 10).line, Some(true));
 }
 
 #[test]
 fn masked_alarm_rings_silently() {
-    let mut rtc = Pl031::new(BASE_S);
+    let mut rtc = clock(BASE_S);
     let _ = set(&mut rtc, MR, BASE_S + 5, 0);
     assert_eq!((get(&mut rtc, RIS, 6), get(&mut rtc, MIS, 6)), (1, 0));
     assert_eq!(set(&mut rtc, IMSC, 1, 6).line, Some(true));
@@ -115,7 +151,7 @@ fn masked_alarm_rings_silently() {
 
 #[test]
 fn setting_the_clock_moves_the_alarm() {
-    let mut rtc = Pl031::new(0);
+    let mut rtc = clock(0);
     let _ = set(&mut rtc, IMSC, 1, 0);
     let _ = set(&mut rtc, MR, 100, 0);
     let _ = set(&mut rtc, LR, 90, 20);
@@ -124,7 +160,7 @@ fn setting_the_clock_moves_the_alarm() {
 
 #[test]
 fn odd_widths_and_offsets_do_nothing() {
-    let mut rtc = Pl031::new(BASE_S);
+    let mut rtc = clock(BASE_S);
     for (offset, width) in [
         (LR, AccessWidth::Byte),
         (LR, AccessWidth::Half),
@@ -147,7 +183,7 @@ proptest! {
     fn line_moves_are_all_told(
         steps in proptest::collection::vec((any::<bool>(), 0u64..0x24, any::<u32>(), any::<u64>()), 1..100),
     ) {
-        let mut rtc = Pl031::new(BASE_S);
+        let mut rtc = clock(BASE_S);
         let mut line = false;
         for (write, offset, value, now_ns) in steps {
             let moved = if write {

@@ -3,13 +3,17 @@
 use super::{Access, CM, ISV, S1PTW, SF, SSE, TRANSLATION};
 use crate::bus;
 use crate::bus::Target;
+use crate::devices::tests::NoMemory;
+use crate::devices::{Answer, Work};
 use crate::dispatch::hot::{DataAbort, Hot, big_endian, hypercall, mmio, system};
 use crate::exit::{Abort, Syndrome, class, system_register};
-use crate::vm::Kicks;
+use crate::memory::GuestMemory;
 use crate::vm::tests::fixture::{BOOT_VCPUS, Bench, RAM, RAM_BYTES, vm};
+use crate::vm::{Around, Kicks, Outside, Vm};
 use proptest::prelude::*;
 use psci::{EntryPoint, ReturnCode, id};
 use std::vec::Vec;
+use types::devices::DeviceId;
 use types::layout::REDISTRIBUTOR_SIZE;
 use types::stats::ExitReason;
 use vgic::ListRegisters;
@@ -253,14 +257,38 @@ fn enable_everything(bench: &mut Bench) {
     }
 }
 
+/// An outside whose time stands still, and with no memory.
+struct Still;
+
+impl Outside for Still {
+    fn now_ns(&self) -> u64 {
+        1_000
+    }
+    fn memory(&self, _: &Vm) -> impl GuestMemory {
+        NoMemory
+    }
+}
+
 fn touch(bench: &mut Bench, access: Access, address: u64) -> (Hot, ExitReason) {
     touch_raw(bench, access.iss(), address)
 }
 
 fn touch_raw(bench: &mut Bench, iss: u64, address: u64) -> (Hot, ExitReason) {
+    touch_left(bench, iss, address).0
+}
+
+/// Touches a device; says what is left to be done too.
+fn touch_left(bench: &mut Bench, iss: u64, address: u64) -> ((Hot, ExitReason), Option<Work>) {
     let iss = Abort::new(Syndrome::new(iss));
     let abort = DataAbort { iss, address };
-    bench.trap(|trap, context| mmio(trap, &mut context.frame, abort, || 1_000))
+    let mut left = None;
+    let result = bench.trap(|trap, context| {
+        let leave = |work| left = Some(work);
+        mmio(trap, &mut context.frame, abort, &Still, leave)
+    });
+    let leaves = matches!(result.0, Hot::Work | Hot::Exit | Hot::Retry);
+    assert_eq!(left.is_some(), leaves);
+    (result, left)
 }
 
 fn write32(bench: &mut Bench, address: u64, value: u64) -> (Hot, ExitReason) {
@@ -317,20 +345,16 @@ fn register_31_reads_as_zero_and_swallows() {
         UART + 0x18,
     );
     assert_eq!((hot, bench.context.frame.x), (Hot::Advance, before.x));
-    let (hot, _) = touch(
-        &mut bench,
-        Access {
-            sas,
-            rt,
-            write: true,
-        },
-        UART,
-    );
-    assert_eq!(hot, Hot::Output);
-    assert_eq!(
-        bench.vm.uart.lock().pop_transmit().map(|(byte, _)| byte),
-        Some(0)
-    );
+    let access = Access {
+        sas,
+        rt,
+        write: true,
+    };
+    let ((hot, _), left) = touch_left(&mut bench, access.iss(), UART);
+    assert_eq!((hot, left), (Hot::Work, Some(Work::Show)));
+    let mut kicks = Kicks::NONE;
+    let mut around = Around::new(bench.vm, DeviceId::Uart, &Still, &mut kicks);
+    assert_eq!(bench.vm.devices.uart.take(&mut around), Some(0));
 }
 
 #[test]
@@ -379,10 +403,17 @@ fn hot_plug_registers_have_one_width() {
 }
 
 #[test]
-fn the_first_look_at_events_is_left_to_the_slow_path() {
+fn the_first_look_at_events_is_tried_again() {
     let mut bench = Bench::new();
-    assert!(bench.vm.hotplug.lock().press_power_button());
-    assert_eq!(read(&mut bench, 2, HOTPLUG).0, Hot::Leave);
+    assert!(bench.vm.devices.hotplug.press_power_button());
+    bench.registers(&[7]);
+    let (sas, rt, write) = (2, 0, false);
+    let ((hot, _), left) = touch_left(&mut bench, Access { sas, rt, write }.iss(), HOTPLUG);
+    let listens = Some(Work::Resize(Answer::Listens));
+    assert_eq!(
+        (hot, left, bench.context.frame.x[0]),
+        (Hot::Retry, listens, 7)
+    );
     for sas in [0, 1, 3] {
         assert_eq!(
             read(&mut bench, sas, HOTPLUG),
@@ -390,25 +421,57 @@ fn the_first_look_at_events_is_left_to_the_slow_path() {
             "takes no event"
         );
     }
-    bench
-        .vm
-        .listening
-        .store(true, core::sync::atomic::Ordering::Relaxed);
+    bench.vm.devices.hotplug.listen();
     assert_eq!(read(&mut bench, 2, HOTPLUG), (Hot::Advance, 0x8080_0000));
     assert_eq!(read(&mut bench, 2, HOTPLUG), (Hot::Advance, 0));
 }
 
 #[test]
-fn writes_to_hot_plug_registers_are_never_settled_here() {
+fn what_a_guest_says_of_its_vcpus_is_left_to_the_resizer() {
     let mut bench = Bench::new();
-    for offset in [0, 4, 0x1000, 0x1004, 0x1008, 0x100c, 0x1044, 0xfffc, 0xffff] {
+    let eject = Answer::Eject(bench.vm.vcpus[4].id);
+    let value = 0x0103_0085;
+    let cases = [
+        (0x1044, Some(eject)),
+        (
+            0x1008,
+            Some(Answer::Ost {
+                vcpu: bench.vm.vcpus[0].id,
+                event: 0x103,
+                status: 0x85,
+            }),
+        ),
+        (0, None),
+        (4, None),
+        (0x1000, None),
+        (0x100c, None),
+        (0x1045, None),
+        (0x2044, None),
+        (0xfffc, None),
+        (0xffff, None),
+    ];
+    for (offset, answer) in cases {
         for sas in 0..4 {
-            bench.registers(&[u64::MAX]);
+            bench.registers(&[value]);
             let (rt, write) = (0, true);
-            let (hot, _) = touch(&mut bench, Access { sas, rt, write }, HOTPLUG + offset);
-            assert_eq!(hot, Hot::Leave, "{offset:#x}");
+            let iss = Access { sas, rt, write }.iss();
+            let (result, left) = touch_left(&mut bench, iss, HOTPLUG + offset);
+            let answer = answer.filter(|_| sas == 2).map(Work::Resize);
+            let hot = answer.map_or(Hot::Advance, |_| Hot::Exit);
+            assert_eq!(result, (hot, ExitReason::Hotplug), "{offset:#x} {sas}");
+            assert_eq!(left, answer, "{offset:#x} {sas}");
         }
     }
+    let zero = touch(
+        &mut bench,
+        Access {
+            sas: 2,
+            rt: 31,
+            write: true,
+        },
+        HOTPLUG + 0x1044,
+    );
+    assert_eq!(zero.0, Hot::Advance, "register 31 confirms nothing");
     let states: Vec<u32> = bench.vm.vcpus.iter().map(|vcpu| vcpu.power.sta()).collect();
     assert_eq!(states, [0xf, 0xf, 0xf, 0xf, 0xd, 0xd, 0xd, 0xd]);
 }
@@ -477,14 +540,20 @@ fn devices_end_where_the_next_begins() {
             Some(Target::Redistributor(vm.vcpus[1].id, 0x1_ffff)),
         ),
         (frames, None),
-        (UART + 0xfff, Some(Target::Uart(0xfff))),
-        (0x0901_0000, Some(Target::Rtc(0))),
+        (UART + 0xfff, Some(Target::Device(DeviceId::Uart, 0xfff))),
+        (0x0901_0000, Some(Target::Device(DeviceId::Rtc, 0))),
         (0x0901_1000, None),
-        (HOTPLUG + 0xffff, Some(Target::Hotplug(0xffff))),
+        (
+            HOTPLUG + 0xffff,
+            Some(Target::Device(DeviceId::Hotplug, 0xffff)),
+        ),
         (HOTPLUG + 0x1_0000, None),
         (VIRTIO - 1, None),
-        (VIRTIO, Some(Target::Virtio(0))),
-        (VIRTIO + 0x3fff, Some(Target::Virtio(0x3fff))),
+        (VIRTIO, Some(Target::Device(DeviceId::Virtio, 0))),
+        (
+            VIRTIO + 0x3fff,
+            Some(Target::Device(DeviceId::Virtio, 0x3fff)),
+        ),
         (VIRTIO + 0x4000, None),
         (u64::MAX, None),
     ] {

@@ -1,6 +1,6 @@
 //! Traps that end elsewhere.
 
-use super::{Access, CM, ISV, S1PTW, TRANSLATION, WNR};
+use super::{CM, ISV, S1PTW, TRANSLATION, WNR};
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::{Exit, Next, synchronous};
 use crate::exit::{Syndrome, class};
@@ -218,60 +218,4 @@ fn cache_maintenance_of_what_is_not_memory_does_nothing() {
             Next::Advance
         );
     }
-}
-
-#[test]
-fn hot_plug_registers_take_words_only() {
-    for offset in [0, 4, 0x1004, 0x1008, 0x2fff, 0xfffc] {
-        for sas in 0..4 {
-            let mut bench = Bench::new();
-            bench.registers(&[0xdead_beef_0000_0001]);
-            let access = Access {
-                sas,
-                rt: 0,
-                write: true,
-            };
-            let next = exit(
-                &mut bench,
-                class::DATA_ABORT,
-                access.iss(),
-                HOTPLUG + offset,
-            );
-            let value = 1;
-            let expected = if sas == 2 {
-                Next::Hotplug { offset, value }
-            } else {
-                Next::Advance
-            };
-            assert_eq!(next, expected, "{offset:#x} {sas}");
-        }
-    }
-    let mut bench = Bench::new();
-    let access = Access {
-        sas: 2,
-        rt: 31,
-        write: true,
-    };
-    let next = exit(
-        &mut bench,
-        class::DATA_ABORT,
-        access.iss(),
-        HOTPLUG + 0x1004,
-    );
-    assert_eq!(
-        next,
-        Next::Hotplug {
-            offset: 0x1004,
-            value: 0
-        }
-    );
-    let access = Access {
-        sas: 2,
-        rt: 1,
-        write: false,
-    };
-    assert_eq!(
-        exit(&mut bench, class::DATA_ABORT, access.iss(), HOTPLUG),
-        Next::Listen
-    );
 }

@@ -4,12 +4,14 @@ use super::{
     AfterReset, BeginError, Cells, Effect, Limits, Origin, Outcome, Progress, Report, Resizer,
     Shortfall, Why,
 };
-use crate::devices::cpu_hotplug::HotplugBlock;
+use crate::devices::tests::{Fake, PARTS};
+use crate::devices::{Access, Devices};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 use psci::{EntryPoint, Event, PowerCell, Role, State};
 use types::access::AccessWidth;
+use types::devices::DeviceId;
 use types::hotplug as spec;
 use types::ids::{VcpuId, VcpuSet};
 
@@ -68,7 +70,7 @@ enum Guest {
 
 struct Machine {
     cells: Vec<PowerCell>,
-    block: HotplugBlock,
+    devices: Devices,
     resizer: Resizer,
     guest: Guest,
     now_ns: u64,
@@ -85,7 +87,7 @@ impl Machine {
         let mut machine = Self {
             resizer: Resizer::new(&cells),
             cells,
-            block: HotplugBlock::new(8),
+            devices: Devices::new(&PARTS),
             guest,
             now_ns: 1000 * SECOND,
             edge: false,
@@ -129,10 +131,10 @@ impl Machine {
         for effect in progress.effects {
             self.edge |= match effect {
                 Effect::Pulse => true,
-                Effect::Insert(vcpu) => self.block.request_insert(vcpu),
-                Effect::Eject(vcpu) => self.block.request_eject(vcpu),
+                Effect::Insert(vcpu) => self.devices.hotplug.request_insert(vcpu),
+                Effect::Eject(vcpu) => self.devices.hotplug.request_eject(vcpu),
                 Effect::Retract(vcpu) => {
-                    self.block.cancel(vcpu);
+                    self.devices.hotplug.cancel(vcpu);
                     false
                 }
             };
@@ -219,9 +221,26 @@ impl Machine {
             let progress = self.resizer.on_listening(&self.cells, self.now_ns);
             self.take(progress);
         }
-        let event = self.block.read(spec::EVENT, AccessWidth::Word, |_| 0) as u32;
+        self.devices.hotplug.listen();
+        let event = self.take_event();
         let code = (event >> spec::EVENT_CODE_SHIFT & 0xff) as u16;
         (event & spec::EVENT_VALID != 0).then_some((code, event as u16))
+    }
+
+    fn take_event(&self) -> u32 {
+        let access = Access {
+            offset: spec::EVENT,
+            width: AccessWidth::Word,
+        };
+        let mut around = Fake::default();
+        let event = self.devices.read(DeviceId::Hotplug, access, &mut around);
+        event.expect("a value") as u32
+    }
+
+    /// Returns whether an event waits that the guest has not read, and takes it.
+    fn has_event(&self) -> bool {
+        self.devices.hotplug.listen();
+        self.take_event() != 0
     }
 
     fn guest_adds(&mut self, vcpu: u16) {
@@ -258,7 +277,7 @@ impl Machine {
         for cell in &self.cells {
             assert!(cell.apply(Event::Reset).is_ok());
         }
-        self.block.reset();
+        self.devices.reset();
         self.edge = false;
         let progress = self
             .resizer
@@ -325,7 +344,7 @@ fn the_present_count_is_reached_at_once() {
     let mut machine = Machine::up(Guest::Deaf, 5);
     machine.set(5);
     machine.ended(Outcome::Done, 5, 5, &[]);
-    assert!(!machine.block.has_event());
+    assert!(!machine.has_event());
 }
 
 #[test]
@@ -520,10 +539,7 @@ fn ejects_that_do_not_happen_are_told_apart() {
         machine.pass(10 * SECOND);
         machine.ended(Outcome::TimedOut, 2, 3, &[(2, why)]);
         assert_eq!(machine.state(2), State::On);
-        assert!(
-            !machine.block.has_event(),
-            "{guest:?}: the request is taken back"
-        );
+        assert!(!machine.has_event(), "{guest:?}: the request is taken back");
     }
 }
 

@@ -11,19 +11,18 @@ const MOST_NS: u64 = 60_000_000_000;
 
 /// When to look at a VM's clock, at the latest.
 #[derive(Debug)]
-pub struct Alarm(AtomicU64);
+pub(super) struct Alarm(AtomicU64);
 
 impl Alarm {
     /// No time.
-    #[must_use]
-    pub const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self(AtomicU64::new(NEVER_NS))
     }
 
     /// Notes when the alarm rings as the clock is now; returns whether the CPU that keeps the timer has to be told, because it would
     /// come too late. One that comes too early finds that out.
     #[must_use]
-    pub fn set(&self, ring_ns: Option<u64>, now_ns: u64) -> bool {
+    pub(super) fn set(&self, ring_ns: Option<u64>, now_ns: u64) -> bool {
         let Some(ring_ns) = ring_ns else { return false };
         let look_ns = ring_ns.min(now_ns.saturating_add(MOST_NS));
         self.0.fetch_min(look_ns, Ordering::AcqRel) > look_ns
@@ -31,25 +30,19 @@ impl Alarm {
 
     /// Returns when to look at the clock.
     #[must_use]
-    pub fn look_ns(&self) -> Option<u64> {
+    pub(super) fn look_ns(&self) -> Option<u64> {
         let look_ns = self.0.load(Ordering::Acquire);
         (look_ns != NEVER_NS).then_some(look_ns)
     }
 
     /// Returns whether it is time to look at the clock, and forgets it: who looks calls [`Alarm::set`] after.
     #[must_use]
-    pub fn take_due(&self, now_ns: u64) -> bool {
+    pub(super) fn take_due(&self, now_ns: u64) -> bool {
         let is_due = self.look_ns().is_some_and(|look_ns| look_ns <= now_ns);
         if is_due {
             self.0.store(NEVER_NS, Ordering::Release);
         }
         is_due
-    }
-}
-
-impl Default for Alarm {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
