@@ -14,8 +14,10 @@
 pub(crate) unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     core::arch::naked_asm!(
         "mov x3, x0; cmp x2, #16; b.lo 5f; orr x4, x0, x1; tst x4, #7; b.eq 1f; mrs x4, sctlr_el2; tbz x4, #0, 6f",
-        "1: subs x2, x2, #32; b.lo 3f; 2: ldp x4, x5, [x1], #16; ldp x6, x7, [x1], #16; stp x4, x5, [x3], #16",
-        "stp x6, x7, [x3], #16; subs x2, x2, #32; b.hs 2b; 3: tbz x2, #4, 4f; ldp x4, x5, [x1], #16; stp x4, x5, [x3], #16",
+        "1: subs x2, x2, #64; b.lo 3f; 2: ldp x4, x5, [x1], #16; ldp x6, x7, [x1], #16; ldp x8, x9, [x1], #16",
+        "ldp x10, x11, [x1], #16; stp x4, x5, [x3], #16; stp x6, x7, [x3], #16; stp x8, x9, [x3], #16; stp x10, x11, [x3], #16",
+        "subs x2, x2, #64; b.hs 2b; 3: tbz x2, #5, 8f; ldp x4, x5, [x1], #16; ldp x6, x7, [x1], #16; stp x4, x5, [x3], #16",
+        "stp x6, x7, [x3], #16; 8: tbz x2, #4, 4f; ldp x4, x5, [x1], #16; stp x4, x5, [x3], #16",
         "4: and x2, x2, #15; tbz x2, #3, 5f; ldr x4, [x1], #8; str x4, [x3], #8; and x2, x2, #7",
         "5: cbz x2, 7f; 6: ldrb w4, [x1], #1; strb w4, [x3], #1; subs x2, x2, #1; b.ne 6b; 7: ret",
     )

@@ -133,16 +133,24 @@ pub(crate) fn send_kick(id: PcpuId) {
     }
 }
 
-/// As [`kick`], on behalf of the guest that runs here. Another vCPU of this CPU that it wakes does not interrupt it at once.
+/// As [`kick`], on behalf of the guest that runs here. Another vCPU of this CPU that it wakes does not interrupt it at once, and what was
+/// posted to its own inbox and has been delivered does not at all.
 #[inline(always)]
 pub(crate) fn kick_in_passing(mut kicks: Kicks) {
     while let Some(id) = kicks.pop() {
         let cpu = this();
-        if id == cpu.local.id && !cpu.local.wakes.is_empty() {
+        if id != cpu.local.id {
+            send_kick(id);
+        } else if !cpu.local.wakes.is_empty() {
             // It looks at its mail soon, if it does not by itself.
             let soon = timer::now() + cpu.patience_ticks;
             cpu.arm(soon.min(cpu.local.armed.get()));
-        } else {
+        } else if cpu
+            .local
+            .loaded
+            .get()
+            .is_none_or(|owner| !owner.vcpu.inbox.is_empty())
+        {
             send_kick(id);
         }
     }
