@@ -262,13 +262,12 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
     if options.scrub == control_plane::config::Scrub::Boot {
         memory::scrub_free();
     }
-    let (mut vcpus, mut autostart, mut names) = (0, Vec::new(), Vec::new());
+    let (mut autostart, mut names) = (Vec::new(), Vec::new());
     for Description { config, .. } in &descriptions {
-        vcpus += usize::from(config.max_vcpus);
         autostart.push(config.autostart);
         names.push(config.name.to_string());
     }
-    heap::grow(heap_for(vcpus));
+    heap::grow(heap_for(&descriptions));
     let limits = HostLimits {
         space,
         width: vms::vmid_width(features.has_vmid_16()),
@@ -310,10 +309,15 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
 }
 
 /// Returns how much heap the VMs' own data needs; the tables of a guest that starts ask for theirs.
-const fn heap_for(vcpus: usize) -> u64 {
+fn heap_for(descriptions: &[Description]) -> u64 {
     const BYTES_A_VCPU: u64 = 4096;
+    // A virtio device has room for a request of as many descriptors as a queue.
+    const BYTES_A_DEVICE: u64 = 4096;
     const BYTES_OF_VMS: u64 = 128 * 1024;
-    vcpus as u64 * BYTES_A_VCPU + BYTES_OF_VMS
+    let vms = descriptions.iter().map(|Description { config, .. }| {
+        u64::from(config.max_vcpus) * BYTES_A_VCPU + config.disks.len() as u64 * BYTES_A_DEVICE
+    });
+    vms.sum::<u64>() + BYTES_OF_VMS
 }
 
 /// Reads the manifest and finds the images; what is wrong is logged and left out.
@@ -355,6 +359,7 @@ fn read_bundle(
                         descriptions.push(Description {
                             kernel: file(&config.kernel),
                             initrd: config.initrd.as_deref().map_or(&[][..], file),
+                            images: config.disks.iter().map(|disk| file(&disk.image)).collect(),
                             config,
                         });
                     }

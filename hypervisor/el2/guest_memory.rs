@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use stage2::{PAGE_SIZE, TableMemory};
 use types::address::{GuestPhys, HostPhys};
 use types::ids::MAX_VMS;
@@ -50,6 +50,14 @@ impl GuestRam {
         }
     }
 
+    /// Translates the address of 16 bits; an odd one is refused.
+    fn half(&self, address: GuestPhys) -> Result<*mut u16, GuestFault> {
+        match address.is_aligned(2) {
+            true => Ok(self.translate(address, 2)? as *mut u16),
+            false => Err(GuestFault { address }),
+        }
+    }
+
     /// Translates a guest range to the host's, if all of it is RAM.
     fn translate(&self, address: GuestPhys, bytes: usize) -> Result<u64, GuestFault> {
         let offset = address.get().wrapping_sub(self.base.get());
@@ -64,16 +72,30 @@ impl GuestRam {
 impl GuestMemory for GuestRam {
     fn read(&self, address: GuestPhys, into: &mut [u8]) -> Result<(), GuestFault> {
         let from = self.translate(address, into.len())? as *const u8;
-        // SAFETY: `translate` keeps it within this guest's RAM, which is mapped; a guest may write it meanwhile, and whatever
-        // mixture of old and new bytes comes of that is as good as any other.
-        unsafe { core::ptr::copy(from, into.as_mut_ptr(), into.len()) };
+        // SAFETY: `translate` keeps it within this guest's RAM, which is mapped and of which EL2 keeps no references, so that the
+        // ranges are apart; a guest may write it meanwhile, and whatever mixture of old and new bytes comes of that is as good as
+        // any other.
+        unsafe { core::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
+        Ok(())
+    }
+
+    fn read_half(&self, address: GuestPhys) -> Result<u16, GuestFault> {
+        // SAFETY: `half` keeps it within this guest's RAM, which is mapped, and aligned.
+        let half = unsafe { AtomicU16::from_ptr(self.half(address)?) };
+        Ok(half.load(Ordering::Relaxed))
+    }
+
+    fn write_half(&self, address: GuestPhys, value: u16) -> Result<(), GuestFault> {
+        // SAFETY: as above; EL2 keeps no references into guest memory.
+        let half = unsafe { AtomicU16::from_ptr(self.half(address)?) };
+        half.store(value, Ordering::Relaxed);
         Ok(())
     }
 
     fn write(&self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault> {
         let to = self.translate(address, bytes.len())?;
-        // SAFETY: as above; EL2 keeps no references into guest memory.
-        unsafe { core::ptr::copy(bytes.as_ptr(), to as *mut u8, bytes.len()) };
+        // SAFETY: as above.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
         Ok(())
     }
 }

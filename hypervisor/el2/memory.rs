@@ -61,6 +61,19 @@ pub(crate) fn give_back(range: Range<u64>) {
     with_pool(|pool| pool.release(range));
 }
 
+/// Takes pages for data of EL2's that a guest has asked for; they hold what was there before.
+pub(crate) fn take_bytes(bytes: u64) -> Option<&'static mut [u8]> {
+    let start = take_pages(bytes, stage2::PAGE_SIZE)?;
+    // SAFETY: all RAM is mapped at its own address, and nothing else has the piece until `give_bytes_back` gets the reference.
+    Some(unsafe { core::slice::from_raw_parts_mut(start as *mut u8, bytes as usize) })
+}
+
+/// Gives back what [`take_bytes`] took.
+pub(crate) fn give_bytes_back(bytes: &'static mut [u8]) {
+    let range = bytes.as_ptr_range();
+    give_back(range.start as u64..range.end as u64);
+}
+
 /// Takes guest memory; the caller scrubs what another guest may have left in it.
 pub(crate) fn take_guest_memory(bytes: u64, alignments: &[u64]) -> Option<Piece> {
     alignments

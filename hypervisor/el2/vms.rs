@@ -122,6 +122,14 @@ impl ops::Host for El2 {
         memory::scrub(range);
     }
 
+    fn take_device_memory(&self, bytes: u64) -> Option<&'static mut [u8]> {
+        memory::take_bytes(bytes)
+    }
+
+    fn release_device_memory(&self, bytes: &'static mut [u8]) {
+        memory::give_bytes_back(bytes);
+    }
+
     fn take_pages(&self, pages: usize) -> Option<TablePages> {
         TablePages::take(pages)
     }

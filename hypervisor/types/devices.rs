@@ -51,6 +51,8 @@ pub struct Row {
     pub reason: ExitReason,
     /// Its node in a device tree; `None` for what a device tree has no words for.
     pub node: Option<Node>,
+    /// Whether it reads and writes the guest's memory; it does so coherently with the caches of the guest's CPUs.
+    pub is_master: bool,
     /// How ACPI tells of it; `None` for what guests with ACPI reach in another way.
     pub acpi: Option<Acpi>,
 }
@@ -76,6 +78,13 @@ pub enum Acpi {
         /// `_HID`.
         hid: [u8; 8],
     },
+    /// One for each window that has something behind it: the number of the window ends its name and is its `_UID`.
+    Slots {
+        /// How the names begin; two hexadecimal digits follow.
+        name: [u8; 2],
+        /// `_HID`.
+        hid: [u8; 8],
+    },
     /// The generic event device (ACPI 6.5, 5.6.9) with an edge-triggered interrupt, and the processors whose registers it has.
     Events,
 }
@@ -90,6 +99,7 @@ const UART: Row = Row {
         compatible: &["arm,pl011", "arm,primecell"],
         clocks: &["uartclk", "apb_pclk"],
     }),
+    is_master: false,
     acpi: Some(Acpi::Device {
         name: *b"COM0",
         hid: *b"ARMH0011",
@@ -102,6 +112,7 @@ const HOTPLUG: Row = Row {
     intid: 41,
     reason: ExitReason::Hotplug,
     node: None,
+    is_master: false,
     acpi: Some(Acpi::Events),
 };
 
@@ -116,17 +127,26 @@ const RTC: Row = Row {
         compatible: &["arm,pl031", "arm,primecell"],
         clocks: &["apb_pclk"],
     }),
+    is_master: false,
     acpi: None,
 };
 
-/// Nothing is told of slots that are empty; software made for QEMU's `virt` looks there all the same.
+/// Slots that are empty are described to nobody; software made for QEMU's `virt` looks there all the same.
 const VIRTIO: Row = Row {
     registers: Region::new(0x0a00_0000, 32 * 0x200),
     windows: 32,
     intid: 48,
     reason: ExitReason::Device,
-    node: None,
-    acpi: None,
+    node: Some(Node {
+        name: "virtio_mmio",
+        compatible: &["virtio,mmio"],
+        clocks: &[],
+    }),
+    is_master: true,
+    acpi: Some(Acpi::Slots {
+        name: *b"VR",
+        hid: *b"LNRO0005",
+    }),
 };
 
 #[cfg(test)]
@@ -146,11 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn every_row_is_described_or_empty() {
+    fn every_row_is_described() {
         for device in DeviceId::ALL {
             let row = device.row();
             let is_told = row.node.is_some() || row.acpi.is_some();
-            assert!(is_told || row.windows > 1, "{device:?} is found by nobody");
+            assert!(is_told, "{device:?} is found by nobody");
+            let is_slots = matches!(row.acpi, Some(Acpi::Slots { .. }));
+            assert_eq!(is_slots, row.windows > 1, "{device:?}");
             if let Some(node) = row.node {
                 assert!(!node.name.is_empty() && !node.compatible.is_empty());
             }

@@ -125,6 +125,18 @@ impl GuestLayout {
         self.devices[device as usize]
     }
 
+    /// Returns where one of the windows of a device is.
+    #[must_use]
+    pub const fn window(&self, device: DeviceId, window: u16) -> DeviceSlot {
+        let slot = self.device(device);
+        let bytes = slot.registers.size / device.row().windows as u64;
+        let base = slot.registers.base.get() + bytes * window as u64;
+        DeviceSlot {
+            registers: Region::new(base, bytes),
+            intid: slot.intid + window as u32,
+        }
+    }
+
     /// Returns the part of RAM that firmware's tables and device trees are put in: the bottom, at most [`FIRMWARE_SIZE`].
     pub const fn firmware(&self) -> Region {
         Region {

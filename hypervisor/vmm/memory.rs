@@ -18,6 +18,18 @@ pub trait GuestMemory {
     /// A [`GuestFault`] when any byte of the range is outside the guest's RAM; `into` is as it was then.
     fn read(&self, address: GuestPhys, into: &mut [u8]) -> Result<(), GuestFault>;
 
+    /// Reads 16 bits in one access, so that they are all old or all new; the address is even.
+    ///
+    /// # Errors
+    /// A [`GuestFault`] when the bytes are not in the guest's RAM.
+    fn read_half(&self, address: GuestPhys) -> Result<u16, GuestFault>;
+
+    /// Writes 16 bits in one access; the address is even.
+    ///
+    /// # Errors
+    /// A [`GuestFault`] when the bytes are not in the guest's RAM.
+    fn write_half(&self, address: GuestPhys, value: u16) -> Result<(), GuestFault>;
+
     /// Copies `bytes` into guest memory starting at `address`.
     ///
     /// # Errors

@@ -63,6 +63,12 @@ pub fn initrd() -> PathBuf {
     existing(variable("BULLPEN_INITRD"))
 }
 
+/// Returns the demo's initramfs with the modules for virtio devices.
+#[must_use]
+pub fn initrd_virtio() -> PathBuf {
+    existing(variable("BULLPEN_INITRD_VIRTIO"))
+}
+
 /// Returns the initramfs with a real udev.
 #[must_use]
 pub fn initrd_udev() -> PathBuf {

@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 pub struct Vm {
     name: String,
     lines: Vec<String>,
+    /// The tables of its devices, after all its keys.
+    tables: Vec<String>,
     memory_mib: u64,
 }
 
@@ -20,6 +22,7 @@ impl Vm {
         let vm = Self {
             name: name.into(),
             lines: Vec::new(),
+            tables: Vec::new(),
             memory_mib: 64,
         };
         vm.text("kernel", &kernel.to_string_lossy())
@@ -60,6 +63,26 @@ impl Vm {
         self.lines.retain(|line| !line.starts_with(&prefix));
         self.lines.push(format!("{prefix}{value}"));
         self
+    }
+
+    /// Gives it a disk with this image, of which it may write so many MiB; 0 for a disk that is only read.
+    #[must_use]
+    pub fn disk(mut self, name: &str, image: &Path, quota_mib: u64) -> Self {
+        let quota = match quota_mib {
+            0 => String::new(),
+            mib => format!("cow-quota = \"{mib}M\"\n"),
+        };
+        let image = image.display();
+        self.tables.push(format!(
+            "[[vm.disk]]\nname = \"{name}\"\nimage = \"{image}\"\n{quota}"
+        ));
+        self
+    }
+
+    /// Describes a Linux VM as [`Vm::linux`] does, with the modules for virtio devices.
+    #[must_use]
+    pub fn linux_with_devices(name: &str, kernel: &str) -> Self {
+        Self::linux(name, kernel).text("initrd", &artefacts::initrd_virtio().to_string_lossy())
     }
 
     /// Sets the command line.
@@ -134,10 +157,11 @@ impl Manifest {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "[[vm]]\nname = \"{}\"\nmemory = \"{}M\"\n{}",
+                "[[vm]]\nname = \"{}\"\nmemory = \"{}M\"\n{}\n{}",
                 vm.name,
                 vm.memory_mib,
-                vm.lines.join("\n")
+                vm.lines.join("\n"),
+                vm.tables.concat()
             );
         }
         text
@@ -181,7 +205,7 @@ mod tests {
         let text = Manifest::new([vm]).hypervisor("log = \"info\"").toml();
         assert_eq!(
             text,
-            "[hypervisor]\nlog = \"info\"\n[[vm]]\nname = \"a\"\nmemory = \"64M\"\nkernel = \"/k \\\"1\\\"\"\nboot-vcpus = 2\nmax-vcpus = 4\ncpus = [0, 1]\n"
+            "[hypervisor]\nlog = \"info\"\n[[vm]]\nname = \"a\"\nmemory = \"64M\"\nkernel = \"/k \\\"1\\\"\"\nboot-vcpus = 2\nmax-vcpus = 4\ncpus = [0, 1]\n\n"
         );
     }
 }

@@ -81,6 +81,34 @@ guest_tests! {
     gic_on_cortex_a57: "gic", Shape { cpus: 4, vcpus: 4, model: "cortex-a57" }, "";
 }
 
+/// Runs the guest that drives two disks, one of them as a hostile driver would, beside its harness.
+fn drive_disks(name: &str, shape: Shape) {
+    let image = artefacts::log_directory(name).join("disk.img");
+    let content: Vec<u8> = (0..128 * 1024)
+        .map(|n| (n / 512 * 7 + n % 251) as u8)
+        .collect();
+    std::fs::write(&image, content).expect("an image");
+    let vm = Vm::guest("guest", "virtio")
+        .vcpus(shape.vcpus, shape.vcpus)
+        .disk("fixed", &image, 0)
+        .disk("changing", &image, 1);
+    run_vm(name, vm, shape);
+}
+
+#[test]
+fn virtio_1_on_1() {
+    drive_disks("baremetal-virtio_1_on_1", shape(1, 1));
+}
+
+#[test]
+fn virtio_2_on_2() {
+    let shape = Shape {
+        model: "cortex-a57",
+        ..shape(2, 2)
+    };
+    drive_disks("baremetal-virtio_2_on_2", shape);
+}
+
 /// Has vCPUs moved while they are at work, and looks where they are in the end.
 fn move_about(name: &str, cpus: u32, vcpus: u32, model: &'static str, moves: u32) {
     let vm = Vm::guest("guest", "moves")

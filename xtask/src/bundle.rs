@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use control_plane::config::schema::{self, Form, Key};
+use control_plane::config::schema::{self, Form, Key, Section};
 use control_plane::config::{ConfigError, Problem, VmName};
 use control_plane::{config, loader};
 use types::layout::{FIRMWARE_SIZE, Region};
 use vm_fdt::FdtWriter;
 
 use crate::cpio::Archive;
-use crate::manifest_toml::{Bytes, CPU_LIST, ManifestToml, Value, Values, VmToml};
+use crate::manifest_toml::{Bytes, CPU_LIST, Item, ManifestToml, Value, Values, VmToml};
 use crate::say;
 
 mod unpack;
@@ -76,12 +76,18 @@ pub(crate) fn pack_bytes(manifest: &ManifestToml, base: &Path) -> anyhow::Result
     let mut images = Images::default();
     let mut named = Vec::new();
     for vm in &manifest.vms {
-        let read = |key: &Key, path: &Path| {
-            images
-                .add(&base.join(path), key.name == KERNEL)
-                .with_context(|| format!("[[vm]] \"{}\": {}", vm.name, key.name))
+        let in_vm = || format!("[[vm]] \"{}\"", vm.name);
+        let own = name_files(schema::VM, &vm.values, base, &mut images).with_context(in_vm)?;
+        let mut files = VmFiles {
+            own,
+            items: Vec::new(),
         };
-        named.push(name_files(vm, read)?);
+        for (section, item) in items(vm) {
+            let in_item = || format!("{} {}", in_vm(), item_name(section, &item.name));
+            let names = name_files(section.keys, &item.values, base, &mut images);
+            files.items.push(names.with_context(in_item)?);
+        }
+        named.push(files);
     }
     let dtb = device_tree(manifest, &named)?;
     let mut archive = Archive::default();
@@ -97,18 +103,41 @@ pub(crate) fn pack_bytes(manifest: &ManifestToml, base: &Path) -> anyhow::Result
 /// The key whose file is unpacked on its way into the bundle. An initrd is the guest's own affair.
 const KERNEL: &str = "kernel";
 
-/// The names in the archive of one VM's files, by key.
+/// The names in the archive of one table's files, by key.
 type FileNames = BTreeMap<&'static str, String>;
 
-/// Reads one VM's files by `read(key, path)`.
+/// The names in the archive of one VM's files.
+struct VmFiles {
+    own: FileNames,
+    /// Those of its devices, as [`items`] goes through them.
+    items: Vec<FileNames>,
+}
+
+/// Goes through the tables of a VM's devices, section by section.
+fn items(vm: &VmToml) -> impl Iterator<Item = (&'static Section, &Item)> {
+    schema::SECTIONS.iter().flat_map(|section| {
+        let items = vm.sections.get(section.name).into_iter().flatten();
+        items.map(move |item| (section, item))
+    })
+}
+
+/// Names a table of a section for people.
+fn item_name(section: &Section, name: &str) -> String {
+    format!("[[vm.{}]] \"{name}\"", section.name)
+}
+
+/// Packs the files of one table.
 fn name_files(
-    vm: &VmToml,
-    mut read: impl FnMut(&Key, &Path) -> anyhow::Result<String>,
+    keys: &'static [Key],
+    values: &Values,
+    base: &Path,
+    images: &mut Images,
 ) -> anyhow::Result<FileNames> {
     let mut names = FileNames::new();
-    for key in schema::VM {
-        if let Some(Value::File(path)) = vm.get(key.name) {
-            names.insert(key.name, read(key, path)?);
+    for key in keys {
+        if let Some(Value::File(path)) = values.get(key.name) {
+            let packed = images.add(&base.join(path), key.name == KERNEL);
+            names.insert(key.name, packed.with_context(|| key.name)?);
         }
     }
     Ok(names)
@@ -169,7 +198,7 @@ impl Images {
 }
 
 /// Writes the manifest as a device tree.
-fn device_tree(manifest: &ManifestToml, files: &[FileNames]) -> anyhow::Result<Vec<u8>> {
+fn device_tree(manifest: &ManifestToml, files: &[VmFiles]) -> anyhow::Result<Vec<u8>> {
     let mut writer = FdtWriter::new()?;
     let root = writer.begin_node("")?;
     writer.property_string("compatible", config::COMPATIBLE)?;
@@ -186,12 +215,30 @@ fn device_tree(manifest: &ManifestToml, files: &[FileNames]) -> anyhow::Result<V
     Ok(writer.finish()?)
 }
 
-fn write_vm(writer: &mut FdtWriter, vm: &VmToml, files: &FileNames) -> anyhow::Result<()> {
+fn write_vm(writer: &mut FdtWriter, vm: &VmToml, files: &VmFiles) -> anyhow::Result<()> {
     if VmName::new(&vm.name).is_none() {
         bail!("name {}", Problem::NotName);
     }
     let node = writer.begin_node(&vm.name)?;
-    write_values(writer, schema::VM, &vm.values, files)?;
+    write_values(writer, schema::VM, &vm.values, &files.own)?;
+    let mut names = files.items.iter();
+    for section in schema::SECTIONS {
+        let Some(tables) = vm.sections.get(section.name) else {
+            continue;
+        };
+        let parent = writer.begin_node(section.name)?;
+        // The names go on where those of the last section ended.
+        for (item, files) in tables.iter().zip(names.by_ref()) {
+            let place = || item_name(section, &item.name);
+            if VmName::new(&item.name).is_none() {
+                return Err(anyhow!("name {}", Problem::NotName)).with_context(place);
+            }
+            let node = writer.begin_node(&item.name)?;
+            write_values(writer, section.keys, &item.values, files).with_context(place)?;
+            writer.end_node(node)?;
+        }
+        writer.end_node(parent)?;
+    }
     writer.end_node(node)?;
     Ok(())
 }
@@ -262,26 +309,60 @@ fn check(bundle: &[u8], manifest: &ManifestToml) -> anyhow::Result<()> {
 
 /// Says what is wrong in the words of the TOML form.
 fn in_toml(error: &ConfigError, manifest: &ManifestToml) -> String {
-    let name = error.node.strip_prefix("/vms/");
-    let table = match name {
-        Some(name) => format!("[[vm]] \"{name}\""),
-        None => format!("[{}]", error.node.trim_start_matches('/')),
-    };
-    let vm = manifest.vms.iter().find(|vm| Some(&*vm.name) == name);
-    let value = vm.and_then(|vm| written(vm, error));
+    let place = Place::of(error, manifest);
+    let value = place.values.and_then(|values| written(values, error));
     let value = value.unwrap_or_else(|| error.value.clone());
     let problem = problem_in_toml(error);
+    let table = place.name;
     match (error.property.as_str(), value.is_empty()) {
-        ("", _) if matches!(error.problem, Problem::TooMany(_)) => format!("{table}: {problem}"),
+        ("", _) if matches!(error.problem, Problem::TooMany(..)) => format!("{table}: {problem}"),
         ("", _) => format!("{table}: name {problem}"),
         (key, true) => format!("{table}: {key} {problem}"),
         (key, false) => format!("{table}: {key} = {value}: {problem}"),
     }
 }
 
+/// A table of the TOML form.
+struct Place<'m> {
+    /// How people call it.
+    name: String,
+    /// What is in it.
+    values: Option<&'m Values>,
+}
+
+impl<'m> Place<'m> {
+    /// Finds the table that an error is in.
+    fn of(error: &ConfigError, manifest: &'m ManifestToml) -> Self {
+        let Some(path) = error.node.strip_prefix("/vms/") else {
+            let name = format!("[{}]", error.node.trim_start_matches('/'));
+            return Self { name, values: None };
+        };
+        let mut parts = path.split('/');
+        let (name, section) = (parts.next().unwrap_or(path), parts.next());
+        let vm = manifest.vms.iter().find(|vm| vm.name == name);
+        let table = format!("[[vm]] \"{name}\"");
+        let (Some(section), Some(item)) = (section, parts.next()) else {
+            let values = vm.map(|vm| &vm.values);
+            return Self {
+                name: table,
+                values,
+            };
+        };
+        let items = vm.and_then(|vm| vm.sections.get(section));
+        let found = items.and_then(|items| items.iter().find(|known| known.name == item));
+        Self {
+            name: format!("{table} [[vm.{section}]] \"{item}\""),
+            values: found.map(|item| &item.values),
+        }
+    }
+}
+
 /// The value of a key as the manifest has it, where the device tree's form of it is hard to recognize.
-fn written(vm: &VmToml, error: &ConfigError) -> Option<String> {
-    match (form_of(&error.property)?, vm.get(&error.property)?) {
+fn written(values: &Values, error: &ConfigError) -> Option<String> {
+    match (
+        form_of(&error.property)?,
+        values.get(error.property.as_str())?,
+    ) {
         // A single CPU's number already says which entry is wrong.
         (Form::List, _) if error.value.parse::<u64>().is_ok() => None,
         (Form::List, Value::List(numbers)) => Some(format!("{numbers:?}")),
@@ -291,10 +372,12 @@ fn written(vm: &VmToml, error: &ConfigError) -> Option<String> {
     }
 }
 
-/// Returns the form of a VM's key.
+/// Returns the form of a key of a VM or of one of its devices; keys of one name have one form.
 fn form_of(name: &str) -> Option<Form> {
+    let sections = schema::SECTIONS.iter().flat_map(|section| section.keys);
     schema::VM
         .iter()
+        .chain(sections)
         .find(|key| key.name == name)
         .map(|key| key.form)
 }

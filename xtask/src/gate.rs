@@ -234,6 +234,7 @@ pub(crate) fn environment() -> anyhow::Result<Vec<(&'static str, OsString)>> {
         ("BULLPEN_GUESTS", guests.into()),
         ("BULLPEN_KERNELS", images.kernels.into()),
         ("BULLPEN_INITRD", images.initrd.into()),
+        ("BULLPEN_INITRD_VIRTIO", images.initrd_virtio.into()),
         ("BULLPEN_INITRD_UDEV", images.initrd_udev.into()),
         ("BULLPEN_INITRD_TOOLS", images.initrd_tools.into()),
         ("BULLPEN_INITRD_FWTS", images.initrd_fwts.into()),

@@ -19,18 +19,88 @@ const UDEV_RULE: &str = include_str!("../../docs/udev/80-bullpen-cpu-online.rule
 
 const DIRECTORIES: [&str; 8] = ["bin", "sbin", "dev", "etc", "proc", "sys", "tmp", "run"];
 /// What the scripts and a person in the demo's shell call by name.
-const APPLETS: [&str; 68] = [
-    "ash", "awk", "cat", "chmod", "cp", "cttyhack", "cut", "date", "dd", "devmem", "df", "dmesg",
-    "echo", "env", "expr", "false", "find", "free", "getty", "grep", "halt", "head", "hexdump",
-    "hostname", "hwclock", "id", "kill", "killall", "ln", "ls", "md5sum", "mdev", "mkdir", "mknod",
-    "more", "mount", "mv", "nproc", "poweroff", "printf", "ps", "pwd", "reboot", "renice", "rm",
-    "rmdir", "sed", "seq", "setsid", "sh", "sleep", "sort", "stty", "sync", "tail", "taskset",
-    "test", "time", "top", "touch", "tr", "true", "uevent", "umount", "uname", "uptime", "wc",
+const APPLETS: [&str; 74] = [
+    "ash",
+    "awk",
+    "blockdev",
+    "cat",
+    "chmod",
+    "cp",
+    "cttyhack",
+    "cut",
+    "date",
+    "dd",
+    "devmem",
+    "df",
+    "dmesg",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "find",
+    "free",
+    "getty",
+    "grep",
+    "halt",
+    "head",
+    "hexdump",
+    "hostname",
+    "hwclock",
+    "id",
+    "insmod",
+    "kill",
+    "killall",
+    "ln",
+    "ls",
+    "lsmod",
+    "md5sum",
+    "mdev",
+    "mkdir",
+    "mke2fs",
+    "mknod",
+    "more",
+    "mount",
+    "mv",
+    "nproc",
+    "poweroff",
+    "printf",
+    "ps",
+    "pwd",
+    "reboot",
+    "renice",
+    "rm",
+    "rmdir",
+    "rmmod",
+    "sed",
+    "seq",
+    "setsid",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stty",
+    "sync",
+    "tail",
+    "taskset",
+    "test",
+    "time",
+    "top",
+    "touch",
+    "tr",
+    "true",
+    "uevent",
+    "umount",
+    "uname",
+    "uptime",
+    "wc",
     "yes",
 ];
 /// Major and minor numbers in the kernel's `Documentation/admin-guide/devices.txt`.
 const CONSOLE: (u32, u32) = (5, 1);
 const NULL: (u32, u32) = (1, 3);
+
+/// Where the first process looks for a kernel's modules.
+const MODULES: &str = "lib/modules";
 
 /// Where a Debian system keeps libraries; the first is where they are put.
 const LIBRARY_DIRECTORIES: [&str; 6] = [
@@ -62,6 +132,33 @@ const UDEVD: &str = "lib/systemd/systemd-udevd";
 /// The demo's initramfs, written into the target directory.
 pub(crate) fn demo(busybox: &Path) -> anyhow::Result<PathBuf> {
     write("initramfs.cpio", base(busybox)?)
+}
+
+/// The initramfs with modules of kernels, each in a directory that is named like its release.
+pub(crate) fn with_modules(busybox: &Path, releases: &[PathBuf]) -> anyhow::Result<PathBuf> {
+    let mut archive = base(busybox)?;
+    archive.directory("lib");
+    archive.directory(MODULES);
+    for release in releases {
+        let name = release.file_name().unwrap_or_default().to_string_lossy();
+        let place = format!("{MODULES}/{name}");
+        archive.directory(&place);
+        for file in sorted(release)? {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            archive.file(&format!("{place}/{name}"), 0o644, &fs::read(&file)?);
+        }
+    }
+    write("initramfs-virtio.cpio", archive)
+}
+
+/// The files of a directory by name.
+fn sorted(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = fs::read_dir(directory)?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    files.sort();
+    Ok(files)
 }
 
 /// The initramfs with a real udev that the shipped rule is tested with.
@@ -110,12 +207,7 @@ pub(crate) fn with_fwts(busybox: &Path, fwts: &Path) -> anyhow::Result<PathBuf> 
     for directory in ["usr", "usr/share", FWTS_DATA] {
         archive.directory(directory);
     }
-    let mut files: Vec<PathBuf> = fs::read_dir(fwts.join(FWTS_DATA))?
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    files.sort();
-    for file in files {
+    for file in sorted(&fwts.join(FWTS_DATA))? {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         archive.file(&format!("{FWTS_DATA}/{name}"), 0o644, &fs::read(&file)?);
     }
@@ -271,7 +363,7 @@ mod tests {
     fn the_scripts_call_only_applets_that_are_linked() {
         for applet in [
             "mount", "hostname", "uevent", "uname", "nproc", "setsid", "cttyhack", "poweroff",
-            "sleep",
+            "sleep", "insmod",
         ] {
             assert!(
                 INIT.contains(applet) && APPLETS.contains(&applet),

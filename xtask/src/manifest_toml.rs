@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use control_plane::config::schema::{self, Form, Key};
+use control_plane::config::schema::{self, Form, Key, Section};
 use serde::de::{DeserializeOwned, DeserializeSeed, Error, MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer};
 
@@ -34,6 +34,17 @@ pub(crate) struct HypervisorToml {
 #[derive(Clone, Debug)]
 pub(crate) struct VmToml {
     /// The VM's name.
+    pub(crate) name: String,
+    /// What else is given.
+    pub(crate) values: Values,
+    /// The tables of each of [`schema::SECTIONS`], in order.
+    pub(crate) sections: BTreeMap<&'static str, Vec<Item>>,
+}
+
+/// A table `[[vm.SECTION]]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
+    /// Its name.
     pub(crate) name: String,
     /// What else is given.
     pub(crate) values: Values,
@@ -65,6 +76,7 @@ impl VmToml {
         Self {
             name: name.to_string(),
             values: Values::new(),
+            sections: BTreeMap::new(),
         }
         .with("kernel", Value::File(kernel.to_path_buf()))
         .with("memory", Value::Wide(memory.0))
@@ -81,12 +93,15 @@ impl VmToml {
         self.values.get(key)
     }
 
-    /// Returns the size of its memory in bytes.
+    /// Returns the size of its memory in bytes, and of what its disks take beside it.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        match self.get("memory") {
+        let size = |value: Option<&Value>| match value {
             Some(Value::Wide(bytes)) => *bytes,
             _ => 0,
-        }
+        };
+        let disks = self.sections.get(schema::DISK).into_iter().flatten();
+        let quotas = disks.map(|disk| size(disk.values.get("cow-quota")));
+        quotas.fold(size(self.get("memory")), u64::saturating_add)
     }
 }
 
@@ -119,23 +134,32 @@ impl<'de> DeserializeSeed<'de> for Reader {
     }
 }
 
-/// Reads the name of a key: `name` if there is one, or one of a schema.
-struct KeyName {
+/// What a table may hold: a name, the keys of a schema, and tables of its own.
+struct Names {
     has_name: bool,
     keys: &'static [Key],
+    sections: &'static [Section],
 }
 
-impl<'de> DeserializeSeed<'de> for &KeyName {
-    /// The key; none for `name`.
-    type Value = Option<&'static Key>;
+/// A name of a table, found in [`Names`].
+enum Found {
+    Name,
+    Key(&'static Key),
+    Section(&'static Section),
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+impl<'de> DeserializeSeed<'de> for &Names {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Found, D::Error> {
         let found = String::deserialize(from)?;
         if self.has_name && found == NAME {
-            return Ok(None);
+            return Ok(Found::Name);
         }
         let key = self.keys.iter().find(|key| key.name == found);
-        key.map(Some).ok_or_else(|| {
+        let section = self.sections.iter().find(|section| section.name == found);
+        let known = key.map(Found::Key).or(section.map(Found::Section));
+        known.ok_or_else(|| {
             let names: Vec<&str> = self.keys.iter().map(|key| key.name).collect();
             let names = names.join("`, `");
             D::Error::custom(format!(
@@ -145,24 +169,103 @@ impl<'de> DeserializeSeed<'de> for &KeyName {
     }
 }
 
-/// Reads a table by its schema; the name too, if it has one.
-fn read_table<'de, A: MapAccess<'de>>(
-    mut table: A,
-    names: &KeyName,
-) -> Result<(Option<String>, Values), A::Error> {
-    let (mut name, mut values) = (None, Values::new());
-    while let Some(key) = table.next_key_seed(names)? {
-        match key {
-            Some(key) => _ = values.insert(key.name, table.next_value_seed(Reader(key.form))?),
-            None => name = Some(table.next_value_seed(Reader(Form::Text)).map(plain)?),
+/// A table, read.
+#[derive(Default)]
+struct Table {
+    name: Option<String>,
+    values: Values,
+    sections: BTreeMap<&'static str, Vec<Item>>,
+}
+
+/// Reads a table by its schema.
+fn read_table<'de, A: MapAccess<'de>>(mut from: A, names: &Names) -> Result<Table, A::Error> {
+    let mut table = Table::default();
+    while let Some(found) = from.next_key_seed(names)? {
+        match found {
+            Found::Key(key) => {
+                let value = from.next_value_seed(Reader(key.form))?;
+                table.values.insert(key.name, value);
+            }
+            Found::Section(section) => {
+                let items = from.next_value_seed(Items(section))?;
+                table.sections.insert(section.name, items);
+            }
+            Found::Name => {
+                table.name = Some(from.next_value_seed(Reader(Form::Text)).map(plain)?);
+            }
         }
     }
     for key in names.keys.iter().filter(|key| key.is_required) {
-        if !values.contains_key(key.name) {
+        if !table.values.contains_key(key.name) {
             return Err(A::Error::missing_field(key.name));
         }
     }
-    Ok((name, values))
+    Ok(table)
+}
+
+/// Reads the tables of a section.
+struct Items(&'static Section);
+
+impl<'de> DeserializeSeed<'de> for Items {
+    type Value = Vec<Item>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Vec<Item>, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items {
+    type Value = Vec<Item>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = self.0.name;
+        write!(f, "tables: write [[vm.{name}]] and its keys below")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Item>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element_seed(OneItem(self.0))? {
+            items.push(item);
+        }
+        Ok(items)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Vec<Item>, A::Error> {
+        let name = self.0.name;
+        Err(A::Error::custom(format!(
+            "[vm.{name}] is one table of a list: write [[vm.{name}]]"
+        )))
+    }
+}
+
+/// Reads a table of a section.
+struct OneItem(&'static Section);
+
+impl<'de> DeserializeSeed<'de> for OneItem {
+    type Value = Item;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Item, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for OneItem {
+    type Value = Item;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Items(self.0).expecting(f)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Item, A::Error> {
+        let names = Names {
+            has_name: true,
+            keys: self.0.keys,
+            sections: &[],
+        };
+        let Table { name, values, .. } = read_table(table, &names)?;
+        let name = name.ok_or_else(|| A::Error::missing_field(NAME))?;
+        Ok(Item { name, values })
+    }
 }
 
 /// The key of a VM's name, which is no property of it.
@@ -177,8 +280,8 @@ fn plain(value: Value) -> String {
 
 impl<'de> Deserialize<'de> for VmToml {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Table;
-        impl<'de> Visitor<'de> for Table {
+        struct Vm;
+        impl<'de> Visitor<'de> for Vm {
             type Value = VmToml;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -186,16 +289,21 @@ impl<'de> Deserialize<'de> for VmToml {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<VmToml, A::Error> {
-                let names = KeyName {
+                let names = Names {
                     has_name: true,
                     keys: schema::VM,
+                    sections: schema::SECTIONS,
                 };
-                let (name, values) = read_table(table, &names)?;
-                let name = name.ok_or_else(|| A::Error::missing_field(NAME))?;
-                Ok(VmToml { name, values })
+                let table = read_table(table, &names)?;
+                let name = table.name.ok_or_else(|| A::Error::missing_field(NAME))?;
+                Ok(VmToml {
+                    name,
+                    values: table.values,
+                    sections: table.sections,
+                })
             }
         }
-        from.deserialize_map(Table)
+        from.deserialize_map(Vm)
     }
 }
 
@@ -324,11 +432,12 @@ fn one_table<'de, D: Deserializer<'de>>(from: D) -> Result<HypervisorToml, D::Er
         }
 
         fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Self::Value, A::Error> {
-            let names = KeyName {
+            let names = Names {
                 has_name: false,
                 keys: schema::HYPERVISOR,
+                sections: &[],
             };
-            let (_, values) = read_table(table, &names)?;
+            let Table { values, .. } = read_table(table, &names)?;
             Ok(HypervisorToml { values })
         }
 
@@ -431,10 +540,56 @@ mod tests {
     }
 
     #[test]
+    fn tables_of_devices_belong_to_the_vm_above() {
+        let vm = "[[vm]]\nname = \"a\"\nkernel = \"k\"\nmemory = \"64M\"\n";
+        let disk = "[[vm.disk]]\nname = \"NAME\"\nimage = \"i\"\n";
+        let named = |name| disk.replace("NAME", name);
+        let text = [
+            vm,
+            &named("x"),
+            &named("y"),
+            &vm.replace("\"a\"", "\"b\""),
+            &named("z"),
+        ];
+        let manifest = parse(&text.concat()).expect("a manifest");
+        let names = |vm: &VmToml| {
+            let items = vm.sections.get("disk").into_iter().flatten();
+            items.map(|item| item.name.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&manifest.vms[0]), ["x", "y"]);
+        assert_eq!(names(&manifest.vms[1]), ["z"]);
+        for (text, missing) in [
+            ("[[vm.disk]]\nname = \"x\"\n", "image"),
+            ("[[vm.disk]]\nimage = \"x\"\n", "name"),
+        ] {
+            let error = parse(&format!("{vm}{text}")).expect_err(missing);
+            assert!(
+                error.contains(missing) && error.contains("line 5"),
+                "{error}"
+            );
+        }
+        let error = parse(&format!("{vm}{disk}imgae = \"x\"\n")).expect_err("a key");
+        assert!(
+            error.contains("imgae") && error.contains("line 8"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn each_message_about_a_form_says_what_to_write() {
         let vm = "[[vm]]\nname = \"a\"\nkernel = \"k\"\nmemory = \"64M\"\n";
         for (text, expected) in [
             (vm.replace("[[vm]]", "[vm]"), "write [[vm]]"),
+            (
+                format!("{vm}[vm.disk]\nname = \"a\"\n"),
+                "write [[vm.disk]]",
+            ),
+            (format!("{vm}disk = \"root.img\"\n"), "write [[vm.disk]]"),
+            (format!("{vm}disk = [1]\n"), "write [[vm.disk]]"),
+            (
+                format!("{vm}[[vm.disk]]\nname = \"a\"\nimage = 3\n"),
+                "3 is not a text: write it in quotes",
+            ),
             ("vm = 3\n".to_string(), "write [[vm]]"),
             (format!("[[hypervisor]]\n{vm}"), "write [hypervisor]"),
             (format!("hypervisor = 1\n{vm}"), "write [hypervisor]"),

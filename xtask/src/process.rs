@@ -17,8 +17,14 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed on standard output.
+/// Runs a command and returns what it printed on standard output, as text.
 pub(crate) fn capture(command: &mut Command) -> anyhow::Result<String> {
+    let printed = capture_bytes(command)?;
+    Ok(String::from_utf8_lossy(&printed).into_owned())
+}
+
+/// Runs a command and returns what it printed on standard output.
+pub(crate) fn capture_bytes(command: &mut Command) -> anyhow::Result<Vec<u8>> {
     let output = output(command)?;
     if !output.status.success() {
         let text = [output.stdout, output.stderr].concat();
@@ -26,7 +32,7 @@ pub(crate) fn capture(command: &mut Command) -> anyhow::Result<String> {
         let program = command.get_program().to_string_lossy();
         bail!("{program}: {}: {}", output.status, tail(&text));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(output.stdout)
 }
 
 /// Whether a command can be started and succeeds; what it prints is dropped.

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use acpi_tables::aml::{Name, Path, ZERO};
+use acpi_tables::aml::{Name, ONE, Path, ZERO};
 
 /// Stand for numbers that are not known yet; they occur nowhere else, and are as long as every number of their place.
 const HOLES: [u32; 3] = [0xfade_0001, 0xfade_0002, 0xfade_0003];
@@ -24,10 +24,8 @@ fn main() -> Result<(), std::io::Error> {
         ("SYSTEM_BUS", aml::bytes(&Path::new("_SB_"))),
         ("FIXED_DEVICES", aml::fixed_devices()),
         ("RESOURCES", aml::device_resources(first, second, third)),
-        (
-            "FIRST_OF_ITS_KIND",
-            aml::bytes(&Name::new(Path::new("_UID"), &ZERO)),
-        ),
+        ("NUMBER", number()),
+        ("COHERENT", aml::bytes(&Name::new(Path::new("_CCA"), &ONE))),
         ("CPUS", aml::bytes(&Path::new("_SB_.CPUS"))),
         ("PROCESSOR", processor()),
         ("BOOT_PROCESSOR", aml::boot_processor()),
@@ -66,7 +64,13 @@ fn main() -> Result<(), std::io::Error> {
 /// Returns what a processor's device begins with; the number of its `_UID` comes after.
 fn processor() -> Vec<u8> {
     let mut begin = aml::bytes(&Name::new(Path::new("_HID"), &"ACPI0007"));
-    begin.extend(aml::bytes(&Name::new(Path::new("_UID"), &ZERO)));
+    begin.extend(number());
+    begin
+}
+
+/// Returns a `_UID` without its number, which comes after.
+fn number() -> Vec<u8> {
+    let mut begin = aml::bytes(&Name::new(Path::new("_UID"), &ZERO));
     begin.pop();
     begin
 }

@@ -47,7 +47,7 @@ pub enum Problem {
     },
     /// It is not a multiple of this.
     NotMultipleOf(u64),
-    /// It is not a VM's name: 1 to 31 of `a` to `z`, `0` to `9` and `-`, the first a letter.
+    /// It is not a name: 1 to 31 of `a` to `z`, `0` to `9` and `-`, the first a letter.
     NotName,
     /// It is not a UUID: 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
     NotUuid,
@@ -62,8 +62,10 @@ pub enum Problem {
     NotPrintable(usize),
     /// The bundle has no file of this name.
     NoSuchFile,
-    /// There are more VMs than this.
-    TooMany(usize),
+    /// There are more than so many of these.
+    TooMany(usize, &'static str),
+    /// It contradicts another key, which has this name.
+    Contradicts(&'static str),
     /// No other vCPU has room on this CPU.
     CpuFull,
     /// That many vCPUs have no room on all CPUs together.
@@ -97,7 +99,8 @@ impl fmt::Display for Problem {
             Self::TooLong(max) => write!(f, "is longer than {max} bytes"),
             Self::NotPrintable(at) => write!(f, "character {at} is not printable ASCII"),
             Self::NoSuchFile => f.write_str("is not a file of the bundle"),
-            Self::TooMany(max) => write!(f, "more than {max} VMs"),
+            Self::TooMany(max, what) => write!(f, "more than {max} {what}"),
+            Self::Contradicts(key) => write!(f, "contradicts `{key}`"),
             Self::CpuFull => write!(
                 f,
                 "is full: {MAX_VCPUS_A_CPU} vCPUs fit on a CPU; name more CPUs or ask for fewer `max-vcpus`"

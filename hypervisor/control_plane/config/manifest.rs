@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use types::address::GuestPhys;
 
 use super::MANIFEST_FILE;
+use super::devices;
 use super::error::{ConfigError, Problem};
 use super::options::{Options, pick};
 use super::schema::{self, YES_NO};
@@ -105,7 +106,7 @@ impl Manifest {
         for node in parent.children() {
             if self.vms.len() == MAX_VMS {
                 self.problems
-                    .push(node_error(&node, Problem::TooMany(MAX_VMS)));
+                    .push(node_error(&node, Problem::TooMany(MAX_VMS, "VMs")));
                 return;
             }
             let name = full_name(&node);
@@ -120,7 +121,7 @@ impl Manifest {
 }
 
 /// Returns a node's name with its unit address, which a VM's name cannot have.
-fn full_name(node: &Node<'_, '_>) -> String {
+pub(super) fn full_name(node: &Node<'_, '_>) -> String {
     let path = node.path();
     let start = path.bytes().rposition(|byte| byte == b'/');
     let name = start.and_then(|at| path.get(at.saturating_add(1)..));
@@ -134,8 +135,8 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
     if let Some(problem) = unknown_properties(node, is_key).next() {
         return Err(problem);
     }
-    if let Some(child) = node.children().next() {
-        return Err(node_error(&child, Problem::Unknown));
+    if let Some(problem) = unknown_sections(node).next() {
+        return Err(problem);
     }
     let kernel = file(node, "kernel", has_file)?
         .ok_or_else(|| property_error(node, "kernel", Problem::Missing))?;
@@ -165,6 +166,7 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
         on_reset: word(node, "on-reset", &OnReset::WORDS, &OnReset::ALL)?
             .unwrap_or(OnReset::KeepTarget),
         spis: spis as u16,
+        disks: devices::disks(node, has_file)?,
         reserve_idle: word(node, "reserve-idle", &ReserveIdle::WORDS, &ReserveIdle::ALL)?
             .unwrap_or(ReserveIdle::Wfi),
     })
@@ -274,7 +276,7 @@ fn topology(node: &Node<'_, '_>, vcpus: u16) -> Result<Topology, ConfigError> {
 }
 
 /// Reads the name of a file that must be in the bundle.
-fn file(
+pub(super) fn file(
     node: &Node<'_, '_>,
     name: &str,
     has_file: &impl Fn(&str) -> bool,
@@ -286,7 +288,7 @@ fn file(
 }
 
 /// Reads a property that is one string.
-fn text<'a>(node: &Node<'_, 'a>, name: &str) -> Result<Option<&'a str>, ConfigError> {
+pub(super) fn text<'a>(node: &Node<'_, 'a>, name: &str) -> Result<Option<&'a str>, ConfigError> {
     match (node.property(name), node.string(name)) {
         (Some(_), None) => Err(property_error(node, name, Problem::NotText)),
         (_, text) => Ok(text),
@@ -294,7 +296,7 @@ fn text<'a>(node: &Node<'_, 'a>, name: &str) -> Result<Option<&'a str>, ConfigEr
 }
 
 /// Reads a property that is one of `words`.
-fn word<T: Copy>(
+pub(super) fn word<T: Copy>(
     node: &Node<'_, '_>,
     name: &str,
     words: &'static [&'static str],
@@ -306,7 +308,12 @@ fn word<T: Copy>(
 }
 
 /// Reads a property that is a number within limits.
-fn number(node: &Node<'_, '_>, name: &str, min: u64, max: u64) -> Result<Option<u64>, ConfigError> {
+pub(super) fn number(
+    node: &Node<'_, '_>,
+    name: &str,
+    min: u64,
+    max: u64,
+) -> Result<Option<u64>, ConfigError> {
     if node.property(name).is_none() {
         return Ok(None);
     }
@@ -325,7 +332,12 @@ fn number(node: &Node<'_, '_>, name: &str, min: u64, max: u64) -> Result<Option<
 }
 
 /// Checks that a number is a multiple of `unit`.
-fn multiple(node: &Node<'_, '_>, name: &str, number: u64, unit: u64) -> Result<(), ConfigError> {
+pub(super) fn multiple(
+    node: &Node<'_, '_>,
+    name: &str,
+    number: u64,
+    unit: u64,
+) -> Result<(), ConfigError> {
     match number.is_multiple_of(unit) {
         true => Ok(()),
         false => Err(number_error(
@@ -337,13 +349,28 @@ fn multiple(node: &Node<'_, '_>, name: &str, number: u64, unit: u64) -> Result<(
     }
 }
 
+/// Goes through the children of a VM's node that are no section of it, or are there twice.
+fn unknown_sections<'t>(node: &'t Node<'_, '_>) -> impl Iterator<Item = ConfigError> + 't {
+    node.children().enumerate().filter_map(|(index, child)| {
+        let name = full_name(&child);
+        let mut earlier = node.children().take(index);
+        let problem = match schema::SECTIONS.iter().any(|section| section.name == name) {
+            true => earlier
+                .any(|other| full_name(&other) == name)
+                .then_some(Problem::Duplicate)?,
+            false => Problem::Unknown,
+        };
+        Some(node_error(&child, problem))
+    })
+}
+
 /// Returns whether a VM has a key of this name.
 fn is_key(name: &str) -> bool {
     schema::VM.iter().any(|key| key.name == name)
 }
 
 /// Goes through the properties of a node that are not `known`, or are there twice.
-fn unknown_properties<'t>(
+pub(super) fn unknown_properties<'t>(
     node: &'t Node<'_, '_>,
     known: impl Fn(&str) -> bool + 't,
 ) -> impl Iterator<Item = ConfigError> + 't {
@@ -372,12 +399,12 @@ fn error(node: &str, property: &str, value: String, problem: Problem) -> ConfigE
     }
 }
 
-fn node_error(node: &Node<'_, '_>, problem: Problem) -> ConfigError {
+pub(super) fn node_error(node: &Node<'_, '_>, problem: Problem) -> ConfigError {
     error(&node.path(), "", String::new(), problem)
 }
 
 /// Names a property with its value as it stands in the tree.
-fn property_error(node: &Node<'_, '_>, name: &str, problem: Problem) -> ConfigError {
+pub(super) fn property_error(node: &Node<'_, '_>, name: &str, problem: Problem) -> ConfigError {
     let value = node
         .property(name)
         .map_or(String::new(), crate::devicetree::show);
@@ -385,6 +412,11 @@ fn property_error(node: &Node<'_, '_>, name: &str, problem: Problem) -> ConfigEr
 }
 
 /// Names a property with its value as a number.
-fn number_error(node: &Node<'_, '_>, name: &str, number: u64, problem: Problem) -> ConfigError {
+pub(super) fn number_error(
+    node: &Node<'_, '_>,
+    name: &str,
+    number: u64,
+    problem: Problem,
+) -> ConfigError {
     error(&node.path(), name, number.to_string(), problem)
 }

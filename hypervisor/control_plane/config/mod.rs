@@ -9,6 +9,7 @@
 )]
 
 mod archive;
+mod devices;
 mod error;
 mod manifest;
 mod options;
@@ -21,6 +22,7 @@ mod vm;
 use core::fmt;
 
 pub use archive::{Archive, ArchiveError};
+pub use devices::{DiskConfig, MAX_DISK_NAME, MAX_DISKS};
 pub use error::{ConfigError, Problem};
 pub use manifest::{COMPATIBLE, MAX_COMMAND_LINE, Manifest};
 pub use options::{Options, Scrub};

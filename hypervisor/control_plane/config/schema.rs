@@ -3,6 +3,7 @@
 //! `cargo xtask bundle` reads them from TOML and writes them into the manifest's device tree; EL2 reads them there. A new key is a
 //! row here and the place that uses it (`manifest` for a VM's, `options` for the hypervisor's), which also says the bounds.
 
+use super::devices::MAX_DISKS;
 use super::options::{LEVEL_WORDS, Scrub};
 use super::vm::{OnReset, ReserveIdle};
 use crate::firmware::Firmware;
@@ -73,6 +74,31 @@ pub const VM: &[Key] = &[
     key("uuid", Form::Text),
     key("topology", Form::List),
 ];
+
+/// What a VM may have several of: a table for each in TOML, `[[vm.NAME]]`, and a node for each below the VM's node `NAME` in the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Its name.
+    pub name: &'static str,
+    /// The keys of one besides its name, which is the node's in the tree.
+    pub keys: &'static [Key],
+    /// How many a VM may have.
+    pub most: usize,
+}
+
+/// What a VM may have several of.
+pub const SECTIONS: &[Section] = &[Section {
+    name: DISK,
+    keys: &[
+        required("image", Form::File),
+        key("readonly", Form::YesNo),
+        key("cow-quota", Form::Size),
+    ],
+    most: MAX_DISKS,
+}];
+
+/// The section of a VM's disks.
+pub const DISK: &str = "disk";
 
 /// The keys of the hypervisor itself; with `bullpen.` before them they are words of the boot loader's command line too.
 pub const HYPERVISOR: &[Key] = &[

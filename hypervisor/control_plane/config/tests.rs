@@ -1,5 +1,7 @@
 //! Manifests, good and bad, as `cargo xtask bundle` or an enemy would write them.
 
+mod devices;
+
 use std::string::{String, ToString};
 use std::vec::Vec;
 
@@ -26,6 +28,17 @@ use Value::{Bytes, Cells, Text, U32, U64};
 
 type Properties = Vec<(&'static str, Value)>;
 
+fn put(writer: &mut FdtWriter, name: &str, value: &Value) {
+    match value {
+        Text(text) => writer.property_string(name, text),
+        U32(number) => writer.property_u32(name, *number),
+        U64(number) => writer.property_u64(name, *number),
+        Cells(cells) => writer.property_array_u32(name, cells),
+        Bytes(bytes) => writer.property(name, bytes),
+    }
+    .expect("property");
+}
+
 /// Writes a manifest with these VMs.
 fn manifest(vms: &[(&str, Properties)]) -> Vec<u8> {
     let mut writer = FdtWriter::new().expect("empty tree");
@@ -37,14 +50,7 @@ fn manifest(vms: &[(&str, Properties)]) -> Vec<u8> {
     for (name, properties) in vms {
         let node = writer.begin_node(name).expect("VM");
         for (name, value) in properties {
-            match value {
-                Text(text) => writer.property_string(name, text),
-                U32(number) => writer.property_u32(name, *number),
-                U64(number) => writer.property_u64(name, *number),
-                Cells(cells) => writer.property_array_u32(name, cells),
-                Bytes(bytes) => writer.property(name, bytes),
-            }
-            .expect("property");
+            put(&mut writer, name, value);
         }
         writer.end_node(node).expect("end of VM");
     }
@@ -88,6 +94,7 @@ fn defaults_are_the_documented_ones() {
         reserve_idle: ReserveIdle::Wfi,
         uuid: Uuid::of_name("linux"),
         topology: Topology::flat(1),
+        disks: Vec::new(),
     };
     assert_eq!(vm, &expected);
 }
@@ -666,7 +673,8 @@ proptest! {
 #[test]
 fn every_key_is_documented() {
     let page = include_str!("../../../docs/manifest.md");
-    for key in schema::VM.iter().chain(schema::HYPERVISOR) {
+    let sections = schema::SECTIONS.iter().flat_map(|section| section.keys);
+    for key in schema::VM.iter().chain(schema::HYPERVISOR).chain(sections) {
         let row = page
             .lines()
             .find(|line| line.starts_with(&std::format!("| `{}`", key.name)));

@@ -6,6 +6,7 @@ use core::fmt;
 
 use types::address::GuestPhys;
 
+use super::devices::DiskConfig;
 use super::error::{ConfigError, Problem};
 use crate::firmware::Firmware;
 use crate::host::{Gic, HostDescription};
@@ -127,6 +128,8 @@ pub struct VmConfig {
     pub uuid: Uuid,
     /// How the guest is told that its virtual CPUs are grouped.
     pub topology: Topology,
+    /// Its disks, in the order in which the guest finds them.
+    pub disks: Vec<DiskConfig>,
 }
 
 impl VmConfig {

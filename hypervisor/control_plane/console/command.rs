@@ -61,6 +61,16 @@ pub enum Command {
         /// The physical CPU.
         cpu: PcpuId,
     },
+    /// List a VM's virtio devices.
+    DeviceList {
+        /// The VM.
+        vm: VmId,
+    },
+    /// List the disks of one VM or of all.
+    DiskList {
+        /// The VM, or all.
+        vm: Option<VmId>,
+    },
     /// Attach the terminal to a VM's console.
     Console {
         /// The VM.
@@ -92,7 +102,7 @@ pub struct Usage {
 }
 
 /// All commands, in the order in which `help` shows them.
-pub const USAGE: [Usage; 17] = [
+pub const USAGE: [Usage; 19] = [
     usage("help", "explain the commands"),
     usage("vm list", "list the VMs"),
     usage("vm start NAME", "start a VM that is off"),
@@ -104,6 +114,8 @@ pub const USAGE: [Usage; 17] = [
     usage("vcpu list NAME", "list a VM's vCPUs"),
     usage("vcpu set NAME N [--timeout S]", "give the guest N vCPUs"),
     usage("vcpu pin NAME VCPU CPU", "run a vCPU on this CPU"),
+    usage("device list NAME", "list a VM's virtio devices"),
+    usage("disk list [NAME]", "list disks and what is written of them"),
     usage("console NAME", "attach the terminal to a VM's console"),
     usage("stats [NAME]", "count exits by reason"),
     usage("log", "show the hypervisor's log"),
@@ -138,6 +150,8 @@ pub(super) fn parse(line: &str, names: &Names) -> Result<Option<Command>, Comman
         b"vm" => arguments.vm(),
         b"vcpu" => arguments.vcpu(),
         b"console" => arguments.on_vm("console NAME", |vm| Command::Console { vm }),
+        b"device" => arguments.device(),
+        b"disk" => arguments.disk(),
         b"stats" => arguments.stats(),
         b"json" => arguments.json(),
         _ => Err(unknown(first)),
@@ -233,11 +247,31 @@ impl<'a> Arguments<'a> {
 
     fn stats(&mut self) -> Result<Command, CommandError> {
         self.form = "stats [NAME]";
-        let vm = match self.words.next() {
-            None => None,
-            Some(name) => Some(self.find(name)?),
-        };
+        let vm = self.any_name()?;
         self.only(self.form, Command::Stats { vm })
+    }
+
+    fn device(&mut self) -> Result<Command, CommandError> {
+        self.form = "device list NAME";
+        match self.word()? {
+            "list" => self.on_vm(self.form, |vm| Command::DeviceList { vm }),
+            _ => Err(self.misused()),
+        }
+    }
+
+    fn disk(&mut self) -> Result<Command, CommandError> {
+        self.form = "disk list [NAME]";
+        if self.word()? != "list" {
+            return Err(self.misused());
+        }
+        let vm = self.any_name()?;
+        self.only(self.form, Command::DiskList { vm })
+    }
+
+    /// Takes the name of a VM if there is one.
+    fn any_name(&mut self) -> Result<Option<VmId>, CommandError> {
+        let name = self.words.next();
+        name.map(|name| self.find(name)).transpose()
     }
 
     fn json(&mut self) -> Result<Command, CommandError> {
@@ -384,6 +418,9 @@ mod tests {
                 },
             ),
             ("console linux", Command::Console { vm: LINUX }),
+            ("device list linux", Command::DeviceList { vm: LINUX }),
+            ("disk list", Command::DiskList { vm: None }),
+            ("disk list linux", Command::DiskList { vm: Some(LINUX) }),
             ("stats", Command::Stats { vm: None }),
             ("stats linux", Command::Stats { vm: Some(LINUX) }),
             ("json on", Command::JsonOn),

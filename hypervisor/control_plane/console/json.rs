@@ -6,7 +6,10 @@ use super::{
     command::USAGE,
     error::CommandError,
     names::Names,
-    reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What, log_line},
+    reply::{
+        DeviceRow, DiskRow, Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What,
+        log_line,
+    },
     request::RequestId,
     sink::{ByteSink, put},
 };
@@ -160,6 +163,11 @@ pub(super) fn event_head(
             }
         }
         What::VmReset(reason) => json.key("reason").string(reason),
+        What::DiskFull(disk) => json.key("device").string(disk),
+        What::DeviceBroken(device, why) => {
+            json.key("device").string(device);
+            json.key("reason").string(why);
+        }
         What::VcpuOnline(vcpu) | What::VcpuOffline(vcpu) => json.key("vcpu").number(vcpu.get()),
         What::ResizeDone(report) => {
             resize_fields(&mut json, report);
@@ -198,6 +206,11 @@ fn reply_fields(json: &mut JsonWriter<'_>, reply: &Reply, names: &Names) -> Opti
             resize_fields(json, report);
             return Some(REASONS);
         }
+        Reply::DeviceList { vm, .. } => {
+            vm_field(json, *vm, names);
+            return Some("devices");
+        }
+        Reply::DiskList(_) => return Some("disks"),
         Reply::Log(_) => return Some("lines"),
         Reply::Host(host) => host_fields(json, host),
     }
@@ -242,6 +255,14 @@ pub(super) fn row(
         Reply::Stats(rows) => {
             let row = rows.get(place)?;
             json.object(|json| stats_fields(json, row, names));
+        }
+        Reply::DeviceList { devices, .. } => {
+            let row = devices.get(place)?;
+            json.object(|json| device_fields(json, row));
+        }
+        Reply::DiskList(rows) => {
+            let row = rows.get(place)?;
+            json.object(|json| disk_fields(json, row, names));
         }
         Reply::Log(lines) => {
             let line = log_line(lines, place)?;
@@ -292,6 +313,31 @@ fn stats_fields(json: &mut JsonWriter<'_>, row: &StatsRow, names: &Names) {
             json.key(reason.name()).number(count);
         }
     });
+}
+
+fn device_fields(json: &mut JsonWriter<'_>, row: &DeviceRow) {
+    json.key("slot").number(row.slot);
+    json.key("name").string(&row.name);
+    json.key("kind").string(row.kind);
+    json.key("state").string(row.state);
+    json.key("notifications").number(row.notifications);
+    json.key("chains").number(row.chains);
+    json.key("interrupts").number(row.interrupts);
+    json.key("suppressed").number(row.suppressed);
+    json.key("broken").number(row.broken);
+}
+
+fn disk_fields(json: &mut JsonWriter<'_>, row: &DiskRow, names: &Names) {
+    vm_field(json, row.vm, names);
+    json.key("disk").string(&row.name);
+    json.key("bytes").number(row.bytes);
+    if let Some((replaced, quota)) = row.replaced {
+        json.key("cow_bytes").number(replaced);
+        json.key("cow_quota").number(quota);
+    }
+    json.key("read_bytes").number(row.read_bytes);
+    json.key("written_bytes").number(row.written_bytes);
+    json.key("errors").number(row.errors);
 }
 
 fn host_fields(json: &mut JsonWriter<'_>, host: &HostReport) {

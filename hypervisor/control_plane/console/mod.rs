@@ -40,7 +40,9 @@ pub use error::{CommandError, ErrorKind};
 pub use lines::JSON_LINE_BYTES;
 pub use outlet::{Left, Outlet, Pace, Transmit};
 pub use pending::{MAX_PENDING, Token};
-pub use reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What};
+pub use reply::{
+    DeviceRow, DiskRow, Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What,
+};
 pub use sink::{ByteSink, Sinks};
 
 use crate::resize::Origin;

@@ -27,6 +27,15 @@ pub enum Reply {
     Resize(ResizeReport),
     /// Exits by reason.
     Stats(Vec<StatsRow>),
+    /// The virtio devices of a VM.
+    DeviceList {
+        /// The VM.
+        vm: VmId,
+        /// Its devices, in the order of their slots.
+        devices: Vec<DeviceRow>,
+    },
+    /// Disks.
+    DiskList(Vec<DiskRow>),
     /// The hypervisor's log: lines that end in a line feed.
     Log(String),
     /// The host.
@@ -89,6 +98,48 @@ pub struct StatsRow {
     pub exits: ExitCounts,
 }
 
+/// A virtio device of a VM. Counts are since the VM's start or reset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRow {
+    /// Its slot.
+    pub slot: u16,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: &'static str,
+    /// How far its driver has come.
+    pub state: &'static str,
+    /// Times that the driver told it of new chains.
+    pub notifications: u64,
+    /// Chains that it took.
+    pub chains: u64,
+    /// Interrupts that it asked for.
+    pub interrupts: u64,
+    /// Times that the driver wanted none after chains were used.
+    pub suppressed: u64,
+    /// Times that the driver broke a rule.
+    pub broken: u64,
+}
+
+/// A disk of a VM. Counts are since the VM's start or reset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskRow {
+    /// The VM.
+    pub vm: VmId,
+    /// The disk's name.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// How many bytes of it are replaced by what the guest wrote, and how many may be; none for a disk that is only read.
+    pub replaced: Option<(u64, u64)>,
+    /// Bytes that the guest has read.
+    pub read_bytes: u64,
+    /// Bytes that the guest has written.
+    pub written_bytes: u64,
+    /// Requests that failed.
+    pub errors: u64,
+}
+
 /// The host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostReport {
@@ -138,6 +189,10 @@ pub enum What {
     VcpuOnline(VcpuId),
     /// The guest turned a vCPU off.
     VcpuOffline(VcpuId),
+    /// A write to the disk of this name has failed because its quota is used up.
+    DiskFull(String),
+    /// The driver of the device of this name broke the rules of virtio; the word says which. The device waits for a reset.
+    DeviceBroken(String, &'static str),
     /// A resize ended.
     ResizeDone(ResizeReport),
 }
@@ -167,6 +222,8 @@ impl What {
             Self::VmResumed => "vm-resumed",
             Self::VcpuOnline(_) => "vcpu-online",
             Self::VcpuOffline(_) => "vcpu-offline",
+            Self::DiskFull(_) => "disk-full",
+            Self::DeviceBroken(..) => "device-broken",
             Self::ResizeDone(_) => "resize-done",
         }
     }

@@ -5,16 +5,17 @@
 use super::{
     command::USAGE,
     names::Names,
-    reply::{Reply, VcpuRow, VmRow},
+    reply::{DeviceRow, DiskRow, Reply, VcpuRow, VmRow},
     sink::{ByteSink, put},
 };
 use core::fmt;
 use types::stats::ExitCounts;
 
 pub(super) const MIB: u64 = 1024 * 1024;
+const KIB: u64 = 1024;
 const NS_PER_MS: u64 = 1_000_000;
 const MS_PER_S: u64 = 1000;
-const MOST_COLUMNS: usize = 7;
+const MOST_COLUMNS: usize = 9;
 const GAP: usize = 2;
 
 /// The widths of a table's columns in characters.
@@ -27,6 +28,8 @@ pub(super) enum Table<'a> {
     /// With whether some of their times are marked.
     Vcpus(&'a [VcpuRow], bool),
     Exits(&'a ExitCounts),
+    Devices(&'a [DeviceRow]),
+    Disks(&'a [DiskRow], &'a Names),
 }
 
 /// What stands in one place of a table.
@@ -37,6 +40,8 @@ enum Cell<'a> {
     Number(u64),
     /// Bytes, in MiB.
     Mib(u64),
+    /// Bytes, in KiB.
+    Kib(u64),
     /// With a mark behind it.
     Time(Seconds, &'static str),
 }
@@ -57,6 +62,8 @@ impl<'a> Table<'a> {
                 let has_marks = vcpus.iter().any(|row| row.counts_sleep);
                 Some(Self::Vcpus(vcpus, has_marks))
             }
+            Reply::DeviceList { devices, .. } => Some(Self::Devices(devices)),
+            Reply::DiskList(rows) => Some(Self::Disks(rows, names)),
             _ => None,
         }
     }
@@ -68,6 +75,8 @@ impl<'a> Table<'a> {
             Self::Vms(..) => &[Left, Left, Right, Right, Right, Right, Left],
             Self::Vcpus(..) => &[Right, Left, Right, Right, Right, Right],
             Self::Exits(_) => &[Left, Right],
+            Self::Devices(_) => &[Right, Left, Left, Left, Right, Right, Right, Right, Right],
+            Self::Disks(..) => &[Left, Left, Right, Right, Right, Right, Right, Right],
         }
     }
 
@@ -118,6 +127,14 @@ impl<'a> Table<'a> {
                 let cells = [Indented(reason.name()), Number(count)];
                 cells.get(column).copied()
             }
+            Self::Devices(rows) => match row {
+                None => DEVICES.get(column).map(|word| Word(word)),
+                Some(row) => device(rows.get(row)?).get(column).copied(),
+            },
+            Self::Disks(rows, names) => match row {
+                None => DISKS.get(column).map(|word| Word(word)),
+                Some(row) => disk(rows.get(row)?, names).get(column).copied(),
+            },
         }
     }
 
@@ -170,6 +187,61 @@ impl<'a> Table<'a> {
     }
 }
 
+/// The header of a list of devices.
+const DEVICES: [&str; 9] = [
+    "SLOT",
+    "NAME",
+    "KIND",
+    "STATE",
+    "NOTIFIED",
+    "CHAINS",
+    "IRQS",
+    "SUPPRESSED",
+    "BROKEN",
+];
+
+fn device(row: &DeviceRow) -> [Cell<'_>; 9] {
+    use Cell::{Number, Word};
+    let counts = [
+        row.notifications,
+        row.chains,
+        row.interrupts,
+        row.suppressed,
+        row.broken,
+    ];
+    let [notified, chains, interrupts, suppressed, broken] = counts.map(Number);
+    let (slot, name) = (Number(row.slot.into()), Word(&row.name));
+    let (kind, state) = (Word(row.kind), Word(row.state));
+    [
+        slot, name, kind, state, notified, chains, interrupts, suppressed, broken,
+    ]
+}
+
+/// The header of a list of disks.
+const DISKS: [&str; 8] = [
+    "VM", "DISK", "SIZE", "COW", "QUOTA", "READ", "WRITTEN", "ERRORS",
+];
+
+fn disk<'a>(row: &'a DiskRow, names: &'a Names) -> [Cell<'a>; 8] {
+    use Cell::{Kib, Number, Word};
+    let [replaced, quota] = match row.replaced {
+        Some((replaced, quota)) => [Kib(replaced), Kib(quota)],
+        None => [Word("read-only"), Word("")],
+    };
+    let [size, read, written] = [row.bytes, row.read_bytes, row.written_bytes].map(Kib);
+    let (vm, name) = (Word(names.of(row.vm)), Word(&row.name));
+    [
+        vm,
+        name,
+        size,
+        replaced,
+        quota,
+        read,
+        written,
+        Number(row.errors),
+    ]
+}
+
 impl Cell<'_> {
     fn width(&self) -> usize {
         match self {
@@ -177,6 +249,7 @@ impl Cell<'_> {
             Self::Indented(text) => text.len().saturating_add(GAP),
             Self::Number(number) => digits(*number),
             Self::Mib(bytes) => digits(bytes / MIB).saturating_add(" MiB".len()),
+            Self::Kib(bytes) => digits(bytes / KIB).saturating_add(" KiB".len()),
             Self::Time(Seconds(ns), mark) => digits(ns / NS_PER_MS / MS_PER_S)
                 .saturating_add(".000 s".len())
                 .saturating_add(mark.len()),
@@ -191,6 +264,7 @@ impl fmt::Display for Cell<'_> {
             Self::Indented(text) => write!(f, "  {text}"),
             Self::Number(number) => number.fmt(f),
             Self::Mib(bytes) => write!(f, "{} MiB", bytes / MIB),
+            Self::Kib(bytes) => write!(f, "{} KiB", bytes / KIB),
             Self::Time(time, mark) => write!(f, "{time}{mark}"),
         }
     }

@@ -3,9 +3,9 @@
 extern crate std;
 
 use super::{
-    ByteSink, Command, CommandError, Console, ErrorKind, EscapeKey, Event, HostReport,
-    JSON_LINE_BYTES, MAX_PENDING, Port, Reply, Request, ResizeReport, Sinks, StatsRow, USAGE,
-    VcpuRow, VmAction, VmRow, What,
+    ByteSink, Command, CommandError, Console, DeviceRow, DiskRow, ErrorKind, EscapeKey, Event,
+    HostReport, JSON_LINE_BYTES, MAX_PENDING, Port, Reply, Request, ResizeReport, Sinks, StatsRow,
+    USAGE, VcpuRow, VmAction, VmRow, What,
 };
 use crate::{resize::Origin, resize::Outcome, resize::Report, resize::Shortfall, resize::Why};
 use proptest::prelude::*;
@@ -445,6 +445,14 @@ fn every_event_is_one_line_of_json() {
             json!({"event": "vcpu-offline", "vm": "linux", "vcpu": 3, "time_ns": 9}),
         ),
         (
+            What::DiskFull("root".into()),
+            json!({"event": "disk-full", "vm": "linux", "device": "root", "time_ns": 9}),
+        ),
+        (
+            What::DeviceBroken("root".into(), "memory"),
+            json!({"event": "device-broken", "vm": "linux", "device": "root", "reason": "memory", "time_ns": 9}),
+        ),
+        (
             What::ResizeDone(resize(Outcome::TimedOut)),
             json!({"event": "resize-done", "vm": "linux", "requested": 1, "reached": 2, "outcome": "timed-out",
                 "reasons": boot_vcpu(), "time_ns": 9}),
@@ -748,6 +756,40 @@ fn every_reply() -> Vec<Reply> {
             vm: LINUX,
             exits: counters.snapshot(),
         }]),
+        Reply::DeviceList {
+            vm: LINUX,
+            devices: vec![DeviceRow {
+                slot: 0,
+                name: "root".into(),
+                kind: "disk",
+                state: "live",
+                notifications: 7,
+                chains: 9,
+                interrupts: 5,
+                suppressed: 2,
+                broken: 1,
+            }],
+        },
+        Reply::DiskList(vec![
+            DiskRow {
+                vm: LINUX,
+                name: "root".into(),
+                bytes: 1 << 20,
+                replaced: Some((8192, 65536)),
+                read_bytes: 4096,
+                written_bytes: 512,
+                errors: 3,
+            },
+            DiskRow {
+                vm: LINUX,
+                name: "data".into(),
+                bytes: 512,
+                replaced: None,
+                read_bytes: 0,
+                written_bytes: 0,
+                errors: 0,
+            },
+        ]),
         Reply::Log("one\ntwo \x1b\n".into()),
         Reply::Host(host),
     ]
@@ -771,6 +813,15 @@ fn every_reply_as_json() {
         json!({"vm": "linux", "requested": 1, "reached": 2, "outcome": "refused",
             "reasons": boot_vcpu()}),
         json!({"vms": [{"vm": "linux", "total": 1, "exits": {"wfi": 1}}]}),
+        json!({"vm": "linux", "devices": [
+            {"slot": 0, "name": "root", "kind": "disk", "state": "live", "notifications": 7, "chains": 9, "interrupts": 5,
+             "suppressed": 2, "broken": 1},
+        ]}),
+        json!({"disks": [
+            {"vm": "linux", "disk": "root", "bytes": 1_048_576, "cow_bytes": 8192, "cow_quota": 65536, "read_bytes": 4096,
+             "written_bytes": 512, "errors": 3},
+            {"vm": "linux", "disk": "data", "bytes": 512, "read_bytes": 0, "written_bytes": 0, "errors": 0},
+        ]}),
         json!({"lines": ["one", "two \x1b"]}),
         json!({"version": "0.1.0", "machine": "linux,dummy-virt", "cpus_online": 4, "cpus": 4,
             "memory_bytes": 1_073_741_824, "free_pages": 1000, "page_bytes": 4096, "uptime_ns": 61_002_000_000_u64}),
@@ -827,6 +878,17 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
         texts.nth(1).expect("statistics"),
         "linux: 1 exits\r\n  wfi  1\r\n"
     );
+    assert_eq!(
+        texts.next().expect("the list of devices"),
+        "SLOT  NAME  KIND  STATE  NOTIFIED  CHAINS  IRQS  SUPPRESSED  BROKEN\r\n\
+         \x20  0  root  disk  live          7       9     5           2       1\r\n"
+    );
+    assert_eq!(
+        texts.next().expect("the list of disks"),
+        "VM     DISK      SIZE        COW   QUOTA   READ  WRITTEN  ERRORS\r\n\
+         linux  root  1024 KiB      8 KiB  64 KiB  4 KiB    0 KiB       3\r\n\
+         linux  data     0 KiB  read-only          0 KiB    0 KiB       0\r\n"
+    );
 }
 
 /// Returns whether the operator's manual has `word` in a table or a list of words.
@@ -847,6 +909,8 @@ fn the_manual_has_every_word_that_programs_compare() {
         What::VmReset(""),
         What::VmPaused,
         What::VmResumed,
+        What::DiskFull(String::new()),
+        What::DeviceBroken(String::new(), ""),
         ended,
     ];
     for what in events

@@ -28,6 +28,8 @@ pub(super) fn reply_head(reply: &Reply, names: &Names, out: &mut dyn ByteSink) -
         | Reply::VmList(_)
         | Reply::VcpuList { .. }
         | Reply::Stats(_)
+        | Reply::DeviceList { .. }
+        | Reply::DiskList(_)
         | Reply::Log(_) => return true,
     }
     false
@@ -79,6 +81,13 @@ pub(super) fn event(event: &Event, names: &Names, out: &mut dyn ByteSink) {
         What::VmResumed => put!(out, "{name}: resumed\r\n"),
         What::VcpuOnline(vcpu) => put!(out, "{name}: {vcpu} online\r\n"),
         What::VcpuOffline(vcpu) => put!(out, "{name}: {vcpu} offline\r\n"),
+        What::DiskFull(disk) => put!(out, "{name}: disk {disk} is full\r\n"),
+        What::DeviceBroken(device, why) => {
+            put!(
+                out,
+                "{name}: {device} needs a reset: its driver broke a rule ({why})\r\n"
+            );
+        }
         // `Writing` shows it as a reply.
         What::ResizeDone(_) => {}
     }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::Machine;
 use super::efi::Location;
 use crate::devicetree::TreeWriter;
-use types::devices::{DeviceId, Node};
+use types::devices::{DeviceId, Node, Row};
 use types::ids::VcpuId;
 use types::layout::{DeviceSlot, Region};
 
@@ -73,7 +73,7 @@ impl Full {
 
     /// Does the next step for the same machine; returns the tree after the last.
     pub(super) fn step(&mut self, machine: &Machine<'_>) -> Option<Vec<u8>> {
-        let (tree, layout) = (&mut self.tree, machine.layout);
+        let tree = &mut self.tree;
         self.next = match self.next {
             Next::Root => {
                 root(tree, machine);
@@ -104,15 +104,20 @@ impl Full {
                 Next::Devices { first: 0 }
             }
             Next::Devices { first } => {
-                let mut rest = DeviceId::ALL.into_iter().enumerate().skip(first);
-                let next = rest.find_map(|(index, id)| Some((index, id, id.row().node?)));
-                let Some((index, id, node)) = next else {
+                let nodes = DeviceId::ALL.into_iter().filter_map(|id| {
+                    let row = id.row();
+                    Some((id, row, row.node?))
+                });
+                let mut slots = nodes.flat_map(|(id, row, node)| {
+                    machine.windows(id).map(move |slot| (row, node, slot))
+                });
+                let Some((row, node, slot)) = slots.nth(first) else {
                     tree.end();
                     return Some(core::mem::take(tree).finish());
                 };
-                device(tree, &node, layout.device(id));
+                device(tree, row, &node, slot);
                 Next::Devices {
-                    first: index.saturating_add(1),
+                    first: first.saturating_add(1),
                 }
             }
         };
@@ -256,15 +261,20 @@ fn console(machine: &Machine<'_>) -> String {
 }
 
 /// Describes a device by its row.
-fn device(tree: &mut TreeWriter, node: &Node, slot: DeviceSlot) {
+fn device(tree: &mut TreeWriter, row: &Row, node: &Node, slot: DeviceSlot) {
     tree.node(&named(node.name, slot.registers), |tree| {
         tree.texts("compatible", node.compatible);
         tree.numbers("reg", &reg(slot.registers));
         let spi = slot.intid.saturating_sub(FIRST_SPI);
         tree.cells("interrupts", &[GIC_SPI, spi, LEVEL_HIGH]);
+        if row.is_master {
+            tree.property("dma-coherent", &[]);
+        }
         let clocks = node.clocks;
-        tree.cells("clocks", &alloc::vec![PHANDLE_CLOCK; clocks.len()]);
-        tree.texts("clock-names", clocks);
+        if !clocks.is_empty() {
+            tree.cells("clocks", &alloc::vec![PHANDLE_CLOCK; clocks.len()]);
+            tree.texts("clock-names", clocks);
+        }
     });
 }
 

@@ -18,8 +18,9 @@ use types::address::GuestPhys;
 use self::writer::Writer;
 use crate::topology::{CpuFacts, Topology};
 use crate::uuid::Uuid;
+use types::devices::DeviceId;
 use types::ids::MAX_VCPUS;
-use types::{layout::GRANULE, layout::GuestLayout, layout::Region};
+use types::layout::{DeviceSlot, GRANULE, GuestLayout, Region};
 
 /// How a device tree lies in memory (Devicetree Specification 0.4, 5.6), and what it is called in the log.
 const DTB_ALIGNMENT: u64 = 8;
@@ -68,8 +69,22 @@ pub struct Machine<'a> {
     pub topology: Topology,
     /// What the CPUs are like.
     pub cpu: &'a CpuFacts,
+    /// How many windows have something behind them, of a device that has several.
+    pub slots: u16,
     /// Who we say we are, in the FADT (ACPI 6.5, 5.2.9, Hypervisor Vendor Identity).
     pub hypervisor_id: [u8; 8],
+}
+
+impl Machine<'_> {
+    /// Goes through the windows of a device that are described.
+    fn windows(&self, device: DeviceId) -> impl Iterator<Item = DeviceSlot> {
+        let count = match device.row().windows {
+            1 => 1,
+            several => self.slots.min(several),
+        };
+        let layout = self.layout;
+        (0..count).map(move |window| layout.window(device, window))
+    }
 }
 
 /// Bytes to be copied into guest memory.

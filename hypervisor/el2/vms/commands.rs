@@ -43,6 +43,11 @@ pub(crate) fn execute(token: Token, command: Command) {
             }
             Err(error) => Err(error),
         },
+        Command::DeviceList { vm } => find(vm).map(|instance| Reply::DeviceList {
+            vm,
+            devices: instance.device_rows(),
+        }),
+        Command::DiskList { vm } => Ok(disks(vm)),
         Command::Stats { vm } => Ok(stats(vm)),
         Command::Log => Ok(Reply::Log(logger::text())),
         Command::Host => Ok(Reply::Host(host())),
@@ -154,6 +159,12 @@ fn vm_row(instance: &Instance) -> VmRow {
         memory_bytes: vm.memory.size,
         note: instance.note.lock().clone(),
     }
+}
+
+fn disks(vm: Option<VmId>) -> Reply {
+    let chosen = vms().all().iter();
+    let chosen = chosen.filter(|instance| vm.is_none_or(|vm| vm == instance.vm.id));
+    Reply::DiskList(chosen.flat_map(|instance| instance.disk_rows()).collect())
 }
 
 fn stats(vm: Option<VmId>) -> Reply {

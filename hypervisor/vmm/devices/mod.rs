@@ -17,10 +17,13 @@ mod pl031;
 mod primecell;
 mod virtio_mmio;
 
+pub use virtio_mmio::{Broken, News, Report};
+
 #[cfg(test)]
 pub(crate) mod tests;
 
 use crate::memory::GuestMemory;
+use alloc::string::String;
 use spin::mutex::SpinMutex;
 use types::access::AccessWidth;
 use types::devices::DeviceId;
@@ -62,6 +65,8 @@ pub enum Work {
     Show,
     /// [`Device::attend`] has something to do earlier than it last said; the VM's manager looks after it.
     Attend,
+    /// The access has had a part of its effect: the guest repeats it, once interrupts and whoever else wants the CPU had their turn.
+    Repeat,
     /// The guest has said something about its vCPUs.
     Resize(Answer),
 }
@@ -105,19 +110,32 @@ pub enum Fed {
     Full,
 }
 
+/// A disk of a VM.
+#[derive(Clone, Debug)]
+pub struct DiskParts {
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub image: &'static [u8],
+    /// How many bytes of it the guest may write, in whole pages; 0 for a disk that is only read.
+    pub quota: u64,
+}
+
 /// What a VM's devices are made from.
 #[derive(Clone, Copy, Debug)]
-pub struct Parts {
+pub struct Parts<'a> {
     /// Number of vCPUs it may ever have.
     pub possible: u16,
     /// Seconds since 1970 when EL2 started.
     pub wall_clock_s: u32,
+    /// Its disks.
+    pub disks: &'a [DiskParts],
 }
 
 /// An emulated device, with its lock.
 pub trait Device {
     /// Makes the device in its first state.
-    fn new(parts: &Parts) -> Self;
+    fn new(parts: &Parts<'_>) -> Self;
 
     /// Reads a register that is read often, and whose read has no effect.
     #[inline(always)]
@@ -155,7 +173,7 @@ macro_rules! devices {
         impl Devices {
             /// Makes every device in its first state.
             #[must_use]
-            pub fn new(parts: &Parts) -> Self {
+            pub fn new(parts: &Parts<'_>) -> Self {
                 Self { $($name: <$device>::new(parts),)+ }
             }
 

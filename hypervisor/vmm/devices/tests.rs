@@ -12,9 +12,10 @@ use types::devices::DeviceId;
 use types::ids::VcpuId;
 
 /// What devices are made from in tests.
-pub(crate) const PARTS: Parts = Parts {
+pub(crate) const PARTS: Parts<'static> = Parts {
     possible: 8,
     wall_clock_s: 1_000_000,
+    disks: &[],
 };
 
 /// A machine around one device. It keeps the levels of the device's lines, and refuses a move that is none.
@@ -35,6 +36,12 @@ impl GuestMemory for NoMemory {
         Err(GuestFault { address })
     }
     fn write(&self, address: GuestPhys, _: &[u8]) -> Result<(), GuestFault> {
+        Err(GuestFault { address })
+    }
+    fn read_half(&self, address: GuestPhys) -> Result<u16, GuestFault> {
+        Err(GuestFault { address })
+    }
+    fn write_half(&self, address: GuestPhys, _: u16) -> Result<(), GuestFault> {
         Err(GuestFault { address })
     }
 }
@@ -99,7 +106,7 @@ impl<D: Device> Board<D> {
         Self::with(&PARTS)
     }
 
-    pub(crate) fn with(parts: &Parts) -> Self {
+    pub(crate) fn with(parts: &Parts<'_>) -> Self {
         Self {
             device: D::new(parts),
             around: Fake::default(),

@@ -272,6 +272,9 @@ fn write_device<L: ListRegisters>(
     let Some(work) = result else {
         return Hot::Advance;
     };
+    if work == Work::Repeat {
+        return Hot::Resume;
+    }
     leave(work);
     if work.is_slow() { Hot::Exit } else { Hot::Work }
 }

@@ -12,6 +12,7 @@ use types::ids::{MAX_VCPUS_A_CPU, PcpuId, VmId};
 use super::rounds::Rounds;
 use super::{Host, Instance, State, Vms};
 use crate::cpu::Placements;
+use crate::devices::DiskParts;
 use crate::features::{CpuFeatures, FeaturePolicy};
 use crate::sync::FairMutex;
 use crate::vm::context::Owner;
@@ -29,6 +30,8 @@ pub struct Description {
     pub kernel: &'static [u8],
     /// Its initial RAM disk; empty for none.
     pub initrd: &'static [u8],
+    /// The images of its disks, in the manifest's order.
+    pub images: Vec<&'static [u8]>,
 }
 
 /// What the machine's CPUs can do for guests.
@@ -110,6 +113,12 @@ impl<H: Host> Instance<H> {
         wakes: &'static Wakes,
     ) -> Self {
         let config = description.config;
+        let disks = config.disks.iter().zip(description.images);
+        let disks = disks.map(|(disk, image)| DiskParts {
+            name: disk.name.clone(),
+            image,
+            quota: disk.cow_quota,
+        });
         let vm: &'static Vm = Box::leak(Box::new(Vm::new(VmParts {
             id,
             name: config.name.to_string(),
@@ -121,6 +130,7 @@ impl<H: Host> Instance<H> {
             wakes,
             list_registers: limits.list_registers,
             wall_clock_s: limits.wall_clock_s,
+            disks: disks.collect(),
         })));
         Self {
             vm,

@@ -185,6 +185,7 @@ impl<H: Host> Vms<H> {
 
     /// Gives back what a VM has, and forgets what the operator wanted of it.
     fn give_up(&self, instance: &Instance<H>, state: &mut State<H>) -> Progress {
+        self.release_device_memory(instance.vm);
         self.release(instance.vm, state);
         let progress = instance.resizer.lock().on_vm_off(instance.vm);
         instance

@@ -101,6 +101,10 @@ pub trait Host: Outside + Sized {
     fn release_ram(&self, vm: &Vm, ram: Self::Ram);
     /// Fills a range of the host's memory with zeros, in memory and not in a cache.
     fn scrub(&self, range: Range<u64>);
+    /// Takes memory for a device of a VM, a multiple of a page; `None` if there is no such piece.
+    fn take_device_memory(&self, bytes: u64) -> Option<&'static mut [u8]>;
+    /// Gives a device's memory back, which is scrubbed when a guest gets it.
+    fn release_device_memory(&self, memory: &'static mut [u8]);
     /// Takes pages for stage-2 tables; `None` if there are not so many.
     fn take_pages(&self, pages: usize) -> Option<Self::Pages>;
     /// Gives pages of stage-2 tables back.
@@ -302,6 +306,8 @@ impl<H: Host> Manager for Vms<H> {
         match work {
             Work::Show => self.host.show(vm),
             Work::Attend => self.host.ask(self.of(vm).manager),
+            // The trap has done so.
+            Work::Repeat => {}
             Work::Resize(answer) => self.answered(vm, answer),
         }
     }

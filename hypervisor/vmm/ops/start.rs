@@ -85,6 +85,7 @@ impl<H: Host> Vms<H> {
             state.dirty = dirty;
             state.ram = Some(ram);
         }
+        self.give_device_memory(instance)?;
         let start = state.ram.as_ref().ok_or("no memory")?.host_start();
         let mapping = Mapping {
             guest: vm.memory.base,
@@ -294,6 +295,8 @@ impl<H: Host> Vms<H> {
             topology: instance.config.topology,
             cpu: &self.cpu,
             hypervisor_id: HYPERVISOR_ID,
+            // A VM has few.
+            slots: instance.config.disks.len() as u16,
         };
         let wrong = |error| format!("firmware: {error}");
         let Some(tables) = &mut job.tables else {

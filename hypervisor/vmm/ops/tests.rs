@@ -6,7 +6,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
-use control_plane::config::{CpuSlots, OnReset, Placement, ReserveIdle, VmConfig, VmName};
+use control_plane::config::{
+    CpuSlots, DiskConfig, OnReset, Placement, ReserveIdle, VmConfig, VmName,
+};
 use control_plane::console::What;
 use control_plane::firmware::{Firmware, Seeds};
 use control_plane::topology::{CpuFacts, Topology};
@@ -23,7 +25,7 @@ use types::ids::{PcpuId, VcpuId};
 use super::{Description, GuestRam, Host, HostLimits, Instance, Vms};
 use crate::cpu::{Manager, Placements};
 use crate::devices::tests::NoMemory;
-use crate::devices::{Access, Answer, Work};
+use crate::devices::{Access, Answer, Device, Work};
 use crate::dispatch::{Trap, gic_v3};
 use crate::features::{CpuFeatures, ID_REGISTERS};
 use crate::memory::{GuestFault, GuestMemory};
@@ -35,6 +37,8 @@ use types::ids::MAX_PCPUS;
 use vgic::SavedListRegisters;
 
 const RAM: u64 = 0x4000_0000;
+/// The content of a disk.
+const IMAGE: &[u8] = &[0x77; 3 * 4096];
 const MEMORY: u64 = 8 << 20;
 /// The clock's match register and its mask (ARM DDI 0224, 3.2); GICD_ISPENDR1 (GIC IHI0069, 12.9.20).
 const MR: u64 = 0x4;
@@ -120,6 +124,8 @@ struct Fake {
     dirty: RefCell<Vec<Range<u64>>>,
     scrubbed: Cell<u64>,
     longest_scrub: Cell<u64>,
+    /// Memory that is left for devices, in bytes.
+    device_memory: Cell<u64>,
     /// Pages that are taken.
     pages: Cell<usize>,
     /// CPUs that were asked to look at their deferred work, brought up, or kicked.
@@ -177,6 +183,17 @@ impl Host for Fake {
         let bytes = range.end - range.start;
         self.scrubbed.set(self.scrubbed.get() + bytes);
         self.longest_scrub.set(self.longest_scrub.get().max(bytes));
+    }
+    fn take_device_memory(&self, bytes: u64) -> Option<&'static mut [u8]> {
+        if bytes > self.device_memory.get() {
+            return None;
+        }
+        self.device_memory.set(self.device_memory.get() - bytes);
+        Some(Box::leak(vec![0xee; bytes as usize].into_boxed_slice()))
+    }
+    fn release_device_memory(&self, memory: &'static mut [u8]) {
+        self.device_memory
+            .set(self.device_memory.get() + memory.len() as u64);
     }
     fn take_pages(&self, pages: usize) -> Option<FakePages> {
         self.pages.set(pages);
@@ -252,6 +269,7 @@ fn vms(
         reserve_idle: ReserveIdle::Wfi,
         uuid: Uuid::of_name("guest"),
         topology: Topology::flat(4),
+        disks: Vec::new(),
     };
     change(&mut config);
     let host = Fake::default();
@@ -276,6 +294,7 @@ fn vms(
         config,
         kernel,
         initrd: &[],
+        images: vec![IMAGE],
     };
     let placed = (
         Box::leak(Box::new(Placements::new())) as &_,
@@ -555,4 +574,97 @@ fn an_alarm_is_kept_by_the_manager_and_rings_at_its_second() {
     vms.host.now.set(vms.host.ticks(ring_ns));
     assert_eq!(vms.attend_devices(manager), None);
     assert!(rings());
+}
+
+/// A VM with a disk of three pages of which the guest may write so many, on a host with so much memory for devices.
+fn with_disk(quota_pages: u64, device_memory: u64) -> &'static Vms<Fake> {
+    let vms = vms(kernel(100_000), true, |config| {
+        config.disks.push(DiskConfig {
+            name: "root".to_string(),
+            image: "image".to_string(),
+            cow_quota: quota_pages * 4096,
+        });
+    });
+    vms.host.device_memory.set(device_memory);
+    vms
+}
+
+#[test]
+fn what_a_disk_needs_is_taken_at_a_start_and_given_back_at_the_end() {
+    const MORE: u64 = 4096;
+    // A page of numbers and two that can be written.
+    let vms = with_disk(2, 3 * 4096 + MORE);
+    let (instance, host) = (&vms.all()[0], &vms.host);
+    let vm = instance.vm;
+    for _ in 0..2 {
+        assert!(vms.start(instance));
+        work(vms);
+        assert_eq!(
+            (vm.phase(), host.device_memory.get()),
+            (Phase::Running, MORE)
+        );
+        assert!(vms.reset(vm, Cause::Operator));
+        work(vms);
+        assert_eq!(
+            (vm.phase(), host.device_memory.get()),
+            (Phase::Running, MORE),
+            "kept"
+        );
+        assert!(vms.stop(vm, Cause::Operator));
+        work(vms);
+        assert_eq!(vm.phase(), Phase::Off);
+        assert_eq!(host.device_memory.get(), 3 * 4096 + MORE);
+    }
+}
+
+#[test]
+fn a_disk_without_memory_fails_the_start_by_its_name() {
+    let vms = with_disk(2, 3 * 4096 - 1);
+    let instance = &vms.all()[0];
+    assert!(vms.start(instance));
+    work(vms);
+    assert_eq!(instance.vm.phase(), Phase::Off);
+    let note = instance.note.lock().clone();
+    assert_eq!(
+        note.as_deref(),
+        Some("memory: no 12 KiB of contiguous RAM are free for disk root")
+    );
+    assert!(vms.host.ram.borrow().is_some(), "nothing is kept");
+}
+
+#[test]
+fn a_device_that_its_driver_broke_is_told_of_once() {
+    let vms = with_disk(2, 3 * 4096);
+    let vm = vms.all()[0].vm;
+    let mut kicks = Kicks::NONE;
+    let mut around = Around::new(vm, DeviceId::Virtio, &vms.host, &mut kicks);
+    // Negotiation, a queue in memory that there is not, and a notification (VIRTIO 1.2, 4.2.2).
+    let mut last = None;
+    for (offset, value) in [
+        (0x070, 3),
+        (0x024, 1),
+        (0x020, 1),
+        (0x070, 11),
+        (0x038, 8),
+        (0x044, 1),
+        (0x070, 15),
+        (0x050, 0),
+    ] {
+        let access = Access {
+            offset,
+            width: AccessWidth::Word,
+        };
+        last = vm.devices.virtio.write(access, value, &mut around);
+    }
+    assert_eq!(last, Some(Work::Attend));
+    vms.host.told.take();
+    vms.work(vm, Work::Attend);
+    vms.attend(PcpuId::new(0));
+    vms.attend(PcpuId::new(0));
+    let told = vms.host.told.take();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(
+        told[0].contains("DeviceBroken(\"root\", \"memory\")"),
+        "{told:?}"
+    );
 }

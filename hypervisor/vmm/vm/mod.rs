@@ -24,13 +24,14 @@ mod vcpu;
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use psci::{Offered, Role};
 use types::address::GuestPhys;
 use types::devices::DeviceId;
 use vgic::{IntId, Notice, Spis};
 
-use crate::devices::{Devices, Parts};
+use crate::devices::{Devices, DiskParts, Parts};
 use crate::features::FeaturePolicy;
 pub use around::{Around, Outside};
 pub use home::Home;
@@ -101,6 +102,8 @@ pub struct VmParts {
     pub list_registers: usize,
     /// Seconds since 1970 now.
     pub wall_clock_s: u32,
+    /// Its disks.
+    pub disks: Vec<DiskParts>,
 }
 
 impl Vm {
@@ -127,6 +130,7 @@ impl Vm {
             devices: Devices::new(&Parts {
                 possible: count,
                 wall_clock_s: parts.wall_clock_s,
+                disks: &parts.disks,
             }),
             layout: parts.layout,
             redistributors,

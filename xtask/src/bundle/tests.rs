@@ -209,12 +209,15 @@ fn every_key_arrives() {
     let folder = Folder::new("keys");
     let kernel = folder.write("Image", &image());
     folder.write("initrd", b"initrd");
+    folder.write("disk.img", b"content");
     let text = format!(
         "[hypervisor]\nscrub = \"boot\"\nlog = \"debug\"\nautostart = false\n\
          [[vm]]\nname = \"linux\"\nkernel = \"{}\"\ninitrd = \"initrd\"\ncommand-line = \"quiet\"\nmemory = \"256M\"\n\
          memory-base = 0x80000000\nboot-vcpus = 2\nmax-vcpus = 8\ncpus = [1, 3]\nfirmware = \"fdt\"\nautostart = false\n\
          on-reset = \"boot-set\"\nspis = 96\nreserve-idle = \"psci-off\"\n\
-         uuid = \"00112233-4455-6677-8899-aabbccddeeff\"\ntopology = [2, 1, 2, 2]\n",
+         uuid = \"00112233-4455-6677-8899-aabbccddeeff\"\ntopology = [2, 1, 2, 2]\n\
+         [[vm.disk]]\nname = \"root\"\nimage = \"disk.img\"\nreadonly = false\ncow-quota = \"1M\"\n\
+         [[vm.disk]]\nname = \"data\"\nimage = \"initrd\"\n",
         kernel.display()
     );
     let manifest = ManifestToml::parse(&text, Path::new("m.toml")).expect("a manifest");
@@ -256,6 +259,51 @@ fn every_key_arrives() {
         ("00112233-4455-6677-8899-aabbccddeeff", 2)
     );
     assert_eq!((topology.cores, topology.threads), (2, 2));
+    let [root, data] = &vm.disks[..] else {
+        panic!("{:?}", vm.disks)
+    };
+    assert_eq!((root.name.as_str(), root.cow_quota), ("root", 1 << 20));
+    assert_eq!((data.name.as_str(), data.cow_quota), ("data", 0));
+    assert_eq!(
+        bundle.archive.file(&root.image),
+        Some(b"content".as_slice())
+    );
+    assert_eq!(data.image, "initrd", "a file is packed once");
+}
+
+#[test]
+fn what_is_wrong_with_a_device_is_said_with_its_table() {
+    let folder = Folder::new("device-errors");
+    let kernel = folder.write("Image", &image());
+    folder.write("disk.img", b"content");
+    let vm = format!(
+        "[[vm]]\nname = \"a\"\nmemory = \"64M\"\nkernel = \"{}\"\n[[vm.disk]]\nname = \"root\"\n",
+        kernel.display()
+    );
+    for (rest, expected) in [
+        (
+            "image = \"gone\"\n",
+            "[[vm]] \"a\" [[vm.disk]] \"root\": image",
+        ),
+        (
+            "image = \"disk.img\"\ncow-quota = 5000\n",
+            "[[vm]] \"a\" [[vm.disk]] \"root\": cow-quota = 5000: is not a multiple of \"4K\": write \"8K\"",
+        ),
+        (
+            "image = \"disk.img\"\nreadonly = false\n",
+            "[[vm]] \"a\" [[vm.disk]] \"root\": cow-quota is missing",
+        ),
+        (
+            "image = \"disk.img\"\n[[vm.disk]]\nname = \"Root\"\nimage = \"disk.img\"\n",
+            "[[vm.disk]] \"Root\": name is not a name",
+        ),
+    ] {
+        let text = format!("{vm}{rest}");
+        let manifest = ManifestToml::parse(&text, Path::new("m.toml")).expect("a manifest");
+        let error = pack_bytes(&manifest, &folder.0).expect_err(expected);
+        let said = format!("{error:#}");
+        assert!(said.contains(expected), "{said}\nshould contain {expected}");
+    }
 }
 
 #[test]

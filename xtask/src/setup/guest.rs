@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Kernel {
     /// The name of its file in the cache.
     name: &'static str,
-    suite: &'static str,
+    pub(super) suite: &'static str,
     /// A regular expression for its package; the newest match is taken.
     package: &'static str,
     /// A pattern for the kernel in the package.
     file: &'static str,
+    /// What the name of the package with its modules begins with, before its release.
+    pub(super) modules: &'static str,
 }
 
 /// The kernel of the demo: ACPI hot-add works, all spares are `present` from boot.
@@ -24,6 +26,7 @@ pub(crate) const LINUX_6_12: Kernel = Kernel {
     suite: "bookworm-backports",
     package: "^linux-image-6\\.12\\.[^-]*-cloud-arm64$",
     file: "./boot/vmlinuz-*",
+    modules: "linux-image-",
 };
 
 /// The kernels that guests are tested with: 6.1 has no hot-add, 7.2 makes spares `present` at hot-add.
@@ -33,6 +36,7 @@ pub(crate) const KERNELS: [Kernel; 3] = [
         suite: "bookworm",
         package: "^linux-image-6\\.1\\.[^-]*-[0-9]+-cloud-arm64$",
         file: "./boot/vmlinuz-*",
+        modules: "linux-image-",
     },
     LINUX_6_12,
     Kernel {
@@ -40,6 +44,7 @@ pub(crate) const KERNELS: [Kernel; 3] = [
         suite: "sid",
         package: "^linux-binary-7\\.[^-]*-cloud-arm64$",
         file: "./usr/lib/modules/*/vmlinuz",
+        modules: "linux-modules-",
     },
 ];
 
@@ -212,7 +217,10 @@ fn only_file(directory: &Path) -> anyhow::Result<Option<PathBuf>> {
 }
 
 /// Makes something in the cache unless it is there. Only one process does so at a time, and what is there is whole.
-fn cached(name: &str, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<PathBuf> {
+pub(super) fn cached(
+    name: &str,
+    make: impl FnOnce(&Path) -> anyhow::Result<()>,
+) -> anyhow::Result<PathBuf> {
     let path = paths::cache().join(name);
     if path.exists() {
         return Ok(path);

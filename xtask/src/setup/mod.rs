@@ -5,6 +5,7 @@
 pub(crate) mod apt;
 pub(crate) mod archive;
 pub(crate) mod guest;
+mod modules;
 pub(crate) mod qemu;
 pub(crate) mod toolchain;
 
@@ -32,6 +33,8 @@ pub(crate) struct Images {
     pub(crate) kernels: PathBuf,
     /// The demo's initramfs.
     pub(crate) initrd: PathBuf,
+    /// The initramfs with the modules of each kernel for virtio devices.
+    pub(crate) initrd_virtio: PathBuf,
     /// The initramfs with udev.
     pub(crate) initrd_udev: PathBuf,
     /// The initramfs with the programs that tell what machine this is.
@@ -42,13 +45,15 @@ pub(crate) struct Images {
 
 /// All that the tests boot.
 pub(crate) fn images() -> anyhow::Result<Images> {
-    for kernel in &guest::KERNELS {
-        guest::kernel(kernel)?;
-    }
+    let modules: Vec<PathBuf> = guest::KERNELS
+        .iter()
+        .map(modules::fetch)
+        .collect::<anyhow::Result<_>>()?;
     let busybox = guest::busybox()?;
     Ok(Images {
         kernels: guest::kernel_directory(),
         initrd: initramfs::demo(&busybox)?,
+        initrd_virtio: initramfs::with_modules(&busybox, &modules)?,
         initrd_udev: initramfs::with_udev(&busybox, &guest::udev()?)?,
         initrd_tools: initramfs::with_tools(&busybox, &guest::tools()?)?,
         initrd_fwts: initramfs::with_fwts(&busybox, &guest::fwts()?)?,

@@ -14,7 +14,7 @@ use acpi_tables::AmlSink;
 
 use super::super::{Error, Machine};
 use super::table::Table;
-use types::devices::{Acpi, DeviceId};
+use types::devices::{Acpi, DeviceId, Row};
 use types::hotplug as spec;
 use types::layout::DeviceSlot;
 
@@ -24,6 +24,8 @@ const REVISION: u8 = 2;
 /// At most this much AML for all that is in the table once, and for a vCPU.
 const FIXED_SIZE: usize = 448;
 const SPARE_VCPU_SIZE: usize = 144;
+/// And for a slot of a device that has several.
+const SLOT_SIZE: usize = 80;
 
 /// vCPUs per reopened scope: bounds what is copied while AML packages are nested.
 const VCPUS_PER_SCOPE: u16 = 16;
@@ -51,15 +53,16 @@ mod aml {
 
 /// Writes the DSDT.
 pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
-    let mut table = Table::new(*b"DSDT", REVISION, most(machine.max_vcpus));
+    let room = most(machine.max_vcpus) + usize::from(machine.slots) * SLOT_SIZE;
+    let mut table = Table::new(*b"DSDT", REVISION, room);
     let word = |value: u64, region| u32::try_from(value).map_err(|_| Error::Layout(region));
     let mut devices = Vec::new();
     for id in DeviceId::ALL {
-        if let Some(Acpi::Device { name, hid }) = id.row().acpi {
-            let DeviceSlot { registers, intid } = machine.layout.device(id);
+        for (number, slot) in (0..).zip(machine.windows(id)) {
+            let DeviceSlot { registers, intid } = slot;
             let base = word(registers.base.get(), registers)?;
             let size = word(registers.size, registers)?;
-            device(&name, &hid, [base, size, intid], &mut devices);
+            device(id.row(), number, [base, size, intid], &mut devices);
         }
     }
     let ([scope], [fixed]) = (aml::SYSTEM_BUS, aml::FIXED_DEVICES);
@@ -76,12 +79,23 @@ pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
     Ok(table.finish())
 }
 
-/// Writes a device that has these registers and this interrupt, and is the only one of its kind.
-fn device(name: &[u8], hid: &[u8], numbers: [u32; 3], to: &mut Vec<u8>) {
-    let ([hid_is, end], [uid]) = (aml::HARDWARE_ID, aml::FIRST_OF_ITS_KIND);
-    let mut resources = Vec::new();
-    fill(aml::RESOURCES, numbers, &mut resources);
-    let parts: [&[u8]; 6] = [name, hid_is, hid, end, uid, &resources];
+/// Writes a device that has these registers and this interrupt, and this number among its kind.
+fn device(row: &Row, number: u16, numbers: [u32; 3], to: &mut Vec<u8>) {
+    let (name, hid) = match row.acpi {
+        Some(Acpi::Device { name, hid }) => (name, hid),
+        Some(Acpi::Slots { name: [a, b], hid }) => ([a, b, digit(number >> 4), digit(number)], hid),
+        Some(Acpi::Events) | None => return,
+    };
+    let ([hid_is, end], [uid]) = (aml::HARDWARE_ID, aml::NUMBER);
+    let (number, length) = integer(number);
+    let mut rest = Vec::new();
+    if row.is_master {
+        // Linux takes no device on Arm for coherent that does not say so (ACPI 6.5, 6.2.17).
+        fill(aml::COHERENT, [], &mut rest);
+    }
+    fill(aml::RESOURCES, numbers, &mut rest);
+    let number = number.get(..length).unwrap_or(&number);
+    let parts: [&[u8]; 7] = [&name, hid_is, &hid, end, uid, number, &rest];
     package(DEVICE_OP, &parts, to);
 }
 
@@ -139,11 +153,15 @@ fn processor(index: u16, rest: &[u8], to: &mut Vec<u8>) {
 
 /// Names the device of a vCPU: three hexadecimal digits after a C.
 fn processor_name(index: u16) -> [u8; 4] {
-    let digit = |shift: u16| match (index >> shift & 0xf) as u8 {
+    [b'C', digit(index >> 8), digit(index >> 4), digit(index)]
+}
+
+/// Returns the lowest hexadecimal digit of a number.
+const fn digit(number: u16) -> u8 {
+    match (number & 0xf) as u8 {
         low @ 0..=9 => b'0' + low,
         high => b'A' - 10 + high,
-    };
-    [b'C', digit(8), digit(4), digit(0)]
+    }
 }
 
 /// Returns an integer as AML and how many bytes it has: 0 and 1 are opcodes of their own (ACPI 6.5, 20.2.3).

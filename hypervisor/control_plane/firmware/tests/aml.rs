@@ -3,7 +3,9 @@
 #[path = "../../build/aml.rs"]
 mod parts;
 
-use acpi_tables::aml::{Arg, Device, Else, If, LessThan, Method, Name, Notify, Path, Scope, ZERO};
+use acpi_tables::aml::{
+    Arg, Device, Else, If, LessThan, Method, Name, Notify, ONE, Path, Scope, ZERO,
+};
 use acpi_tables::{Aml, AmlSink};
 use alloc::format;
 use alloc::string::String;
@@ -38,6 +40,7 @@ fn the_dsdt_is_what_another_writer_makes() {
             boot_vcpus,
             max_vcpus,
             initrd: None,
+            slots: [0, 1, 19][usize::from(max_vcpus) % 3],
             ..machine(&layout, &memory, Firmware::Acpi)
         };
         let image = build(&machine).unwrap();
@@ -57,7 +60,11 @@ fn dsdt(machine: &Machine<'_>) -> Vec<u8> {
     let console = Device::new(Path::new("COM0"), alloc::vec![&hid, &uid, &resources]);
     let fixed = Ready(parts::fixed_devices());
     let mut aml = Vec::new();
-    Scope::new(Path::new("_SB_"), alloc::vec![&console, &fixed]).to_aml_bytes(&mut aml);
+    let slots: Vec<Slot> = (0..machine.slots).map(Slot).collect();
+    let mut devices: Vec<&dyn Aml> = alloc::vec![&console];
+    devices.extend(slots.iter().map(|slot| slot as &dyn Aml));
+    devices.push(&fixed);
+    Scope::new(Path::new("_SB_"), devices).to_aml_bytes(&mut aml);
     let block = hotplug.registers.base.get() as u32;
     let processors: Vec<Processor> = (0..machine.max_vcpus)
         .map(|index| Processor {
@@ -85,6 +92,26 @@ fn dsdt(machine: &Machine<'_>) -> Vec<u8> {
         has_spares,
     ));
     aml
+}
+
+/// A virtio transport, as QEMU's `virt` has them and describes them (`_HID` LNRO0005).
+struct Slot(u16);
+
+impl Aml for Slot {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let number = u32::from(self.0);
+        let resources = parts::device_resources(0x0a00_0000 + 0x200 * number, 0x200, 48 + number);
+        Device::new(
+            Path::new(&format!("VR{:02X}", self.0)),
+            alloc::vec![
+                &Name::new(Path::new("_HID"), &"LNRO0005"),
+                &Name::new(Path::new("_UID"), &self.0),
+                &Name::new(Path::new("_CCA"), &ONE),
+                &Ready(resources),
+            ],
+        )
+        .to_aml_bytes(sink);
+    }
 }
 
 /// The path of a vCPU's device.

@@ -118,6 +118,7 @@ impl System {
             wakes: &self.wakes,
             list_registers: LIST_REGISTERS,
             wall_clock_s: 0,
+            disks: Vec::new(),
         })));
         for vcpu in &*vm.vcpus {
             let home = self.placements.take(Owner { vm, vcpu }, PcpuId::new(cpu));

@@ -18,6 +18,7 @@ fn block(possible: u16) -> Hotplug {
     let block = Hotplug::new(&Parts {
         possible,
         wall_clock_s: 0,
+        disks: &[],
     });
     block.listen();
     block

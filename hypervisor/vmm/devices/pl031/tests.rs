@@ -17,6 +17,7 @@ fn clock(wall_clock_s: u32) -> Pl031 {
     Board::with(&Parts {
         wall_clock_s,
         possible: 1,
+        disks: &[],
     })
 }
 

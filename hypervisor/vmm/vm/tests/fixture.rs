@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::ToString;
+use alloc::vec::Vec;
 use vgic::SavedListRegisters;
 
 use crate::dispatch::Trap;
@@ -39,6 +40,7 @@ pub(crate) fn vm_on(ids: &[u64; ID_REGISTERS], count: u16) -> &'static Vm {
         wakes: Box::leak(Box::new([const { WakeSet::new() }; MAX_PCPUS])),
         list_registers: LIST_REGISTERS,
         wall_clock_s: 1_000_000,
+        disks: Vec::new(),
     })));
     for (index, vcpu) in (0..).zip(&*vm.vcpus) {
         let slot = Slot::new(usize::from(index / PCPUS)).unwrap();

@@ -24,6 +24,7 @@ pub mod suite;
 pub mod sysreg;
 pub mod timer;
 pub mod user;
+pub mod virtio;
 
 pub use machine::{Machine, machine};
 

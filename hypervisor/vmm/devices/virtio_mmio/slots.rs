@@ -1,0 +1,150 @@
+//! The slots of a VM: a window of registers each, as many as QEMU's `virt` has, the first of them with a device.
+//!
+//! Software made for that machine looks into the slots at their fixed addresses, without asking a device tree. A driver leaves one
+//! alone whose DeviceID is 0 (VIRTIO 1.2, 4.2.2), so an empty one needs no state.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::block::Block;
+use super::device::{Backend, News, Report, Virtio};
+use super::spec::{self, register};
+use crate::devices::{Access, Device, Parts, Surroundings, Work};
+use crate::sync::FairMutex;
+use types::access::AccessWidth;
+use types::devices::DeviceId;
+
+/// Bytes a slot.
+const WINDOW_BYTES: u64 = {
+    let row = DeviceId::Virtio.row();
+    row.registers.size / row.windows as u64
+};
+
+/// The devices of one VM, each in the slot of its number.
+#[derive(Debug)]
+pub struct Slots {
+    devices: Box<[FairMutex<Virtio>]>,
+    /// A device may have something to tell the operator.
+    has_news: AtomicBool,
+}
+
+impl Slots {
+    /// Returns a device's slot and what it tells the operator, if one has something to tell.
+    pub fn take_news(&self) -> Option<(u16, News)> {
+        if !self.has_news.load(Ordering::Acquire) {
+            return None;
+        }
+        let found = (0..).zip(&self.devices).find_map(|(slot, device)| {
+            let news = device.lock().take_news()?;
+            Some((slot, news))
+        });
+        if found.is_none() {
+            self.has_news.store(false, Ordering::Release);
+        }
+        found
+    }
+
+    /// Describes each device, in the order of the slots.
+    #[must_use]
+    pub fn reports(&self) -> Vec<Report> {
+        self.devices
+            .iter()
+            .map(|device| device.lock().report())
+            .collect()
+    }
+
+    /// Gives every disk the memory that it needs while the VM is on, as `take` finds it; one that has it keeps it.
+    ///
+    /// # Errors
+    /// The slot and the size for which there is none.
+    pub fn give_memory(
+        &self,
+        mut take: impl FnMut(u64) -> Option<&'static mut [u8]>,
+    ) -> Result<(), (u16, u64)> {
+        for (slot, device) in (0..).zip(&self.devices) {
+            let mut device = device.lock();
+            let Backend::Block(block) = device.backend();
+            let bytes = block.wanted_bytes();
+            if bytes != 0 {
+                block.give(take(bytes).ok_or((slot, bytes))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all memory back.
+    pub fn take_memory(&self, mut release: impl FnMut(&'static mut [u8])) {
+        for device in &self.devices {
+            let mut device = device.lock();
+            let Backend::Block(block) = device.backend();
+            if let Some(memory) = block.take() {
+                release(memory);
+            }
+        }
+    }
+
+    fn find(&self, offset: u64) -> (u16, Option<&FairMutex<Virtio>>) {
+        let slot = offset / WINDOW_BYTES;
+        (slot as u16, self.devices.get(slot as usize))
+    }
+}
+
+impl Device for Slots {
+    fn new(parts: &Parts<'_>) -> Self {
+        let disks = parts.disks.iter().map(|disk| {
+            let block = Block::new(&disk.name, disk.image, disk.quota);
+            FairMutex::new(Virtio::new(Backend::Block(block)))
+        });
+        Self {
+            devices: disks.collect(),
+            has_news: AtomicBool::new(false),
+        }
+    }
+
+    #[inline(never)]
+    fn read(&self, access: Access, _: &mut impl Surroundings) -> Result<u64, Work> {
+        let within = access.offset % WINDOW_BYTES;
+        Ok(match self.find(access.offset).1 {
+            Some(device) => device.lock().read(within, access.width),
+            None => u64::from(read_empty(within, access.width)),
+        })
+    }
+
+    // Not among the shorter paths of other devices.
+    #[inline(never)]
+    fn write(&self, access: Access, value: u64, around: &mut impl Surroundings) -> Option<Work> {
+        let (slot, device) = self.find(access.offset);
+        let within = access.offset % WINDOW_BYTES;
+        let mut device = device?.lock();
+        let outcome = device.write(within, access.width, value, &around.memory());
+        if let Some(high) = outcome.line {
+            around.set_line(slot, high);
+        }
+        drop(device);
+        if outcome.has_news {
+            self.has_news.store(true, Ordering::Release);
+        }
+        match (outcome.repeats, outcome.has_news) {
+            (true, _) => Some(Work::Repeat),
+            (false, true) => Some(Work::Attend),
+            (false, false) => None,
+        }
+    }
+
+    fn reset(&self) {
+        for device in &self.devices {
+            device.lock().reset();
+        }
+        self.has_news.store(false, Ordering::Release);
+    }
+}
+
+/// Reads a register of an empty slot. DeviceID and all others are 0; control registers have no width but 32 bits.
+const fn read_empty(offset: u64, width: AccessWidth) -> u32 {
+    match (offset, width) {
+        (register::MAGIC_VALUE, AccessWidth::Word) => spec::MAGIC,
+        (register::VERSION, AccessWidth::Word) => spec::VERSION_1,
+        _ => 0,
+    }
+}
