@@ -47,7 +47,7 @@ const fn measured(row: &'static str, what: &'static str) -> Bar {
 }
 
 /// The rows in the order in which they are shown.
-pub(crate) const BARS: [Bar; 50] = [
+pub(crate) const BARS: [Bar; 54] = [
     bar(
         "hvc-psci-version",
         "HVC PSCI_VERSION, round trip",
@@ -93,6 +93,22 @@ pub(crate) const BARS: [Bar; 50] = [
     ),
     bar("id-register-read", "ID register read", 60, Some(369), None),
     measured("physical-timer-write", "CNTP_CVAL_EL0 write"),
+    measured("disk-notify", "virtio notification, nothing in the queue"),
+    bar(
+        "disk-read-4k",
+        "4 KiB read from a disk of the bundle",
+        2000,
+        None,
+        None,
+    ),
+    bar(
+        "disk-write-4k",
+        "4 KiB written to a page of a disk",
+        2000,
+        None,
+        None,
+    ),
+    measured("disk-read-4k-irq", "4 KiB read, and its interrupt pending"),
     bar(
         "sgi-self",
         "SGI to self -> handler",

@@ -24,6 +24,8 @@ pub(crate) const PEER_RUNS: [(u32, &str); 3] = [
         "shared rows=sgi-switch,sgi-switch-ping-pong,vtimer-contended",
     ),
 ];
+/// Size of its disk.
+const DISK_BYTES: usize = 1 << 20;
 /// Rounds of adding a vCPU and taking it back: a person's command each.
 const ROUNDS: u32 = 20;
 /// How long a run may take on a busy machine.
@@ -48,7 +50,7 @@ pub(crate) fn measure(samples: u32) -> Findings {
 /// Runs the guest under Bullpen; further arguments go to QEMU.
 pub(crate) fn under_bullpen(placement: Placement, samples: u32, arguments: &[String]) -> Findings {
     let (name, words) = match placement {
-        Placement::Own => ("bench", format!("samples={samples}")),
+        Placement::Own => ("bench", format!("samples={samples} disk")),
         Placement::Shared => ("bench-shared", format!("samples={samples} shared")),
     };
     let cpus: Vec<u32> = match placement {
@@ -61,6 +63,9 @@ pub(crate) fn under_bullpen(placement: Placement, samples: u32, arguments: &[Str
         .command_line(&words);
     let machine = machine(name, arguments);
     super::attempt(name, || {
+        let disk = artefacts::log_directory(name).join("disk.img");
+        std::fs::write(&disk, vec![0x5a; DISK_BYTES])?;
+        let vm = vm.disk("disk", &disk, DISK_BYTES as u64 >> 20);
         let mut running = machine.boot(&Manifest::new([vm]));
         let (console, control) = running.channels();
         Ok(findings(follow(console, control, "bench", LIMIT)))

@@ -6,6 +6,7 @@
 //!
 //! Words on the command line: `rows=a,b` picks rows; `shared` says that vCPUs 0 and 2, and 1 and 3, share a CPU, so that
 //! the rows that depend on it are measured so and end in `-shared`; `samples=n` (at most 4096; 1000 by default);
+//! `disk` says that slot 0 has a virtio disk that may be written, for the rows `disk-…`;
 //! `elastic asked` measures the phases of adding a vCPU and giving it back instead, which takes a harness that answers,
 //! and `reserve-off` with them that the vCPU's CPU is off meanwhile;
 //! `cycles` counts cycles of the PMU in place of nanoseconds, for the rows that begin and end on one CPU.

@@ -7,7 +7,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 use guest_rt::gic::{GICD_TYPER, ISENABLER, sgi_value};
 use guest_rt::uart::FR;
-use guest_rt::{cpu, exception, gic, insn, machine, println, psci, timer, uart};
+use guest_rt::{cpu, exception, gic, insn, machine, println, psci, timer, uart, virtio};
 
 /// How many samples a row takes unless the command line says otherwise.
 const SAMPLES: u64 = 1000;
@@ -89,7 +89,7 @@ const fn repeated(name: &'static str, sample: Sample) -> Row {
     }
 }
 
-static ROWS: [Row; 21] = [
+static ROWS: [Row; 25] = [
     repeated("hvc-psci-version", || {
         batch(|n| paths::call1(psci::VERSION, n))
     }),
@@ -113,6 +113,18 @@ static ROWS: [Row; 21] = [
     }),
     repeated("id-register-read", || batch(paths::id_register)),
     repeated("physical-timer-write", || batch(paths::physical_timer)),
+    row("disk-notify", Peer::None, Sharing::Same, || {
+        notify(None, false)
+    }),
+    row("disk-read-4k", Peer::None, Sharing::Same, || {
+        notify(Some(virtio::READ), false)
+    }),
+    row("disk-write-4k", Peer::None, Sharing::Same, || {
+        notify(Some(virtio::WRITE_OUT), false)
+    }),
+    row("disk-read-4k-irq", Peer::None, Sharing::Same, || {
+        notify(Some(virtio::READ), true)
+    }),
     row("sgi-self", Peer::None, Sharing::Same, sgi_self),
     row("vtimer-spinning", Peer::None, Sharing::Same, || {
         from_deadline(paths::timer_spinning)
@@ -178,7 +190,8 @@ fn wanted(row: &Row) -> bool {
         Sharing::Both => true,
         Sharing::Only => shared,
     };
-    chosen && enough && countable && placed
+    let there = !row.name.starts_with("disk-") || machine().word("disk");
+    chosen && enough && countable && placed && there
 }
 
 /// Returns the index of the other CPU: the one that shares this CPU, or one on another.
@@ -290,6 +303,34 @@ fn batch(operation: impl Fn(u64) -> u64) -> Option<u64> {
     };
     // One instruction of the measured ticks is the second read of the counter; a coarse counter's quotient is rounded.
     Some((nanoseconds(operation(count)).saturating_sub(1) + count / 2) / count)
+}
+
+/// Bytes of a disk's request.
+const REQUEST: u32 = 4096;
+
+/// Tells the disk of a request of 4 KiB, or of none; it is done, and its interrupt pending if one is wanted, when the store is.
+fn notify(kind: Option<u32>, interrupts: bool) -> Option<u64> {
+    let disk = virtio::Device::at(0)?;
+    if disk.get(virtio::STATUS) & virtio::DRIVER_OK == 0 {
+        disk.enable_interrupt();
+        let features = virtio::VERSION_1 | virtio::EVENT_IDX | virtio::INDIRECT;
+        disk.start(features).then_some(())?;
+    }
+    let before = disk.used();
+    // The used index goes over `used_event` now, or not for a long time.
+    disk.set_used_event(if interrupts {
+        before
+    } else {
+        before.wrapping_sub(1)
+    });
+    if let Some(kind) = kind {
+        disk.prepare(kind, 0, REQUEST);
+    }
+    let register = disk.register(virtio::QUEUE_NOTIFY);
+    let sample = batch(|n| paths::store32(register, 0, n));
+    disk.put(virtio::INTERRUPT_ACK, 1);
+    let answered = disk.used() != before;
+    (answered == kind.is_some()).then_some(sample)?
 }
 
 fn sgi_self() -> Option<u64> {
