@@ -454,6 +454,17 @@ fn feed_guests(state: &FairMutex<State>) -> bool {
     waits
 }
 
+/// Does what the console does by itself; returns when it has to again, in nanoseconds since start.
+pub(crate) fn tick() -> Option<u64> {
+    let state = STATE.get()?;
+    let now_ns = clock::now_ns();
+    let request = state.lock().console.tick(now_ns);
+    if let Some(Request { token, command }) = request {
+        vms::execute(token, command);
+    }
+    state.lock().console.due_ns()
+}
+
 /// When to look again for what had to wait, in nanoseconds since start.
 pub(crate) fn retry_ns() -> u64 {
     clock::now_ns() + RETRY_NS

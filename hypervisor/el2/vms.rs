@@ -173,6 +173,10 @@ impl ops::Host for El2 {
         console::drain(vm);
     }
 
+    fn ns(&self, ticks: u64) -> u64 {
+        clock::ticks_to_ns(ticks)
+    }
+
     fn attend(&self, cpu: PcpuId, next_ns: Option<u64>) {
         let is_boot_cpu = cpu.index() == 0;
         let mut next = next_ns;
@@ -180,6 +184,7 @@ impl ops::Host for El2 {
             heap::refill();
             next = clock::earlier(next, events::tell());
             next = clock::earlier(next, console::poll());
+            next = clock::earlier(next, console::tick());
         }
         deferred::set_deadline(next.map(clock::ns_to_ticks));
         if is_boot_cpu && events::DIRTY.load(Ordering::Acquire) {

@@ -2,6 +2,8 @@
 
 use super::error::{CommandError, ErrorKind};
 use super::names::Names;
+use super::usage::Topic;
+use super::words::Words;
 use alloc::format;
 use types::ids::{PcpuId, VcpuId, VmId};
 
@@ -25,12 +27,17 @@ pub enum VmAction {
 /// A command, checked but not yet carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Explain the commands.
-    Help,
+    /// Explain all commands or some.
+    Help(Topic),
     /// Describe the host.
     Host,
     /// List the VMs.
     VmList,
+    /// Tell everything about a VM.
+    VmShow {
+        /// The VM.
+        vm: VmId,
+    },
     /// Do something with a VM.
     Vm {
         /// The VM.
@@ -81,6 +88,8 @@ pub enum Command {
         /// The VM, or all.
         vm: Option<VmId>,
     },
+    /// Tell what VMs and vCPUs have had of the CPUs: once, or at the prompt again and again.
+    Top,
     /// Show the hypervisor's log.
     Log,
     /// Speak JSON lines on the terminal.
@@ -91,42 +100,6 @@ pub enum Command {
 
 /// The longest time that `--timeout` takes, in seconds.
 pub const MAX_TIMEOUT_S: u32 = 3600;
-
-/// A command's usage and what it does; the table behind `help`.
-#[derive(Clone, Copy, Debug)]
-pub struct Usage {
-    /// How to write it.
-    pub form: &'static str,
-    /// What it does.
-    pub text: &'static str,
-}
-
-/// All commands, in the order in which `help` shows them.
-pub const USAGE: [Usage; 19] = [
-    usage("help", "explain the commands"),
-    usage("vm list", "list the VMs"),
-    usage("vm start NAME", "start a VM that is off"),
-    usage("vm stop NAME", "turn a VM off at once"),
-    usage("vm reset NAME", "reset a VM at once"),
-    usage("vm pause NAME", "keep a VM from running"),
-    usage("vm resume NAME", "let a paused VM run on"),
-    usage("vm powerbutton NAME", "press the guest's power button"),
-    usage("vcpu list NAME", "list a VM's vCPUs"),
-    usage("vcpu set NAME N [--timeout S]", "give the guest N vCPUs"),
-    usage("vcpu pin NAME VCPU CPU", "run a vCPU on this CPU"),
-    usage("device list NAME", "list a VM's virtio devices"),
-    usage("disk list [NAME]", "list disks and what is written of them"),
-    usage("console NAME", "attach the terminal to a VM's console"),
-    usage("stats [NAME]", "count exits by reason"),
-    usage("log", "show the hypervisor's log"),
-    usage("host", "describe the host"),
-    usage("json on", "speak JSON lines on this terminal"),
-    usage("json off", "go back to the prompt"),
-];
-
-const fn usage(form: &'static str, text: &'static str) -> Usage {
-    Usage { form, text }
-}
 
 /// Parses a line with the names of the VMs. A line of nothing but blanks gives `None`.
 ///
@@ -144,7 +117,8 @@ pub(super) fn parse(line: &str, names: &Names) -> Result<Option<Command>, Comman
     };
     // Bytes are compared in place, texts by calls.
     let command = match first.as_bytes() {
-        b"help" | b"?" => arguments.only("help", Command::Help),
+        b"help" | b"?" => arguments.help(),
+        b"top" => arguments.only("top", Command::Top),
         b"host" => arguments.only("host", Command::Host),
         b"log" => arguments.only("log", Command::Log),
         b"vm" => arguments.vm(),
@@ -164,27 +138,6 @@ fn unknown(word: &str) -> CommandError {
     CommandError::new(ErrorKind::UnknownCommand, message)
 }
 
-/// What is left of a line.
-struct Words<'a>(&'a str);
-
-impl<'a> Words<'a> {
-    fn next(&mut self) -> Option<&'a str> {
-        let (mut start, mut end) = (0_usize, 0_usize);
-        for &byte in self.0.as_bytes() {
-            if byte <= b' ' && byte.is_ascii_whitespace() {
-                if start != end {
-                    break;
-                }
-                start = start.wrapping_add(1);
-            }
-            end = end.wrapping_add(1);
-        }
-        let (text, rest) = self.0.split_at_checked(end)?;
-        self.0 = rest;
-        text.get(start..).filter(|word| !word.is_empty())
-    }
-}
-
 /// The words after a command's first, and what the command should have looked like.
 struct Arguments<'a> {
     words: Words<'a>,
@@ -193,10 +146,18 @@ struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
+    fn help(&mut self) -> Result<Command, CommandError> {
+        let topic = Topic::of(&self.words);
+        topic
+            .map(Command::Help)
+            .ok_or_else(|| unknown(self.words.0.trim_ascii()))
+    }
+
     fn vm(&mut self) -> Result<Command, CommandError> {
-        self.form = "vm list | vm start|stop|reset|pause|resume|powerbutton NAME";
+        self.form = "vm list | vm show|start|stop|reset|pause|resume|powerbutton NAME";
         let action = match self.word()? {
             "list" => return self.only("vm list", Command::VmList),
+            "show" => return self.on_vm("vm show NAME", |vm| Command::VmShow { vm }),
             "start" => VmAction::Start,
             "stop" => VmAction::Stop,
             "reset" => VmAction::Reset,
@@ -339,7 +300,8 @@ impl<'a> Arguments<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, CommandError, ErrorKind, Names, USAGE, VmAction};
+    use super::super::usage::{Topic, USAGE};
+    use super::{Command, CommandError, ErrorKind, Names, VmAction, Words};
     use proptest::prelude::*;
     use types::ids::{PcpuId, VcpuId, VmId};
 
@@ -352,14 +314,20 @@ mod tests {
 
     #[test]
     fn commands_by_table() {
+        let help = |words| Command::Help(Topic::of(&Words(words)).expect("a topic"));
         let set = |count, timeout_s| Command::VcpuSet {
             vm: LINUX,
             count,
             timeout_s,
         };
         let cases = [
-            ("help", Command::Help),
-            ("  ?  ", Command::Help),
+            ("help", Command::Help(Topic::ALL)),
+            ("  ?  ", Command::Help(Topic::ALL)),
+            ("help  vcpu set", help("vcpu set")),
+            ("help vcpu set linux 8", help("vcpu set")),
+            ("? vm", help("vm")),
+            ("top", Command::Top),
+            ("vm show rtos", Command::VmShow { vm: VmId::new(1) }),
             ("host", Command::Host),
             ("log", Command::Log),
             ("vm list", Command::VmList),
@@ -437,7 +405,11 @@ mod tests {
         let cases = [
             ("halp", ErrorKind::UnknownCommand),
             ("HELP", ErrorKind::UnknownCommand),
-            ("help me", ErrorKind::Usage),
+            ("help me", ErrorKind::UnknownCommand),
+            ("help vm lis", ErrorKind::UnknownCommand),
+            ("help vm list linux", ErrorKind::UnknownCommand),
+            ("top linux", ErrorKind::Usage),
+            ("vm show", ErrorKind::Usage),
             ("vm", ErrorKind::Usage),
             ("vm frobnicate linux", ErrorKind::Usage),
             ("vm start", ErrorKind::Usage),
@@ -479,11 +451,23 @@ mod tests {
             let line = usage
                 .form
                 .replace("[--timeout S]", "--timeout 5")
+                .replace("[COMMAND]", "vm start")
                 .replace("[NAME]", "linux")
                 .replace("NAME", "linux")
                 .replace(" N ", " 8 ")
                 .replace("VCPU CPU", "1 2");
             assert!(matches!(parse(&line), Ok(Some(_))), "{line}");
+            let example = usage.example("linux");
+            assert!(matches!(parse(&example), Ok(Some(_))), "{example}");
+            let words = usage
+                .form
+                .split(' ')
+                .take_while(|word| word.starts_with(char::is_lowercase));
+            assert!(
+                words
+                    .zip(example.split(' '))
+                    .all(|(own, other)| own == other)
+            );
         }
     }
 

@@ -1,25 +1,28 @@
 //! The line editor of the prompt: keys in, whole lines out, and the echo that makes them visible.
 //!
-//! It understands the keys that terminals of the VT100 family send. A line holds printable ASCII only, and no more than it has
-//! room for: a line that grew longer is refused as a whole, since the part that fits could be another command.
+//! It understands the keys that terminals of the VT100 family send, and asks the terminal nothing, since the other end may be a
+//! program. A line holds printable ASCII only, and no more than it has room for: a line that grew longer is refused as a whole,
+//! since the part that fits could be another command. A line that is longer than a terminal is wide moves sideways.
 //!
-//! Neighbours: `keys` (bytes to keys), `command` (lines to commands).
+//! Neighbours: `keys` (bytes to keys), `history` (lines of before), `complete` (what Tab may add), `command` (lines to commands).
 
 use super::{
+    complete::Candidates,
+    history::History,
     keys::{Key, KeyReader},
     sink::{ByteSink, put},
 };
-
 use alloc::string::String;
 
 /// The longest line of the prompt, and the longest command, in bytes.
 pub const LINE_BYTES: usize = 256;
+/// The longest text that is searched for in the history.
+const PATTERN_BYTES: usize = 32;
+/// The columns that are used: a terminal has 80, and the cursor may come to stand in the last one.
+pub(super) const COLUMNS: usize = 79;
 
 /// A line of the prompt.
 pub(super) type Line = heapless::String<LINE_BYTES>;
-
-/// How many lines are remembered.
-const HISTORY_LINES: usize = 8;
 
 const BELL: &[u8] = b"\x07";
 const NEW_LINE: &[u8] = b"\r\n";
@@ -39,6 +42,8 @@ pub(super) enum Fed {
     TooLong,
     /// The line was given up.
     Abandoned,
+    /// The word before the cursor is to be completed: [`Editor::complete`].
+    Complete,
 }
 
 /// The editor of one terminal.
@@ -49,11 +54,17 @@ pub(super) struct Editor {
     line: Line,
     /// Where the next character goes, in bytes from the start; at most the line's length.
     cursor: usize,
+    /// The first character that is shown.
+    left: usize,
     /// Characters were refused.
     overflown: bool,
-    history: heapless::Deque<Line, HISTORY_LINES>,
+    history: History,
     /// How many lines back in the history the shown line is; 0 for a new line.
     recalled: usize,
+    /// The new line, while one of the history is shown.
+    draft: Line,
+    /// What is searched for in the history.
+    search: Option<heapless::String<PATTERN_BYTES>>,
 }
 
 impl Editor {
@@ -63,9 +74,12 @@ impl Editor {
             keys: KeyReader::new(),
             line: Line::new(),
             cursor: 0,
+            left: 0,
             overflown: false,
-            history: heapless::Deque::new(),
+            history: History::new(),
             recalled: 0,
+            draft: Line::new(),
+            search: None,
         }
     }
 
@@ -74,6 +88,9 @@ impl Editor {
         let Some(key) = self.keys.feed(byte) else {
             return Fed::Nothing;
         };
+        if self.search.is_some() && self.search_key(key, out) {
+            return Fed::Nothing;
+        }
         match key {
             Key::Character(character) => self.insert(character, out),
             Key::Enter => return self.enter(out),
@@ -84,6 +101,8 @@ impl Editor {
             }
             Key::Left => self.go(self.cursor.saturating_sub(1), out),
             Key::Right => self.go(self.cursor.saturating_add(1), out),
+            Key::WordLeft => self.go(self.word_start(), out),
+            Key::WordRight => self.go(self.word_end(), out),
             Key::Home => self.go(0, out),
             Key::End => self.go(usize::MAX, out),
             Key::Backspace => self.erase(self.cursor.saturating_sub(1), self.cursor, out),
@@ -91,11 +110,17 @@ impl Editor {
             Key::EraseLine => self.erase(0, self.cursor, out),
             Key::EraseToEnd => self.erase(self.cursor, usize::MAX, out),
             Key::EraseWord => self.erase(self.word_start(), self.cursor, out),
+            Key::EraseWordRight => self.erase(self.cursor, self.word_end(), out),
             Key::Up => self.recall(self.recalled.saturating_add(1), out),
             Key::Down => match self.recalled.checked_sub(1) {
                 Some(newer) => self.recall(newer, out),
                 None => out.put(BELL),
             },
+            Key::Complete => return Fed::Complete,
+            Key::Search => {
+                self.search = Some(heapless::String::new());
+                self.show(out);
+            }
             Key::Redraw => {
                 out.put(CLEAR_SCREEN);
                 self.redraw(out);
@@ -107,9 +132,15 @@ impl Editor {
 
     /// Shows the prompt and the line as it stands, in place of what the terminal's line shows.
     pub(super) fn redraw(&self, out: &mut dyn ByteSink) {
-        put!(out, "\r{}{}", self.prompt, self.line);
+        match &self.search {
+            None => put!(out, "\r{}", self.prompt),
+            Some(pattern) => put!(out, "\rsearch `{pattern}`: "),
+        }
+        let end = self.line.len().min(self.left.saturating_add(self.room()));
+        let shown = self.line.get(self.left..end).unwrap_or_default();
+        out.put(shown.as_bytes());
         out.put(ERASE_TO_END);
-        let behind = self.line.len().saturating_sub(self.cursor);
+        let behind = end.saturating_sub(self.cursor);
         if behind != 0 {
             put!(out, "\x1b[{behind}D");
         }
@@ -124,9 +155,75 @@ impl Editor {
     /// Drops the line that was being typed, without a trace on the terminal.
     pub(super) fn forget_line(&mut self) {
         self.line.clear();
-        self.cursor = 0;
+        self.draft.clear();
+        self.search = None;
+        (self.cursor, self.left, self.recalled) = (0, 0, 0);
         self.overflown = false;
-        self.recalled = 0;
+    }
+
+    /// Returns the line up to the cursor.
+    pub(super) fn head(&self) -> &str {
+        self.line.get(..self.cursor).unwrap_or_default()
+    }
+
+    /// Completes the word before the cursor as far as there is no choice, else shows what there is to choose from.
+    pub(super) fn complete(&mut self, candidates: &Candidates<'_>, out: &mut dyn ByteSink) {
+        let (head, tail) = self.line.split_at_checked(self.cursor).unwrap_or_default();
+        let certain = candidates.certain();
+        // Whole words are set apart from what follows.
+        let blank = match candidates.words.len() {
+            1 if !tail.starts_with(' ') => " ",
+            _ => "",
+        };
+        let mut line = Line::new();
+        let fits = [head, certain, blank, tail]
+            .iter()
+            .all(|part| line.push_str(part).is_ok());
+        if candidates.words.len() > 1 && certain.is_empty() {
+            let mut column = 0_usize;
+            for word in &candidates.words {
+                let wide = column.saturating_add(word.len()).saturating_add(2);
+                column = if column == 0 || wide > COLUMNS {
+                    out.put(NEW_LINE);
+                    word.len()
+                } else {
+                    out.put(b"  ");
+                    wide
+                };
+                out.put(word.as_bytes());
+            }
+            out.put(NEW_LINE);
+            self.redraw(out);
+        } else if fits && line != self.line {
+            self.cursor = line.len().saturating_sub(tail.len());
+            self.line = line;
+            self.show(out);
+        } else {
+            out.put(BELL);
+        }
+    }
+
+    /// How many characters of the line are shown.
+    fn room(&self) -> usize {
+        const AROUND: usize = "search ``: ".len();
+        let taken = match &self.search {
+            None => self.prompt.len(),
+            Some(pattern) => pattern.len().saturating_add(AROUND),
+        };
+        COLUMNS.saturating_sub(taken)
+    }
+
+    /// Shows the line after a change, moved sideways if the cursor would be out of sight.
+    fn show(&mut self, out: &mut dyn ByteSink) {
+        let (room, right) = (self.room(), self.cursor.saturating_sub(self.left));
+        // Behind the last character there is a column for the cursor.
+        let is_cut = right >= room && self.cursor < self.line.len();
+        if self.line.len() <= room {
+            self.left = 0;
+        } else if self.cursor < self.left || right > room || is_cut {
+            self.left = self.cursor.saturating_sub(room / 2);
+        }
+        self.redraw(out);
     }
 
     fn enter(&mut self, out: &mut dyn ByteSink) -> Fed {
@@ -136,21 +233,9 @@ impl Editor {
             return Fed::TooLong;
         }
         let line = String::from(self.line.as_str());
-        self.remember();
+        self.history.remember(&line);
         self.forget_line();
         Fed::Line(line)
-    }
-
-    /// Adds the line to the history unless it is blank or the same as the last one.
-    fn remember(&mut self) {
-        if self.line.trim_ascii().is_empty() || self.history.front() == Some(&self.line) {
-            return;
-        }
-        if self.history.is_full() {
-            self.history.pop_back();
-        }
-        // There is room: the oldest line has just left.
-        let _ = self.history.push_front(self.line.clone());
     }
 
     fn insert(&mut self, character: u8, out: &mut dyn ByteSink) {
@@ -163,16 +248,17 @@ impl Editor {
             return;
         }
         self.cursor = at.saturating_add(1);
-        if self.cursor == self.line.len() {
+        let shown = self.cursor.saturating_sub(self.left);
+        if self.cursor == self.line.len() && shown <= self.room() {
             put!(out, "{character}");
         } else {
-            self.redraw(out);
+            self.show(out);
         }
     }
 
     fn go(&mut self, to: usize, out: &mut dyn ByteSink) {
         self.cursor = to.min(self.line.len());
-        self.redraw(out);
+        self.show(out);
     }
 
     /// Removes the characters from `from` up to `to`, and leaves the cursor where they were.
@@ -187,172 +273,80 @@ impl Editor {
         self.line = line;
         self.cursor = from;
         self.overflown = false;
-        self.redraw(out);
+        self.show(out);
     }
 
+    /// Returns where the word before the cursor begins.
     fn word_start(&self) -> usize {
-        let head = self.line.get(..self.cursor).unwrap_or_default();
-        let mut bytes = head.trim_ascii_end().bytes();
+        let mut bytes = self.head().trim_ascii_end().bytes();
         bytes
             .rposition(|byte| byte == b' ')
             .map_or(0, |blank| blank.saturating_add(1))
     }
 
+    /// Returns where the word behind the cursor ends.
+    fn word_end(&self) -> usize {
+        let tail = self.line.get(self.cursor..).unwrap_or_default();
+        let word = tail.trim_ascii_start();
+        let mut bytes = word.bytes();
+        let left = bytes
+            .position(|byte| byte == b' ')
+            .map_or(0, |at| word.len().saturating_sub(at));
+        self.line.len().saturating_sub(left)
+    }
+
+    /// Shows the line that is so many lines back; 0 is the one that was being typed.
     fn recall(&mut self, back: usize, out: &mut dyn ByteSink) {
-        let line = match back.checked_sub(1) {
-            None => Some(Line::new()),
-            Some(index) => self.history.iter().nth(index).cloned(),
+        if self.recalled == 0 {
+            self.draft.clone_from(&self.line);
+        }
+        let line = match back {
+            0 => Some(self.draft.as_str()),
+            _ => self.history.back(back),
         };
-        let Some(line) = line else {
+        let Some(line) = line.and_then(|line| Line::try_from(line).ok()) else {
             return out.put(BELL);
         };
-        self.forget_line();
-        self.cursor = line.len();
         self.line = line;
+        self.cursor = self.line.len();
         self.recalled = back;
-        self.redraw(out);
+        self.overflown = false;
+        self.show(out);
+    }
+
+    /// Acts on a key while the history is searched; returns whether that is all. Any other key takes the line that was found.
+    fn search_key(&mut self, key: Key, out: &mut dyn ByteSink) -> bool {
+        let Some(pattern) = &mut self.search else {
+            return false;
+        };
+        let from = match key {
+            Key::Character(character) => {
+                if pattern.push(char::from(character)).is_err() {
+                    out.put(BELL);
+                }
+                self.recalled.max(1)
+            }
+            Key::Backspace => {
+                pattern.pop();
+                1
+            }
+            Key::Search => self.recalled.saturating_add(1),
+            _ => {
+                self.search = None;
+                self.show(out);
+                return false;
+            }
+        };
+        match self.history.find(pattern, from) {
+            Some(back) => self.recall(back, out),
+            None => {
+                out.put(BELL);
+                self.show(out);
+            }
+        }
+        true
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Editor, Fed, LINE_BYTES};
-    use alloc::{string::String, vec::Vec};
-    use proptest::prelude::*;
-
-    /// Feeds keys and returns what the last byte led to.
-    fn feed(editor: &mut Editor, bytes: &[u8]) -> Fed {
-        let mut out = Vec::new();
-        bytes
-            .iter()
-            .fold(Fed::Nothing, |_, &byte| editor.feed(byte, &mut out))
-    }
-
-    fn line(bytes: &[u8]) -> Option<String> {
-        match feed(&mut Editor::new("> "), bytes) {
-            Fed::Line(line) => Some(line),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn keys_by_table() {
-        let cases: [(&[u8], &str); 19] = [
-            (b"vm list\r", "vm list"),
-            (b"vm list\n", "vm list"),
-            (b"vx\x08m\r", "vm"),
-            (b"vx\x7fm\r", "vm"),
-            (b"\x7f\x08ok\r", "ok"),
-            (b"abc\x1b[D\x1b[DX\r", "aXbc"),
-            (b"abc\x1b[D\x1b[D\x1b[C\x1b[CX\r", "abcX"),
-            (b"abc\x1b[HX\x1b[FY\r", "XabcY"),
-            (b"abc\x1bOHX\x1bOFY\r", "XabcY"),
-            (b"abc\x1b[1~X\x1b[4~Y\r", "XabcY"),
-            (b"abc\x01X\x05Y\r", "XabcY"),
-            (b"abc\x01\x1b[3~\x04\r", "c"),
-            (b"vm stop linux\x17rtos\r", "vm stop rtos"),
-            (b"vm stop linux  \x17rtos\r", "vm stop rtos"),
-            (b"wrong\x15right\r", "right"),
-            (b"abc\x02\x02\x0b\r", "a"),
-            (b"a\x00\x1b[31m\xffb\x1b[999;999Zc\r", "abc"),
-            (b"\x1b[99999999999999999999Ax\r", "x"),
-            (b"a\tb\x0c\r", "ab"),
-        ];
-        for (bytes, expected) in cases {
-            assert_eq!(
-                line(bytes).as_deref(),
-                Some(expected),
-                "{:?}",
-                bytes.escape_ascii()
-            );
-        }
-    }
-
-    #[test]
-    fn carriage_return_and_line_feed_end_one_line() {
-        let mut editor = Editor::new("> ");
-        assert!(matches!(feed(&mut editor, b"a\r"), Fed::Line(_)));
-        assert_eq!(feed(&mut editor, b"\n"), Fed::Nothing);
-        assert!(matches!(feed(&mut editor, b"\n"), Fed::Line(_)));
-    }
-
-    #[test]
-    fn history_goes_back_and_forth() {
-        let mut editor = Editor::new("> ");
-        for text in ["one\r", "two\r", "two\r", "  \r"] {
-            let _ = feed(&mut editor, text.as_bytes());
-        }
-        let cases: [(&[u8], &str); 5] = [
-            (b"\x1b[A\r", "two"),
-            (b"\x1b[A\x1b[A\r", "one"),
-            (b"\x10\x10\x1b[B\x0e\r", ""),
-            (
-                b"\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A\x1b[A!\r",
-                "one!",
-            ),
-            (b"\x1b[B\x1b[B\x1b[A\r", "one!"),
-        ];
-        for (bytes, expected) in cases {
-            let Fed::Line(line) = feed(&mut editor, bytes) else {
-                panic!("no line")
-            };
-            assert_eq!(line, expected, "{:?}", bytes.escape_ascii());
-        }
-    }
-
-    #[test]
-    fn a_line_too_long_is_refused_whole_with_one_bell() {
-        let mut editor = Editor::new("> ");
-        let mut out = Vec::new();
-        for _ in 0..1_000_000 {
-            assert_eq!(editor.feed(b'x', &mut out), Fed::Nothing);
-        }
-        assert_eq!(out.iter().filter(|&&byte| byte == 7).count(), 1);
-        assert_eq!(out.len(), LINE_BYTES + 1, "what is not kept is not echoed");
-        assert_eq!(editor.feed(b'\r', &mut out), Fed::TooLong);
-        assert!(matches!(feed(&mut editor, b"vm list\r"), Fed::Line(line) if line == "vm list"));
-    }
-
-    #[test]
-    fn abandoned_line_leaves_nothing() {
-        let mut editor = Editor::new("> ");
-        assert_eq!(feed(&mut editor, b"vm stop linux\x03"), Fed::Abandoned);
-        assert!(matches!(feed(&mut editor, b"\r"), Fed::Line(line) if line.is_empty()));
-    }
-
-    #[test]
-    fn typing_at_the_end_echoes_one_byte() {
-        let mut editor = Editor::new("> ");
-        let mut out = Vec::new();
-        for &byte in b"host" {
-            let _ = editor.feed(byte, &mut out);
-        }
-        assert_eq!(out, b"host");
-        out.clear();
-        let _ = editor.feed(0x7f, &mut out);
-        assert_eq!(out, b"\r> hos\x1b[K");
-    }
-
-    /// Bytes that mean something to the editor.
-    const KEYS: [u8; 10] = [0x1b, b'[', b'A', b'D', b'H', 0x7f, 0x17, 0x15, b' ', b'\r'];
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        /// Any bytes: the line stays printable and bounded, the cursor inside it, and the echo harmless to a terminal.
-        #[test]
-        fn any_bytes_are_edited(draws in proptest::collection::vec(any::<u16>(), 0..400)) {
-            let mut editor = Editor::new("> ");
-            let mut out = Vec::new();
-            for draw in draws {
-                let [byte, choice] = draw.to_le_bytes();
-                let byte = if choice < 85 { KEYS[usize::from(byte) % KEYS.len()] } else { byte };
-                if let Fed::Line(line) = editor.feed(byte, &mut out) {
-                    prop_assert!(line.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
-                }
-                prop_assert!(editor.cursor <= editor.line.len());
-            }
-            prop_assert!(out.iter().all(|byte| byte.is_ascii()));
-        }
-    }
-}
+mod tests;

@@ -3,18 +3,18 @@
 //! `docs/console.md` documents every field. Neighbours: `request` (JSON in), `reply` (the values), `text` (the same for people).
 
 use super::{
-    command::USAGE,
     error::CommandError,
     names::Names,
     reply::{
-        DeviceRow, DiskRow, Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What,
-        log_line,
+        DeviceRow, DiskRow, Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmPage,
+        VmRow, What, log_line,
     },
     request::RequestId,
     sink::{ByteSink, put},
+    usage::Usage,
 };
 use crate::resize::Shortfall;
-use alloc::string::ToString;
+use alloc::{format, string::ToString};
 use types::ids::VmId;
 
 /// Writes one JSON text; commas are its business, the nesting is the caller's.
@@ -194,7 +194,13 @@ const REASONS: &str = "reasons";
 fn reply_fields(json: &mut JsonWriter<'_>, reply: &Reply, names: &Names) -> Option<&'static str> {
     match reply {
         Reply::Done => {}
-        Reply::Help => return Some("commands"),
+        Reply::Help(_) => return Some("commands"),
+        Reply::VmShow(page) => page_fields(json, page, names),
+        Reply::Top(sample) => {
+            json.key("time_ns").number(sample.time_ns);
+            json.key("left_out").number(sample.left_out);
+            return Some("vcpus");
+        }
         Reply::Attached(vm) => vm_field(json, *vm, names),
         Reply::VmList(_) | Reply::Stats(_) => return Some("vms"),
         Reply::VcpuList { vm, .. } => {
@@ -228,13 +234,10 @@ pub(super) fn row(
     json.comma = place != 0;
     let json = &mut json;
     match reply {
-        Reply::Done | Reply::Attached(_) | Reply::Host(_) => return None,
-        Reply::Help => {
-            let usage = USAGE.get(place)?;
-            json.object(|json| {
-                json.key("form").string(usage.form);
-                json.key("text").string(usage.text);
-            });
+        Reply::Done | Reply::Attached(_) | Reply::Host(_) | Reply::VmShow(_) => return None,
+        Reply::Help(topic) => {
+            let usage = topic.commands().get(place)?;
+            json.object(|json| usage_fields(json, usage, names));
         }
         Reply::VmList(rows) => {
             let row = rows.get(place)?;
@@ -243,6 +246,13 @@ pub(super) fn row(
         Reply::VcpuList { vcpus, .. } => {
             let row = vcpus.get(place)?;
             json.object(|json| vcpu_fields(json, row));
+        }
+        Reply::Top(sample) => {
+            let (vm, row) = sample.vcpus.get(place)?;
+            json.object(|json| {
+                vm_field(json, *vm, names);
+                vcpu_fields(json, row);
+            });
         }
         Reply::Resize(resize) => {
             let Shortfall { vcpu, why } = resize.report.shortfalls.get(place)?;
@@ -273,6 +283,13 @@ pub(super) fn row(
     Some(place.saturating_add(1))
 }
 
+fn usage_fields(json: &mut JsonWriter<'_>, usage: &Usage, names: &Names) {
+    json.key("form").string(usage.form);
+    json.key("text").string(usage.text);
+    json.key("example")
+        .string(&usage.example(names.of(VmId::new(0))));
+}
+
 fn vm_field(json: &mut JsonWriter<'_>, vm: VmId, names: &Names) {
     json.key("vm").string(names.of(vm));
 }
@@ -286,6 +303,51 @@ fn vm_fields(json: &mut JsonWriter<'_>, row: &VmRow, names: &Names) {
     json.key("memory_bytes").number(row.memory_bytes);
     if let Some(note) = &row.note {
         json.key("note").string(note);
+    }
+}
+
+/// Writes everything about a VM; what there is not has no key.
+fn page_fields(json: &mut JsonWriter<'_>, page: &VmPage, names: &Names) {
+    vm_fields(json, &page.row, names);
+    json.key("boot").number(page.boot);
+    json.key("cpus").open("[");
+    page.cpus().for_each(|cpu| json.number(cpu));
+    json.close("]");
+    for (key, text) in [
+        ("kernel", Some(page.kernel)),
+        ("initrd", page.initrd),
+        ("command_line", Some(page.command_line)),
+        ("firmware", Some(page.firmware)),
+    ] {
+        if let Some(text) = text {
+            json.key(key).string(text);
+        }
+    }
+    json.key("exits").number(page.exits);
+    json.key("time_ns").number(page.time_ns);
+    if let Some(started_ns) = page.started_ns {
+        json.key("started_ns").number(started_ns);
+    }
+    json.key("resets").number(page.resets);
+    let error = page.last_error.as_ref();
+    for (key, past) in [
+        ("last_reset", page.last_reset),
+        ("last_off", page.last_off),
+        (
+            "last_error",
+            error.map(|(time_ns, why)| (*time_ns, why.as_str())),
+        ),
+    ] {
+        if let Some((time_ns, why)) = past {
+            json.key(key).object(|json| {
+                json.key("time_ns").number(time_ns);
+                json.key("why").string(why);
+            });
+        }
+    }
+    if let Some([before, behind]) = page.way_out {
+        let way_out = format!("{before}{}{behind}", names.of(page.row.vm));
+        json.key("way_out").string(&way_out);
     }
 }
 

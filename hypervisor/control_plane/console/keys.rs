@@ -13,6 +13,10 @@ pub(super) enum Key {
     Left,
     /// One place to the right.
     Right,
+    /// To the start of this word or the one before.
+    WordLeft,
+    /// Behind this word or the next one.
+    WordRight,
     /// To the start of the line.
     Home,
     /// To the end of the line.
@@ -31,6 +35,12 @@ pub(super) enum Key {
     EraseToEnd,
     /// Erase the word before the cursor.
     EraseWord,
+    /// Erase up to the end of the word.
+    EraseWordRight,
+    /// Complete the word before the cursor.
+    Complete,
+    /// Search the history for what is typed next, or further back.
+    Search,
     /// Show everything anew.
     Redraw,
     /// Something without a meaning.
@@ -82,11 +92,11 @@ impl KeyReader {
                         first: true,
                     },
                     b'O' => State::SingleShift,
-                    _ => return Some(Key::Unknown),
+                    _ => return Some(meta_key(byte)),
                 };
                 None
             }
-            State::SingleShift => Some(cursor_key(byte)),
+            State::SingleShift => Some(cursor_key(byte, false)),
             State::Control { parameter, first } => self.control(byte, parameter, first),
         }
     }
@@ -128,13 +138,27 @@ impl KeyReader {
                 3 => Key::Delete,
                 _ => Key::Unknown,
             }),
-            _ => Some(cursor_key(byte)),
+            _ => Some(cursor_key(byte, !first)),
         }
     }
 }
 
-const fn cursor_key(byte: u8) -> Key {
+/// Maps what follows ESC, as terminals send a key that is pressed together with Alt.
+const fn meta_key(byte: u8) -> Key {
     match byte {
+        b'b' => Key::WordLeft,
+        b'f' => Key::WordRight,
+        b'd' => Key::EraseWordRight,
+        0x08 | 0x7f => Key::EraseWord,
+        _ => Key::Unknown,
+    }
+}
+
+/// Maps the end of a cursor key's sequence; a second parameter says that another key was pressed with it.
+const fn cursor_key(byte: u8, is_modified: bool) -> Key {
+    match byte {
+        b'C' if is_modified => Key::WordRight,
+        b'D' if is_modified => Key::WordLeft,
         b'A' => Key::Up,
         b'B' => Key::Down,
         b'C' => Key::Right,
@@ -161,6 +185,7 @@ const fn control_key(byte: u8) -> Key {
     const L: u8 = ctrl(b'L');
     const N: u8 = ctrl(b'N');
     const P: u8 = ctrl(b'P');
+    const R: u8 = ctrl(b'R');
     const U: u8 = ctrl(b'U');
     const W: u8 = ctrl(b'W');
     match byte {
@@ -174,6 +199,8 @@ const fn control_key(byte: u8) -> Key {
         L => Key::Redraw,
         N => Key::Down,
         P => Key::Up,
+        R => Key::Search,
+        b'\t' => Key::Complete,
         U => Key::EraseLine,
         W => Key::EraseWord,
         _ => Key::Unknown,

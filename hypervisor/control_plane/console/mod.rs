@@ -13,10 +13,13 @@
 )]
 
 mod backlog;
+mod channel;
 mod command;
+mod complete;
 mod editor;
 mod error;
 mod flow;
+mod history;
 mod json;
 mod keys;
 mod lines;
@@ -24,41 +27,51 @@ mod mux;
 mod names;
 mod outlet;
 mod pending;
+mod prompt;
 mod reply;
 mod request;
 mod sink;
 mod table;
 #[cfg(test)]
+mod terminal;
+#[cfg(test)]
 mod tests;
 mod text;
+mod top;
+mod usage;
+mod words;
 mod writing;
 
 pub use backlog::Backlog;
-pub use command::{Command, MAX_TIMEOUT_S, USAGE, Usage, VmAction};
+pub use command::{Command, MAX_TIMEOUT_S, VmAction};
 pub use editor::LINE_BYTES;
 pub use error::{CommandError, ErrorKind};
 pub use lines::JSON_LINE_BYTES;
 pub use outlet::{Left, Outlet, Pace, Transmit};
 pub use pending::{MAX_PENDING, Token};
 pub use reply::{
-    DeviceRow, DiskRow, Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmRow, What,
+    DeviceRow, DiskRow, Event, HostReport, Reply, ResizeReport, Sample, StatsRow, VcpuRow, VmPage,
+    VmRow, What,
 };
 pub use sink::{ByteSink, Sinks};
+pub use usage::Topic;
 
 use crate::resize::Origin;
 use alloc::{format, string::String, vec::Vec};
-use editor::{Editor, Fed};
-use lines::{Fetched, LineReader};
+use editor::Editor;
+use lines::LineReader;
 use mux::Mux;
 use names::Names;
 use pending::{Asker, Pending};
 use request::RequestId;
 use sink::put;
+use top::View;
 use types::ids::VmId;
 use writing::Writing;
 
 const PROMPT: &str = "bullpen> ";
 const BELL: &[u8] = b"\x07";
+const CTRL_C: u8 = 3;
 /// Ends whatever colours a guest has left on the terminal (ECMA-48, SGR).
 const PLAIN: &[u8] = b"\x1b[0m";
 
@@ -101,6 +114,8 @@ enum Mode {
     Guest,
     /// It shows the prompt.
     Prompt,
+    /// It shows what VMs and vCPUs take, again and again.
+    Top,
     /// It carries JSON lines, like the control channel.
     Json,
 }
@@ -113,6 +128,7 @@ pub struct Console {
     mode: Mode,
     mux: Mux,
     editor: Editor,
+    view: View,
     terminal_lines: LineReader,
     control_lines: LineReader,
     pending: Pending,
@@ -131,6 +147,7 @@ impl Console {
             escape,
             mode: Mode::Prompt,
             editor: Editor::new(PROMPT),
+            view: View::default(),
             terminal_lines: LineReader::new(),
             control_lines: LineReader::new(),
             pending: Pending::new(),
@@ -163,7 +180,7 @@ impl Console {
     /// Returns whether the terminal shows single vCPUs' events: at the prompt and as JSON, but not inside a guest.
     #[must_use]
     pub fn tells_events(&self) -> bool {
-        self.mode != Mode::Guest
+        matches!(self.mode, Mode::Prompt | Mode::Json)
     }
 
     /// Takes bytes from a port: one of the terminal's, and of the control channel's those of one line, its end included.
@@ -181,19 +198,29 @@ impl Console {
                 self.mux.type_byte(byte);
                 None
             }
-            (Port::Terminal, Mode::Prompt) => match self.editor.feed(byte, sinks.terminal) {
-                Fed::Nothing => None,
-                Fed::Line(line) => self.prompt_line(&line, sinks),
-                Fed::TooLong => {
-                    self.prompt_answer(Err(too_long(LINE_BYTES)), sinks);
-                    None
+            (Port::Terminal, Mode::Prompt) => self.prompt_key(byte, sinks),
+            (Port::Terminal, Mode::Top) => {
+                if matches!(byte, b'q' | b'Q' | CTRL_C) {
+                    self.switch(sinks);
                 }
-                Fed::Abandoned => {
-                    self.editor.redraw(sinks.terminal);
-                    None
-                }
-            },
+                None
+            }
         }
+    }
+
+    /// Returns when [`Console::tick`] has something to do, in nanoseconds since the hypervisor's start.
+    #[must_use]
+    pub fn due_ns(&self) -> Option<u64> {
+        self.view.due_ns().filter(|_| self.mode == Mode::Top)
+    }
+
+    /// Asks for what the live view shows next, if it is time for that.
+    pub fn tick(&mut self, now_ns: u64) -> Option<Request> {
+        self.due_ns().filter(|due_ns| *due_ns <= now_ns)?;
+        let token = self.pending.insert(Asker::View).ok();
+        self.view.asked(token.is_some(), now_ns);
+        let command = Command::Top;
+        token.map(|token| Request { token, command })
     }
 
     /// Returns the VM for which typed bytes wait, if any do.
@@ -232,7 +259,14 @@ impl Console {
         match self.pending.take(token) {
             None => {}
             Some(Asker::Json(port, id)) => self.json_answer(port, &id, result, sinks),
+            Some(Asker::View) => {
+                if let (Mode::Top, Ok(Reply::Top(sample))) = (self.mode, result) {
+                    self.view.show(sample, &self.names, sinks.terminal);
+                }
+            }
             Some(Asker::Prompt) => match self.mode {
+                // As much of it as a line holds.
+                Mode::Top => drop(Writing::text(result, &self.names, self.view.notice())),
                 Mode::Prompt => {
                     self.begin(Port::Terminal, sinks, |_, _| None);
                     self.editor.make_way(sinks.terminal);
@@ -276,6 +310,8 @@ impl Console {
                     Writing::text_event(event, names, out)
                 });
             }
+            Mode::Top if event.what.is_frequent() || is_answered(&event.what) => {}
+            Mode::Top => drop(Writing::text_event(event, &self.names, self.view.notice())),
             Mode::Guest => {}
         }
     }
@@ -289,7 +325,7 @@ impl Console {
                 self.attach(vm, out);
             }
             (Mode::Prompt, None) => out.put(BELL),
-            (Mode::Guest | Mode::Json, _) => {
+            (Mode::Guest | Mode::Json | Mode::Top, _) => {
                 self.mode = Mode::Prompt;
                 self.terminal_lines.forget();
                 out.put(PLAIN);
@@ -306,173 +342,6 @@ impl Console {
         put!(out, "[{name}: Ctrl-{key} for the Bullpen console]\r\n");
         self.mux.show(vm, out);
     }
-
-    /// Acts on a line of the prompt.
-    fn prompt_line(&mut self, line: &str, sinks: &mut Sinks<'_>) -> Option<Request> {
-        if line.trim_ascii_start().starts_with('{') {
-            let (id, command) = read_json(line.as_bytes(), &self.names);
-            let request = self.json_request(Port::Terminal, &id, command, sinks);
-            self.prompt_again(sinks);
-            return request;
-        }
-        let command = match command::parse(line, &self.names) {
-            Ok(Some(command)) => command,
-            Ok(None) => {
-                self.editor.redraw(sinks.terminal);
-                return None;
-            }
-            Err(error) => {
-                self.prompt_answer(Err(error), sinks);
-                return None;
-            }
-        };
-        match command {
-            Command::Help => self.prompt_answer(Ok(Reply::Help), sinks),
-            Command::Console { vm } => self.attach(vm, sinks.terminal),
-            Command::JsonOff => self.prompt_answer(Ok(Reply::Done), sinks),
-            Command::JsonOn => {
-                self.mode = Mode::Json;
-                let id = RequestId::default();
-                self.json_answer(Port::Terminal, &id, Ok(Reply::Done), sinks);
-            }
-            command => match self.pending.insert(Asker::Prompt) {
-                Ok(token) => return Some(Request { token, command }),
-                Err(_) => self.prompt_answer(Err(too_many()), sinks),
-            },
-        }
-        None
-    }
-
-    /// Shows an answer at the start of an empty line, then the prompt.
-    fn prompt_answer(&mut self, result: Result<Reply, CommandError>, sinks: &mut Sinks<'_>) {
-        self.begin(Port::Terminal, sinks, |names, out| {
-            Writing::text(result, names, out)
-        });
-        self.prompt_again(sinks);
-    }
-
-    /// Shows the prompt, unless it follows an answer that is still being written.
-    fn prompt_again(&self, sinks: &mut Sinks<'_>) {
-        if !self.is_writing(Port::Terminal) {
-            self.editor.redraw(sinks.terminal);
-        }
-    }
-
-    fn json_bytes(&mut self, port: Port, bytes: &[u8], sinks: &mut Sinks<'_>) -> Option<Request> {
-        let reader = match port {
-            Port::Terminal => &mut self.terminal_lines,
-            Port::Control => &mut self.control_lines,
-        };
-        let (id, command) = match reader.feed(bytes) {
-            Fetched::Nothing => return None,
-            Fetched::Line(line) => read_json(line, &self.names),
-            Fetched::TooLong => (RequestId::default(), Err(too_long(JSON_LINE_BYTES))),
-        };
-        self.json_request(port, &id, command, sinks)
-    }
-
-    /// Acts on a line of JSON: answers it, or returns the request that it holds.
-    fn json_request(
-        &mut self,
-        port: Port,
-        id: &RequestId,
-        command: Result<Command, CommandError>,
-        sinks: &mut Sinks<'_>,
-    ) -> Option<Request> {
-        let answer = match command {
-            Err(error) => Err(error),
-            Ok(Command::Help) => Ok(Reply::Help),
-            Ok(Command::Console { vm }) => self.attach_by_json(vm, sinks),
-            Ok(command @ (Command::JsonOn | Command::JsonOff)) => {
-                return self.json_switch(port, id, command, sinks);
-            }
-            Ok(command) => match self.pending.insert(Asker::Json(port, id.clone())) {
-                Ok(token) => return Some(Request { token, command }),
-                Err(_) => Err(too_many()),
-            },
-        };
-        self.json_answer(port, id, answer, sinks);
-        None
-    }
-
-    /// Turns the terminal to a VM for a program; a terminal that carries JSON itself stays as it is.
-    fn attach_by_json(&mut self, vm: VmId, sinks: &mut Sinks<'_>) -> Result<Reply, CommandError> {
-        match self.mode {
-            Mode::Json => {
-                let message = "the terminal carries JSON; `json off` first";
-                Err(CommandError::new(ErrorKind::WrongState, message))
-            }
-            _ if !self.has_room(Port::Terminal, sinks) => {
-                let message = "the terminal is behind";
-                Err(CommandError::new(ErrorKind::Busy, message))
-            }
-            Mode::Prompt | Mode::Guest => {
-                sinks.terminal.put(b"\r\n");
-                self.attach(vm, sinks.terminal);
-                Ok(Reply::Attached(vm))
-            }
-        }
-    }
-
-    /// Switches the terminal between prompt and JSON; the answer comes in JSON, since JSON asked.
-    fn json_switch(
-        &mut self,
-        port: Port,
-        id: &RequestId,
-        command: Command,
-        sinks: &mut Sinks<'_>,
-    ) -> Option<Request> {
-        if port == Port::Control {
-            let message = "the control channel always carries JSON";
-            let error = CommandError::new(ErrorKind::Unsupported, message);
-            self.json_answer(port, id, Err(error), sinks);
-            return None;
-        }
-        self.json_answer(port, id, Ok(Reply::Done), sinks);
-        let before = self.mode;
-        self.mode = if command == Command::JsonOn {
-            Mode::Json
-        } else {
-            Mode::Prompt
-        };
-        if before == Mode::Json && self.mode == Mode::Prompt {
-            self.editor.redraw(sinks.terminal);
-        }
-        None
-    }
-
-    fn json_answer(
-        &mut self,
-        port: Port,
-        id: &RequestId,
-        result: Result<Reply, CommandError>,
-        sinks: &mut Sinks<'_>,
-    ) {
-        if port == Port::Terminal && self.mode == Mode::Prompt {
-            self.begin(port, sinks, |_, _| None);
-            self.editor.make_way(sinks.terminal);
-        }
-        self.begin(port, sinks, |names, out| {
-            Writing::json(id, result, names, out)
-        });
-    }
-}
-
-/// Reads a line of JSON: the id of its answer, and the command.
-fn read_json(line: &[u8], names: &Names) -> (RequestId, Result<Command, CommandError>) {
-    let mut room = editor::Line::new();
-    let (id, command) = match request::parse(line, &mut room) {
-        Ok(request) => (request.id, request.command),
-        Err(mistake) => (RequestId::default(), Err((ErrorKind::BadJson, mistake))),
-    };
-    let command = command
-        .map_err(|(kind, mistake)| CommandError::new(kind, mistake))
-        .and_then(|command| command::parse(command, names))
-        .and_then(|command| {
-            let message = "the command is empty; `help` lists them";
-            command.ok_or_else(|| CommandError::new(ErrorKind::UnknownCommand, message))
-        });
-    (id, command)
 }
 
 /// Returns whether the operator gets the same as a reply.

@@ -22,6 +22,11 @@ impl Names {
         u16::try_from(index).ok().map(VmId::new)
     }
 
+    /// Returns every name.
+    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }

@@ -18,6 +18,8 @@ pub struct Token {
 pub(super) enum Asker {
     /// At the prompt, in words.
     Prompt,
+    /// By the live view, for itself.
+    View,
     /// In JSON, on either port.
     Json(Port, RequestId),
 }

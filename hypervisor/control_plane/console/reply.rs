@@ -1,5 +1,6 @@
 //! What the hypervisor answers and tells: plain values, written as text by `text` and as JSON by `json`.
 
+use super::usage::Topic;
 use crate::resize::Report;
 use alloc::{string::String, vec::Vec};
 use types::ids::{PcpuId, VcpuId, VmId};
@@ -11,11 +12,15 @@ pub enum Reply {
     /// It is done, and there is nothing to tell.
     Done,
     /// What the commands are.
-    Help,
+    Help(Topic),
     /// The terminal now shows this VM's console.
     Attached(VmId),
     /// The VMs.
     VmList(Vec<VmRow>),
+    /// Everything about a VM.
+    VmShow(VmPage),
+    /// What VMs and vCPUs have had.
+    Top(Sample),
     /// The vCPUs of a VM.
     VcpuList {
         /// The VM.
@@ -59,6 +64,62 @@ pub struct VmRow {
     pub memory_bytes: u64,
     /// Why the VM is in this state, if there is something to say.
     pub note: Option<String>,
+}
+
+/// Everything about one VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmPage {
+    /// What a list of VMs has of it.
+    pub row: VmRow,
+    /// vCPUs that are on from boot.
+    pub boot: u16,
+    /// The physical CPUs that its vCPUs which are on are on, a bit each.
+    pub cpus: u64,
+    /// The name of its kernel.
+    pub kernel: &'static str,
+    /// The name of its initial RAM disk, if it has one.
+    pub initrd: Option<&'static str>,
+    /// The kernel's command line.
+    pub command_line: &'static str,
+    /// The word for what its firmware describes the machine by: "acpi" or "fdt".
+    pub firmware: &'static str,
+    /// Exits of all its vCPUs since its start.
+    pub exits: u64,
+    /// When this was written, in nanoseconds since the hypervisor's start.
+    pub time_ns: u64,
+    /// When the guest began that runs now.
+    pub started_ns: Option<u64>,
+    /// How often it was reset since the hypervisor's start.
+    pub resets: u32,
+    /// When it was last reset, and the word for who wanted that.
+    pub last_reset: Option<(u64, &'static str)>,
+    /// When it was last turned off, and the word for why.
+    pub last_off: Option<(u64, &'static str)>,
+    /// When something last went wrong, and what, in a sentence.
+    pub last_error: Option<(u64, String)>,
+    /// What the operator can do to have it run, if it does not or if it goes wrong: a sentence's parts around the VM's name.
+    pub way_out: Option<[&'static str; 2]>,
+}
+
+impl VmPage {
+    /// Returns the physical CPUs that its vCPUs which are on are on.
+    pub(super) fn cpus(&self) -> impl Iterator<Item = u32> + use<> {
+        let cpus = self.cpus;
+        (0..u64::BITS).filter(move |cpu| cpus >> cpu & 1 != 0)
+    }
+}
+
+/// What VMs and their vCPUs have had at one moment, to be held against another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// When, in nanoseconds since the hypervisor's start.
+    pub time_ns: u64,
+    /// The VMs.
+    pub vms: Vec<VmRow>,
+    /// The vCPUs that are on, each with its VM, in the order of their VMs' ids and their own.
+    pub vcpus: Vec<(VmId, VcpuRow)>,
+    /// vCPUs that are on and were left out, because there are too many.
+    pub left_out: u32,
 }
 
 /// One vCPU in a list.

@@ -3,10 +3,10 @@
 //! Neighbours: `text` (what is no list).
 
 use super::{
-    command::USAGE,
     names::Names,
     reply::{DeviceRow, DiskRow, Reply, VcpuRow, VmRow},
     sink::{ByteSink, put},
+    usage::Usage,
 };
 use core::fmt;
 use types::stats::ExitCounts;
@@ -23,7 +23,7 @@ pub(super) type Widths = [usize; MOST_COLUMNS];
 
 /// A list that is shown in columns.
 pub(super) enum Table<'a> {
-    Help,
+    Help(&'static [Usage]),
     Vms(&'a [VmRow], &'a Names),
     /// With whether some of their times are marked.
     Vcpus(&'a [VcpuRow], bool),
@@ -56,7 +56,7 @@ impl<'a> Table<'a> {
     /// Returns the table that a reply is, if it is one.
     pub(super) fn of(reply: &'a Reply, names: &'a Names) -> Option<Self> {
         match reply {
-            Reply::Help => Some(Self::Help),
+            Reply::Help(topic) => Some(Self::Help(topic.commands())),
             Reply::VmList(rows) => Some(Self::Vms(rows, names)),
             Reply::VcpuList { vcpus, .. } => {
                 let has_marks = vcpus.iter().any(|row| row.counts_sleep);
@@ -71,7 +71,7 @@ impl<'a> Table<'a> {
     const fn columns(&self) -> &'static [Align] {
         use Align::{Left, Right};
         match self {
-            Self::Help => &[Left, Left],
+            Self::Help(_) => &[Left, Left],
             Self::Vms(..) => &[Left, Left, Right, Right, Right, Right, Left],
             Self::Vcpus(..) => &[Right, Left, Right, Right, Right, Right],
             Self::Exits(_) => &[Left, Right],
@@ -85,8 +85,8 @@ impl<'a> Table<'a> {
         use Cell::{Indented, Mib, Number, Time, Word};
         let row = place.checked_sub(1);
         match self {
-            Self::Help => {
-                let usage = USAGE.get(place)?;
+            Self::Help(commands) => {
+                let usage = commands.get(place)?;
                 [Word(usage.form), Word(usage.text)].get(column).copied()
             }
             Self::Vms(rows, names) => match row {
@@ -155,6 +155,7 @@ impl<'a> Table<'a> {
     /// Returns what the list's marks mean, if it has any.
     pub(super) const fn footnote(&self) -> &'static str {
         match self {
+            Self::Help(_) => "`help COMMAND` gives an example, the Tab key completes words\r\n",
             Self::Vcpus(_, true) => "* alone on its CPU: RAN counts its sleep too\r\n",
             _ => "",
         }

@@ -4,8 +4,8 @@ extern crate std;
 
 use super::{
     ByteSink, Command, CommandError, Console, DeviceRow, DiskRow, ErrorKind, EscapeKey, Event,
-    HostReport, JSON_LINE_BYTES, MAX_PENDING, Port, Reply, Request, ResizeReport, Sinks, StatsRow,
-    USAGE, VcpuRow, VmAction, VmRow, What,
+    HostReport, JSON_LINE_BYTES, MAX_PENDING, Port, Reply, Request, ResizeReport, Sample, Sinks,
+    StatsRow, Topic, VcpuRow, VmAction, VmPage, VmRow, What, terminal::Terminal, usage::USAGE,
 };
 use crate::{resize::Origin, resize::Outcome, resize::Report, resize::Shortfall, resize::Why};
 use proptest::prelude::*;
@@ -273,7 +273,7 @@ fn mistakes_at_the_prompt_are_answered_at_once() {
         ),
         (
             "vm",
-            "error: usage: vm list | vm start|stop|reset|pause|resume|powerbutton NAME (usage)\r\n",
+            "error: usage: vm list | vm show|start|stop|reset|pause|resume|powerbutton NAME (usage)\r\n",
         ),
         (
             "x y",
@@ -744,7 +744,7 @@ fn every_reply() -> Vec<Reply> {
     };
     vec![
         Reply::Done,
-        Reply::Help,
+        Reply::Help(Topic::ALL),
         Reply::Attached(LINUX),
         Reply::VmList(vec![row, off]),
         Reply::VcpuList {
@@ -792,7 +792,61 @@ fn every_reply() -> Vec<Reply> {
         ]),
         Reply::Log("one\ntwo \x1b\n".into()),
         Reply::Host(host),
+        Reply::VmShow(page()),
+        Reply::Top(sample(7_000_000_000, &[1_500_000_000])),
     ]
+}
+
+/// A page of a VM that has seen everything.
+fn page() -> VmPage {
+    VmPage {
+        row: VmRow {
+            vm: LINUX,
+            state: "running",
+            on: 2,
+            target: 8,
+            possible: 8,
+            memory_bytes: 512 << 20,
+            note: None,
+        },
+        boot: 1,
+        cpus: 0b1010,
+        kernel: "Image",
+        initrd: None,
+        command_line: "console=ttyAMA0",
+        firmware: "acpi",
+        exits: 4711,
+        time_ns: 100_000_000_000,
+        started_ns: Some(90_000_000_000),
+        resets: 3,
+        last_reset: Some((89_500_000_000, "guest")),
+        last_off: Some((50_000_000_000, "failed")),
+        last_error: Some((50_000_000_000, "no memory\x1b".into())),
+        way_out: Some(["`vm reset ", "`"]),
+    }
+}
+
+/// A sample of one VM whose vCPUs have run for so long.
+fn sample(time_ns: u64, ran_ns: &[u64]) -> Sample {
+    let vcpus = ran_ns.iter().zip(0..).map(|(ran_ns, index)| VcpuRow {
+        vcpu: VcpuId::new(index),
+        state: "on",
+        cpu: PcpuId::new(index % 2),
+        exits: ran_ns / 1_000_000,
+        ran_ns: *ran_ns,
+        counts_sleep: false,
+        stolen_ns: ran_ns / 2,
+    });
+    let row = VmRow {
+        on: ran_ns.len() as u16,
+        ..page().row
+    };
+    Sample {
+        time_ns,
+        vms: vec![row],
+        vcpus: vcpus.map(|vcpu| (LINUX, vcpu)).collect(),
+        left_out: 0,
+    }
 }
 
 #[test]
@@ -825,11 +879,21 @@ fn every_reply_as_json() {
         json!({"lines": ["one", "two \x1b"]}),
         json!({"version": "0.1.0", "machine": "linux,dummy-virt", "cpus_online": 4, "cpus": 4,
             "memory_bytes": 1_073_741_824, "free_pages": 1000, "page_bytes": 4096, "uptime_ns": 61_002_000_000_u64}),
+        json!({"vm": "linux", "state": "running", "on": 2, "target": 8, "possible": 8, "memory_bytes": 536_870_912,
+            "boot": 1, "cpus": [1, 3], "kernel": "Image", "command_line": "console=ttyAMA0", "firmware": "acpi", "exits": 4711,
+            "time_ns": 100_000_000_000_u64, "started_ns": 90_000_000_000_u64, "resets": 3,
+            "last_reset": {"time_ns": 89_500_000_000_u64, "why": "guest"},
+            "last_off": {"time_ns": 50_000_000_000_u64, "why": "failed"},
+            "last_error": {"time_ns": 50_000_000_000_u64, "why": "no memory\x1b"},
+            "way_out": "`vm reset linux`"}),
+        json!({"time_ns": 7_000_000_000_u64, "left_out": 0, "vcpus": [
+            {"vm": "linux", "vcpu": 0, "state": "on", "cpu": 0, "exits": 1500, "ran_ns": 1_500_000_000_u64, "counts_sleep": false,
+             "stolen_ns": 750_000_000_u64}]}),
     ];
     let mut bench = Bench::new();
     for (reply, expected) in every_reply().into_iter().zip(expected) {
         let request = bench.ask(r#"{"id": 5, "command": "host"}"#).remove(0);
-        let help = reply == Reply::Help;
+        let help = reply == Reply::Help(Topic::ALL);
         bench.reply(&request, Ok(reply));
         let told = bench.told();
         assert_eq!(
@@ -839,7 +903,7 @@ fn every_reply_as_json() {
         if help {
             assert_eq!(
                 told[0]["result"]["commands"][1],
-                json!({"form": "vm list", "text": "list the VMs"})
+                json!({"form": "vm list", "text": "list the VMs", "example": "vm list"})
             );
         } else {
             assert_eq!(told[0]["result"], expected);
@@ -858,7 +922,10 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
         let text = shown
             .trim_start_matches("\r\x1b[K")
             .trim_end_matches("\rbullpen> \x1b[K");
-        assert!(!text.contains('\x1b') && text.ends_with("\r\n"), "{text:?}");
+        assert!(
+            !text.contains('\x1b') && (text.is_empty() || text.ends_with("\r\n")),
+            "{text:?}"
+        );
         String::from(text)
     });
     assert_eq!(
@@ -888,6 +955,22 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
         "VM     DISK      SIZE        COW   QUOTA   READ  WRITTEN  ERRORS\r\n\
          linux  root  1024 KiB      8 KiB  64 KiB  4 KiB    0 KiB       3\r\n\
          linux  data     0 KiB  read-only          0 KiB    0 KiB       0\r\n"
+    );
+    assert_eq!(
+        texts.nth(2).expect("the page of a VM"),
+        "linux: running for 10.000 s\r\n\
+         vCPUs       2 on, 8 wanted, 8 possible, 1 from boot\r\n\
+         on CPUs     1 3\r\n\
+         memory      512 MiB\r\n\
+         kernel      Image\r\n\
+         options     console=ttyAMA0\r\n\
+         firmware    acpi\r\n\
+         exits       4711\r\n\
+         resets      3\r\n\
+         last reset  10.500 s ago: guest\r\n\
+         last off    50.000 s ago: failed\r\n\
+         last error  50.000 s ago: no memory.\r\n\
+         way out     `vm reset linux`\r\n"
     );
 }
 
@@ -1078,4 +1161,204 @@ fn the_terminal_tells_single_vcpus_events_at_the_prompt_and_as_json() {
     assert!(!bench.console.tells_events(), "inside a guest");
     bench.key_in(&[ESCAPE]);
     assert!(bench.console.tells_events(), "at the prompt again");
+}
+
+#[test]
+fn help_gives_an_example_of_what_it_is_asked_about() {
+    let mut bench = Bench::new();
+    assert!(bench.key_in(b"help vcpu set\r").is_empty());
+    assert_eq!(
+        bench.shown(),
+        "help vcpu set\r\nvcpu set NAME N [--timeout S]\r\n    give the guest N vCPUs\r\n\
+         \x20   for example: vcpu set linux 8 --timeout 30\r\n\rbullpen> \x1b[K"
+    );
+    bench.key_in(b"help vm\r");
+    assert_eq!(bench.shown().matches("for example: vm ").count(), 8);
+    bench.key_in(b"help\r");
+    let all = bench.shown();
+    assert!(
+        !all.contains("for example") && all.contains("`help COMMAND`"),
+        "{all}"
+    );
+    bench.key_in(b"help halp me\r");
+    assert!(bench.shown().contains("there is no command \"halp me\""));
+    assert!(
+        bench
+            .ask(r#"{"id": 1, "command": "help vm show"}"#)
+            .is_empty()
+    );
+    assert_eq!(
+        bench.told()[0]["result"]["commands"],
+        json!([{"form": "vm show NAME", "text": "tell all about a VM", "example": "vm show linux"}])
+    );
+}
+
+#[test]
+fn the_tab_key_completes_commands_and_names() {
+    let mut bench = Bench::new();
+    let requests = bench.key_in(b"vm sho\tl\t\r");
+    assert_eq!(requests[0].command, Command::VmShow { vm: LINUX });
+    let _ = bench.shown();
+    bench.key_in(b"vm start \t");
+    assert_eq!(
+        bench.shown(),
+        "vm start \r\nlinux  rtos\r\n\rbullpen> vm start \x1b[K"
+    );
+}
+
+/// A bench whose live view has had its first sample, at 10 s, and the request for the second.
+fn watching(first: Sample) -> (Bench, Request) {
+    let mut bench = Bench::new();
+    let request = bench.key_in(b"top\r").remove(0);
+    assert_eq!(request.command, Command::Top);
+    assert_eq!(bench.console.due_ns(), None, "a sample is on its way");
+    let _ = bench.shown();
+    bench.reply(&request, Ok(Reply::Top(first)));
+    assert_eq!(bench.shown(), "", "nothing to hold it against");
+    let due_ns = bench.console.due_ns().expect("it goes on");
+    assert_eq!(due_ns, 10_100_000_000, "soon");
+    assert!(bench.run(|console, _| console.tick(due_ns - 1)).is_none());
+    let request = bench.run(|console, _| console.tick(due_ns));
+    (bench, request.expect("a request"))
+}
+
+#[test]
+fn the_live_view_is_redrawn_in_place_each_second_until_q() {
+    let (mut bench, mut request) = watching(sample(10_000_000_000, &[0, 0]));
+    let mut terminal = Terminal::new();
+    for round in 1..5_u64 {
+        let time_ns = (10 + round) * 1_000_000_000;
+        let ran_ns = [round * 250_000_000, round * 900_000_000];
+        bench.reply(&request, Ok(Reply::Top(sample(time_ns, &ran_ns))));
+        let shown = bench.shown();
+        terminal.show(shown.as_bytes());
+        assert_eq!(
+            terminal.rows(),
+            [
+                &format!("top: 1 VMs, up 1{round}.000 s; each second anew, q ends it"),
+                "VM    STATE       ON TARGET    SHARE     WAIT   EXITS/S",
+                "linux running      2      8    115.0%     57.5%      1150",
+                "",
+                "VM    VCPU              CPU    SHARE     WAIT   EXITS/S",
+                "linux 1                   1     90.0%     45.0%       900",
+                "linux 0                   0     25.0%     12.5%       250",
+                "",
+                "",
+            ]
+        );
+        assert_eq!(
+            (terminal.row_number(), terminal.column()),
+            (8, 0),
+            "nothing has left the screen"
+        );
+        let due_ns = time_ns + 1_000_000_000;
+        assert_eq!(bench.console.due_ns(), Some(due_ns));
+        request = bench
+            .run(|console, _| console.tick(due_ns))
+            .expect("a request");
+        assert!(
+            bench.run(|console, _| console.tick(u64::MAX)).is_none(),
+            "one at a time"
+        );
+    }
+    assert!(
+        bench.key_in(b"x\x1b[A\r").is_empty(),
+        "other keys do nothing"
+    );
+    assert_eq!(bench.shown(), "");
+    assert!(bench.key_in(b"q").is_empty());
+    assert_eq!(bench.shown(), "\x1b[0m\r\n\rbullpen> \x1b[K");
+    assert_eq!(bench.console.due_ns(), None);
+    bench.reply(&request, Ok(Reply::Top(sample(1, &[1]))));
+    assert_eq!(bench.shown(), "", "the last sample comes to nothing");
+    assert_eq!(bench.key_in(b"vm list\r").len(), 1);
+}
+
+#[test]
+fn a_vcpu_that_comes_or_begins_anew_is_no_jump_in_the_live_view() {
+    let (mut bench, request) = watching(sample(10_000_000_000, &[7_000_000_000]));
+    bench.reply(
+        &request,
+        Ok(Reply::Top(sample(
+            11_000_000_000,
+            &[500_000_000, 800_000_000],
+        ))),
+    );
+    let shown = bench.shown();
+    assert!(
+        shown.contains("linux 0                   0     50.0%     25.0%       500"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("linux 1                   1      0.0%      0.0%         0"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn the_live_view_has_room_for_no_more_than_a_screen() {
+    let everything = |time_ns| {
+        let mut everything = sample(time_ns, &[7; 500]);
+        everything.vms = vec![everything.vms.remove(0); 64];
+        for (index, row) in (0..).zip(&mut everything.vms) {
+            row.vm = VmId::new(index);
+        }
+        everything.left_out = 3;
+        everything
+    };
+    let (mut bench, request) = watching(everything(10_000_000_000));
+    bench.reply(&request, Ok(Reply::Top(everything(11_000_000_000))));
+    let shown = bench.shown();
+    let mut terminal = Terminal::new();
+    terminal.show(shown.as_bytes());
+    let rows = terminal.rows();
+    assert_eq!(
+        terminal.row_number() + 1,
+        rows.len(),
+        "nothing has left the screen"
+    );
+    assert!(rows.contains(&"and 56 more VMs".into()), "{rows:?}");
+    assert!(
+        rows.contains(&format!("and {} more vCPUs", 500 + 3 - 7)),
+        "{rows:?}"
+    );
+    assert!(shown.len() < 24 * 80, "{} bytes", shown.len());
+}
+
+#[test]
+fn what_happens_meanwhile_is_told_under_the_live_view() {
+    let mut bench = Bench::new();
+    let resize_request = bench.key_in(b"vcpu set linux 1\r").remove(0);
+    let request = bench.key_in(b"top\r").remove(0);
+    bench.reply(&request, Ok(Reply::Top(sample(2, &[]))));
+    let request = bench
+        .run(|console, _| console.tick(u64::MAX))
+        .expect("a request");
+    let _ = bench.shown();
+    assert!(!bench.console.tells_events());
+    bench.event(1, What::VcpuOnline(VcpuId::new(1)));
+    bench.event(2, What::VmReset("guest"));
+    bench.reply(&resize_request, Ok(Reply::Resize(resize(Outcome::Partly))));
+    assert_eq!(bench.shown(), "", "with the next sample");
+    bench.reply(&request, Ok(Reply::Top(sample(3, &[]))));
+    assert!(
+        bench
+            .shown()
+            .contains("\r\nlinux: 2 of 1 vCPUs, partly\x1b[K\r\n\x1b[J")
+    );
+    assert_eq!(bench.key_in(b"\x03host\r").len(), 1, "Ctrl-C ends it too");
+    assert_eq!(bench.key_in(b"top\r").len(), 1);
+    assert_eq!(bench.key_in(b"\x1dhost\r").len(), 1, "and the escape key");
+}
+
+#[test]
+fn the_live_view_waits_for_room_among_the_requests() {
+    let mut bench = Bench::new();
+    let waiting: Vec<_> = (0..MAX_PENDING)
+        .flat_map(|_| bench.key_in(b"host\r"))
+        .collect();
+    assert!(bench.key_in(b"top\r").is_empty());
+    let due_ns = bench.console.due_ns().expect("later");
+    bench.reply(&waiting[0], Ok(Reply::Done));
+    assert!(bench.run(|console, _| console.tick(due_ns)).is_some());
 }

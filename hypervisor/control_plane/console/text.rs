@@ -5,10 +5,12 @@
 use super::{
     error::CommandError,
     names::Names,
-    reply::{Event, HostReport, Reply, ResizeReport, StatsRow, What, log_line},
+    reply::{Event, HostReport, Reply, ResizeReport, StatsRow, VmPage, What, log_line},
     sink::{ByteSink, put},
     table::{MIB, Printable, Seconds, Table, Widths},
 };
+
+use types::ids::VmId;
 
 const KIB: u64 = 1024;
 
@@ -18,13 +20,16 @@ pub(super) fn reply_head(reply: &Reply, names: &Names, out: &mut dyn ByteSink) -
         Reply::Done => out.put(b"ok\r\n"),
         Reply::Attached(vm) => put!(out, "the terminal shows {}\r\n", names.of(*vm)),
         Reply::Host(report) => host(report, out),
+        Reply::VmShow(page) => vm_show(page, names, out),
+        // The live view draws them, and programs read them.
+        Reply::Top(_) => {}
         Reply::Resize(ResizeReport { vm, report }) => {
             let (reached, requested) = (report.reached, report.requested);
             let (name, outcome) = (names.of(*vm), report.outcome.name());
             put!(out, "{name}: {reached} of {requested} vCPUs, {outcome}\r\n");
             return true;
         }
-        Reply::Help
+        Reply::Help(_)
         | Reply::VmList(_)
         | Reply::VcpuList { .. }
         | Reply::Stats(_)
@@ -51,6 +56,12 @@ pub(super) fn row(
         }
         Reply::Resize(resize) => put!(out, "  {}\r\n", resize.report.shortfalls.get(place)?),
         Reply::Stats(rows) => stats(rows.get(place)?, names, out),
+        Reply::Help(topic) if !topic.is_everything() => {
+            let usage = topic.commands().get(place)?;
+            let example = usage.example(names.of(VmId::new(0)));
+            put!(out, "{}\r\n    {}\r\n", usage.form, usage.text);
+            put!(out, "    for example: {example}\r\n");
+        }
         _ => {
             let table = Table::of(reply, names)?;
             if table.write(place, widths, out).is_none() {
@@ -90,6 +101,64 @@ pub(super) fn event(event: &Event, names: &Names, out: &mut dyn ByteSink) {
         }
         // `Writing` shows it as a reply.
         What::ResizeDone(_) => {}
+    }
+}
+
+/// Everything about one VM: a fact a line, the word for it first.
+fn vm_show(page: &VmPage, names: &Names, out: &mut dyn ByteSink) {
+    let (row, name) = (&page.row, names.of(page.row.vm));
+    put!(out, "{name}: {}", row.state);
+    let ago = |time_ns| Seconds(page.time_ns.saturating_sub(time_ns));
+    if let Some(started_ns) = page.started_ns {
+        put!(out, " for {}", ago(started_ns));
+    }
+    let [on, wanted, possible, boot] = [row.on, row.target, row.possible, page.boot];
+    put!(
+        out,
+        "\r\nvCPUs       {on} on, {wanted} wanted, {possible} possible, {boot} from boot\r\n"
+    );
+    if page.cpus != 0 {
+        out.put(b"on CPUs    ");
+        page.cpus().for_each(|cpu| put!(out, " {cpu}"));
+        out.put(b"\r\n");
+    }
+    put!(out, "memory      {} MiB\r\n", row.memory_bytes / MIB);
+    for (word, text) in [
+        ("kernel", page.kernel),
+        ("initrd", page.initrd.unwrap_or_default()),
+        ("options", page.command_line),
+        ("firmware", page.firmware),
+    ] {
+        if !text.is_empty() {
+            put!(out, "{word:<11} {}\r\n", Printable(text));
+        }
+    }
+    put!(
+        out,
+        "exits       {}\r\nresets      {}\r\n",
+        page.exits,
+        page.resets
+    );
+    let error = page.last_error.as_ref();
+    for (word, past) in [
+        ("last reset", page.last_reset),
+        ("last off", page.last_off),
+        (
+            "last error",
+            error.map(|(time_ns, why)| (*time_ns, why.as_str())),
+        ),
+    ] {
+        if let Some((time_ns, why)) = past {
+            put!(
+                out,
+                "{word:<11} {} ago: {}\r\n",
+                ago(time_ns),
+                Printable(why)
+            );
+        }
+    }
+    if let Some([before, behind]) = page.way_out {
+        put!(out, "way out     {before}{name}{behind}\r\n");
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use control_plane::console::{
-    Command, CommandError, ErrorKind, HostReport, Reply, StatsRow, Token, VmAction, VmRow,
+    Command, CommandError, ErrorKind, HostReport, Reply, StatsRow, Token, VmAction,
 };
 use core::sync::atomic::Ordering;
 use types::ids::{PcpuId, VcpuId, VmId};
@@ -35,10 +35,11 @@ pub(crate) fn execute(token: Token, command: Command) {
             Err(error) => Err(error),
         },
         Command::Vm { vm, action } => find(vm).and_then(|instance| act(instance, action)),
-        Command::VmList => Ok(Reply::VmList(vms().all().iter().map(vm_row).collect())),
+        Command::VmList => Ok(vms().list()),
+        Command::VmShow { vm } => find(vm).map(|instance| vms().show(instance)),
         Command::VcpuList { vm } => match find(vm) {
             Ok(instance) => {
-                rounds::wait(instance.vm, Answer::VcpuList(token));
+                rounds::wait(Some(instance.vm), Answer::VcpuList(token));
                 return events::look_again();
             }
             Err(error) => Err(error),
@@ -48,10 +49,14 @@ pub(crate) fn execute(token: Token, command: Command) {
             devices: instance.device_rows(),
         }),
         Command::DiskList { vm } => Ok(disks(vm)),
+        Command::Top => {
+            rounds::wait(None, Answer::Top(token));
+            return events::look_again();
+        }
         Command::Stats { vm } => Ok(stats(vm)),
         Command::Log => Ok(Reply::Log(logger::text())),
         Command::Host => Ok(Reply::Host(host())),
-        Command::Help | Command::Console { .. } | Command::JsonOn | Command::JsonOff => {
+        Command::Help(_) | Command::Console { .. } | Command::JsonOn | Command::JsonOff => {
             Ok(Reply::Done)
         }
     };
@@ -142,23 +147,6 @@ fn pin(token: Token, vm: VmId, vcpu: VcpuId, cpu: PcpuId) -> Result<(), CommandE
     *events::MOVE.lock() = Some((token, vcpu, to, deadline_ns));
     vms().look_at(vm, vcpu);
     Ok(())
-}
-
-fn vm_row(instance: &Instance) -> VmRow {
-    let vm = instance.vm;
-    VmRow {
-        vm: vm.id,
-        state: vm.phase().state(vm.life.cause()),
-        on: vm
-            .vcpus
-            .iter()
-            .filter(|vcpu| vcpu.power.state().is_on())
-            .count() as u16,
-        target: instance.target.load(Ordering::Acquire),
-        possible: vm.vcpus.len() as u16,
-        memory_bytes: vm.memory.size,
-        note: instance.note.lock().clone(),
-    }
 }
 
 fn disks(vm: Option<VmId>) -> Reply {

@@ -1,7 +1,7 @@
 //! What happens to VMs, on its way to the operator: noted by any CPU, told by the boot CPU.
 
 use control_plane::console::{
-    Backlog, CommandError, ErrorKind, Event, MAX_PENDING, Reply, ResizeReport, Token, VcpuRow, What,
+    Backlog, CommandError, ErrorKind, Event, MAX_PENDING, Reply, ResizeReport, Token, What,
 };
 use control_plane::resize::{Origin, Report};
 use heapless::Deque;
@@ -80,7 +80,7 @@ pub(super) fn resized(instance: &Instance, report: Report) {
         // Each resize the operator begins ends once, in turn.
         asked = instance.asked.lock().pop_front();
     }
-    rounds::wait(instance.vm, Answer::Resized(asked, report));
+    rounds::wait(Some(instance.vm), Answer::Resized(asked, report));
     look_again();
 }
 
@@ -95,27 +95,6 @@ fn resize_done(vm: &Vm, asked: Option<Token>, report: ResizeReport) {
         wait(token, Reply::Resize(report.clone()));
     }
     push_at(clock::now_ns(), vm, What::ResizeDone(report));
-}
-
-/// Returns the answer to `vcpu list`, of what the CPUs have published.
-fn vcpu_list(vm: &Vm) -> Reply {
-    Reply::VcpuList {
-        vm: vm.id,
-        vcpus: vm.vcpus.iter().map(vcpu_row).collect(),
-    }
-}
-
-fn vcpu_row(vcpu: &Vcpu) -> VcpuRow {
-    let (state, usage) = (vcpu.power.state(), &vcpu.usage);
-    VcpuRow {
-        vcpu: vcpu.id,
-        state: state.word(),
-        cpu: vcpu.at.home().pcpu(),
-        exits: vcpu.exits.snapshot().total(),
-        ran_ns: clock::ticks_to_ns(usage.ran_ticks()),
-        counts_sleep: state.is_on() && usage.counts_sleep(),
-        stolen_ns: clock::ticks_to_ns(usage.stolen_ticks()),
-    }
 }
 
 /// Tells what has happened and looks at deadlines; returns when to look again, in nanoseconds since start.
@@ -139,10 +118,12 @@ pub(super) fn tell() -> Option<u64> {
     let (answers, round) = rounds::go_on();
     next = clock::earlier(next, round);
     for (vm, answer) in answers {
-        match answer {
+        match (answer, vm) {
             // Told with the events below.
-            Answer::Resized(asked, report) => resize_done(vm, asked, report),
-            Answer::VcpuList(token) => wait(token, vcpu_list(vm)),
+            (Answer::Resized(asked, report), Some(vm)) => resize_done(vm, asked, report),
+            (Answer::VcpuList(token), Some(vm)) => wait(token, vms().vcpu_list(vm)),
+            (Answer::Top(token), _) => wait(token, vms().sample()),
+            (_, None) => {}
         }
     }
     next = clock::earlier(next, tell_some());

@@ -18,6 +18,8 @@ pub(super) enum Answer {
     Resized(Option<Token>, ResizeReport),
     /// The vCPUs of a VM, and who asked: what each has had of its CPU is told up to now.
     VcpuList(Token),
+    /// What every VM has had, and who asked.
+    Top(Token),
 }
 
 /// The round under way, which only the boot CPU looks at.
@@ -26,11 +28,11 @@ struct Round {
     /// Who has not published yet.
     open: Kicks,
     deadline_ns: u64,
-    answers: Vec<(&'static Vm, Answer)>,
+    answers: Vec<(Option<&'static Vm>, Answer)>,
 }
 
 /// What waits for the next round, each with its VM.
-static WAITING: FairMutex<Vec<(&Vm, Answer)>> = FairMutex::new(Vec::new());
+static WAITING: FairMutex<Vec<(Option<&Vm>, Answer)>> = FairMutex::new(Vec::new());
 /// Whether anything waits for a round, under way or next.
 static AWAITED: AtomicBool = AtomicBool::new(false);
 static ROUND: FairMutex<Round> = FairMutex::new(Round {
@@ -40,8 +42,8 @@ static ROUND: FairMutex<Round> = FairMutex::new(Round {
     answers: Vec::new(),
 });
 
-/// Has an answer wait until the CPUs of a VM's vCPUs have published what they know; the boot CPU is to look after.
-pub(super) fn wait(vm: &'static Vm, answer: Answer) {
+/// Has an answer wait until the CPUs of a VM's vCPUs, or of all VMs', have published what they know; the boot CPU is to look after.
+pub(super) fn wait(vm: Option<&'static Vm>, answer: Answer) {
     let mut waiting = WAITING.lock();
     waiting.push((vm, answer));
     AWAITED.store(true, Ordering::Release);
@@ -56,7 +58,7 @@ pub(crate) fn is_awaited() -> bool {
 
 /// Ends the round under way if every CPU has published, and begins the next; returns its answers, each with its VM, and when to look
 /// again at the latest.
-pub(super) fn go_on() -> (Vec<(&'static Vm, Answer)>, Option<u64>) {
+pub(super) fn go_on() -> (Vec<(Option<&'static Vm>, Answer)>, Option<u64>) {
     let mut round = ROUND.lock();
     round.look();
     if round.open != Kicks::NONE && clock::now_ns() < round.deadline_ns {
@@ -83,17 +85,20 @@ impl Round {
     }
 
     /// Asks the CPUs that are concerned, if something waits; returns when the round ends at the latest.
-    fn begin(&mut self, waiting: Vec<(&'static Vm, Answer)>) -> Option<u64> {
+    fn begin(&mut self, waiting: Vec<(Option<&'static Vm>, Answer)>) -> Option<u64> {
         if waiting.is_empty() {
             return None;
         }
         self.number = self.number.wrapping_add(1);
         self.open = Kicks::NONE;
         for (vm, answer) in waiting {
-            let homes = vm.vcpus.iter().map(|vcpu| vcpu.at.home().pcpu());
-            for id in homes.filter(|id| smp::is_there(*id)) {
-                self.open.add(id);
-            }
+            let concerned = vms().all().iter().map(|instance| instance.vm);
+            let concerned = concerned.filter(|one| vm.is_none_or(|vm| vm.id == one.id));
+            let vcpus = concerned.flat_map(|vm| &*vm.vcpus);
+            let homes = vcpus.map(|vcpu| vcpu.at.home().pcpu());
+            homes
+                .filter(|id| smp::is_there(*id))
+                .for_each(|id| self.open.add(id));
             self.answers.push((vm, answer));
         }
         let mut asked = self.open;

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU16};
 use stage2::{AddressSpace, VmidAllocator, VmidWidth};
 use types::ids::{MAX_VCPUS_A_CPU, PcpuId, VmId};
 
+use super::report::Record;
 use super::rounds::Rounds;
 use super::{Host, Instance, State, Vms};
 use crate::cpu::Placements;
@@ -143,7 +144,7 @@ impl<H: Host> Instance<H> {
             resizing: AtomicBool::new(false),
             resizer: FairMutex::new(Resizer::new(vm)),
             asked: FairMutex::default(),
-            note: FairMutex::new(None),
+            record: FairMutex::new(Record::default()),
         }
     }
 }

@@ -16,7 +16,7 @@ impl<H: Host> Vms<H> {
     pub fn start(&self, instance: &Instance<H>) -> bool {
         let begun = instance.vm.life.start();
         if begun {
-            *instance.note.lock() = None;
+            instance.record.lock().note = None;
             instance.resizer.lock().on_start(self.host.now_ns());
             self.host.ask(instance.manager);
         }
@@ -28,7 +28,7 @@ impl<H: Host> Vms<H> {
         let left = vm.life.stop(cause);
         if left {
             let note = (cause == Cause::AllVcpusOff).then(|| "every vCPU is off".to_string());
-            self.leave(vm, "off", cause, note);
+            self.leave(vm, Phase::Stopping, cause, note);
         }
         left
     }
@@ -36,18 +36,18 @@ impl<H: Host> Vms<H> {
     /// Turns a VM off that did what it must not.
     pub(super) fn fail(&self, vm: &Vm, what: &'static str) {
         if vm.life.stop(Cause::Failed) {
-            self.leave(vm, "off", Cause::Failed, Some(what.to_string()));
+            self.leave(vm, Phase::Stopping, Cause::Failed, Some(what.to_string()));
         }
     }
 
     /// Notes, once in a VM's life, that a vCPU faults without end. Its other vCPUs may do without it, so the VM goes on.
     #[cold]
     pub(super) fn note_faults(&self, vm: &Vm, vcpu: VcpuId, pc: u64) {
-        let mut note = self.of(vm).note.lock();
-        if note.is_none() {
+        let mut record = self.of(vm).record.lock();
+        if record.note.is_none() {
             let text = format!("vCPU {} faults at {pc:#x} without end", vcpu.get());
             log::warn!("{}: {text}", vm.name);
-            *note = Some(text);
+            record.go_wrong(self.host.now_ns(), text);
         }
     }
 
@@ -55,15 +55,20 @@ impl<H: Host> Vms<H> {
     pub fn reset(&self, vm: &Vm, cause: Cause) -> bool {
         let left = vm.life.reset(cause);
         if left {
-            self.leave(vm, "reset", cause, None);
+            self.leave(vm, Phase::Resetting, cause, None);
         }
         left
     }
 
     /// Makes the vCPUs leave; the last one that does makes the manager go on.
-    fn leave(&self, vm: &Vm, what: &str, cause: Cause, note: Option<String>) {
+    fn leave(&self, vm: &Vm, phase: Phase, cause: Cause, note: Option<String>) {
+        let is_reset = phase == Phase::Resetting;
+        let what = if is_reset { "reset" } else { "off" };
         log::info!("{}: {what} ({})", vm.name, cause.name());
-        *self.of(vm).note.lock() = note;
+        let now_ns = self.host.now_ns();
+        let mut record = self.of(vm).record.lock();
+        record.end(now_ns, is_reset, cause, note);
+        drop(record);
         self.tell(vm, request::STOP);
         if vm.is_left() {
             self.host.ask(self.of(vm).manager);
@@ -159,7 +164,7 @@ impl<H: Host> Vms<H> {
         let progress = self.give_up(instance, &mut instance.state.lock());
         let cause = vm.life.cause();
         // A start that follows forgets the note.
-        let note = instance.note.lock().clone();
+        let note = instance.record.lock().note.clone();
         vm.life.left();
         self.event(vm, What::VmOff(cause.name(), note));
         self.carry_out(instance, progress);
@@ -177,7 +182,10 @@ impl<H: Host> Vms<H> {
         log::error!("vm {}: not started: {why}", vm.name);
         rewind(vm);
         let progress = self.give_up(instance, state);
-        *instance.note.lock() = Some(why.clone());
+        let now_ns = self.host.now_ns();
+        let mut record = instance.record.lock();
+        record.end(now_ns, false, Cause::Failed, Some(why.clone()));
+        drop(record);
         vm.life.failed();
         self.event(vm, What::VmOff(Cause::Failed.name(), Some(why)));
         progress

@@ -8,13 +8,13 @@ mod create;
 mod devices;
 mod hotplug;
 mod lifecycle;
+mod report;
 mod rounds;
 mod start;
 #[cfg(test)]
 mod tests;
 
 use alloc::collections::VecDeque;
-use alloc::string::String;
 use alloc::vec::Vec;
 use control_plane::config::{ReserveIdle, VmConfig};
 use control_plane::console::{Token, What};
@@ -39,6 +39,7 @@ use crate::vm::{Around, Cause, Kicks, Outside, Vcpu, Vm};
 use control_plane::resize::Report;
 pub use create::{Description, HostLimits};
 pub use hotplug::strict;
+use report::Record;
 use rounds::Rounds;
 use start::Job;
 
@@ -122,6 +123,8 @@ pub trait Host: Outside + Sized {
     fn event(&self, time_ns: u64, vm: &Vm, what: What);
     /// Converts a value of the counter to the time.
     fn time_ns(&self, ticks: u64) -> u64;
+    /// Converts a number of ticks to nanoseconds.
+    fn ns(&self, ticks: u64) -> u64;
     /// Does what a CPU has to do for the operator, and has it look again at `next_ns` at the latest.
     fn attend(&self, cpu: PcpuId, next_ns: Option<u64>);
     /// Notes the end of a resize for the operator.
@@ -151,8 +154,8 @@ pub struct Instance<H: Host> {
     pub resizer: FairMutex<Resizer>,
     /// The operator's requests that wait for resizes to end, in the order in which they were begun.
     pub asked: FairMutex<VecDeque<Token>>,
-    /// Why it is off, if not because the operator or the guest wanted it.
-    pub note: FairMutex<Option<String>>,
+    /// What has become of it.
+    record: FairMutex<Record>,
 }
 
 impl<H: Host> Debug for Instance<H> {

@@ -260,6 +260,7 @@ impl<H: Host> Vms<H> {
         // Not before: a VM that runs and has no vCPU on is over.
         if vm.life.started() {
             state.lived = true;
+            instance.record.lock().started_ns = Some(self.host.now_ns());
             self.event(vm, What::VmStart);
             let mut kicks = Kicks::NONE;
             // The others' CPUs prepare for them.

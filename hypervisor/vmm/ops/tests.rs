@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use control_plane::config::{
     CpuSlots, DiskConfig, OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
-use control_plane::console::What;
+use control_plane::console::{Reply, VmPage, What};
 use control_plane::firmware::{Firmware, Seeds};
 use control_plane::topology::{CpuFacts, Topology};
 use control_plane::uuid::Uuid;
@@ -224,6 +224,9 @@ impl Host for Fake {
     fn time_ns(&self, ticks: u64) -> u64 {
         ticks * 16
     }
+    fn ns(&self, ticks: u64) -> u64 {
+        ticks * 16
+    }
     fn attend(&self, _: PcpuId, _: Option<u64>) {}
     fn resized(&self, instance: &Instance<Self>, report: Report) {
         let ended = format!("{} {:?}", instance.vm.name, report.outcome);
@@ -344,6 +347,10 @@ fn leave(vms: &Vms<Fake>) {
     }
 }
 
+fn note(instance: &Instance<Fake>) -> Option<String> {
+    instance.record.lock().note.clone()
+}
+
 #[test]
 fn a_start_ends_with_the_first_vcpu_on_at_the_kernels_entry() {
     let image = kernel(300_000);
@@ -377,7 +384,7 @@ fn a_start_without_memory_fails_with_its_reason_and_may_be_tried_again() {
         work(vms);
         assert_eq!(instance.vm.phase(), Phase::Off);
         assert_eq!(instance.vm.life.cause(), Cause::Failed);
-        let note = instance.note.lock().clone().expect("a reason");
+        let note = note(instance).expect("a reason");
         assert_eq!(note, "memory: no 8 MiB of contiguous RAM are free");
         let told = host.told.take();
         assert!(told[0].contains("no 8 MiB"), "{told:?}");
@@ -391,7 +398,7 @@ fn a_kernel_that_does_not_fit_leaves_nothing_taken() {
     assert!(vms.start(instance));
     work(vms);
     assert_eq!(instance.vm.phase(), Phase::Off);
-    let note = instance.note.lock().clone().expect("a reason");
+    let note = note(instance).expect("a reason");
     assert!(note.starts_with("kernel \"kernel\""), "{note}");
     assert!(host.ram.borrow().is_some(), "RAM was given back");
     assert_eq!(host.pages.get(), 0, "tables were given back");
@@ -473,7 +480,7 @@ fn a_vm_whose_vcpus_are_all_off_is_off_and_says_why() {
     work(vms);
     assert_eq!(vm.phase(), Phase::Off);
     assert_eq!(vm.life.cause(), Cause::AllVcpusOff);
-    assert_eq!(instance.note.lock().as_deref(), Some("every vCPU is off"));
+    assert_eq!(note(instance).as_deref(), Some("every vCPU is off"));
 }
 
 #[test]
@@ -624,7 +631,7 @@ fn a_disk_without_memory_fails_the_start_by_its_name() {
     assert!(vms.start(instance));
     work(vms);
     assert_eq!(instance.vm.phase(), Phase::Off);
-    let note = instance.note.lock().clone();
+    let note = note(instance);
     assert_eq!(
         note.as_deref(),
         Some("memory: no 12 KiB of contiguous RAM are free for disk root")
@@ -667,4 +674,109 @@ fn a_device_that_its_driver_broke_is_told_of_once() {
         told[0].contains("DeviceBroken(\"root\", \"memory\")"),
         "{told:?}"
     );
+}
+
+/// The page of the first VM, and the word and time of each thing that it says has happened.
+fn page(vms: &'static Vms<Fake>) -> (VmPage, [Option<(u64, String)>; 3]) {
+    let Reply::VmShow(page) = vms.show(&vms.all()[0]) else {
+        panic!("a page")
+    };
+    let word = |past: Option<(u64, &str)>| past.map(|(time_ns, why)| (time_ns, why.to_string()));
+    let past = [
+        word(page.last_reset),
+        word(page.last_off),
+        page.last_error.clone(),
+    ];
+    (page, past)
+}
+
+fn way_out(page: &VmPage) -> String {
+    page.way_out.unwrap().join("guest")
+}
+
+#[test]
+fn a_page_says_what_has_become_of_a_vm_and_what_to_do() {
+    let (vms, vm) = running();
+    let instance = &vms.all()[0];
+    let at = |time_ns, why: &str| Some((time_ns, why.to_string()));
+    let (shown, past) = page(vms);
+    assert_eq!(past, [None, None, None]);
+    assert_eq!(
+        (shown.row.state, shown.started_ns, shown.way_out),
+        ("running", Some(0), None)
+    );
+    assert_eq!(
+        (
+            shown.row.on,
+            shown.row.target,
+            shown.row.possible,
+            shown.boot
+        ),
+        (1, 2, 4, 2)
+    );
+    assert_eq!(
+        (shown.cpus, shown.kernel, shown.firmware),
+        (1, "kernel", "acpi")
+    );
+
+    vms.host.now.set(100);
+    assert!(vms.reset(vm, Cause::Guest));
+    assert_eq!(page(vms).0.started_ns, None);
+    leave(vms);
+    vms.host.now.set(200);
+    work(vms);
+    let (shown, past) = page(vms);
+    assert_eq!(past, [at(1600, "guest"), None, None]);
+    assert_eq!((shown.resets, shown.started_ns), (1, Some(3200)));
+
+    run(vms, 0);
+    vms.host.now.set(300);
+    vms.note_faults(vm, VcpuId::new(0), 0x80);
+    let (shown, past) = page(vms);
+    assert_eq!(past[2], at(4800, "vCPU 0 faults at 0x80 without end"));
+    assert!(way_out(&shown).contains("`vm reset guest`"));
+
+    vms.host.now.set(400);
+    vms.fail(vm, "it is lost");
+    leave(vms);
+    work(vms);
+    let (shown, past) = page(vms);
+    assert_eq!(
+        past,
+        [
+            at(1600, "guest"),
+            at(6400, "failed"),
+            at(6400, "it is lost")
+        ]
+    );
+    assert_eq!((shown.row.state, shown.started_ns), ("failed", None));
+    assert!(way_out(&shown).ends_with("then `vm start guest`"));
+
+    assert!(vms.start(instance));
+    work(vms);
+    run(vms, 0);
+    let (shown, past) = page(vms);
+    assert_eq!((shown.row.note, shown.way_out), (None, None), "it runs");
+    assert_eq!(past[2], at(6400, "it is lost"), "and that is not forgotten");
+    assert!(vms.pause(instance));
+    assert!(way_out(&page(vms).0).contains("`vm resume guest`"));
+    assert!(vms.stop(vm, Cause::Operator));
+    leave(vms);
+    work(vms);
+    let (shown, past) = page(vms);
+    assert_eq!(past[1], at(6400, "operator"));
+    assert!(way_out(&shown).contains("`vm start guest`"));
+}
+
+#[test]
+fn a_sample_has_every_vm_and_the_vcpus_that_are_on() {
+    let (vms, vm) = running();
+    let Reply::Top(sample) = vms.sample() else {
+        panic!("a sample")
+    };
+    let (row, (of, vcpu)) = (&sample.vms[0], &sample.vcpus[0]);
+    assert_eq!((sample.vms.len(), row.vm, row.on), (1, vm.id, 1));
+    assert_eq!((sample.vcpus.len(), *of), (1, vm.id));
+    assert_eq!((vcpu.vcpu.get(), vcpu.state), (0, "on"));
+    assert_eq!(sample.left_out, 0);
 }
