@@ -274,8 +274,9 @@ const TIME_KEPT: &str = "awk 'NR == 1 { first = $1; skew = $2 - $1 } \
 NR > 1 && $1 - last > gap { gap = $1 - last } \
 { last = $1; drift = $2 - $1 - skew; if (drift < 0) drift = -drift; if (drift > most) most = drift } \
 END { printf \"%d %d %d %d\\n\", NR, (last - first) * 1000, gap * 1000, most * 1000 }' /tmp/beats";
-/// How far apart a guest may find two of its lines, and its two clocks, on a machine that is busy with other tests.
-const GAP_MS: u64 = 4000;
+/// How far apart a guest may find two of its lines, and its two clocks, on a machine that is busy with other work. A
+/// guest that has been stopped for good writes no line at all, and the kernel's own watchdogs complain from 20 s on.
+const GAP_MS: u64 = 10_000;
 const DRIFT_MS: u64 = 2000;
 
 /// Two Linux guests, of which the second keeps time from now on.
