@@ -3,7 +3,7 @@
 //! Cheap steps come first. The system tests learn from environment variables where what they boot is; `cargo xtask env`
 //! prints the same variables for whoever runs one test by hand.
 
-use crate::{bench, build, paths, process, say, setup};
+use crate::{bench, build, full, paths, process, say, setup};
 use anyhow::{Context, anyhow, ensure};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -53,6 +53,8 @@ enum Kind {
     Tests(Command),
     /// The quick bench, held against the committed counts; what it boots is where these variables say.
     Bench(Vec<(&'static str, OsString)>),
+    /// A part of `--full` that judges the tests themselves.
+    Part(&'static str),
     /// What cannot be checked on this machine, and why.
     Skipped(&'static str),
 }
@@ -97,6 +99,9 @@ pub(crate) fn lint() -> anyhow::Result<()> {
 fn run_steps(gate: &Gate, total: &mut Count) -> anyhow::Result<()> {
     say::section("set-up");
     setup::toolchain::ensure()?;
+    if let Some(part) = part_asked_for(gate) {
+        return run_all(gate, vec![part], total);
+    }
     setup::qemu::ensure()?;
     setup::everything()?;
     run_all(gate, host_steps(gate)?, total)?;
@@ -113,6 +118,19 @@ fn run_all(gate: &Gate, steps: Vec<Step>, total: &mut Count) -> anyhow::Result<(
         );
     }
     Ok(())
+}
+
+/// The one part of `--full` whose name the filter is.
+fn part_asked_for(gate: &Gate) -> Option<Step> {
+    let asked = gate.filter.filter(|_| gate.full)?;
+    full_parts().find(|step| step.name == asked)
+}
+
+fn full_parts() -> impl Iterator<Item = Step> {
+    full::parts().into_iter().map(|name| Step {
+        name,
+        kind: Kind::Part(name),
+    })
 }
 
 /// What needs no QEMU.
@@ -219,6 +237,7 @@ fn system_steps(gate: &Gate, variables: &[(&'static str, OsString)]) -> Vec<Step
             name: "bench against its baseline",
             kind: Kind::Bench(variables.to_vec()),
         });
+        steps.extend(full_parts().filter(|_| gate.full));
     }
     steps
 }
@@ -299,6 +318,7 @@ impl Step {
                 process::run(&mut command)?;
                 total.passed += 1;
             }
+            Kind::Part(name) => total.passed += full::run(name)?,
             Kind::Bench(variables) => total.passed += bench::gate(variables)?,
             Kind::Tests(mut command) => run_tests(&mut command, &mut std::io::stdout(), total)?,
         }
@@ -390,6 +410,21 @@ mod tests {
                 skipped: 0
             }
         );
+    }
+
+    #[test]
+    fn a_part_of_full_runs_alone_by_its_name() {
+        let part = |full, filter| {
+            let gate = Gate {
+                full,
+                filter: Some(filter),
+            };
+            part_asked_for(&gate).map(|step| step.name)
+        };
+        assert_eq!(part(true, "coverage"), Some("coverage"));
+        assert_eq!(part(true, "mutants-psci"), Some("mutants-psci"));
+        assert_eq!(part(true, "hotplug"), None);
+        assert_eq!(part(false, "coverage"), None);
     }
 
     #[test]

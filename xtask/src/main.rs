@@ -9,6 +9,7 @@ mod build;
 mod bundle;
 mod cpio;
 mod elf;
+mod full;
 mod gate;
 mod initramfs;
 mod manifest_toml;
@@ -45,10 +46,10 @@ enum Command {
     Lint,
     /// Runs the whole gate, or the tests whose name contains FILTER
     Test {
-        /// Also runs the long soaks
+        /// Also runs the long soaks, coverage and mutants
         #[arg(long)]
         full: bool,
-        /// Part of the name of the tests to run
+        /// Part of the name of the tests to run; with --full also the name of a part, such as `coverage`
         filter: Option<String>,
     },
     /// Measures what each trap and each resume costs, and holds it against the bars

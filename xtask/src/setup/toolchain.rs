@@ -108,6 +108,39 @@ fn linker() -> Option<PathBuf> {
     LINKERS.iter().find_map(|name| paths::find_program(name))
 }
 
+/// The folder with `llvm-cov` and `llvm-profdata` of the LLVM that the host's compiler has; installs them where apt can.
+///
+/// # Errors
+/// The compiler does not say which LLVM it has, or nothing here has its tools.
+pub(crate) fn llvm_tools() -> anyhow::Result<PathBuf> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let said = process::capture(Command::new(&rustc).arg("-vV"))?;
+    let major = llvm_major(&said).context("the compiler does not say which LLVM it has")?;
+    let sysroot = process::capture(Command::new(&rustc).args(["--print", "target-libdir"]))?;
+    let folders = [
+        // rustup's component llvm-tools lies beside the libraries.
+        Path::new(sysroot.trim()).with_file_name("bin"),
+        PathBuf::from(format!("/usr/lib/llvm-{major}/bin")),
+    ];
+    let find = || {
+        folders
+            .iter()
+            .find(|folder| folder.join("llvm-cov").is_file())
+    };
+    if find().is_none() && apt::exists() {
+        let package = format!("llvm-{major}");
+        say::step("installing LLVM's tools", || apt::install(&[&package]))?;
+    }
+    let found = find().cloned();
+    found.context("no llvm-cov of the compiler's LLVM: run `rustup component add llvm-tools`")
+}
+
+/// The major number in the line `LLVM version: 22.1.2` of `rustc -vV`.
+fn llvm_major(said: &str) -> Option<u32> {
+    let line = said.lines().find(|line| line.starts_with("LLVM version"))?;
+    version(line).map(|(major, _)| major)
+}
+
 /// Takes away what the cargo that runs this program has put into the environment, so that another one starts fresh.
 fn clean(command: &mut Command) {
     const KEPT: [&str; 4] = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_TERM_"];
@@ -201,6 +234,13 @@ impl Toolchain {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_compiler_says_which_llvm_it_has() {
+        let said = "rustc 1.96.0\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
+        assert_eq!(llvm_major(said), Some(22));
+        assert_eq!(llvm_major("rustc 1.96.0\n"), None);
+    }
 
     #[test]
     fn versions_are_found_in_what_programs_print() {
