@@ -1,12 +1,14 @@
 //! CPUs step by step on a fake machine: what is loaded, when a guest runs, when a VM is left.
 
 mod fake;
+mod interrupts;
 mod throttle;
+mod traps;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use fake::{Act, Fake, System};
+use fake::{Act, Fake, System, guest};
 use proptest::prelude::*;
 use vgic::Notice;
 
@@ -263,6 +265,15 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Act::Off),
         Just(Act::Fp),
     ];
+    let interrupts = prop_oneof![
+        Just(Act::Settled(guest::open)),
+        Just(Act::Settled(guest::fire)),
+        Just(Act::Settled(guest::send_self)),
+        Just(Act::Settled(guest::send_next)),
+        Just(Act::Settled(guest::acknowledge)),
+        Just(Act::Settled(guest::end)),
+    ];
+    let act = prop_oneof![act, interrupts];
     prop_oneof![
         10 => cpu.clone().prop_map(Step::Round),
         4 => (vm.clone(), vcpu.clone()).prop_map(|(vm, vcpu)| Step::On(vm, vcpu)),
@@ -300,7 +311,8 @@ fn begin_again(system: &System, vm: &'static Vm) {
 }
 
 proptest! {
-    /// The fake checks at each entry that the vCPU is placed there, and that all its registers are its own.
+    /// The fake checks at each entry that the vCPU is placed there, that all its registers are its own, and that those physical
+    /// interrupts are active which are its own.
     #[test]
     fn random_lives_keep_each_vcpu_whole(steps in prop::collection::vec(step(), 1..300)) {
         let system = System::new();

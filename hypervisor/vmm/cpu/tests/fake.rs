@@ -1,6 +1,8 @@
 //! A machine of several CPUs that checks what the architecture asks of its software: registers are loaded before a guest runs and
 //! saved before another's are loaded, a timer is silent before its interrupt is made inactive, the FP unit holds the right values.
 
+pub(super) mod guest;
+
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
@@ -14,6 +16,7 @@ use vgic::{CpuInterface, ListRegister, ListRegisters, Maintenance, SavedListRegi
 
 use crate::cpu::{Interrupt, Local, Machine, Manager, Pcpu, Placements, cause};
 use crate::devices::Work;
+use crate::dispatch::Trap;
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
 use crate::exit::{Syndrome, class};
@@ -28,6 +31,8 @@ use types::layout::{GuestLayout, Region};
 
 /// EL2's timer, and another private interrupt that no guest can have.
 const TIMER: u32 = 26;
+/// The maintenance interrupt of the virtual CPU interface.
+pub(super) const MAINTENANCE: u32 = 25;
 const LIST_REGISTERS: usize = 4;
 /// The FP trap bit of CPTR_EL2.
 const TFP: u64 = 1 << 10;
@@ -40,7 +45,7 @@ pub(super) fn name(owner: Owner) -> Name {
 }
 
 /// What a guest does in its turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Act {
     /// Computes for so many ticks, or until EL2's timer fires.
     Spin(u64),
@@ -56,7 +61,20 @@ pub(super) enum Act {
     Timer(u64),
     /// Raises a system error.
     SError,
+    /// Executes an instruction that traps and that the hot path leaves, with these values in x0 to x3.
+    Trap(Exit, [u64; 4]),
+    /// Does what the hot path settles, or what its CPU interface does without a trap.
+    Settled(fn(&mut Trap<'_, Lists>)),
+    /// Accesses a device that has something to be done outside the guest.
+    Device(Work),
+    /// Is interrupted by what the hot path leaves.
+    Interrupted(u32),
+    /// Executes a WFI that traps; the hot path slept, and such an interrupt ended that.
+    Woken(u32),
 }
+
+/// What happens while a CPU sleeps.
+pub(super) type InSleep = Box<dyn FnOnce()>;
 
 /// What all CPUs share.
 pub(super) struct System {
@@ -81,6 +99,14 @@ pub(super) struct System {
     pub(super) may_power_down: Cell<bool>,
     /// A vCPU that another CPU turns on while the next one sleeps.
     pub(super) during_sleep: Cell<Option<(&'static Vm, u16)>>,
+    /// What else happens while the next CPU sleeps.
+    pub(super) in_sleep: RefCell<Option<InSleep>>,
+    /// The general registers with which each guest was entered last.
+    pub(super) frames: RefCell<BTreeMap<Name, Frame>>,
+    /// ELR_EL1 of the guests.
+    pub(super) elr: Cell<u64>,
+    /// How often an operation by set and way has to be repeated.
+    pub(super) sweeps: Cell<u32>,
     vms: RefCell<Vec<&'static Vm>>,
 }
 
@@ -100,6 +126,10 @@ impl System {
             round: Cell::new(None),
             may_power_down: Cell::new(false),
             during_sleep: Cell::new(None),
+            in_sleep: RefCell::default(),
+            frames: RefCell::default(),
+            elr: Cell::new(0),
+            sweeps: Cell::new(0),
             vms: RefCell::default(),
         }))
     }
@@ -205,6 +235,11 @@ impl System {
         true
     }
 
+    /// Returns a guest's registers as they were when it was entered last.
+    pub(super) fn frame(&self, vcpu: Name) -> Frame {
+        self.frames.borrow()[&vcpu].clone()
+    }
+
     /// Begins to stop or reset a VM; returns whether it was on.
     pub(super) fn end(&self, vm: &'static Vm, reset: bool) -> bool {
         let ended = match reset {
@@ -248,6 +283,10 @@ struct Held {
     cptr: u64,
     fp: u128,
     armed: u64,
+    /// The guest's private interrupts whose physical ones are active, a bit each.
+    active: u32,
+    /// The interrupts that guests have ended here, in order.
+    ended: Vec<u32>,
     lists: Option<SavedListRegisters>,
     exit: Option<Exit>,
 }
@@ -298,6 +337,11 @@ impl ListRegisters for Lists {
 }
 
 impl Fake {
+    /// Returns the interrupts that guests have ended here.
+    pub(super) fn ended(&self) -> Vec<u32> {
+        self.held.borrow().ended.clone()
+    }
+
     fn say(&self, words: &str) {
         self.system
             .say(format!("cpu{}: {words}", self.local.id.get()));
@@ -306,12 +350,14 @@ impl Fake {
     /// Checks that all of a vCPU is loaded, as it left it.
     fn check(&self, frame: &Frame) -> Owner {
         let owner = frame.owner.expect("a frame of an attached vCPU");
+        let linked = owner.vcpu.gic.lock().linked(&self.lists());
         let held = self.held.borrow();
         let (vm, vcpu) = name(owner);
         assert_eq!(held.vm, Some(vm), "its VM's tables are loaded");
         assert_eq!(held.vcpu, Some((vm, vcpu)), "its registers are loaded");
         assert_eq!(held.timers, Some((vm, vcpu)), "its timers are loaded");
         assert_eq!(held.translations.get(&vm), Some(&vcpu), "its TLB entries");
+        assert_eq!(held.active, linked, "one that stays active fires no more");
         assert_eq!(held.hcr & !crate::features::hcr::TWI, owner.vm.policy.hcr);
         assert_eq!(self.local.loaded.get().map(name), Some((vm, vcpu)));
         assert!(owner.vcpu.at.loaded.load(Ordering::SeqCst));
@@ -402,6 +448,9 @@ impl Machine for Fake {
         if let Some((vm, vcpu)) = self.system.during_sleep.take() {
             let _was_off = self.system.turn_on(vm, vcpu);
         }
+        if let Some(happens) = self.system.in_sleep.take() {
+            happens();
+        }
         let held = self.held.borrow();
         let kicked = self.system.kicked.borrow().contains(&self.local.id);
         // The loaded vCPU's timers wake the CPU too.
@@ -428,14 +477,23 @@ impl Machine for Fake {
     fn classify(&self, intid: u32) -> Interrupt {
         match intid {
             TIMER => Interrupt::Timer,
+            MAINTENANCE => Interrupt::Maintenance,
             _ => Interrupt::Device,
         }
     }
     fn device(&self, intid: u32) {
         self.say(&format!("device {intid}"));
     }
-    fn deactivate(&self, _: u32) {}
-    fn deactivate_all(&self, _: u32) {}
+    fn deactivate(&self, intid: u32) {
+        if intid != TIMER {
+            self.say(&format!("ends {intid}"));
+        }
+    }
+    fn deactivate_all(&self, intids: u32) {
+        let mut held = self.held.borrow_mut();
+        assert_eq!(intids & !held.active, 0, "each was active");
+        held.active &= !intids;
+    }
     fn kick(&self, kicks: Kicks) {
         self.system.kick(kicks);
     }
@@ -470,6 +528,7 @@ impl Machine for Fake {
         let mut held = self.held.borrow_mut();
         held.timers = held.vcpu;
         held.cval = *timers;
+        held.unsynchronized = true;
     }
     fn save_timers(&self, timers: &mut TimerRegisters) {
         let mut held = self.held.borrow_mut();
@@ -488,15 +547,21 @@ impl Machine for Fake {
         let mut held = self.held.borrow_mut();
         held.timers = held.vcpu;
         held.cval = TimerRegisters::default();
+        held.unsynchronized = true;
     }
     fn synchronize(&self) {
         self.held.borrow_mut().unsynchronized = false;
     }
-    fn set_active(&self, _: u32) {}
+    fn set_active(&self, intid: u32) {
+        self.held.borrow_mut().active |= 1 << intid;
+    }
     fn clear_active(&self, intid: u32) {
-        let held = self.held.borrow();
-        let silent = held.timers.is_none() && !held.unsynchronized;
+        let mut held = self.held.borrow_mut();
+        // Those of a reset are silent too.
+        let never = held.timers.is_none() || held.cval.next_deadline(0).is_none();
+        let silent = never && !held.unsynchronized;
         assert!(silent, "PPI {intid}: its timer is silent first");
+        held.active &= !(1 << intid);
     }
     fn set_cptr(&self, cptr: u64) {
         self.held.borrow_mut().cptr = cptr;
@@ -514,11 +579,18 @@ impl Machine for Fake {
         assert_eq!(held.cptr & TFP, 0, "the FP unit does not trap");
         held.fp = registers.v[0];
     }
-    fn lend(&self, _: &FeaturePolicy, _: &mut VcpuContext, _: Lent) {}
-    fn stop_lending(&self, _: &FeaturePolicy, _: Lent) {}
-    fn set_mdscr(&self, _: u64) {}
+    fn lend(&self, _: &FeaturePolicy, context: &mut VcpuContext, unit: Lent) {
+        self.say(&format!("lends {unit:?}"));
+        context.lent = unit;
+    }
+    fn stop_lending(&self, _: &FeaturePolicy, lent: Lent) {
+        self.say(&format!("takes {lent:?} back"));
+    }
+    fn set_mdscr(&self, value: u64) {
+        self.say(&format!("MDSCR {value:#x}"));
+    }
     fn elr_el1(&self) -> u64 {
-        0
+        self.system.elr.get()
     }
     fn inject(&self, _: &mut Frame, exception: Exception) {
         self.say(&format!("exception {:#x}", exception.esr));
@@ -540,6 +612,7 @@ impl Machine for Fake {
             assert_eq!(frame.x[0], u64::from(vcpu.1), "x0 as PSCI promises");
             self.system.fp.borrow_mut().remove(&vcpu);
         }
+        self.system.frames.borrow_mut().insert(vcpu, frame.clone());
         let mut held = self.held.borrow_mut();
         held.dirty = true;
         held.mark = u64::from(vcpu.0) << 16 | u64::from(vcpu.1) | 1 << 40;
@@ -581,6 +654,36 @@ impl Machine for Fake {
                 self.run(1)
             }
             Act::SError => cause::SERROR,
+            Act::Trap(exit, registers) => {
+                frame.x[..4].copy_from_slice(&registers);
+                // The hardware returns behind an HVC by itself.
+                if exit.syndrome.class() == class::HVC64 {
+                    frame.pc += 4;
+                }
+                self.held.borrow_mut().exit = Some(exit);
+                cause::SYNC
+            }
+            Act::Settled(work) => {
+                let mut lists = self.lists();
+                let mut trap = Trap::new(owner.vm, owner.vcpu, &mut lists);
+                work(&mut trap);
+                let (kicks, owed) = (trap.kicks, trap.owed);
+                self.kick(kicks);
+                self.deactivate_all(owed);
+                self.run(1)
+            }
+            Act::Device(work) => {
+                self.local.work.set(Some(work));
+                cause::WORK
+            }
+            Act::Interrupted(intid) => {
+                self.local.acknowledged.set(Some(intid));
+                cause::IRQ
+            }
+            Act::Woken(intid) => {
+                self.local.acknowledged.set(Some(intid));
+                cause::WAIT
+            }
         }
     }
     fn exit(&self) -> Exit {
@@ -618,16 +721,22 @@ impl Manager for Fake {
         self.say(&format!("vm{} failed: {what}", vm.id.index()));
         self.system.end(vm, false);
     }
-    fn is_stuck(&self, _: &'static Vm, _: VcpuId, _: u64) {
-        self.say("stuck");
+    fn is_stuck(&self, _: &'static Vm, vcpu: VcpuId, pc: u64) {
+        self.say(&format!("vcpu{} stuck at {pc:#x}", vcpu.get()));
     }
     fn work(&self, vm: &'static Vm, work: Work) {
         self.say(&format!("vm{} {work:?}", vm.id.index()));
     }
-    fn clean_memory(&self, _: &'static Vm, _: u64) -> bool {
-        true
+    fn clean_memory(&self, _: &'static Vm, set_way: u64) -> bool {
+        self.say(&format!("cleans {set_way:#x}"));
+        let left = self.system.sweeps.get();
+        self.system.sweeps.set(left.saturating_sub(1));
+        left == 0
     }
-    fn vendor_call(&self, _: &'static Vm, _: &mut Frame) {}
+    fn vendor_call(&self, _: &'static Vm, frame: &mut Frame) {
+        self.say("vendor");
+        frame.x[0] = 7;
+    }
     fn asked(&self, _: PcpuId) -> Option<u32> {
         self.system.round.get()
     }
