@@ -125,6 +125,10 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         self.loaded = Some(slot);
         vcpu.at.loaded.store(true, Ordering::SeqCst);
         if !self.begin(place, slot, now) {
+            // Its VM has been stopped just now: nothing of it has run, and what is loaded is a reset's.
+            if !self.queue.is_attached(slot) {
+                self.set_down(place, slot, true);
+            }
             return None;
         }
         if !vcpu.inbox.is_empty() {

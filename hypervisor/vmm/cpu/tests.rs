@@ -2,6 +2,7 @@
 
 mod fake;
 mod interrupts;
+mod races;
 mod throttle;
 mod traps;
 
