@@ -1,6 +1,8 @@
 //! Traps as a guest causes them, well-behaved and hostile, through the same functions that `el2` calls.
 
+mod calls;
 mod hot;
+mod interrupts;
 mod slow;
 
 /// Composes the ISS of a data abort (Arm ARM D19.2.40, ISS encoding for an exception from a Data Abort).
