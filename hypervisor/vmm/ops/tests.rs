@@ -1,5 +1,8 @@
 //! Lives of a VM on a fake host: what is taken is given back, what was another guest's is scrubbed, steps are short, events are told.
 
+mod guest;
+mod lives;
+
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -135,6 +138,14 @@ struct Fake {
     told: RefCell<Vec<String>>,
     ends: RefCell<Vec<String>>,
     now: Cell<u64>,
+    /// CPUs that are off.
+    off: RefCell<Vec<u16>>,
+    /// No operator listens.
+    unheard: Cell<bool>,
+    /// CPUs that did something for the operator, and when they are to look again at the latest.
+    attended: RefCell<Vec<(u16, Option<u64>)>>,
+    /// How often the boot CPU was made to look at deadlines and events.
+    looked: Cell<u32>,
 }
 
 impl Outside for Fake {
@@ -167,8 +178,8 @@ impl Host for Fake {
     fn bring_up(&self, cpu: PcpuId) {
         self.up.borrow_mut().push(cpu.get());
     }
-    fn is_off(&self, _: PcpuId) -> bool {
-        false
+    fn is_off(&self, cpu: PcpuId) -> bool {
+        self.off.borrow().contains(&cpu.get())
     }
     fn take_ram(&self, vm: &Vm) -> Option<(FakeRam, Vec<Range<u64>>)> {
         assert_eq!((vm.memory.base.get(), vm.memory.size), (RAM, MEMORY));
@@ -216,7 +227,7 @@ impl Host for Fake {
         }
     }
     fn is_heard(&self) -> bool {
-        true
+        !self.unheard.get()
     }
     fn event(&self, _: u64, vm: &Vm, what: What) {
         self.told.borrow_mut().push(format!("{} {what:?}", vm.name));
@@ -227,14 +238,18 @@ impl Host for Fake {
     fn ns(&self, ticks: u64) -> u64 {
         ticks * 16
     }
-    fn attend(&self, _: PcpuId, _: Option<u64>) {}
+    fn attend(&self, cpu: PcpuId, next_ns: Option<u64>) {
+        self.attended.borrow_mut().push((cpu.get(), next_ns));
+    }
     fn resized(&self, instance: &Instance<Self>, report: Report) {
         let ended = format!("{} {:?}", instance.vm.name, report.outcome);
         self.ends.borrow_mut().push(ended);
     }
-    fn look_again(&self) {}
     fn show(&self, vm: &'static Vm) {
         self.told.borrow_mut().push(format!("{} shows", vm.name));
+    }
+    fn look_again(&self) {
+        self.looked.set(self.looked.get() + 1);
     }
 }
 
@@ -252,6 +267,16 @@ fn kernel(bytes: usize) -> &'static [u8] {
 /// A VM of two vCPUs and two in reserve on two CPUs, with a kernel of these bytes, on a host with memory for it or without.
 fn vms(
     kernel: &'static [u8],
+    has_ram: bool,
+    change: impl FnOnce(&mut VmConfig),
+) -> &'static Vms<Fake> {
+    vms_with(kernel, &[], has_ram, change)
+}
+
+/// As [`vms`], with an initial RAM disk.
+fn vms_with(
+    kernel: &'static [u8],
+    initrd: &'static [u8],
     has_ram: bool,
     change: impl FnOnce(&mut VmConfig),
 ) -> &'static Vms<Fake> {
@@ -296,7 +321,7 @@ fn vms(
     let description = Description {
         config,
         kernel,
-        initrd: &[],
+        initrd,
         images: vec![IMAGE],
     };
     let placed = (
