@@ -382,8 +382,8 @@ pub(crate) fn interrupt(intid: u32) {
     show_waiting();
 }
 
-/// Takes the bytes that have come, carries out the commands in them and sends what waits; returns when to look again, in nanoseconds
-/// since start.
+/// Takes the bytes that have come, carries out the commands in them and what the console does by itself, and sends what waits; returns
+/// when to look again, in nanoseconds since start.
 pub(crate) fn poll() -> Option<u64> {
     let state = STATE.get()?;
     let again = PORTS.map(|port| poll_port(state, port)).contains(&true);
@@ -394,7 +394,13 @@ pub(crate) fn poll() -> Option<u64> {
     // Last, so that what asks for the timer from here on is not overruled.
     let next = clock::earlier(next, again.then(retry_ns));
     guard.timed = next.is_some();
+    let due = guard.console.due_ns();
+    let request = due.and_then(|_| guard.console.tick(clock::now_ns()));
+    let next = clock::earlier(next, guard.console.due_ns());
     drop(guard);
+    if let Some(Request { token, command }) = request {
+        vms::execute(token, command);
+    }
     // What a CPU brought that found the console taken, and what may go on since: no other CPU looks.
     clock::earlier(next, is_waiting().then(retry_ns))
 }
@@ -452,17 +458,6 @@ fn feed_guests(state: &FairMutex<State>) -> bool {
     };
     percpu::kick(kicks);
     waits
-}
-
-/// Does what the console does by itself; returns when it has to again, in nanoseconds since start.
-pub(crate) fn tick() -> Option<u64> {
-    let state = STATE.get()?;
-    let now_ns = clock::now_ns();
-    let request = state.lock().console.tick(now_ns);
-    if let Some(Request { token, command }) = request {
-        vms::execute(token, command);
-    }
-    state.lock().console.due_ns()
 }
 
 /// When to look again for what had to wait, in nanoseconds since start.

@@ -184,7 +184,6 @@ impl ops::Host for El2 {
             heap::refill();
             next = clock::earlier(next, events::tell());
             next = clock::earlier(next, console::poll());
-            next = clock::earlier(next, console::tick());
         }
         deferred::set_deadline(next.map(clock::ns_to_ticks));
         if is_boot_cpu && events::DIRTY.load(Ordering::Acquire) {

@@ -2,7 +2,7 @@
 
 use super::usage::Topic;
 use crate::resize::Report;
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 use types::ids::{PcpuId, VcpuId, VmId};
 use types::stats::ExitCounts;
 
@@ -18,7 +18,7 @@ pub enum Reply {
     /// The VMs.
     VmList(Vec<VmRow>),
     /// Everything about a VM.
-    VmShow(VmPage),
+    VmShow(Box<VmPage>),
     /// What VMs and vCPUs have had.
     Top(Sample),
     /// The vCPUs of a VM.

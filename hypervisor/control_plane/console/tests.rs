@@ -792,7 +792,7 @@ fn every_reply() -> Vec<Reply> {
         ]),
         Reply::Log("one\ntwo \x1b\n".into()),
         Reply::Host(host),
-        Reply::VmShow(page()),
+        Reply::VmShow(page().into()),
         Reply::Top(sample(7_000_000_000, &[1_500_000_000])),
     ]
 }

@@ -100,8 +100,8 @@ fn bare(word: &'static str) -> &'static str {
 /// Commands that `help` is asked about: neighbours in [`USAGE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topic {
-    first: usize,
-    count: usize,
+    first: u8,
+    count: u8,
 }
 
 impl Topic {
@@ -109,7 +109,7 @@ impl Topic {
     #[cfg(test)]
     pub(super) const ALL: Self = Self {
         first: 0,
-        count: USAGE.len(),
+        count: USAGE.len() as u8,
     };
 
     /// Finds the commands that begin with these words; `None` if there are none.
@@ -117,17 +117,18 @@ impl Topic {
         let fits = |usage: &Usage| usage.begins_with(words.clone());
         let first = USAGE.iter().position(fits)?;
         let count = USAGE.iter().filter(|usage| fits(usage)).count();
+        let [first, count] = [first, count].map(|number| number as u8);
         Some(Self { first, count })
     }
 
     /// Returns the commands.
     pub(super) fn commands(self) -> &'static [Usage] {
-        let from = USAGE.get(self.first..).unwrap_or_default();
-        from.get(..self.count).unwrap_or(from)
+        let from = USAGE.get(usize::from(self.first)..).unwrap_or_default();
+        from.get(..usize::from(self.count)).unwrap_or(from)
     }
 
     /// Returns whether it is every command there is.
     pub(super) const fn is_everything(self) -> bool {
-        self.count == USAGE.len()
+        self.count as usize == USAGE.len()
     }
 }

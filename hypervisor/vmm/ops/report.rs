@@ -1,5 +1,6 @@
 //! What is told of VMs: in lists, on a page of its own, and as samples of what they have had of the CPUs.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use control_plane::console::{Reply, Sample, VcpuRow, VmPage, VmRow};
 use core::sync::atomic::Ordering;
@@ -72,7 +73,7 @@ impl<H: Host> Vms<H> {
         let cpus = on.map(|vcpu| 1_u64 << (vcpu.at.home().pcpu().index() % 64));
         let exits = vm.vcpus.iter().map(|vcpu| vcpu.exits.snapshot().total());
         let record = instance.record.lock();
-        Reply::VmShow(VmPage {
+        Reply::VmShow(Box::new(VmPage {
             boot: config.boot_vcpus,
             cpus: cpus.fold(0, |all, cpu| all | cpu),
             kernel: &config.kernel,
@@ -88,7 +89,7 @@ impl<H: Host> Vms<H> {
             last_error: record.last_error.clone(),
             way_out: way_out(vm, &row),
             row,
-        })
+        }))
     }
 
     /// Returns what VMs and the vCPUs that are on have had, as the CPUs have published it.

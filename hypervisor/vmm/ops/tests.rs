@@ -712,7 +712,7 @@ fn page(vms: &'static Vms<Fake>) -> (VmPage, [Option<(u64, String)>; 3]) {
         word(page.last_off),
         page.last_error.clone(),
     ];
-    (page, past)
+    (*page, past)
 }
 
 fn way_out(page: &VmPage) -> String {
