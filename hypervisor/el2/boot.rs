@@ -311,11 +311,11 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
 /// Returns how much heap the VMs' own data needs; the tables of a guest that starts ask for theirs.
 fn heap_for(descriptions: &[Description]) -> u64 {
     const BYTES_A_VCPU: u64 = 4096;
-    // A virtio device has room for a request of as many descriptors as a queue.
-    const BYTES_A_DEVICE: u64 = 4096;
+    // A virtio device has room for a request of as many descriptors as a queue, and perhaps for a frame.
+    const BYTES_A_DEVICE: u64 = 16 * 1024;
     const BYTES_OF_VMS: u64 = 128 * 1024;
     let vms = descriptions.iter().map(|Description { config, .. }| {
-        u64::from(config.max_vcpus) * BYTES_A_VCPU + config.disks.len() as u64 * BYTES_A_DEVICE
+        u64::from(config.max_vcpus) * BYTES_A_VCPU + config.devices() as u64 * BYTES_A_DEVICE
     });
     vms.sum::<u64>() + BYTES_OF_VMS
 }

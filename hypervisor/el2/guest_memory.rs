@@ -51,6 +51,7 @@ impl GuestRam {
     }
 
     /// Translates the address of 16 bits; an odd one is refused.
+    #[inline(always)]
     fn half(&self, address: GuestPhys) -> Result<*mut u16, GuestFault> {
         match address.is_aligned(2) {
             true => Ok(self.translate(address, 2)? as *mut u16),

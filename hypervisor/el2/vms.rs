@@ -9,7 +9,7 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 use spin::Once;
 use stage2::{AddressSpace, PA_BITS, VmidWidth};
-use types::ids::PcpuId;
+use types::ids::{PcpuId, VmId};
 use vmm::memory::GuestMemory;
 use vmm::ops::{self, Description, HostLimits};
 use vmm::vm::{Kicks, Outside, Vm};
@@ -72,8 +72,16 @@ impl Outside for El2 {
         clock::now_ns()
     }
 
-    fn memory(&self, vm: &Vm) -> impl GuestMemory {
+    fn memory(&self, vm: &Vm) -> impl GuestMemory + use<> {
         GuestRam::of(vm)
+    }
+
+    fn random(&self) -> [u8; 32] {
+        seeds::bytes()
+    }
+
+    fn vm(&self, id: VmId) -> Option<&'static Vm> {
+        vms().vm(id)
     }
 }
 

@@ -123,7 +123,18 @@ fn items(vm: &VmToml) -> impl Iterator<Item = (&'static Section, &Item)> {
 
 /// Names a table of a section for people.
 fn item_name(section: &Section, name: &str) -> String {
-    format!("[[vm.{}]] \"{name}\"", section.name)
+    match section.has_name {
+        true => format!("[[vm.{}]] \"{name}\"", section.name),
+        false => format!("[[vm.{}]]", section.name),
+    }
+}
+
+/// Names the node of a table of a section, the `number`th.
+fn node_name(section: &Section, item: &Item, number: usize) -> String {
+    match section.has_name {
+        true => item.name.clone(),
+        false => format!("{}{number}", section.name),
+    }
 }
 
 /// Packs the files of one table.
@@ -228,12 +239,12 @@ fn write_vm(writer: &mut FdtWriter, vm: &VmToml, files: &VmFiles) -> anyhow::Res
         };
         let parent = writer.begin_node(section.name)?;
         // The names go on where those of the last section ended.
-        for (item, files) in tables.iter().zip(names.by_ref()) {
+        for (number, (item, files)) in tables.iter().zip(names.by_ref()).enumerate() {
             let place = || item_name(section, &item.name);
-            if VmName::new(&item.name).is_none() {
+            if section.has_name && VmName::new(&item.name).is_none() {
                 return Err(anyhow!("name {}", Problem::NotName)).with_context(place);
             }
-            let node = writer.begin_node(&item.name)?;
+            let node = writer.begin_node(&node_name(section, item, number))?;
             write_values(writer, section.keys, &item.values, files).with_context(place)?;
             writer.end_node(node)?;
         }
@@ -263,6 +274,7 @@ fn write_values(
             Some(Value::Count(number)) => writer.property_u32(name, *number),
             Some(Value::Wide(number)) => writer.property_u64(name, *number),
             Some(Value::List(numbers)) => writer.property_array_u32(name, numbers),
+            Some(Value::Texts(texts)) => writer.property_string_list(name, texts.clone()),
         };
         written.with_context(|| name.to_string())?;
     }
@@ -348,11 +360,15 @@ impl<'m> Place<'m> {
                 values,
             };
         };
+        let known = schema::SECTIONS.iter().find(|known| known.name == section);
         let items = vm.and_then(|vm| vm.sections.get(section));
-        let found = items.and_then(|items| items.iter().find(|known| known.name == item));
+        let found = known.zip(items).and_then(|(section, items)| {
+            let mut numbered = items.iter().enumerate();
+            numbered.find(|(number, known)| node_name(section, known, *number) == item)
+        });
         Self {
             name: format!("{table} [[vm.{section}]] \"{item}\""),
-            values: found.map(|item| &item.values),
+            values: found.map(|(_, item)| &item.values),
         }
     }
 }

@@ -19,7 +19,7 @@ const UDEV_RULE: &str = include_str!("../../docs/udev/80-bullpen-cpu-online.rule
 
 const DIRECTORIES: [&str; 8] = ["bin", "sbin", "dev", "etc", "proc", "sys", "tmp", "run"];
 /// What the scripts and a person in the demo's shell call by name.
-const APPLETS: [&str; 74] = [
+const APPLETS: [&str; 78] = [
     "ash",
     "awk",
     "blockdev",
@@ -45,8 +45,10 @@ const APPLETS: [&str; 74] = [
     "head",
     "hexdump",
     "hostname",
+    "httpd",
     "hwclock",
     "id",
+    "ifconfig",
     "insmod",
     "kill",
     "killall",
@@ -62,6 +64,7 @@ const APPLETS: [&str; 74] = [
     "mount",
     "mv",
     "nproc",
+    "ping",
     "poweroff",
     "printf",
     "ps",
@@ -93,6 +96,7 @@ const APPLETS: [&str; 74] = [
     "uname",
     "uptime",
     "wc",
+    "wget",
     "yes",
 ];
 /// Major and minor numbers in the kernel's `Documentation/admin-guide/devices.txt`.

@@ -44,7 +44,7 @@ pub(crate) struct VmToml {
 /// A table `[[vm.SECTION]]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Item {
-    /// Its name.
+    /// Its name; empty in a section whose tables have none.
     pub(crate) name: String,
     /// What else is given.
     pub(crate) values: Values,
@@ -68,6 +68,8 @@ pub(crate) enum Value {
     Wide(u64),
     /// Of [`Form::List`].
     List(Vec<u32>),
+    /// Of [`Form::Texts`].
+    Texts(Vec<String>),
 }
 
 impl VmToml {
@@ -130,6 +132,10 @@ impl<'de> DeserializeSeed<'de> for Reader {
                 Value::Wide(form(from, "an address", write)?)
             }
             Form::List => Value::List(form(from, "a list of CPU numbers", CPU_LIST)?),
+            Form::Texts => {
+                let write = "a list of texts such as [\"lan\"]";
+                Value::Texts(form(from, "a list of texts", write)?)
+            }
         })
     }
 }
@@ -257,14 +263,20 @@ impl<'de> Visitor<'de> for OneItem {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<Item, A::Error> {
+        let has_name = self.0.has_name;
         let names = Names {
-            has_name: true,
+            has_name,
             keys: self.0.keys,
             sections: &[],
         };
         let Table { name, values, .. } = read_table(table, &names)?;
-        let name = name.ok_or_else(|| A::Error::missing_field(NAME))?;
-        Ok(Item { name, values })
+        match name {
+            None if has_name => Err(A::Error::missing_field(NAME)),
+            name => Ok(Item {
+                name: name.unwrap_or_default(),
+                values,
+            }),
+        }
     }
 }
 

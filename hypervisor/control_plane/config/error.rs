@@ -49,6 +49,8 @@ pub enum Problem {
     NotMultipleOf(u64),
     /// It is not a name: 1 to 31 of `a` to `z`, `0` to `9` and `-`, the first a letter.
     NotName,
+    /// It is not the MAC address of one station: six bytes of two hexadecimal digits with colons between.
+    NotMac,
     /// It is not a UUID: 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
     NotUuid,
     /// It is not four numbers that make this many vCPUs, or of too many packages.
@@ -89,6 +91,9 @@ impl fmt::Display for Problem {
             Self::NotName => {
                 f.write_str("is not a name (1 to 31 of a-z, 0-9 and -, the first a letter)")
             }
+            Self::NotMac => f.write_str(
+                "is not the MAC address of a station (such as 02:00:00:00:00:01; the first byte is even)",
+            ),
             Self::NotUuid => f.write_str(
                 "is not a UUID (32 hexadecimal digits in groups of 8, 4, 4, 4 and 12, with hyphens between)",
             ),

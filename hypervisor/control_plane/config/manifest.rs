@@ -112,10 +112,19 @@ impl Manifest {
             let name = full_name(&node);
             let vm = match names.contains(&name) {
                 true => Err(node_error(&node, Problem::Duplicate)),
-                false => read_vm(&node, has_file),
+                false => read_vm(&node, has_file).and_then(|vm| self.check_macs(&node, vm)),
             };
             names.push(name);
             self.vms.push(vm);
+        }
+    }
+
+    /// Refuses a VM that has the address of a port of its own, or of a VM before it, in the same network.
+    fn check_macs(&self, node: &Node<'_, '_>, vm: VmConfig) -> Result<VmConfig, ConfigError> {
+        let before = self.vms.iter().flatten().flat_map(|vm| &vm.nets);
+        match devices::same_mac(before, &vm.nets) {
+            Some(mac) => Err(error(&node.path(), "mac", mac, Problem::Duplicate)),
+            None => Ok(vm),
         }
     }
 }
@@ -167,6 +176,8 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
             .unwrap_or(OnReset::KeepTarget),
         spis: spis as u16,
         disks: devices::disks(node, has_file)?,
+        nets: devices::nets(node)?,
+        rng: word(node, "rng", &YES_NO, &[false, true])?.unwrap_or(false),
         reserve_idle: word(node, "reserve-idle", &ReserveIdle::WORDS, &ReserveIdle::ALL)?
             .unwrap_or(ReserveIdle::Wfi),
     })

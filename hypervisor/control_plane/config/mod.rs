@@ -22,7 +22,7 @@ mod vm;
 use core::fmt;
 
 pub use archive::{Archive, ArchiveError};
-pub use devices::{DiskConfig, MAX_DISK_NAME, MAX_DISKS};
+pub use devices::{DiskConfig, MAX_DISK_NAME, MAX_DISKS, MAX_NETS, NetConfig, mac_text};
 pub use error::{ConfigError, Problem};
 pub use manifest::{COMPATIBLE, MAX_COMMAND_LINE, Manifest};
 pub use options::{Options, Scrub};

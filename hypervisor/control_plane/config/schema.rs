@@ -3,7 +3,6 @@
 //! `cargo xtask bundle` reads them from TOML and writes them into the manifest's device tree; EL2 reads them there. A new key is a
 //! row here and the place that uses it (`manifest` for a VM's, `options` for the hypervisor's), which also says the bounds.
 
-use super::devices::MAX_DISKS;
 use super::options::{LEVEL_WORDS, Scrub};
 use super::vm::{OnReset, ReserveIdle};
 use crate::firmware::Firmware;
@@ -27,6 +26,8 @@ pub enum Form {
     Address,
     /// A list of numbers, a cell each in the tree.
     List,
+    /// A list of texts: strings one after the other in the tree.
+    Texts,
 }
 
 /// A key.
@@ -73,6 +74,8 @@ pub const VM: &[Key] = &[
     key("reserve-idle", Form::Word(&ReserveIdle::WORDS)),
     key("uuid", Form::Text),
     key("topology", Form::List),
+    key(NETWORKS, Form::Texts),
+    key("rng", Form::YesNo),
 ];
 
 /// What a VM may have several of: a table for each in TOML, `[[vm.NAME]]`, and a node for each below the VM's node `NAME` in the tree.
@@ -80,25 +83,42 @@ pub const VM: &[Key] = &[
 pub struct Section {
     /// Its name.
     pub name: &'static str,
-    /// The keys of one besides its name, which is the node's in the tree.
+    /// Whether each has a name, which is the node's in the tree. Else that is the section's with a number, from 0.
+    pub has_name: bool,
+    /// The keys of one besides its name.
     pub keys: &'static [Key],
-    /// How many a VM may have.
-    pub most: usize,
 }
 
 /// What a VM may have several of.
-pub const SECTIONS: &[Section] = &[Section {
-    name: DISK,
-    keys: &[
-        required("image", Form::File),
-        key("readonly", Form::YesNo),
-        key("cow-quota", Form::Size),
-    ],
-    most: MAX_DISKS,
-}];
+pub const SECTIONS: &[Section] = &[
+    Section {
+        name: DISK,
+        has_name: true,
+        keys: &[
+            required("image", Form::File),
+            key("readonly", Form::YesNo),
+            key("cow-quota", Form::Size),
+        ],
+    },
+    Section {
+        name: NET,
+        has_name: false,
+        keys: &[
+            required("network", Form::Text),
+            key("mac", Form::Text),
+            key("mtu", Form::Count),
+            key("rate", Form::Size),
+            key("allow-spoof", Form::YesNo),
+        ],
+    },
+];
 
 /// The section of a VM's disks.
 pub const DISK: &str = "disk";
+/// The section of a VM's ports of networks.
+pub const NET: &str = "net";
+/// The key that names networks to which a VM has a port with defaults.
+pub const NETWORKS: &str = "networks";
 
 /// The keys of the hypervisor itself; with `bullpen.` before them they are words of the boot loader's command line too.
 pub const HYPERVISOR: &[Key] = &[

@@ -95,6 +95,8 @@ fn defaults_are_the_documented_ones() {
         uuid: Uuid::of_name("linux"),
         topology: Topology::flat(1),
         disks: Vec::new(),
+        nets: Vec::new(),
+        rng: false,
     };
     assert_eq!(vm, &expected);
 }
@@ -183,6 +185,7 @@ fn every_value_is_understood() {
         ("reserve-idle", Text("psci-off")),
         ("uuid", Text("00112233-4455-6677-8899-AABBCCDDEEFF")),
         ("topology", Cells(&[2, 4, 32, 2])),
+        ("rng", Text("yes")),
     ]);
     let manifest = parse(&manifest(&[("a-0", properties)]));
     let vm = manifest.vms[0].as_ref().expect("a VM");
@@ -195,6 +198,7 @@ fn every_value_is_understood() {
         (1 << 30, 0x1_0000_0000, 960)
     );
     assert_eq!((vm.boot_vcpus, vm.max_vcpus, vm.autostart), (2, 512, false));
+    assert!(vm.rng);
     assert_eq!(
         (vm.firmware, vm.on_reset, vm.reserve_idle),
         (Firmware::Fdt, OnReset::BootSet, ReserveIdle::PsciOff)

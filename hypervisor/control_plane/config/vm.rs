@@ -6,7 +6,7 @@ use core::fmt;
 
 use types::address::GuestPhys;
 
-use super::devices::DiskConfig;
+use super::devices::{DiskConfig, NetConfig};
 use super::error::{ConfigError, Problem};
 use crate::firmware::Firmware;
 use crate::host::{Gic, HostDescription};
@@ -130,6 +130,10 @@ pub struct VmConfig {
     pub topology: Topology,
     /// Its disks, in the order in which the guest finds them.
     pub disks: Vec<DiskConfig>,
+    /// Its ports of networks, likewise.
+    pub nets: Vec<NetConfig>,
+    /// Whether it has a source of randomness.
+    pub rng: bool,
 }
 
 impl VmConfig {
@@ -171,6 +175,13 @@ impl VmConfig {
             return Err(self.error("max-vcpus", self.max_vcpus, problem));
         }
         Ok(())
+    }
+
+    /// Returns how many virtio devices it has: its disks, its ports of networks, and others, in this order.
+    #[must_use]
+    pub fn devices(&self) -> usize {
+        let named = self.disks.len().saturating_add(self.nets.len());
+        named.saturating_add(usize::from(self.rng))
     }
 
     /// Says what is wrong with the value of one of its keys.

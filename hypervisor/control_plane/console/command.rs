@@ -78,6 +78,11 @@ pub enum Command {
         /// The VM, or all.
         vm: Option<VmId>,
     },
+    /// List the ports of networks of one VM or of all.
+    NetList {
+        /// The VM, or all.
+        vm: Option<VmId>,
+    },
     /// Attach the terminal to a VM's console.
     Console {
         /// The VM.
@@ -125,7 +130,8 @@ pub(super) fn parse(line: &str, names: &Names) -> Result<Option<Command>, Comman
         b"vcpu" => arguments.vcpu(),
         b"console" => arguments.on_vm("console NAME", |vm| Command::Console { vm }),
         b"device" => arguments.device(),
-        b"disk" => arguments.disk(),
+        b"disk" => arguments.listed("disk list [NAME]", |vm| Command::DiskList { vm }),
+        b"net" => arguments.listed("net list [NAME]", |vm| Command::NetList { vm }),
         b"stats" => arguments.stats(),
         b"json" => arguments.json(),
         _ => Err(unknown(first)),
@@ -220,13 +226,18 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    fn disk(&mut self) -> Result<Command, CommandError> {
-        self.form = "disk list [NAME]";
+    /// Reads what lists something of one VM or of all.
+    fn listed(
+        &mut self,
+        form: &'static str,
+        make: impl Fn(Option<VmId>) -> Command,
+    ) -> Result<Command, CommandError> {
+        self.form = form;
         if self.word()? != "list" {
             return Err(self.misused());
         }
         let vm = self.any_name()?;
-        self.only(self.form, Command::DiskList { vm })
+        self.only(form, make(vm))
     }
 
     /// Takes the name of a VM if there is one.
@@ -387,6 +398,7 @@ mod tests {
             ),
             ("console linux", Command::Console { vm: LINUX }),
             ("device list linux", Command::DeviceList { vm: LINUX }),
+            ("net list", Command::NetList { vm: None }),
             ("disk list", Command::DiskList { vm: None }),
             ("disk list linux", Command::DiskList { vm: Some(LINUX) }),
             ("stats", Command::Stats { vm: None }),

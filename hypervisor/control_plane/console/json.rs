@@ -6,8 +6,8 @@ use super::{
     error::CommandError,
     names::Names,
     reply::{
-        DeviceRow, DiskRow, Event, HostReport, Reply, ResizeReport, StatsRow, VcpuRow, VmPage,
-        VmRow, What, log_line,
+        DeviceRow, DiskRow, Event, HostReport, NetRow, Reply, ResizeReport, StatsRow, VcpuRow,
+        VmPage, VmRow, What, log_line,
     },
     request::RequestId,
     sink::{ByteSink, put},
@@ -217,6 +217,7 @@ fn reply_fields(json: &mut JsonWriter<'_>, reply: &Reply, names: &Names) -> Opti
             return Some("devices");
         }
         Reply::DiskList(_) => return Some("disks"),
+        Reply::NetList(_) => return Some("ports"),
         Reply::Log(_) => return Some("lines"),
         Reply::Host(host) => host_fields(json, host),
     }
@@ -273,6 +274,10 @@ pub(super) fn row(
         Reply::DiskList(rows) => {
             let row = rows.get(place)?;
             json.object(|json| disk_fields(json, row, names));
+        }
+        Reply::NetList(rows) => {
+            let row = rows.get(place)?;
+            json.object(|json| net_fields(json, row, names));
         }
         Reply::Log(lines) => {
             let line = log_line(lines, place)?;
@@ -400,6 +405,19 @@ fn disk_fields(json: &mut JsonWriter<'_>, row: &DiskRow, names: &Names) {
     json.key("read_bytes").number(row.read_bytes);
     json.key("written_bytes").number(row.written_bytes);
     json.key("errors").number(row.errors);
+}
+
+fn net_fields(json: &mut JsonWriter<'_>, row: &NetRow, names: &Names) {
+    vm_field(json, row.vm, names);
+    json.key("name").string(&row.name);
+    json.key("network").string(&row.network);
+    json.key("mac").string(&row.mac);
+    json.key("sent").number(row.sent);
+    json.key("sent_bytes").number(row.sent_bytes);
+    json.key("received").number(row.received);
+    json.key("received_bytes").number(row.received_bytes);
+    json.key("dropped").number(row.dropped);
+    json.key("refused").number(row.refused);
 }
 
 fn host_fields(json: &mut JsonWriter<'_>, host: &HostReport) {

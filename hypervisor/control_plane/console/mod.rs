@@ -50,8 +50,8 @@ pub use lines::JSON_LINE_BYTES;
 pub use outlet::{Left, Outlet, Pace, Transmit};
 pub use pending::{MAX_PENDING, Token};
 pub use reply::{
-    DeviceRow, DiskRow, Event, HostReport, Reply, ResizeReport, Sample, StatsRow, VcpuRow, VmPage,
-    VmRow, What,
+    DeviceRow, DiskRow, Event, HostReport, NetRow, Reply, ResizeReport, Sample, StatsRow, VcpuRow,
+    VmPage, VmRow, What,
 };
 pub use sink::{ByteSink, Sinks};
 pub use usage::Topic;

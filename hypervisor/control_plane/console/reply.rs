@@ -41,6 +41,8 @@ pub enum Reply {
     },
     /// Disks.
     DiskList(Vec<DiskRow>),
+    /// Ports of networks.
+    NetList(Vec<NetRow>),
     /// The hypervisor's log: lines that end in a line feed.
     Log(String),
     /// The host.
@@ -199,6 +201,31 @@ pub struct DiskRow {
     pub written_bytes: u64,
     /// Requests that failed.
     pub errors: u64,
+}
+
+/// A port of a network. Counts are since the VM's start or reset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetRow {
+    /// The VM.
+    pub vm: VmId,
+    /// The port's name.
+    pub name: String,
+    /// The network's name.
+    pub network: String,
+    /// The port's address.
+    pub mac: String,
+    /// Frames that the guest has sent.
+    pub sent: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Frames that the guest has received.
+    pub received: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+    /// Frames for the guest for which its driver had no room.
+    pub dropped: u64,
+    /// Frames of the guest that were not let through.
+    pub refused: u64,
 }
 
 /// The host.

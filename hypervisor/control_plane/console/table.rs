@@ -4,7 +4,7 @@
 
 use super::{
     names::Names,
-    reply::{DeviceRow, DiskRow, Reply, VcpuRow, VmRow},
+    reply::{DeviceRow, DiskRow, NetRow, Reply, VcpuRow, VmRow},
     sink::{ByteSink, put},
     usage::Usage,
 };
@@ -15,7 +15,7 @@ pub(super) const MIB: u64 = 1024 * 1024;
 const KIB: u64 = 1024;
 const NS_PER_MS: u64 = 1_000_000;
 const MS_PER_S: u64 = 1000;
-const MOST_COLUMNS: usize = 9;
+const MOST_COLUMNS: usize = 10;
 const GAP: usize = 2;
 
 /// The widths of a table's columns in characters.
@@ -30,6 +30,7 @@ pub(super) enum Table<'a> {
     Exits(&'a ExitCounts),
     Devices(&'a [DeviceRow]),
     Disks(&'a [DiskRow], &'a Names),
+    Nets(&'a [NetRow], &'a Names),
 }
 
 /// What stands in one place of a table.
@@ -64,6 +65,7 @@ impl<'a> Table<'a> {
             }
             Reply::DeviceList { devices, .. } => Some(Self::Devices(devices)),
             Reply::DiskList(rows) => Some(Self::Disks(rows, names)),
+            Reply::NetList(rows) => Some(Self::Nets(rows, names)),
             _ => None,
         }
     }
@@ -77,6 +79,9 @@ impl<'a> Table<'a> {
             Self::Exits(_) => &[Left, Right],
             Self::Devices(_) => &[Right, Left, Left, Left, Right, Right, Right, Right, Right],
             Self::Disks(..) => &[Left, Left, Right, Right, Right, Right, Right, Right],
+            Self::Nets(..) => &[
+                Left, Left, Left, Left, Right, Right, Right, Right, Right, Right,
+            ],
         }
     }
 
@@ -134,6 +139,10 @@ impl<'a> Table<'a> {
             Self::Disks(rows, names) => match row {
                 None => DISKS.get(column).map(|word| Word(word)),
                 Some(row) => disk(rows.get(row)?, names).get(column).copied(),
+            },
+            Self::Nets(rows, names) => match row {
+                None => NETS.get(column).map(|word| Word(word)),
+                Some(row) => net(rows.get(row)?, names).get(column).copied(),
             },
         }
     }
@@ -240,6 +249,38 @@ fn disk<'a>(row: &'a DiskRow, names: &'a Names) -> [Cell<'a>; 8] {
         read,
         written,
         Number(row.errors),
+    ]
+}
+
+/// The header of a list of ports.
+const NETS: [&str; 10] = [
+    "VM", "PORT", "NETWORK", "MAC", "SENT", "BYTES", "RECEIVED", "BYTES", "DROPPED", "REFUSED",
+];
+
+fn net<'a>(row: &'a NetRow, names: &'a Names) -> [Cell<'a>; 10] {
+    use Cell::{Number, Word};
+    let counts = [
+        row.sent,
+        row.sent_bytes,
+        row.received,
+        row.received_bytes,
+        row.dropped,
+        row.refused,
+    ];
+    let [sent, sent_bytes, received, received_bytes, dropped, refused] = counts.map(Number);
+    let (vm, name) = (Word(names.of(row.vm)), Word(&row.name));
+    let (network, mac) = (Word(&row.network), Word(&row.mac));
+    [
+        vm,
+        name,
+        network,
+        mac,
+        sent,
+        sent_bytes,
+        received,
+        received_bytes,
+        dropped,
+        refused,
     ]
 }
 

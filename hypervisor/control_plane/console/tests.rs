@@ -4,8 +4,9 @@ extern crate std;
 
 use super::{
     ByteSink, Command, CommandError, Console, DeviceRow, DiskRow, ErrorKind, EscapeKey, Event,
-    HostReport, JSON_LINE_BYTES, MAX_PENDING, Port, Reply, Request, ResizeReport, Sample, Sinks,
-    StatsRow, Topic, VcpuRow, VmAction, VmPage, VmRow, What, terminal::Terminal, usage::USAGE,
+    HostReport, JSON_LINE_BYTES, MAX_PENDING, NetRow, Port, Reply, Request, ResizeReport, Sample,
+    Sinks, StatsRow, Topic, VcpuRow, VmAction, VmPage, VmRow, What, terminal::Terminal,
+    usage::USAGE,
 };
 use crate::{resize::Origin, resize::Outcome, resize::Report, resize::Shortfall, resize::Why};
 use proptest::prelude::*;
@@ -790,6 +791,18 @@ fn every_reply() -> Vec<Reply> {
                 errors: 0,
             },
         ]),
+        Reply::NetList(vec![NetRow {
+            vm: LINUX,
+            name: "net0".into(),
+            network: "lan".into(),
+            mac: "02:00:00:00:00:01".into(),
+            sent: 1,
+            sent_bytes: 60,
+            received: 2,
+            received_bytes: 120,
+            dropped: 3,
+            refused: 4,
+        }]),
         Reply::Log("one\ntwo \x1b\n".into()),
         Reply::Host(host),
         Reply::VmShow(page().into()),
@@ -876,6 +889,10 @@ fn every_reply_as_json() {
              "written_bytes": 512, "errors": 3},
             {"vm": "linux", "disk": "data", "bytes": 512, "read_bytes": 0, "written_bytes": 0, "errors": 0},
         ]}),
+        json!({"ports": [
+            {"vm": "linux", "name": "net0", "network": "lan", "mac": "02:00:00:00:00:01", "sent": 1, "sent_bytes": 60,
+             "received": 2, "received_bytes": 120, "dropped": 3, "refused": 4},
+        ]}),
         json!({"lines": ["one", "two \x1b"]}),
         json!({"version": "0.1.0", "machine": "linux,dummy-virt", "cpus_online": 4, "cpus": 4,
             "memory_bytes": 1_073_741_824, "free_pages": 1000, "page_bytes": 4096, "uptime_ns": 61_002_000_000_u64}),
@@ -957,7 +974,7 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
          linux  data     0 KiB  read-only          0 KiB    0 KiB       0\r\n"
     );
     assert_eq!(
-        texts.nth(2).expect("the page of a VM"),
+        texts.nth(3).expect("the page of a VM"),
         "linux: running for 10.000 s\r\n\
          vCPUs       2 on, 8 wanted, 8 possible, 1 from boot\r\n\
          on CPUs     1 3\r\n\

@@ -35,6 +35,7 @@ pub(super) fn reply_head(reply: &Reply, names: &Names, out: &mut dyn ByteSink) -
         | Reply::Stats(_)
         | Reply::DeviceList { .. }
         | Reply::DiskList(_)
+        | Reply::NetList(_)
         | Reply::Log(_) => return true,
     }
     false

@@ -13,7 +13,7 @@ pub(super) struct Usage {
 }
 
 /// All commands, in the order in which `help` shows them: those with the same first words stand together.
-pub(super) const USAGE: [Usage; 21] = [
+pub(super) const USAGE: [Usage; 22] = [
     usage("help [COMMAND]", "explain the commands"),
     usage("vm list", "list the VMs"),
     usage("vm show NAME", "tell all about a VM"),
@@ -28,6 +28,7 @@ pub(super) const USAGE: [Usage; 21] = [
     usage("vcpu pin NAME VCPU CPU", "run a vCPU on this CPU"),
     usage("device list NAME", "list a VM's virtio devices"),
     usage("disk list [NAME]", "list disks and what is written of them"),
+    usage("net list [NAME]", "list ports of networks"),
     usage("console NAME", "attach the terminal to a VM's console"),
     usage("top", "watch VMs and vCPUs run; q ends it"),
     usage("stats [NAME]", "count exits by reason"),

@@ -48,7 +48,8 @@ pub(crate) fn execute(token: Token, command: Command) {
             vm,
             devices: instance.device_rows(),
         }),
-        Command::DiskList { vm } => Ok(disks(vm)),
+        Command::DiskList { vm } => Ok(Reply::DiskList(rows(vm, Instance::disk_rows))),
+        Command::NetList { vm } => Ok(Reply::NetList(rows(vm, Instance::net_rows))),
         Command::Top => {
             rounds::wait(None, Answer::Top(token));
             return events::look_again();
@@ -149,10 +150,11 @@ fn pin(token: Token, vm: VmId, vcpu: VcpuId, cpu: PcpuId) -> Result<(), CommandE
     Ok(())
 }
 
-fn disks(vm: Option<VmId>) -> Reply {
+/// Returns the rows of one VM or of all.
+fn rows<R>(vm: Option<VmId>, of: impl Fn(&Instance) -> Vec<R>) -> Vec<R> {
     let chosen = vms().all().iter();
     let chosen = chosen.filter(|instance| vm.is_none_or(|vm| vm == instance.vm.id));
-    Reply::DiskList(chosen.flat_map(|instance| instance.disk_rows()).collect())
+    chosen.flat_map(of).collect()
 }
 
 fn stats(vm: Option<VmId>) -> Reply {

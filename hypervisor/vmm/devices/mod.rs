@@ -17,7 +17,7 @@ mod pl031;
 mod primecell;
 mod virtio_mmio;
 
-pub use virtio_mmio::{Broken, News, Report};
+pub use virtio_mmio::{Broken, Mac, NetParts, NetReport, Network, News, Port, Report};
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,7 +27,7 @@ use alloc::string::String;
 use spin::mutex::SpinMutex;
 use types::access::AccessWidth;
 use types::devices::DeviceId;
-use types::ids::VcpuId;
+use types::ids::{VcpuId, VmId};
 use types::layout::GuestLayout;
 
 /// Where in a device's registers an access goes, counted from its first window, and how wide it is.
@@ -50,8 +50,19 @@ pub trait Surroundings {
     /// Returns the time in nanoseconds since EL2 started.
     fn now_ns(&self) -> u64;
 
+    /// Draws from the generator of EL2.
+    fn random(&self) -> [u8; 32];
+
     /// Returns the memory of the device's VM.
-    fn memory(&self) -> impl GuestMemory;
+    fn memory(&self) -> impl GuestMemory + use<Self>;
+
+    /// What surrounds a virtio device of another VM, or of this one.
+    type Peer<'p>: Surroundings
+    where
+        Self: 'p;
+
+    /// Returns a VM's devices, and what surrounds its virtio devices. Its memory is there while its device is live, whose lock is held.
+    fn peer(&mut self, vm: VmId) -> Option<(&Devices, Self::Peer<'_>)>;
 
     /// Moves the interrupt line of one of the device's windows. The device's lock is held, so that no later move comes first.
     fn set_line(&mut self, window: u16, high: bool);
@@ -130,6 +141,10 @@ pub struct Parts<'a> {
     pub wall_clock_s: u32,
     /// Its disks.
     pub disks: &'a [DiskParts],
+    /// Its ports of networks.
+    pub nets: &'a [NetParts],
+    /// Whether it has a source of randomness.
+    pub has_rng: bool,
 }
 
 /// An emulated device, with its lock.

@@ -9,13 +9,15 @@ use std::{format, vec};
 use types::access::AccessWidth;
 use types::address::GuestPhys;
 use types::devices::DeviceId;
-use types::ids::VcpuId;
+use types::ids::{VcpuId, VmId};
 
 /// What devices are made from in tests.
 pub(crate) const PARTS: Parts<'static> = Parts {
     possible: 8,
     wall_clock_s: 1_000_000,
     disks: &[],
+    nets: &[],
+    has_rng: false,
 };
 
 /// A machine around one device. It keeps the levels of the device's lines, and refuses a move that is none.
@@ -60,8 +62,15 @@ impl Surroundings for Fake {
     fn now_ns(&self) -> u64 {
         self.now_ns
     }
-    fn memory(&self) -> impl GuestMemory {
+    fn random(&self) -> [u8; 32] {
+        [0; 32]
+    }
+    fn memory(&self) -> impl GuestMemory + use<> {
         NoMemory
+    }
+    type Peer<'p> = Self;
+    fn peer(&mut self, _: VmId) -> Option<(&Devices, Self)> {
+        None
     }
     fn set_line(&mut self, window: u16, high: bool) {
         let bit = 1 << window;

@@ -1,7 +1,7 @@
 //! The VMs of the manifest become values: each with its layout, its vCPUs, and for each vCPU a place on a CPU.
 
 use alloc::boxed::Box;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use control_plane::config::{CpuSlots, VmConfig};
 use control_plane::topology::CpuFacts;
@@ -13,7 +13,7 @@ use super::report::Record;
 use super::rounds::Rounds;
 use super::{Host, Instance, State, Vms};
 use crate::cpu::Placements;
-use crate::devices::DiskParts;
+use crate::devices::{DiskParts, NetParts, Network, Port};
 use crate::features::{CpuFeatures, FeaturePolicy};
 use crate::sync::FairMutex;
 use crate::vm::context::Owner;
@@ -64,11 +64,13 @@ impl<H: Host> Vms<H> {
         descriptions: Vec<Description>,
         slots: CpuSlots,
     ) -> Self {
+        let networks = networks(&descriptions);
         let mut instances: Vec<_> = descriptions
             .into_iter()
             .enumerate()
             .map(|(index, description)| {
-                Instance::new(VmId::new(index as u16), description, limits, wakes)
+                let id = VmId::new(index as u16);
+                Instance::new(id, description, &networks, limits, wakes)
             })
             .collect();
         place(&instances, placements, slots);
@@ -86,6 +88,47 @@ impl<H: Host> Vms<H> {
             cpu: limits.cpu.clone(),
         }
     }
+}
+
+/// A network with its name.
+type Named = (String, &'static Network);
+
+/// Makes the networks that the ports of all VMs name.
+fn networks(descriptions: &[Description]) -> Vec<Named> {
+    let mut ports: Vec<(String, Vec<Port>)> = Vec::new();
+    for (index, Description { config, .. }) in descriptions.iter().enumerate() {
+        for (number, net) in config.nets.iter().enumerate() {
+            let port = Port {
+                vm: VmId::new(index as u16),
+                // A VM's disks come first.
+                slot: (config.disks.len() + number) as u16,
+                mac: net.mac,
+                may_spoof: net.may_spoof,
+            };
+            match ports.iter_mut().find(|(name, _)| *name == net.network) {
+                Some((_, ports)) => ports.push(port),
+                None => ports.push((net.network.clone(), Vec::from([port]))),
+            }
+        }
+    }
+    let leak = |(name, ports)| (name, &*Box::leak(Box::new(Network::new(ports))));
+    ports.into_iter().map(leak).collect()
+}
+
+/// Makes what the ports of a VM are made from.
+fn nets(id: VmId, config: &VmConfig, networks: &[Named]) -> Vec<NetParts> {
+    let nets = config.nets.iter().enumerate();
+    let parts = nets.filter_map(|(number, net)| {
+        let (_, network) = networks.iter().find(|(name, _)| *name == net.network)?;
+        let slot = (config.disks.len() + number) as u16;
+        Some(NetParts {
+            network,
+            port: network.port_of(id, slot)?,
+            mtu: net.mtu,
+            rate: net.rate,
+        })
+    });
+    parts.collect()
 }
 
 /// Gives every vCPU its place: boot vCPUs of all VMs first, so that they get the emptiest CPUs; then those in reserve.
@@ -110,6 +153,7 @@ impl<H: Host> Instance<H> {
     fn new(
         id: VmId,
         description: Description,
+        networks: &[Named],
         limits: &HostLimits<'_>,
         wakes: &'static Wakes,
     ) -> Self {
@@ -132,6 +176,8 @@ impl<H: Host> Instance<H> {
             list_registers: limits.list_registers,
             wall_clock_s: limits.wall_clock_s,
             disks: disks.collect(),
+            nets: nets(id, &config, networks),
+            has_rng: config.rng,
         })));
         Self {
             vm,

@@ -3,7 +3,8 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use control_plane::console::{DeviceRow, DiskRow, What};
+use control_plane::config::mac_text;
+use control_plane::console::{DeviceRow, DiskRow, NetRow, What};
 use types::devices::DeviceId;
 use types::ids::PcpuId;
 
@@ -117,9 +118,36 @@ impl<H: Host> Instance<H> {
         rows.collect()
     }
 
+    /// Describes its ports of networks for the operator.
+    #[must_use]
+    pub fn net_rows(&self) -> Vec<NetRow> {
+        let reports = self.vm.devices.virtio.reports().into_iter();
+        let nets = reports.filter_map(|report| report.net);
+        let rows = self
+            .config
+            .nets
+            .iter()
+            .zip(nets)
+            .map(|(config, net)| NetRow {
+                vm: self.vm.id,
+                name: config.name.clone(),
+                network: config.network.clone(),
+                mac: mac_text(net.mac),
+                sent: net.sent,
+                sent_bytes: net.sent_bytes,
+                received: net.received,
+                received_bytes: net.received_bytes,
+                dropped: net.dropped,
+                refused: net.refused,
+            });
+        rows.collect()
+    }
+
     /// Returns the name of the virtio device in a slot.
     fn device_name(&self, slot: u16) -> &str {
-        let disk = self.config.disks.get(usize::from(slot));
-        disk.map_or("", |disk| &disk.name)
+        let (disks, nets) = (&self.config.disks, &self.config.nets);
+        let slot = usize::from(slot);
+        let net = || nets.get(slot - disks.len()).map_or("rng", |net| &net.name);
+        disks.get(slot).map_or_else(net, |disk| &disk.name)
     }
 }

@@ -297,7 +297,7 @@ impl<H: Host> Vms<H> {
             cpu: &self.cpu,
             hypervisor_id: HYPERVISOR_ID,
             // A VM has few.
-            slots: instance.config.disks.len() as u16,
+            slots: instance.config.devices() as u16,
         };
         let wrong = |error| format!("firmware: {error}");
         let Some(tables) = &mut job.tables else {

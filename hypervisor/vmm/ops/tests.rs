@@ -23,7 +23,7 @@ use stage2::{AddressSpace, TableMemory, VmidWidth};
 use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
 use types::devices::DeviceId;
-use types::ids::{PcpuId, VcpuId};
+use types::ids::{PcpuId, VcpuId, VmId};
 
 use super::{Description, GuestRam, Host, HostLimits, Instance, Vms};
 use crate::cpu::{Manager, Placements};
@@ -152,8 +152,14 @@ impl Outside for Fake {
     fn now_ns(&self) -> u64 {
         self.now.get() * 16
     }
-    fn memory(&self, _: &Vm) -> impl GuestMemory {
+    fn memory(&self, _: &Vm) -> impl GuestMemory + use<> {
         NoMemory
+    }
+    fn random(&self) -> [u8; 32] {
+        [0; 32]
+    }
+    fn vm(&self, _: VmId) -> Option<&'static Vm> {
+        None
     }
 }
 
@@ -298,6 +304,8 @@ fn vms_with(
         uuid: Uuid::of_name("guest"),
         topology: Topology::flat(4),
         disks: Vec::new(),
+        nets: Vec::new(),
+        rng: false,
     };
     change(&mut config);
     let host = Fake::default();

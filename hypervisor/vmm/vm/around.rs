@@ -1,18 +1,25 @@
 //! What surrounds a VM's devices: the VM itself, and what EL2 gives to it.
 
 use super::{Kicks, Vm};
-use crate::devices::{Surroundings, Vcpus};
+use crate::devices::{Devices, Surroundings, Vcpus};
 use crate::memory::GuestMemory;
 use types::devices::DeviceId;
-use types::ids::VcpuId;
+use types::ids::{VcpuId, VmId};
 
 /// What EL2 gives to a VM's devices; none of it takes a lock.
 pub trait Outside {
     /// Returns the time in nanoseconds since EL2 started.
     fn now_ns(&self) -> u64;
 
-    /// Returns a VM's memory, while one of its vCPUs is in a trap or its manager works for it: then nothing takes it away.
-    fn memory(&self, vm: &Vm) -> impl GuestMemory;
+    /// Returns a VM's memory, while one of its vCPUs is in a trap, its manager works for it, or the lock of a live device of it is held:
+    /// then nothing takes it away.
+    fn memory(&self, vm: &Vm) -> impl GuestMemory + use<Self>;
+
+    /// Draws from the generator of EL2; its lock is held for that alone.
+    fn random(&self) -> [u8; 32];
+
+    /// Returns a VM.
+    fn vm(&self, id: VmId) -> Option<&'static Vm>;
 }
 
 /// The surroundings of one device of a VM.
@@ -54,14 +61,29 @@ impl Vcpus for Vm {
     }
 }
 
-impl<O: Outside> Surroundings for Around<'_, O> {
+impl<'a, O: Outside> Surroundings for Around<'a, O> {
     #[inline]
     fn now_ns(&self) -> u64 {
         self.outside.now_ns()
     }
 
-    fn memory(&self) -> impl GuestMemory {
+    fn random(&self) -> [u8; 32] {
+        self.outside.random()
+    }
+
+    fn memory(&self) -> impl GuestMemory + use<'a, O> {
         self.outside.memory(self.vm)
+    }
+
+    type Peer<'p>
+        = Around<'p, O>
+    where
+        Self: 'p;
+
+    fn peer(&mut self, vm: VmId) -> Option<(&Devices, Around<'_, O>)> {
+        let vm = self.outside.vm(vm)?;
+        let around = Around::new(vm, DeviceId::Virtio, self.outside, self.kicks);
+        Some((&vm.devices, around))
     }
 
     #[inline]

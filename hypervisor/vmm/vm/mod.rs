@@ -31,7 +31,7 @@ use types::address::GuestPhys;
 use types::devices::DeviceId;
 use vgic::{IntId, Notice, Spis};
 
-use crate::devices::{Devices, DiskParts, Parts};
+use crate::devices::{Devices, DiskParts, NetParts, Parts};
 use crate::features::FeaturePolicy;
 pub use around::{Around, Outside};
 pub use home::Home;
@@ -104,6 +104,10 @@ pub struct VmParts {
     pub wall_clock_s: u32,
     /// Its disks.
     pub disks: Vec<DiskParts>,
+    /// Its ports of networks.
+    pub nets: Vec<NetParts>,
+    /// Whether it has a source of randomness.
+    pub has_rng: bool,
 }
 
 impl Vm {
@@ -131,6 +135,8 @@ impl Vm {
                 possible: count,
                 wall_clock_s: parts.wall_clock_s,
                 disks: &parts.disks,
+                nets: &parts.nets,
+                has_rng: parts.has_rng,
             }),
             layout: parts.layout,
             redistributors,

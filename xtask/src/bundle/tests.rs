@@ -216,6 +216,8 @@ fn every_key_arrives() {
          memory-base = 0x80000000\nboot-vcpus = 2\nmax-vcpus = 8\ncpus = [1, 3]\nfirmware = \"fdt\"\nautostart = false\n\
          on-reset = \"boot-set\"\nspis = 96\nreserve-idle = \"psci-off\"\n\
          uuid = \"00112233-4455-6677-8899-aabbccddeeff\"\ntopology = [2, 1, 2, 2]\n\
+         rng = true\nnetworks = [\"lan\", \"dmz\"]\n\
+         [[vm.net]]\nnetwork = \"lan\"\nmac = \"02:00:00:00:00:0A\"\nmtu = 9000\nrate = \"10M\"\nallow-spoof = true\n\
          [[vm.disk]]\nname = \"root\"\nimage = \"disk.img\"\nreadonly = false\ncow-quota = \"1M\"\n\
          [[vm.disk]]\nname = \"data\"\nimage = \"initrd\"\n",
         kernel.display()
@@ -259,6 +261,19 @@ fn every_key_arrives() {
         ("00112233-4455-6677-8899-aabbccddeeff", 2)
     );
     assert_eq!((topology.cores, topology.threads), (2, 2));
+    let nets: Vec<_> = vm
+        .nets
+        .iter()
+        .map(|net| (net.name.as_str(), net.network.as_str()))
+        .collect();
+    assert!(vm.rng);
+    assert_eq!(nets, [("net0", "lan"), ("net1", "dmz"), ("net2", "lan")]);
+    let net = &vm.nets[2];
+    assert_eq!(
+        (net.mac, net.mtu, net.rate),
+        ([2, 0, 0, 0, 0, 10], 9000, 10 << 20)
+    );
+    assert!(net.may_spoof && !vm.nets[0].may_spoof && vm.nets[0].mtu == 1500);
     let [root, data] = &vm.disks[..] else {
         panic!("{:?}", vm.disks)
     };
@@ -292,6 +307,10 @@ fn what_is_wrong_with_a_device_is_said_with_its_table() {
         (
             "image = \"disk.img\"\nreadonly = false\n",
             "[[vm]] \"a\" [[vm.disk]] \"root\": cow-quota is missing",
+        ),
+        (
+            "image = \"disk.img\"\n[[vm.net]]\nnetwork = \"lan\"\nmac = \"01:00:00:00:00:00\"\n",
+            "[[vm]] \"a\" [[vm.net]] \"net0\": mac = \"01:00:00:00:00:00\": is not the MAC address of a station",
         ),
         (
             "image = \"disk.img\"\n[[vm.disk]]\nname = \"Root\"\nimage = \"disk.img\"\n",
@@ -467,6 +486,29 @@ fn the_documented_example_can_be_packed() {
             ("batch".to_string(), control_plane::firmware::Firmware::Fdt)
         ]
     );
+}
+
+#[test]
+fn the_examples_with_devices_can_be_packed() {
+    let folder = Folder::new("example-devices");
+    folder.write("images/Image", &image());
+    for name in ["initramfs.cpio", "root.ext4", "data.squashfs"] {
+        folder.write(&format!("images/{name}"), b"070701");
+    }
+    let pack = |text: &str| {
+        let manifest = ManifestToml::parse(text, Path::new("example.toml")).expect("an example");
+        pack_bytes(&manifest, &folder.0).expect("an example")
+    };
+    let bytes = pack(include_str!("../../../docs/examples/disk.toml"));
+    let bundle = config::Bundle::open(&bytes).expect("an example");
+    let vm = bundle.manifest.vms[0].as_ref().expect("a VM");
+    let quotas: Vec<u64> = vm.disks.iter().map(|disk| disk.cow_quota).collect();
+    assert_eq!(quotas, [256 << 20, 0]);
+    let bytes = pack(include_str!("../../../docs/examples/two-linux-net.toml"));
+    let bundle = config::Bundle::open(&bytes).expect("an example");
+    let networks = bundle.manifest.vms.iter().flatten();
+    let networks: Vec<_> = networks.map(|vm| vm.nets[0].network.as_str()).collect();
+    assert_eq!(networks, ["lan", "lan"]);
 }
 
 #[test]

@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a guest loads; the rest of what its devices need is in Debian's kernels.
-const WANTED: [&str; 2] = ["virtio_mmio", "virtio_blk"];
+const WANTED: [&str; 4] = ["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng"];
 
 /// The path of a directory that holds a kernel's modules: a directory named like its release, and in that files in the order in which
 /// they are to be loaded.
 pub(crate) fn fetch(kernel: &Kernel) -> anyhow::Result<PathBuf> {
     let release = release(&fs::read(guest::kernel(kernel)?)?)?;
-    guest::cached(&format!("modules/{release}"), |destination| {
+    // What is cached is what was wanted then.
+    let wanted = WANTED.join("+");
+    guest::cached(&format!("modules/{wanted}/{release}"), |destination| {
         let archive = Archive::open(kernel.suite)?;
         let package = format!("{}{release}", kernel.modules);
         say::step(&format!("fetching {package}"), || {

@@ -149,6 +149,8 @@ impl System {
             list_registers: LIST_REGISTERS,
             wall_clock_s: 0,
             disks: Vec::new(),
+            nets: Vec::new(),
+            has_rng: false,
         })));
         for vcpu in &*vm.vcpus {
             let home = self.placements.take(Owner { vm, vcpu }, PcpuId::new(cpu));

@@ -19,6 +19,8 @@ fn block(possible: u16) -> Hotplug {
         possible,
         wall_clock_s: 0,
         disks: &[],
+        nets: &[],
+        has_rng: false,
     });
     block.listen();
     block

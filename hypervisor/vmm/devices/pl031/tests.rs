@@ -18,6 +18,8 @@ fn clock(wall_clock_s: u32) -> Pl031 {
         wall_clock_s,
         possible: 1,
         disks: &[],
+        nets: &[],
+        has_rng: false,
     })
 }
 

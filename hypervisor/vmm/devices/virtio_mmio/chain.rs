@@ -234,6 +234,20 @@ impl Cursor {
         None
     }
 
+    /// Returns the addresses of two bytes, `offset` bytes further on and the one after it.
+    pub(super) fn places(mut self, chain: &Chain, offset: usize) -> [Option<GuestPhys>; 2] {
+        let mut left = clamp(offset);
+        while left != 0
+            && let Some(piece) = self.next(chain, left)
+        {
+            left = left.wrapping_sub(piece.bytes);
+        }
+        [(); 2].map(|()| {
+            let piece = self.next(chain, 1).filter(|_| left == 0)?;
+            Some(GuestPhys::new(piece.address))
+        })
+    }
+
     /// Copies what comes next in the chain into `into`; returns how many bytes there were.
     ///
     /// # Errors

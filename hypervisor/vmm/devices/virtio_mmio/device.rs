@@ -4,10 +4,13 @@
 //! whoever else wants the CPU get their turn in between, and all of it is the time of the vCPU that asked.
 
 use super::block::{Block, DiskReport};
+use super::net::{Handed, Net, NetReport, RECEIVE, TRANSMIT};
 use super::queue::Broken;
+use super::rng::Rng;
 use super::spec::register;
-use super::transport::{Transport, Written};
+use super::transport::{Kind, Transport, Written};
 use super::work::{Budget, Served};
+use crate::devices::Surroundings;
 use crate::memory::GuestMemory;
 use types::access::AccessWidth;
 
@@ -16,6 +19,55 @@ use types::access::AccessWidth;
 pub(crate) enum Backend {
     /// A disk.
     Block(Block),
+    /// A port of a network.
+    Net(Net),
+    /// A source of randomness.
+    Rng(Rng),
+}
+
+impl Backend {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Block(block) => block.kind(),
+            Self::Net(_) => Net::kind(),
+            Self::Rng(_) => Rng::kind(),
+        }
+    }
+
+    /// Forgets what is under way.
+    fn forget(&mut self) {
+        match self {
+            Self::Block(block) => block.forget(),
+            Self::Net(net) => net.forget(),
+            Self::Rng(_) => {}
+        }
+    }
+
+    fn reset_counts(&mut self) {
+        match self {
+            Self::Block(block) => block.reset_counts(),
+            Self::Net(net) => net.reset_counts(),
+            Self::Rng(_) => {}
+        }
+    }
+
+    /// Returns eight bytes of the configuration.
+    fn config(&self, offset: u64) -> u64 {
+        match self {
+            Self::Block(block) => eight(&block.config(), offset),
+            Self::Net(net) => eight(&net.config(), offset),
+            Self::Rng(_) => 0,
+        }
+    }
+}
+
+/// Returns eight bytes from an offset on; what is not there is 0.
+fn eight(config: &[u8], offset: u64) -> u64 {
+    let mut bytes = [0; 8];
+    for (to, from) in bytes.iter_mut().zip(config.iter().skip(offset as usize)) {
+        *to = *from;
+    }
+    u64::from_le_bytes(bytes)
 }
 
 /// What a write to a register causes.
@@ -65,6 +117,8 @@ pub struct Report {
     pub counts: Counts,
     /// If it is a disk, what there is to tell of that.
     pub disk: Option<DiskReport>,
+    /// If it is a port of a network, what there is to tell of that.
+    pub net: Option<NetReport>,
 }
 
 /// A device.
@@ -82,11 +136,8 @@ impl Virtio {
     /// Makes a device that no driver has found yet.
     #[must_use]
     pub(crate) fn new(backend: Backend) -> Self {
-        let kind = match &backend {
-            Backend::Block(block) => block.kind(),
-        };
         Self {
-            transport: Transport::new(kind),
+            transport: Transport::new(backend.kind()),
             backend,
             counts: Counts::default(),
             broken: None,
@@ -103,12 +154,17 @@ impl Virtio {
     /// Describes it for the operator.
     #[must_use]
     pub(crate) fn report(&self) -> Report {
-        let Backend::Block(block) = &self.backend;
+        let (kind, disk, net) = match &self.backend {
+            Backend::Block(block) => ("disk", Some(block.report()), None),
+            Backend::Net(net) => ("net", None, Some(net.report())),
+            Backend::Rng(_) => ("rng", None, None),
+        };
         Report {
-            kind: "disk",
+            kind,
             state: self.transport.state(),
             counts: self.counts,
-            disk: Some(block.report()),
+            disk,
+            net,
         }
     }
 
@@ -117,35 +173,29 @@ impl Virtio {
     pub(crate) fn read(&self, offset: u64, width: AccessWidth) -> u64 {
         match self.transport.read(offset, width) {
             Some(value) => u64::from(value),
-            None => self.read_config(offset.wrapping_sub(register::CONFIG)),
+            None => self.backend.config(offset.wrapping_sub(register::CONFIG)),
         }
     }
 
-    /// Reads eight bytes of the configuration; the caller takes as many as its access has.
-    fn read_config(&self, offset: u64) -> u64 {
-        let Backend::Block(block) = &self.backend;
-        let config = block.config();
-        let mut bytes = [0; 8];
-        for (to, from) in bytes.iter_mut().zip(config.iter().skip(offset as usize)) {
-            *to = *from;
-        }
-        u64::from_le_bytes(bytes)
-    }
-
-    /// Writes a register; queues are in `memory`.
-    pub(crate) fn write<M: GuestMemory>(
+    /// Writes a register; queues are in the memory of the VM.
+    pub(crate) fn write<S: Surroundings>(
         &mut self,
         offset: u64,
         width: AccessWidth,
         value: u64,
-        memory: &M,
+        around: &mut S,
     ) -> Outcome {
         let before = self.transport.line();
         let mut outcome = Outcome::default();
         match self.transport.write(offset, width, value as u32) {
-            Written::Notified(queue) => outcome = self.notified(queue, memory),
-            Written::Stopped(_) | Written::Reset => self.forget(),
-            Written::Nothing | Written::Started | Written::Config(_) => {}
+            Written::Notified(queue) => outcome = self.notified(queue, around),
+            Written::Stopped(_) | Written::Reset => self.backend.forget(),
+            Written::Started => {
+                if let Backend::Net(net) = &mut self.backend {
+                    net.begin(self.transport.features());
+                }
+            }
+            Written::Nothing | Written::Config(_) => {}
         }
         let after = self.transport.line();
         outcome.line = (before != after).then_some(after);
@@ -153,36 +203,67 @@ impl Virtio {
     }
 
     /// Serves a queue in which the driver has made chains available.
-    fn notified<M: GuestMemory>(&mut self, index: u16, memory: &M) -> Outcome {
+    fn notified<S: Surroundings>(&mut self, index: u16, around: &mut S) -> Outcome {
         self.counts.notifications = self.counts.notifications.wrapping_add(1);
         let Some(queue) = self.transport.queue(index) else {
             return Outcome::default();
         };
-        let mut budget = Budget::of_a_trap();
-        let Backend::Block(block) = &mut self.backend;
-        let served = block.serve(queue, memory, &mut budget);
-        let has_news = block.has_full_news();
+        let (memory, mut budget) = (around.memory(), Budget::of_a_trap());
+        let served = match &mut self.backend {
+            Backend::Block(block) => block.serve(queue, &memory, &mut budget),
+            Backend::Net(net) if index == TRANSMIT => {
+                let now_ns = if net.has_rate() { around.now_ns() } else { 0 };
+                net.transmit(queue, &memory, &mut budget, now_ns, |port, frame| {
+                    around
+                        .peer(port.vm)
+                        .map_or(Handed::Over, |(devices, mut there)| {
+                            devices.virtio.hand(port.slot, frame, &mut there)
+                        })
+                })
+            }
+            Backend::Rng(rng) => rng.serve(queue, &memory, &mut budget, || around.random()),
+            // Buffers for what will be received.
+            Backend::Net(_) => Ok(Served::default()),
+        };
+        self.settle(served)
+    }
+
+    /// Gives the guest a frame, if this is a port whose driver is there; returns the new level of its line if that moved.
+    pub(crate) fn receive<M: GuestMemory>(&mut self, frame: &[u8], memory: &M) -> Outcome {
+        let before = self.transport.line();
+        let Backend::Net(net) = &mut self.backend else {
+            return Outcome::default();
+        };
+        let Some(queue) = self.transport.queue(RECEIVE) else {
+            return Outcome::default();
+        };
+        let served = net.receive(queue, memory, frame);
+        let mut outcome = self.settle(served);
+        let after = self.transport.line();
+        outcome.line = (before != after).then_some(after);
+        outcome
+    }
+
+    /// Notes what came of a queue's work.
+    fn settle(&mut self, served: Result<Served, Broken>) -> Outcome {
+        let mut outcome = Outcome::default();
         match served {
             Ok(served) => {
                 self.count(served);
-                Outcome {
-                    repeats: served.is_more,
-                    has_news,
-                    line: None,
-                }
+                outcome.repeats = served.is_more;
             }
             Err(broken) => {
                 self.counts.broken = self.counts.broken.wrapping_add(1);
-                self.forget();
+                self.backend.forget();
                 self.transport.needs_reset();
-                let is_first = self.broken.is_none();
+                outcome.has_news = self.broken.is_none();
                 self.broken = self.broken.or(Some(broken));
-                Outcome {
-                    has_news: has_news || is_first,
-                    ..Outcome::default()
-                }
             }
         }
+        if let Backend::Block(block) = &self.backend {
+            outcome.has_news |= block.has_full_news();
+        }
+        outcome
     }
 
     fn count(&mut self, served: Served) {
@@ -198,8 +279,9 @@ impl Virtio {
 
     /// Returns what the operator has not been told yet.
     pub(crate) fn take_news(&mut self) -> Option<News> {
-        let Backend::Block(block) = &mut self.backend;
-        if block.take_full() {
+        if let Backend::Block(block) = &mut self.backend
+            && block.take_full()
+        {
             return Some(News::DiskFull);
         }
         let broken = self.broken.filter(|_| !self.has_told)?;
@@ -210,15 +292,9 @@ impl Virtio {
     /// Puts the device into the state in which a guest finds it; what a disk holds stays.
     pub(crate) fn reset(&mut self) {
         self.transport.reset();
-        self.forget();
-        let Backend::Block(block) = &mut self.backend;
-        block.reset_counts();
+        self.backend.forget();
+        self.backend.reset_counts();
         self.counts = Counts::default();
         (self.broken, self.has_told) = (None, false);
-    }
-
-    fn forget(&mut self) {
-        let Backend::Block(block) = &mut self.backend;
-        block.forget();
     }
 }

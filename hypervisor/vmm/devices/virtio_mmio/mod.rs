@@ -2,12 +2,14 @@
 //!
 //! No VM's memory is mapped to another one. `slots` is the table's device: every transport of a VM. `transport` is the registers of
 //! one, `queue` the rings, `chain` a request, `work` how much is done at once; `device` puts a transport and what is behind it together:
-//! `block`, a disk.
+//! `block`, a disk, `net`, a port of a network, or `rng`, a source of randomness.
 
 mod block;
 mod chain;
 mod device;
+mod net;
 mod queue;
+mod rng;
 mod slots;
 mod spec;
 #[cfg(test)]
@@ -16,5 +18,6 @@ mod transport;
 mod work;
 
 pub use device::{News, Report};
+pub use net::{Mac, NetParts, NetReport, Network, Port};
 pub use queue::Broken;
 pub(super) use slots::Slots;

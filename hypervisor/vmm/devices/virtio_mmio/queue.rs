@@ -216,6 +216,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Takes back that so many chains were taken last; none of them was given back.
+    pub(crate) const fn give_back(&mut self, chains: usize) {
+        self.next_available = self.next_available.wrapping_sub(chains as u16);
+    }
+
     /// Gives a chain back into which `written` bytes were written; the driver sees it after [`Queue::publish`].
     ///
     /// # Errors

@@ -8,7 +8,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::block::Block;
-use super::device::{Backend, News, Report, Virtio};
+use super::device::{Backend, News, Outcome, Report, Virtio};
+use super::net::{Handed, Net};
+use super::rng::Rng;
 use super::spec::{self, register};
 use crate::devices::{Access, Device, Parts, Surroundings, Work};
 use crate::sync::FairMutex;
@@ -64,9 +66,10 @@ impl Slots {
     ) -> Result<(), (u16, u64)> {
         for (slot, device) in (0..).zip(&self.devices) {
             let mut device = device.lock();
-            let Backend::Block(block) = device.backend();
-            let bytes = block.wanted_bytes();
-            if bytes != 0 {
+            if let Backend::Block(block) = device.backend()
+                && block.wanted_bytes() != 0
+            {
+                let bytes = block.wanted_bytes();
                 block.give(take(bytes).ok_or((slot, bytes))?);
             }
         }
@@ -77,10 +80,35 @@ impl Slots {
     pub fn take_memory(&self, mut release: impl FnMut(&'static mut [u8])) {
         for device in &self.devices {
             let mut device = device.lock();
-            let Backend::Block(block) = device.backend();
-            if let Some(memory) = block.take() {
+            if let Backend::Block(block) = device.backend()
+                && let Some(memory) = block.take()
+            {
                 release(memory);
             }
+        }
+    }
+
+    /// Gives the port in a slot a frame, before which there is room for a header, unless somebody works with it; called for another device.
+    pub(super) fn hand(&self, slot: u16, frame: &[u8], around: &mut impl Surroundings) -> Handed {
+        let Some(device) = self.devices.get(usize::from(slot)) else {
+            return Handed::Over;
+        };
+        // The lock of the device that sends is held: waiting here could be for each other.
+        let Some(mut device) = device.try_lock() else {
+            return Handed::Busy;
+        };
+        let outcome = device.receive(frame, &around.memory());
+        self.note(slot, outcome, around);
+        Handed::Over
+    }
+
+    /// Moves the line of a slot, and remembers that there is something to tell.
+    fn note(&self, slot: u16, outcome: Outcome, around: &mut impl Surroundings) {
+        if let Some(high) = outcome.line {
+            around.set_line(slot, high);
+        }
+        if outcome.has_news {
+            self.has_news.store(true, Ordering::Release);
         }
     }
 
@@ -94,10 +122,15 @@ impl Device for Slots {
     fn new(parts: &Parts<'_>) -> Self {
         let disks = parts.disks.iter().map(|disk| {
             let block = Block::new(&disk.name, disk.image, disk.quota);
-            FairMutex::new(Virtio::new(Backend::Block(block)))
+            Backend::Block(block)
         });
+        let nets = parts.nets.iter().map(|net| Backend::Net(Net::new(*net)));
+        let rng = parts.has_rng.then(|| Backend::Rng(Rng::new()));
+        let devices = disks.chain(nets).chain(rng);
         Self {
-            devices: disks.collect(),
+            devices: devices
+                .map(|backend| FairMutex::new(Virtio::new(backend)))
+                .collect(),
             has_news: AtomicBool::new(false),
         }
     }
@@ -117,14 +150,9 @@ impl Device for Slots {
         let (slot, device) = self.find(access.offset);
         let within = access.offset % WINDOW_BYTES;
         let mut device = device?.lock();
-        let outcome = device.write(within, access.width, value, &around.memory());
-        if let Some(high) = outcome.line {
-            around.set_line(slot, high);
-        }
+        let outcome = device.write(within, access.width, value, around);
+        self.note(slot, outcome, around);
         drop(device);
-        if outcome.has_news {
-            self.has_news.store(true, Ordering::Release);
-        }
         match (outcome.repeats, outcome.has_news) {
             (true, _) => Some(Work::Repeat),
             (false, true) => Some(Work::Attend),

@@ -82,6 +82,12 @@ impl Transport {
             == status::DRIVER_OK
     }
 
+    /// Returns the features that both sides agreed on.
+    #[must_use]
+    pub(crate) const fn features(&self) -> u64 {
+        self.driver_features
+    }
+
     /// Returns how far the driver has come, in a word.
     #[must_use]
     pub(crate) const fn state(&self) -> &'static str {

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use psci::{EntryPoint, ReturnCode, id};
 use std::vec::Vec;
 use types::devices::DeviceId;
+use types::ids::VmId;
 use types::layout::REDISTRIBUTOR_SIZE;
 use types::stats::ExitReason;
 use vgic::ListRegisters;
@@ -264,8 +265,14 @@ impl Outside for Still {
     fn now_ns(&self) -> u64 {
         1_000
     }
-    fn memory(&self, _: &Vm) -> impl GuestMemory {
+    fn memory(&self, _: &Vm) -> impl GuestMemory + use<> {
         NoMemory
+    }
+    fn random(&self) -> [u8; 32] {
+        [0; 32]
+    }
+    fn vm(&self, _: VmId) -> Option<&'static Vm> {
+        None
     }
 }
 

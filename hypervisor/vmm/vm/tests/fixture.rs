@@ -41,6 +41,8 @@ pub(crate) fn vm_on(ids: &[u64; ID_REGISTERS], count: u16) -> &'static Vm {
         list_registers: LIST_REGISTERS,
         wall_clock_s: 1_000_000,
         disks: Vec::new(),
+        nets: Vec::new(),
+        has_rng: false,
     })));
     for (index, vcpu) in (0..).zip(&*vm.vcpus) {
         let slot = Slot::new(usize::from(index / PCPUS)).unwrap();

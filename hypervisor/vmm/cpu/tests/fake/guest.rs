@@ -26,8 +26,14 @@ impl Outside for Nothing {
     fn now_ns(&self) -> u64 {
         0
     }
-    fn memory(&self, _: &Vm) -> impl GuestMemory {
+    fn memory(&self, _: &Vm) -> impl GuestMemory + use<> {
         NoMemory
+    }
+    fn random(&self) -> [u8; 32] {
+        [0; 32]
+    }
+    fn vm(&self, _: types::ids::VmId) -> Option<&'static Vm> {
+        None
     }
 }
 

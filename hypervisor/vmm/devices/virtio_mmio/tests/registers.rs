@@ -122,6 +122,20 @@ fn features_that_were_not_offered_are_not_accepted() {
 }
 
 #[test]
+fn what_is_agreed_on_is_fixed() {
+    let mut transport = Transport::new(KIND);
+    assert!(negotiate(&mut transport, feature::VERSION_1));
+    put_all(
+        &mut transport,
+        &[
+            (reg::DRIVER_FEATURES_SEL, 0),
+            (reg::DRIVER_FEATURES, 1 << 5),
+        ],
+    );
+    assert_eq!(transport.features(), feature::VERSION_1);
+}
+
+#[test]
 fn a_queue_is_set_up_once_and_given_back_by_zero() {
     let mut transport = Transport::new(KIND);
     start(&mut transport);
