@@ -1,4 +1,4 @@
-//! The rooms where nobody waits for a trap: what is read when EL2 starts, told to a guest before it starts, or said to the operator.
+//! The rooms that no trap waits for: what is read when EL2 starts, told to a guest before it starts, or said to the operator.
 //!
 //! Built for size alone, while `vmm`, where traps are decided, is not: a package is the unit in which a compiler tells the two
 //! apart. It knows no VM that runs, no lock and no interrupt controller.

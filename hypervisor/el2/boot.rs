@@ -151,7 +151,7 @@ fn start_console(place: Place) {
     }
 }
 
-/// Takes over the RAM that nobody else uses; `own` is the image with the heap's first piece.
+/// Takes over the RAM that nothing else uses; `own` is the image with the heap's first piece.
 fn take_memory(host: &HostDescription, dtb: Range<u64>, own: Range<u64>) {
     let mut kept_out = Vec::new();
     let mut keep_out = |range: Range<u64>| kept_out.push(mmu::pages(range));

@@ -1,6 +1,6 @@
 //! The two UARTs and the console behind them: bytes in, commands to [`crate::vms`], answers and guests' output out.
 //!
-//! Whoever has something to show tries the console's lock; if another CPU holds it, that one shows it after it has let go. The
+//! A CPU that has something to show tries the console's lock; if another CPU holds it, that one shows it after it has let go. The
 //! console's lock is taken before any device's and held while none of a VM's is. Nothing waits for a wire: what a UART does not take
 //! stays in its `Outlet`, which the UART's interrupt empties, or the boot CPU's timer. A guest whose output finds no room there keeps
 //! it in its own UART.
@@ -24,7 +24,7 @@ use crate::uart::Uart;
 use crate::vms::El2;
 use crate::{clock, deferred, percpu, vms};
 
-/// How long to wait before a byte that nobody took is offered again.
+/// How long to wait before a byte that was not taken is offered again.
 const RETRY_NS: u64 = 1_000_000;
 /// How often a CPU looks for output in a row, and how many bytes of a VM it shows each time.
 const ROUNDS: usize = 4;

@@ -70,7 +70,7 @@ pub(crate) extern "C" fn wait(frame: &mut Frame, esr: u64) -> Return<'_> {
 
 /// Sleeps where it is, in the middle of the guest that waits for an interrupt, until there is one.
 ///
-/// If nobody else wants the CPU there is no better place. What is posted to the guest comes as an interrupt, which is pending here
+/// If no other vCPU wants the CPU there is no better place. What is posted to the guest comes as an interrupt, which is pending here
 /// even if it came before the WFI. Like the architecture's WFI, this may end early. If something is there already, the slow path
 /// finds out whether the guest may see it, from the start; `done` makes up the guest's registers for the time after.
 #[inline(always)]

@@ -20,7 +20,7 @@ pub(crate) fn take_pages(bytes: u64, alignment: u64) -> Option<u64> {
     Some(piece.range.start)
 }
 
-/// Takes pages for the heap, unless somebody works on the pool: the pool itself lives in the heap, and what grows the heap from
+/// Takes pages for the heap, unless a CPU works on the pool: the pool itself lives in the heap, and what grows the heap from
 /// within the pool must do without.
 pub(crate) fn try_take_pages(bytes: u64, alignment: u64) -> Option<Range<u64>> {
     let piece = POOL.try_lock()?.take(bytes, alignment)?;
@@ -48,7 +48,7 @@ pub(crate) fn scrub(range: Range<u64>) {
     cache::clean_invalidate(range);
 }
 
-/// Fills all free memory with zeros: the option for those who do not trust what ran before.
+/// Fills all free memory with zeros: the option for people who do not trust what ran before.
 pub(crate) fn scrub_free() {
     let ranges = with_pool(|pool| pool.free_ranges());
     for range in ranges {
@@ -81,10 +81,10 @@ pub(crate) fn take_guest_memory(bytes: u64, alignments: &[u64]) -> Option<Piece>
         .find_map(|alignment| with_pool(|pool| pool.take(bytes, *alignment)))
 }
 
-/// Returns the bytes of a physical range that somebody else keeps unchanged: the boot loader's images, the device tree.
+/// Returns the bytes of a physical range that stays unchanged: the boot loader's images, the device tree.
 ///
 /// # Safety
-/// The range is RAM, mapped, and nobody writes to it as long as the system runs.
+/// The range is RAM, mapped, and nothing writes to it as long as the system runs.
 pub(crate) unsafe fn bytes(range: Range<u64>) -> &'static [u8] {
     // SAFETY: the caller's promise.
     unsafe {

@@ -234,7 +234,7 @@ pub(crate) fn map_identity(range: Range<u64>, how: Use) -> Result<(), MapError> 
 
 /// Maps the image with its permissions and turns the MMU on for the boot CPU.
 pub(crate) fn start() {
-    // A lock's exclusive accesses need the caches on; nobody else runs yet.
+    // A lock's exclusive accesses need the caches on; no other CPU runs yet.
     // SAFETY: the boot CPU is alone, so this is the only reference.
     let taken = unsafe { &mut *TABLES.as_mut_ptr() };
     let root = &FIRST_TABLES[0];

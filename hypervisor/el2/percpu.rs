@@ -92,7 +92,7 @@ fn attach(data: &'static Percpu) {
     write_register!("tpidr_el2", (&raw const *data).addr() as u64);
 }
 
-/// Before this CPU is turned off: nobody can kick it; returns what [`allow_kicks`] wants.
+/// Before this CPU is turned off: no CPU can kick it; returns what [`allow_kicks`] wants.
 pub(crate) fn forbid_kicks(id: PcpuId) -> u64 {
     KICK_TARGETS[id.index()].swap(0, Ordering::AcqRel)
 }
@@ -156,7 +156,7 @@ pub(crate) fn kick_in_passing(mut kicks: Kicks) {
     }
 }
 
-/// Says which CPU this is and whom it runs, even before it has data of its own.
+/// Says which CPU this is and what it runs, even before it has data of its own.
 pub(crate) fn describe() -> impl fmt::Display {
     struct Description;
     impl fmt::Display for Description {

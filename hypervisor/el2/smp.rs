@@ -48,7 +48,7 @@ struct Handover {
     mpidr: u64,
     /// Stack pointer at which to go on; zero before the CPU was first turned off.
     resume: u64,
-    /// Set by the CPU when it comes, or by the boot CPU when it gives up: whoever is first decides.
+    /// Set by the CPU when it comes, or by the boot CPU when it gives up: the first of them decides.
     settled: AtomicBool,
     /// Where the CPU goes on when it is prepared.
     enter: fn(&'static Percpu) -> !,
@@ -123,7 +123,7 @@ fn release_from(release: u64, handover: u64) -> Result<(), &'static str> {
     let expected = (&raw const EXPECTED).addr() as u64;
     EXPECTED.store(handover, Ordering::Relaxed);
     let entry = spin_table_entry as *const () as u64;
-    // SAFETY: mapped just now; the device tree gives this doubleword to who starts the CPU, and it is nobody's memory.
+    // SAFETY: mapped just now; the device tree gives this doubleword to the CPU that starts the other, and it is no other memory.
     unsafe { (release as *mut u64).write_volatile(entry.to_le()) };
     // Both are read with the MMU off.
     cache::clean_invalidate(expected..expected + 8);
@@ -305,7 +305,7 @@ fn hide_late_features() {
 
 /// Moves the boot CPU to a guarded stack and goes on there.
 pub(crate) fn move_to_stack(top: u64, next: extern "C" fn() -> !) -> ! {
-    // SAFETY: `top` is the top of a mapped stack nobody else uses; nothing on the old one is needed again.
+    // SAFETY: `top` is the top of a mapped stack that nothing else uses; nothing on the old one is needed again.
     unsafe {
         core::arch::asm!(
             "mov sp, {top}", "mov x29, xzr", "mov x30, xzr", "br {next}",

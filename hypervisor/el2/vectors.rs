@@ -180,7 +180,7 @@ global_asm!(
     "    RESUME_ALL",
     // x0 = frame, x1 = cause. Saves the rest and returns from `enter` to its caller.
     "leave_guest:",
-    // Who turns itself off leaves its registers behind.
+    // A CPU that turns itself off leaves its registers behind.
     "    tbnz x1, {off_bit}, leave_guest_saved",
     "    SAVE_REST",
     "leave_guest_saved:",

@@ -131,7 +131,7 @@ const RTC: Row = Row {
     acpi: None,
 };
 
-/// Slots that are empty are described to nobody; software made for QEMU's `virt` looks there all the same.
+/// Slots that are empty are described to no guest; software made for QEMU's `virt` looks there all the same.
 const VIRTIO: Row = Row {
     registers: Region::new(0x0a00_0000, 32 * 0x200),
     windows: 32,

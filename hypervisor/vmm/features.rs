@@ -1,6 +1,6 @@
 //! The one feature policy: what a guest's CPU shows, and what EL2 traps so that what is hidden is hidden everywhere.
 //!
-//! Works from the host's ID registers by an allow list: a field nobody thought about reads as "not there". Offered today:
+//! Works from the host's ID registers by an allow list: a field that is not listed reads as "not there". Offered today:
 //! the v8 base, FP/SIMD, pointer authentication, the PMU and debug registers (lent to vCPUs that use them, see [`Lent`]), and
 //! features that need nothing of EL2. Hidden: SVE, SME, MTE, trace, RAS, nested virtualization and whatever else brings state
 //! that a world switch would have to carry.
@@ -170,7 +170,7 @@ pub struct FeaturePolicy {
     pub hcr: u64,
     /// CPTR_EL2 while the guest owns the FP unit.
     pub cptr: u64,
-    /// CPTR_EL2 while somebody else's values are in the FP unit.
+    /// CPTR_EL2 while another vCPU's values are in the FP unit.
     pub cptr_fp_trapped: u64,
     /// MDCR_EL2 while a vCPU runs to which nothing is lent.
     pub mdcr: u64,

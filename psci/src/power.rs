@@ -99,7 +99,7 @@ pub enum Refusal {
     AlreadyEnabled,
     /// The guest does not hold it.
     NotEnabled,
-    /// Nobody asked for it back.
+    /// It was not asked back.
     NoEjectRequested,
     /// No CPU_ON is under way.
     NoStart,

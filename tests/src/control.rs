@@ -37,7 +37,7 @@ impl Control {
         }
     }
 
-    /// Makes a client of a machine that boots: it makes sure that somebody listens before it sends its first command.
+    /// Makes a client of a machine that boots: it makes sure that EL2 listens before it sends its first command.
     #[must_use]
     pub fn of_a_booting_machine(line: Console) -> Self {
         Self {

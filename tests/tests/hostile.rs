@@ -160,7 +160,7 @@ fn a_vm_that_has_no_room_on_the_cpus_is_named_and_the_others_start() {
     assert!(everything.contains(line), "{}", running.console.tail());
 }
 
-/// What somebody does to a bundle.
+/// What is done to a bundle.
 type Edit = fn(&mut Vec<u8>);
 
 #[test]
@@ -268,7 +268,7 @@ fn a_machine_that_cannot_be_used_is_told_so_in_one_line() {
     }
 }
 
-/// More bytes than anybody types, in one line.
+/// More bytes than a person types, in one line.
 fn long_line() -> Vec<u8> {
     vec![
         b'x';

@@ -126,7 +126,7 @@ fn a_vcpu_that_stands_still_moves() {
         running.command(&format!("vcpu pin beats 0 {}", (round + 1) % 2));
         running.control().event("vm-start", "beats", PATIENCE);
     }
-    // It says that it started before its vCPU is entered; who answers has been.
+    // It says that it started before its vCPU is entered; one that answers has been.
     assert!(ask(&mut running, "beats").damaged == 0);
     let row = where_it_is(&mut running);
     assert_eq!(
@@ -299,7 +299,7 @@ impl Two {
         Self { running, since }
     }
 
-    /// Begins to grow the first guest, which has nobody left to turn vCPUs on, and comes back in the middle; returns the request.
+    /// Begins to grow the first guest, which can turn no vCPUs on, and comes back in the middle; returns the request.
     fn grow_half_way(&mut self, timeout_s: u32) -> u64 {
         linux::run(&mut self.running.console, "killall uevent");
         let id = self
@@ -418,7 +418,7 @@ fn a_guest_that_ends_in_the_middle_of_a_resize_is_nobody_elses_business() {
         before,
         "free pages"
     );
-    // A stop: there is nobody left to wait for.
+    // A stop: there is nothing left to wait for.
     let id = two.grow_half_way(100);
     two.running.command("vm stop first");
     let report = two.outcome(id);

@@ -1,4 +1,4 @@
-//! Two unmodified Linux guests with a network between them: they reach each other, copy a file, and nobody else hears of it. And a
+//! Two unmodified Linux guests with a network between them: they reach each other, copy a file, and no other guest hears of it. And a
 //! guest draws from its source of randomness.
 #![forbid(unsafe_code)]
 

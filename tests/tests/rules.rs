@@ -15,6 +15,8 @@ mod devices;
 mod doors;
 #[path = "rules/imports.rs"]
 mod imports;
+#[path = "rules/words.rs"]
+mod words;
 
 /// Fails with a list, if there is one.
 fn verdict(rule: &str, broken: &[String]) {

@@ -73,7 +73,7 @@ pub(crate) fn hypervisor() -> anyhow::Result<PathBuf> {
     Ok(image)
 }
 
-/// Fails if an image is larger than it may be; with a core library that somebody else built, only says so.
+/// Fails if an image is larger than it may be; with a core library that was built elsewhere, only says so.
 pub(crate) fn check_size(image: &Path) -> anyhow::Result<()> {
     let bytes = std::fs::metadata(image)?.len();
     if bytes <= IMAGE_BYTES_MAX {
@@ -158,7 +158,7 @@ fn flags(toolchain: &Toolchain, program: &Program) -> Vec<String> {
         link("-znorelro"),
         "-Cforce-frame-pointers=no".to_owned(),
     ];
-    // Panics name their file; nobody needs to know where this machine keeps it.
+    // Panics name their file; it does not matter where this machine keeps it.
     flags.extend(
         paths::crate_sources()
             .iter()

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: the whole gate, in order, stopping at the first step that fails. `.ci/run` runs nothing else.
 //!
 //! Cheap steps come first. The system tests learn from environment variables where what they boot is; `cargo xtask env`
-//! prints the same variables for whoever runs one test by hand.
+//! prints the same variables for a person who runs one test by hand.
 
 use crate::{bench, build, full, paths, process, say, setup};
 use anyhow::{Context, anyhow, ensure};

@@ -1,4 +1,4 @@
-//! One VM as its manifest describes it: values that have been checked, so that nobody checks them again.
+//! One VM as its manifest describes it: values that have been checked, so that nothing checks them again.
 
 use alloc::string::String;
 use alloc::vec::Vec;

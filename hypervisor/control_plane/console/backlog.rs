@@ -65,7 +65,7 @@ impl Backlog {
     ///
     /// A single vCPU's is lost if its VM makes too many of them or there is no room. Any other takes the place of older ones, of
     /// its own VM if that has its share, else of the VM with the most.
-    #[must_use = "somebody has to tell it"]
+    #[must_use = "it has to be told"]
     pub fn push(&mut self, event: Event) -> bool {
         let is_full = self.events.is_full();
         let Some(own) = self.shares.get_mut(event.vm.index()) else {

@@ -98,7 +98,7 @@ impl EscapeKey {
 }
 
 /// A command to carry out; answer it with [`Console::reply`].
-#[must_use = "somebody waits for the reply"]
+#[must_use = "a client waits for the reply"]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Names the request in the reply.

@@ -93,7 +93,7 @@ pub struct VmPage {
     pub started_ns: Option<u64>,
     /// How often it was reset since the hypervisor's start.
     pub resets: u32,
-    /// When it was last reset, and the word for who wanted that.
+    /// When it was last reset, and the word for where that came from.
     pub last_reset: Option<(u64, &'static str)>,
     /// When it was last turned off, and the word for why.
     pub last_off: Option<(u64, &'static str)>,
@@ -241,7 +241,7 @@ pub struct HostReport {
     pub cpus: u16,
     /// The host's memory in bytes.
     pub memory_bytes: u64,
-    /// Pages that belong to nobody.
+    /// Pages that belong to no VM.
     pub free_pages: u64,
     /// Size of a page in bytes.
     pub page_bytes: u64,
@@ -249,7 +249,7 @@ pub struct HostReport {
     pub uptime_ns: u64,
 }
 
-/// Something that happened and that nobody asked for just now.
+/// Something that happened and that was not asked for just now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// When, in nanoseconds since the hypervisor's start.
@@ -267,7 +267,7 @@ pub enum What {
     VmStart,
     /// It is off; the word says why: "guest", "operator", "all-vcpus-off", "failed"…; the sentence, if there is one, says more.
     VmOff(&'static str, Option<String>),
-    /// It was reset; the word says by whom: "guest" or "operator".
+    /// It was reset; the word says from where: "guest" or "operator".
     VmReset(&'static str),
     /// It was paused.
     VmPaused,

@@ -1,4 +1,4 @@
-//! An answer on its way out: its rows are written as the port has room for them, so that a long one holds nobody up.
+//! An answer on its way out: its rows are written as the port has room for them, so that a long one holds nothing up.
 //!
 //! Neighbours: `json` and `text` (what a row looks like), `outlet` (the room).
 

@@ -71,7 +71,7 @@ pub struct Machine<'a> {
     pub cpu: &'a CpuFacts,
     /// How many windows have something behind them, of a device that has several.
     pub slots: u16,
-    /// Who we say we are, in the FADT (ACPI 6.5, 5.2.9, Hypervisor Vendor Identity).
+    /// The vendor in the FADT (ACPI 6.5, 5.2.9, Hypervisor Vendor Identity).
     pub hypervisor_id: [u8; 8],
 }
 

@@ -631,7 +631,7 @@ fn release_addresses_that_must_not_be_written_are_refused() {
             host.warnings
         );
         assert_eq!(host.cpus[1].enable, EnableMethod::None, "{cells:x?}");
-        // Nobody else is to blame.
+        // Nothing else is to blame.
         assert_ne!(host.cpus[0].enable, EnableMethod::None, "{cells:x?}");
     }
     let good: &[(&'static [u32], u64)] = &[

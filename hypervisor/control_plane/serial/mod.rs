@@ -40,7 +40,7 @@ pub struct Model {
     acknowledge: Option<u16>,
     /// What has to be written before it is used.
     start: &'static [Step],
-    /// Reads that end an interrupt nobody asked for.
+    /// Reads that end an interrupt that was not asked for.
     strays: &'static [Stray],
 }
 

@@ -14,7 +14,7 @@ struct State {
     sent: Vec<u8>,
     /// How many more bytes there is room for.
     room: usize,
-    /// A character time-out that nobody can explain, and a setting made while busy.
+    /// A character time-out without a cause, and a setting made while busy.
     silent: bool,
     busy: bool,
     /// What was told of and not acknowledged yet, as bits of the kind's status: received bytes, room to send.

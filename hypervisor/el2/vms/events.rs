@@ -21,7 +21,7 @@ const EVENTS_A_VISIT: usize = 4;
 static QUEUE: FairMutex<Backlog> = FairMutex::new(Backlog::new());
 /// Answers that wait to be given; at most as many as the console takes requests.
 static ANSWERS: FairMutex<Deque<(Token, Reply), MAX_PENDING>> = FairMutex::new(Deque::new());
-/// The vCPU that is to move: who asked, where to, and until when. One at a time does.
+/// The vCPU that is to move: who asked for it, where to, and until when. One at a time does.
 pub(super) static MOVE: FairMutex<Option<(Token, &Vcpu, Home, u64)>> = FairMutex::new(None);
 /// Something changed that the boot CPU has to look at.
 pub(super) static DIRTY: AtomicBool = AtomicBool::new(false);
@@ -33,7 +33,7 @@ pub(super) fn push_at(time_ns: u64, vm: &Vm, what: What) {
         vm: vm.id,
         what,
     };
-    // One that is lost is counted, and costs nobody but the VM that made it.
+    // One that is lost is counted, and costs no VM but the one that made it.
     if QUEUE.lock().push(event) {
         look_again();
     }
@@ -46,7 +46,7 @@ pub(super) fn look_again() {
     }
 }
 
-/// Answers who asked for a vCPU to move if it has, or does not; returns when to look again.
+/// Answers the client that asked for a vCPU to move if it has, or does not; returns when to look again.
 fn tell_move() -> Option<u64> {
     let (token, vcpu, to, deadline_ns) = (*MOVE.lock())?;
     if vcpu.at.is_wanted() && clock::now_ns() < deadline_ns {

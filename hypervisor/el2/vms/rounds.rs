@@ -14,18 +14,18 @@ const TIMEOUT_NS: u64 = 100_000_000;
 
 /// What waits for a round.
 pub(super) enum Answer {
-    /// The end of a resize, and who asked for it: every vCPU that it counts is told before.
+    /// The end of a resize, and where it was asked for: every vCPU that it counts is told before.
     Resized(Option<Token>, ResizeReport),
-    /// The vCPUs of a VM, and who asked: what each has had of its CPU is told up to now.
+    /// The vCPUs of a VM, and where they were asked for: what each has had of its CPU is told up to now.
     VcpuList(Token),
-    /// What every VM has had, and who asked.
+    /// What every VM has had, and where that was asked for.
     Top(Token),
 }
 
 /// The round under way, which only the boot CPU looks at.
 struct Round {
     number: u32,
-    /// Who has not published yet.
+    /// The CPUs that have not published yet.
     open: Kicks,
     deadline_ns: u64,
     answers: Vec<(Option<&'static Vm>, Answer)>,

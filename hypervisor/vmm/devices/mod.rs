@@ -76,7 +76,7 @@ pub enum Work {
     Show,
     /// [`Device::attend`] has something to do earlier than it last said; the VM's manager looks after it.
     Attend,
-    /// The access has had a part of its effect: the guest repeats it, once interrupts and whoever else wants the CPU had their turn.
+    /// The access has had a part of its effect: the guest repeats it, once interrupts and other vCPUs of the CPU had their turn.
     Repeat,
     /// The guest has said something about its vCPUs.
     Resize(Answer),

@@ -23,7 +23,7 @@ impl<H: Host> Vms<H> {
         begun
     }
 
-    /// Turns a VM off, whoever wants it; returns whether it was on.
+    /// Turns a VM off, wherever it was asked for; returns whether it was on.
     pub fn stop(&self, vm: &Vm, cause: Cause) -> bool {
         let left = vm.life.stop(cause);
         if left {
@@ -119,7 +119,7 @@ impl<H: Host> Vms<H> {
         asked
     }
 
-    /// Ends a pause if somebody wants that; returns whether to try again.
+    /// Ends a pause if that was asked for; returns whether to try again.
     fn end_pause(&self, vm: &Vm) -> bool {
         let set_back = |ticks| {
             vm.counter_offset.fetch_add(ticks, Ordering::AcqRel);

@@ -324,7 +324,7 @@ impl<H: Host> Vms<H> {
         state.swept = 0;
     }
 
-    /// Gives back all that a VM has; its memory is scrubbed when somebody else gets it.
+    /// Gives back all that a VM has; its memory is scrubbed when another VM gets it.
     pub(super) fn release(&self, vm: &Vm, state: &mut State<H>) {
         self.release_tables(state);
         if let Some(ram) = state.ram.take() {

@@ -9,7 +9,7 @@
 //! | those in `Vm::devices` | one device each | the vCPU that touches it, the console, the VM's manager |
 //! | `Vcpu::gic` | one vCPU's interrupts | its own CPU, and vCPUs that read or write its registers |
 //!
-//! Power states, inboxes, SPIs and requests are atomics and need none. Nobody sends a kick or touches a guest's memory while
+//! Power states, inboxes, SPIs and requests are atomics and need none. No CPU sends a kick or touches a guest's memory while
 //! holding one of these but `Vcpu::context`.
 
 mod around;
@@ -73,7 +73,7 @@ pub struct Vm {
     pub counter_offset: AtomicU64,
     /// What it is doing.
     pub life: Life,
-    /// Whether somebody wants to know of single vCPUs coming and going: a control channel, or a resize.
+    /// Whether a client wants to know of single vCPUs coming and going: a control channel, or a resize.
     pub watched: AtomicBool,
     /// vCPUs whose registers some CPU owns, on or off.
     owned: AtomicU32,
@@ -169,7 +169,7 @@ impl Vm {
 
     /// Counts a vCPU whose registers a CPU takes over; returns whether the VM wants that. Otherwise call [`Vm::disown`] at once.
     ///
-    /// Counted first and asked after, so that whoever ends the VM either is seen here or sees the count.
+    /// Counted first and asked after, so that an end of the VM either is seen here or sees the count.
     #[must_use]
     pub fn own(&self, vcpu: &Vcpu) -> bool {
         self.owned.fetch_add(1, Ordering::SeqCst);

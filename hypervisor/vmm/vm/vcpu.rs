@@ -1,4 +1,4 @@
-//! A virtual CPU: what everybody may touch (atomics and its interrupts) and what only the CPU that runs it does.
+//! A virtual CPU: what every CPU may touch (atomics and its interrupts) and what only the CPU that runs it does.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use psci::{PowerCell, Role};
@@ -17,7 +17,7 @@ use crate::sched::{Usage, WakeSet};
 use types::ids::{MAX_PCPUS, VcpuId};
 use types::stats::ExitCounters;
 
-/// What somebody else asks of the CPU that runs a vCPU.
+/// What another CPU asks of the one that runs a vCPU.
 pub mod request {
     /// Leave: the VM is being stopped or reset.
     pub const STOP: u32 = 1;
@@ -88,7 +88,7 @@ impl Vcpu {
 
     /// Makes the CPU it belongs to look at its inbox, after something was put into it.
     ///
-    /// Whoever unloads it says so first and looks at the inbox after, so one of the two sees the other; see [`super::home`].
+    /// The CPU that unloads it says so first and looks at the inbox after, so one of the two sees the other; see [`super::home`].
     #[inline]
     pub fn notify(&self, kicks: &mut Kicks) {
         if self.at.loaded.load(Ordering::SeqCst) {
@@ -186,7 +186,7 @@ impl VcpuContext {
         }
     }
 
-    /// Sets the registers of a vCPU that turned itself off and whose system registers nobody has touched since.
+    /// Sets the registers of a vCPU that turned itself off and whose system registers are untouched since.
     ///
     /// What a reset leaves unknown keeps its value, which was this vCPU's own; `el2` sets the rest.
     #[inline]

@@ -125,7 +125,7 @@ pub(crate) struct Findings {
     pub(crate) rows: Vec<Row>,
     /// Rows that gave no number, and why.
     pub(crate) failures: Vec<(String, String)>,
-    /// What stands behind a number, for whoever asks where it comes from.
+    /// What stands behind a number, for a person who asks where it comes from.
     pub(crate) notes: Vec<String>,
 }
 

@@ -22,7 +22,7 @@ use super::writer::Writer;
 use super::{Error, Machine};
 use types::ids::VcpuId;
 
-/// Who made the tables: OEM ID, OEM table ID and revision of every header (ACPI 6.5, table 5.4).
+/// The maker of the tables: OEM ID, OEM table ID and revision of every header (ACPI 6.5, table 5.4).
 const OEM_ID: [u8; 6] = *b"BULLPN";
 const OEM_TABLE_ID: [u8; 8] = *b"BULLPEN ";
 const OEM_REVISION: u32 = 1;

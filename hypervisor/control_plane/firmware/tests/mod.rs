@@ -1,4 +1,4 @@
-//! What a description must be, whoever reads it.
+//! What a description must be for every reader.
 
 extern crate std;
 

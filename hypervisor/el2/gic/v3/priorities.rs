@@ -1,4 +1,4 @@
-//! Active priorities that whoever ran before has left: an interrupt of no higher priority would never come (GIC IHI0069, 4.8.5).
+//! Active priorities that the software before us has left: an interrupt of no higher priority would never come (GIC IHI0069, 4.8.5).
 
 use crate::sysreg::{isb, read_register, write_register};
 

@@ -1,4 +1,4 @@
-//! Exits that the hot path leaves, by table: what is said to whom, where the guest goes on, and how the exit is counted.
+//! Exits that the hot path leaves, by table: what is said to which side, where the guest goes on, and how the exit is counted.
 
 use alloc::vec::Vec;
 

@@ -35,7 +35,7 @@ impl Alarm {
         (look_ns != NEVER_NS).then_some(look_ns)
     }
 
-    /// Returns whether it is time to look at the clock, and forgets it: who looks calls [`Alarm::set`] after.
+    /// Returns whether it is time to look at the clock, and forgets it: the CPU that looks calls [`Alarm::set`] after.
     #[must_use]
     pub(super) fn take_due(&self, now_ns: u64) -> bool {
         let is_due = self.look_ns().is_some_and(|look_ns| look_ns <= now_ns);

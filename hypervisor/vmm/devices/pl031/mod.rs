@@ -31,7 +31,7 @@ impl Clock {
         self.change(around, |clock, now_ns| clock.set_seconds(seconds, now_ns))
     }
 
-    /// Changes the registers at a time; who looks after the alarm is told if it has come nearer.
+    /// Changes the registers at a time; the CPU that looks after the alarm is told if it has come nearer.
     fn change(
         &self,
         around: &mut impl Surroundings,

@@ -1,6 +1,6 @@
 //! The PL031's registers: seconds since the epoch, and an alarm.
 //!
-//! The clock is an offset to the time that every access brings along, so it costs nothing while nobody looks.
+//! The clock is an offset to the time that every access brings along, so it costs nothing until it is read.
 //!
 //! Neighbours: `spec` (the map).
 

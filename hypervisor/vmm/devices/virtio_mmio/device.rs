@@ -1,7 +1,7 @@
 //! A virtio device whole: its transport's registers with what is behind them.
 //!
 //! Work is done where the driver notifies. If that is more than a trap may do, the guest repeats its instruction: its interrupts and
-//! whoever else wants the CPU get their turn in between, and all of it is the time of the vCPU that asked.
+//! other vCPUs of the CPU get their turn in between, and all of it is the time of the vCPU that asked.
 
 use super::block::{Block, DiskReport};
 use super::net::{Handed, Net, NetReport, RECEIVE, TRANSMIT};

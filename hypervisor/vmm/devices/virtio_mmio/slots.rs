@@ -88,7 +88,7 @@ impl Slots {
         }
     }
 
-    /// Gives the port in a slot a frame, before which there is room for a header, unless somebody works with it; called for another device.
+    /// Gives the port in a slot a frame, before which there is room for a header, unless another CPU works with it; called for another device.
     pub(super) fn hand(&self, slot: u16, frame: &[u8], around: &mut impl Surroundings) -> Handed {
         let Some(device) = self.devices.get(usize::from(slot)) else {
             return Handed::Over;

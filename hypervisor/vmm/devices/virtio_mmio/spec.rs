@@ -8,7 +8,7 @@ pub(super) mod register {
     pub(crate) const VERSION: u64 = 0x004;
     /// Which kind of device this is; 0 for none.
     pub(crate) const DEVICE_ID: u64 = 0x008;
-    /// Who made the device.
+    /// The maker of the device.
     pub(crate) const VENDOR_ID: u64 = 0x00c;
     /// 32 bits of the features that the device offers.
     pub(crate) const DEVICE_FEATURES: u64 = 0x010;

@@ -2,7 +2,7 @@
 
 /// What a descriptor costs beside its bytes.
 const BYTES_A_DESCRIPTOR: u32 = 64;
-/// What may be done before the guest, or whoever waits for its CPU, gets its turn: about as long as other steps at EL2 take.
+/// What may be done before the guest, or a vCPU that waits for its CPU, gets its turn: about as long as other steps at EL2 take.
 const BYTES_A_TRAP: u32 = 16 * 1024;
 
 /// What may still be done before the guest gets its turn.

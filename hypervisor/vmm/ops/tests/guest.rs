@@ -129,7 +129,7 @@ fn a_vcpu_that_the_guest_gives_back_is_in_reserve_and_its_cpu_may_be_turned_off(
         assert_eq!(vm.vcpus[2].power.state(), State::Reserve);
         assert_eq!(*vms.host.ends.borrow(), ["guest Done"]);
         assert_eq!(is_asked(), idle == ReserveIdle::PsciOff);
-        // One that is off already is not asked; who looks at a vCPU there brings it up.
+        // One that is off already is not asked; a look at a vCPU there brings it up.
         vms.host.off.borrow_mut().push(cpu);
         vms.host.up.take();
         vms.call(vm, &vm.vcpus[2]);

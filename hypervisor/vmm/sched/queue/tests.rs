@@ -1,4 +1,4 @@
-//! The queue by hand, and against random lives of its virtual CPUs: nobody starves, no time is lost or counted twice.
+//! The queue by hand, and against random lives of its virtual CPUs: none starves, no time is lost or counted twice.
 
 mod throttled;
 
@@ -203,7 +203,7 @@ fn one_that_is_detached_in_the_middle_of_its_turn_is_not_urgent() {
     assert_eq!(queue.pick_next(90), None);
 }
 
-/// Who does nothing but sleep and wake pays for it: the busy one loses the time of so many switches at most, however short they are.
+/// A vCPU that does nothing but sleep and wake pays for it: the busy one loses the time of so many switches at most, however short they are.
 #[test]
 fn a_turn_is_interrupted_as_often_as_there_are_tolls() {
     const LONG: u64 = 1000 * TOLLS;
@@ -378,7 +378,7 @@ struct Habit {
     sleep: Option<u64>,
 }
 
-/// Any habits, many of them short, so that who sleeps keeps some of its slice and takes it from others.
+/// Any habits, many of them short, so that one that sleeps keeps some of its slice and takes it from others.
 fn habit() -> impl Strategy<Value = Habit> {
     let time = |most| prop_oneof![1..SLICE / 4, 1..most];
     (time(3 * SLICE), prop::option::of(time(4 * SLICE)))

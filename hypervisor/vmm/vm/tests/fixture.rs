@@ -59,7 +59,7 @@ pub(crate) struct Bench {
     pub(crate) vcpu: &'static Vcpu,
     pub(crate) lists: SavedListRegisters,
     pub(crate) context: VcpuContext,
-    /// Whom the last step kicked.
+    /// The CPUs that the last step kicked.
     pub(crate) kicks: Kicks,
 }
 
@@ -112,7 +112,7 @@ impl Bench {
         frame.clone()
     }
 
-    /// Whom the last step kicked, by index.
+    /// The CPUs that the last step kicked, by index.
     pub(crate) fn kicked(&mut self) -> alloc::vec::Vec<u16> {
         core::iter::from_fn(|| self.kicks.pop())
             .map(PcpuId::get)

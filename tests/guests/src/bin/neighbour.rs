@@ -62,7 +62,7 @@ fn main() {
                 let microseconds = late * 1_000_000 / timer::frequency();
                 let damaged = ram.map_or(0, damaged);
                 println!("BEATS {beats} late_us={microseconds} damaged={damaged}");
-                // The answer takes its time, which is nobody's delay.
+                // The answer takes its time, which is no delay of ours.
                 (late, next) = (0, timer::now() + period);
             }
             Some(b's') => {
@@ -78,7 +78,7 @@ fn main() {
 
 /// Spins for a while and says how much of it was this guest's.
 fn say_share() {
-    // Far more than the loop takes, and less than anything that somebody else does in between.
+    // Far more than the loop takes, and less than anything that another vCPU does in between.
     let pause = timer::frequency() / 1_000_000;
     let start = timer::now();
     let (mut last, mut lost, mut longest) = (start, 0, 0);
@@ -115,7 +115,7 @@ fn rest_until(deadline: u64) {
     }
 }
 
-/// Calls a function for one word of every page of RAM that is nobody's, with what belongs there.
+/// Calls a function for one word of every page of RAM that is free, with what belongs there.
 fn each_word(ram: Region, mut each: impl FnMut(*mut u64, u64)) {
     let image = machine().image();
     let mut page = ram.base + FIRMWARE;

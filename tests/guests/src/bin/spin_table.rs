@@ -2,7 +2,7 @@
 //! kernel that lies 60 MiB above it, at EL2 and with the device tree that it was given itself.
 //!
 //! CPU n waits at [`RELEASE`] + 8 n, and all of them at [`RELEASE`] + 0 too, as U-Boot has them do. What comes out of the loop has
-//! nothing in its registers that anybody could use. One CPU wakes another by SEV and is woken so: WFE, no polling.
+//! nothing in its registers of any use. One CPU wakes another by SEV and is woken so: WFE, no polling.
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "all of it is assembly")]
@@ -22,7 +22,7 @@ const CPU_ON: u64 = 0xc400_0003;
 const AFFINITY_INFO: u64 = 0xc400_0004;
 /// CPUs of QEMU's first cluster: their MPIDR is their number.
 const CPUS_MAX: u64 = 16;
-/// What a register holds that nobody gave a meaning.
+/// What a register holds without a meaning.
 const GARBAGE: u64 = 0xdead_beef_0bad_cafe;
 
 global_asm!(

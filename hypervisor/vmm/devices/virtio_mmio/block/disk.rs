@@ -150,7 +150,7 @@ impl Disk {
         }
         let end = within.saturating_add(bytes);
         let filled = fill(page.get_mut(within..end).ok_or(Full)?);
-        // A page that could not be filled still holds what somebody else may have had there: it does not become part of the disk.
+        // A page that could not be filled still holds what another VM may have had there: it does not become part of the disk.
         if is_new && filled.is_ok() {
             pages.replace(index);
         }

@@ -1,7 +1,7 @@
 //! A network card (VIRTIO 1.2, 5.1): a port of a switch between VMs.
 //!
 //! A frame is copied out of the sender's memory once, into a buffer of its port, and from there to each port that gets it. The sender
-//! does that, in the trap of its notification. The device of a port that gets a frame is only tried to be locked: its VM waits for nobody,
+//! does that, in the trap of its notification. The device of a port that gets a frame is only tried to be locked: its VM waits for no other,
 //! and two senders never wait for each other. What has no room is dropped, as on any wire.
 
 mod rate;
@@ -72,7 +72,7 @@ pub struct NetReport {
 pub(crate) enum Handed {
     /// It is over: the guest has the frame, or has no room for it.
     Over,
-    /// Somebody works with the device.
+    /// Another CPU works with the device.
     Busy,
 }
 

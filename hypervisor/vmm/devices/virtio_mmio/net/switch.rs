@@ -1,6 +1,6 @@
 //! A network: an Ethernet switch whose ports are devices of VMs.
 //!
-//! A port that may not spoof has one address, which the manifest says, and nobody can take it away. What is behind a port that may (a
+//! A port that may not spoof has one address, which the manifest says, and no other port can take it away. What is behind a port that may (a
 //! bridge in a guest) is learned from what it sends. The table has a fixed size and no lock: an entry that two addresses share is the last
 //! sender's, and a frame to an address that is not found goes to every other port, as in any switch.
 

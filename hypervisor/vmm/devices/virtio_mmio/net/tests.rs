@@ -1,4 +1,4 @@
-//! Ports of a network under drivers: frames arrive whole at whom they are for, and at nobody else; what has no room or no right is dropped.
+//! Ports of a network under drivers: frames arrive whole at the port they are for, and at no other; what has no room or no right is dropped.
 
 use proptest::prelude::*;
 use std::boxed::Box;
@@ -330,7 +330,7 @@ fn a_buffer_without_room_for_the_header_breaks_its_own_device_alone() {
 }
 
 proptest! {
-    /// Whoever sends what to whom, in whatever pieces buffers are: each station gets what was for it, whole and in order.
+    /// Whatever is sent, to which station, in whatever pieces buffers are: each station gets what was for it, whole and in order.
     #[test]
     fn frames_are_neither_mixed_nor_changed(
         frames in proptest::collection::vec((0_u8..4, 0_u8..6, 0_usize..3000), 1..20),
