@@ -256,12 +256,8 @@ pub(super) fn row(
             });
         }
         Reply::Resize(resize) => {
-            let Shortfall { vcpu, why } = resize.report.shortfalls.get(place)?;
-            json.object(|json| {
-                json.key("vcpu").number(vcpu.get());
-                json.key("reason").string(why.word());
-                json.key("message").string(&why.to_string());
-            });
+            let row = resize.report.shortfalls.get(place)?;
+            json.object(|json| shortfall_fields(json, row));
         }
         Reply::Stats(rows) => {
             let row = rows.get(place)?;
@@ -286,6 +282,12 @@ pub(super) fn row(
         }
     }
     Some(place.saturating_add(1))
+}
+
+fn shortfall_fields(json: &mut JsonWriter<'_>, Shortfall { vcpu, why }: &Shortfall) {
+    json.key("vcpu").number(vcpu.get());
+    json.key("reason").string(why.word());
+    json.key("message").string(&why.to_string());
 }
 
 fn usage_fields(json: &mut JsonWriter<'_>, usage: &Usage, names: &Names) {
