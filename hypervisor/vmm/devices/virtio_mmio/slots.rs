@@ -34,15 +34,17 @@ pub struct Slots {
 impl Slots {
     /// Returns a device's slot and what it tells the operator, if one has something to tell.
     pub fn take_news(&self) -> Option<(u16, News)> {
-        if !self.has_news.load(Ordering::Acquire) {
+        // Taken before the devices are asked: news of one that was asked already sets it again.
+        if !self.has_news.load(Ordering::Acquire) || !self.has_news.swap(false, Ordering::AcqRel) {
             return None;
         }
         let found = (0..).zip(&self.devices).find_map(|(slot, device)| {
             let news = device.lock().take_news()?;
             Some((slot, news))
         });
-        if found.is_none() {
-            self.has_news.store(false, Ordering::Release);
+        if found.is_some() {
+            // Another may have something too.
+            self.has_news.store(true, Ordering::Release);
         }
         found
     }
