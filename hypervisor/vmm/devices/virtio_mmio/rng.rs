@@ -50,8 +50,7 @@ impl Rng {
         mut draw: impl FnMut() -> [u8; DRAWN_BYTES],
     ) -> Result<Served, Broken> {
         let mut served = Served::default();
-        while queue.pop(memory, &mut self.chain)? {
-            served.chains = served.chains.wrapping_add(1);
+        while served.take(queue, memory, &mut self.chain, budget)? {
             if self.chain.readable_bytes() != 0 || self.chain.writable_bytes() == 0 {
                 return Err(Broken::Request);
             }
@@ -65,14 +64,12 @@ impl Rng {
                 }
             }
             queue.push(memory, self.chain.head(), written as u32)?;
-            budget.spend_descriptors(self.chain.descriptors());
             if budget.is_spent() {
                 served.is_more = queue.has_available(memory)?;
                 break;
             }
         }
-        served.has_used = queue.has_unpublished();
-        served.interrupts = queue.publish(memory)?;
+        served.publish(queue, memory)?;
         Ok(served)
     }
 }

@@ -56,6 +56,14 @@ impl Transport {
     /// Makes the registers of a device that no driver has found yet.
     #[must_use]
     pub(crate) fn new(kind: Kind) -> Self {
+        Self::with(
+            kind,
+            kind.queues.iter().map(|max| Queue::new(*max)).collect(),
+        )
+    }
+
+    /// Puts registers in their first state in front of queues that are in theirs.
+    const fn with(kind: Kind, queues: Box<[Queue]>) -> Self {
         Self {
             kind,
             status: 0,
@@ -65,7 +73,7 @@ impl Transport {
             driver_features_select: 0,
             driver_features: 0,
             queue_select: 0,
-            queues: kind.queues.iter().map(|max| Queue::new(*max)).collect(),
+            queues,
         }
     }
 
@@ -134,19 +142,9 @@ impl Transport {
 
     /// Puts everything back to how it was before a driver found the device.
     pub(crate) fn reset(&mut self) {
-        let (kind, mut queues) = (self.kind, core::mem::take(&mut self.queues));
+        let mut queues = core::mem::take(&mut self.queues);
         queues.iter_mut().for_each(Queue::reset);
-        *self = Self {
-            status: 0,
-            interrupts: 0,
-            generation: 0,
-            device_features_select: 0,
-            driver_features_select: 0,
-            driver_features: 0,
-            queue_select: 0,
-            kind,
-            queues,
-        };
+        *self = Self::with(self.kind, queues);
     }
 
     /// Reads a register; `None` for one of the device's configuration, whose offset is the second value.

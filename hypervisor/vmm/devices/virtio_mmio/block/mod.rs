@@ -185,11 +185,9 @@ impl Block {
         let mut served = Served::default();
         loop {
             if self.work.is_none() {
-                if !queue.pop(memory, &mut self.chain)? {
+                if !served.take(queue, memory, &mut self.chain, budget)? {
                     break;
                 }
-                served.chains = served.chains.wrapping_add(1);
-                budget.spend_descriptors(self.chain.descriptors());
                 self.work = Some(self.begin(memory)?);
             }
             let Some(mut work) = self.work.take() else {
@@ -207,8 +205,7 @@ impl Block {
                 break;
             }
         }
-        served.has_used = queue.has_unpublished();
-        served.interrupts = queue.publish(memory)?;
+        served.publish(queue, memory)?;
         Ok(served)
     }
 

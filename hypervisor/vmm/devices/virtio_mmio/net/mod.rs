@@ -188,11 +188,9 @@ impl Net {
         let mut served = Served::default();
         loop {
             if self.work.is_none() {
-                if !queue.pop(memory, &mut self.chain)? {
+                if !served.take(queue, memory, &mut self.chain, budget)? {
                     break;
                 }
-                served.chains = served.chains.wrapping_add(1);
-                budget.spend_descriptors(self.chain.descriptors());
                 self.work = self.take_frame(memory, now_ns)?;
                 // The buffer is the driver's again: the frame was copied.
                 queue.push(memory, self.chain.head(), 0)?;
@@ -206,8 +204,7 @@ impl Net {
                 break;
             }
         }
-        served.has_used = queue.has_unpublished();
-        served.interrupts = queue.publish(memory)?;
+        served.publish(queue, memory)?;
         Ok(served)
     }
 
@@ -295,8 +292,7 @@ impl Net {
                 self.counts.received_bytes = self.counts.received_bytes.wrapping_add(length);
             }
         }
-        served.has_used = queue.has_unpublished();
-        served.interrupts = queue.publish(memory)?;
+        served.publish(queue, memory)?;
         Ok(served)
     }
 
