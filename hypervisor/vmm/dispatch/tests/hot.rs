@@ -3,18 +3,15 @@
 use super::{Access, CM, ISV, S1PTW, SF, SSE, TRANSLATION};
 use crate::bus;
 use crate::bus::Target;
-use crate::devices::tests::NoMemory;
 use crate::devices::{Answer, Work};
 use crate::dispatch::hot::{DataAbort, Hot, big_endian, hypercall, mmio, system};
 use crate::exit::{Abort, Syndrome, class, system_register};
-use crate::memory::GuestMemory;
-use crate::vm::tests::fixture::{BOOT_VCPUS, Bench, RAM, RAM_BYTES, vm};
-use crate::vm::{Around, Kicks, Outside, Vm};
+use crate::vm::tests::fixture::{At, BOOT_VCPUS, Bench, RAM, RAM_BYTES, vm};
+use crate::vm::{Around, Kicks};
 use proptest::prelude::*;
 use psci::{EntryPoint, ReturnCode, id};
 use std::vec::Vec;
 use types::devices::DeviceId;
-use types::ids::VmId;
 use types::layout::REDISTRIBUTOR_SIZE;
 use types::stats::ExitReason;
 use vgic::ListRegisters;
@@ -258,24 +255,6 @@ fn enable_everything(bench: &mut Bench) {
     }
 }
 
-/// An outside whose time stands still, and with no memory.
-struct Still;
-
-impl Outside for Still {
-    fn now_ns(&self) -> u64 {
-        1_000
-    }
-    fn memory(&self, _: &Vm) -> impl GuestMemory + use<> {
-        NoMemory
-    }
-    fn random(&self) -> [u8; 32] {
-        [0; 32]
-    }
-    fn vm(&self, _: VmId) -> Option<&'static Vm> {
-        None
-    }
-}
-
 fn touch(bench: &mut Bench, access: Access, address: u64) -> (Hot, ExitReason) {
     touch_raw(bench, access.iss(), address)
 }
@@ -291,7 +270,7 @@ fn touch_left(bench: &mut Bench, iss: u64, address: u64) -> ((Hot, ExitReason), 
     let mut left = None;
     let result = bench.trap(|trap, context| {
         let leave = |work| left = Some(work);
-        mmio(trap, &mut context.frame, abort, &Still, leave)
+        mmio(trap, &mut context.frame, abort, &At(1_000), leave)
     });
     let leaves = matches!(result.0, Hot::Work | Hot::Exit | Hot::Retry);
     assert_eq!(left.is_some(), leaves);
@@ -360,7 +339,7 @@ fn register_31_reads_as_zero_and_swallows() {
     let ((hot, _), left) = touch_left(&mut bench, access.iss(), UART);
     assert_eq!((hot, left), (Hot::Work, Some(Work::Show)));
     let mut kicks = Kicks::NONE;
-    let mut around = Around::new(bench.vm, DeviceId::Uart, &Still, &mut kicks);
+    let mut around = Around::new(bench.vm, DeviceId::Uart, &At(1_000), &mut kicks);
     assert_eq!(bench.vm.devices.uart.take(&mut around), Some(0));
 }
 

@@ -8,12 +8,10 @@ use vgic::{IntId, ListRegister, ListRegisters};
 
 use super::Access;
 use crate::devices::Fed;
-use crate::devices::tests::NoMemory;
 use crate::dispatch::hot::{DataAbort, Hot, mmio, raise_timer, system};
 use crate::exit::{Abort, Syndrome, class, system_register};
-use crate::memory::GuestMemory;
-use crate::vm::tests::fixture::Bench;
-use crate::vm::{Around, Outside, Vm};
+use crate::vm::Around;
+use crate::vm::tests::fixture::{At, Bench};
 
 const DISTRIBUTOR: u64 = 0x0800_0000;
 const SGI_BASE: u64 = 0x080a_0000 + 0x1_0000;
@@ -30,24 +28,6 @@ mod clock {
 const VIRTUAL_PPI: u32 = 27;
 /// The physical interrupt behind it, which need not have the same number.
 const PHYSICAL_PPI: u32 = 28;
-
-/// An outside at a time in nanoseconds, without memory.
-struct At(u64);
-
-impl Outside for At {
-    fn now_ns(&self) -> u64 {
-        self.0
-    }
-    fn memory(&self, _: &Vm) -> impl GuestMemory + use<> {
-        NoMemory
-    }
-    fn random(&self) -> [u8; 32] {
-        [0; 32]
-    }
-    fn vm(&self, _: types::ids::VmId) -> Option<&'static Vm> {
-        None
-    }
-}
 
 /// Accesses a word at a time; returns how it goes on and what was read.
 fn word(bench: &mut Bench, address: u64, value: Option<u64>, now_ns: u64) -> (Hot, u64) {

@@ -5,11 +5,13 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 use vgic::SavedListRegisters;
 
+use crate::devices::tests::NoMemory;
 use crate::dispatch::Trap;
 use crate::features::{CpuFeatures, FeaturePolicy, ID_REGISTERS};
+use crate::memory::GuestMemory;
 use crate::sched::{Slot, WakeSet};
 use crate::vm::context::Frame;
-use crate::vm::{Home, Kicks, Vcpu, VcpuContext, Vm, VmParts};
+use crate::vm::{Home, Kicks, Outside, Vcpu, VcpuContext, Vm, VmParts};
 use types::ids::{MAX_PCPUS, PcpuId, VcpuId, VmId};
 use types::layout::{GuestLayout, Region};
 
@@ -51,6 +53,24 @@ pub(crate) fn vm_on(ids: &[u64; ID_REGISTERS], count: u16) -> &'static Vm {
     }
     assert!(vm.life.start() && vm.life.started());
     vm
+}
+
+/// An outside at a time in nanoseconds, without memory, randomness and other VMs.
+pub(crate) struct At(pub(crate) u64);
+
+impl Outside for At {
+    fn now_ns(&self) -> u64 {
+        self.0
+    }
+    fn memory(&self, _: &Vm) -> impl GuestMemory + use<> {
+        NoMemory
+    }
+    fn random(&self) -> [u8; 32] {
+        [0; 32]
+    }
+    fn vm(&self, _: VmId) -> Option<&'static Vm> {
+        None
+    }
 }
 
 /// One vCPU in a trap.

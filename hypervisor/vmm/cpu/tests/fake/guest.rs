@@ -3,13 +3,11 @@
 use vgic::{ListRegister, ListRegisters};
 
 use super::Lists;
-use crate::devices::tests::NoMemory;
 use crate::dispatch::Trap;
 use crate::dispatch::hot::{self, DataAbort, Hot};
 use crate::exit::{Abort, Syndrome, class, system_register};
-use crate::memory::GuestMemory;
 use crate::vm::context::Frame;
-use crate::vm::{Outside, Vm};
+use crate::vm::tests::fixture::At;
 
 /// The virtual timer's interrupt.
 pub(in crate::cpu::tests) const VIRTUAL_PPI: u32 = 27;
@@ -18,24 +16,6 @@ const PHYSICAL_PPI: u32 = 28;
 const DISTRIBUTOR: u64 = 0x0800_0000;
 const REDISTRIBUTOR: u64 = 0x080a_0000;
 const REDISTRIBUTOR_BYTES: u64 = 0x2_0000;
-
-/// An outside that the interrupt controller has no use for.
-struct Nothing;
-
-impl Outside for Nothing {
-    fn now_ns(&self) -> u64 {
-        0
-    }
-    fn memory(&self, _: &Vm) -> impl GuestMemory + use<> {
-        NoMemory
-    }
-    fn random(&self) -> [u8; 32] {
-        [0; 32]
-    }
-    fn vm(&self, _: types::ids::VmId) -> Option<&'static Vm> {
-        None
-    }
-}
 
 /// Stores a word in a device register.
 fn store(trap: &mut Trap<'_, Lists>, address: u64, value: u64) {
@@ -47,7 +27,7 @@ fn store(trap: &mut Trap<'_, Lists>, address: u64, value: u64) {
         iss: Abort::new(syndrome),
         address,
     };
-    let (hot, _) = hot::mmio(trap, &mut frame, abort, &Nothing, drop);
+    let (hot, _) = hot::mmio(trap, &mut frame, abort, &At(0), drop);
     assert_eq!(hot, Hot::Advance, "{address:#x}");
 }
 
