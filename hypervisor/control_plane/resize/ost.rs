@@ -5,6 +5,8 @@ const BUS_CHECK: u16 = 0;
 const DEVICE_CHECK: u16 = 1;
 /// Source event of an eject that was asked for: Notify code 3.
 const EJECT_REQUEST: u16 = 3;
+/// Source event of an eject that the guest began itself.
+const OWN_EJECT: u16 = 0x103;
 
 /// Status: success.
 const SUCCESS: u16 = 0;
@@ -26,7 +28,9 @@ pub enum Ost {
     Ejected,
     /// The vCPU is kept.
     EjectFailed(u16),
-    /// Nothing that matters here: still adding, or about an eject of the guest's own (0x103), which `_EJ0` tells of.
+    /// An eject of the guest's own is over; what came of it, `_EJ0` tells.
+    OwnEjectOver,
+    /// Nothing that matters here: still adding, or at an eject of the guest's own.
     Other,
 }
 
@@ -41,8 +45,19 @@ impl Ost {
             (EJECT_REQUEST, SUCCESS) => Self::Ejected,
             (EJECT_REQUEST, EJECT_IN_PROGRESS) => Self::Ejecting,
             (EJECT_REQUEST, _) => Self::EjectFailed(status),
+            (OWN_EJECT, EJECT_IN_PROGRESS) => Self::Other,
+            (OWN_EJECT, _) => Self::OwnEjectOver,
             _ => Self::Other,
         }
+    }
+
+    /// Returns whether the guest is through with an eject, however it went.
+    #[must_use]
+    pub const fn closes_eject(self) -> bool {
+        matches!(
+            self,
+            Self::Ejected | Self::EjectFailed(_) | Self::OwnEjectOver
+        )
     }
 }
 

@@ -15,7 +15,10 @@ impl<H: Host> Vms<H> {
         let progress = match answer {
             Answer::Listens => return self.listens(vm),
             Answer::Eject(id) => {
-                let progress = instance.resizer.lock().on_eject(vm, id);
+                let progress = {
+                    let now_ns = self.host.now_ns();
+                    instance.resizer.lock().on_eject(vm, id, now_ns)
+                };
                 let Some(progress) = progress else { return };
                 self.park(vm);
                 progress

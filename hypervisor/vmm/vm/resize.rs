@@ -7,6 +7,8 @@
 //! * Nothing is offered before the guest listens, which is when it first reads the event register after it starts. What is asked for while it
 //!   boots, or before it resets, waits: [`Effect::Pulse`] leaves an edge latched in its interrupt controller, and the guest's driver reads
 //!   the event register because of it. So a boot never sees a processor that is half there.
+//! * A vCPU that the guest has ejected is not offered again before its `_OST` says that it is through with that, or 10 s are over: Linux looks
+//!   at `_STA` after `_EJ0`, and gives up a processor that it finds enabled.
 //! * What is reached is what is on: a vCPU that the guest may use and has off, be it of the boot set, is named in the report. While the guest
 //!   boots it turns its boot set on, so a resize that has nothing else to do waits until it listens.
 //! * At the deadline what was offered and not turned on is withdrawn (CPU_ON denied again, eject asked for), and eject requests are taken back.
@@ -143,11 +145,10 @@ impl Resizer {
     /// Returns when [`Resizer::on_deadline`] has to be called; it may change with every step.
     #[inline]
     #[must_use]
-    pub const fn deadline_ns(&self) -> Option<u64> {
-        match &self.active {
-            Some(active) => Some(active.deadline_ns),
-            None => None,
-        }
+    pub fn deadline_ns(&self) -> Option<u64> {
+        let deadline_ns = self.active.as_ref()?.deadline_ns;
+        let closes_ns = self.ledger.closes_ns();
+        Some(closes_ns.map_or(deadline_ns, |at| at.min(deadline_ns)))
     }
 
     /// Begins the operator's resize to `target` vCPUs held.
@@ -212,10 +213,11 @@ impl Resizer {
     }
 
     /// Has a vCPU given back, as `_EJ0` asks: nothing happens if its cell does not accept that.
-    pub fn on_eject(&mut self, cells: &impl Cells, vcpu: VcpuId) -> Option<Progress> {
+    pub fn on_eject(&mut self, cells: &impl Cells, vcpu: VcpuId, now_ns: u64) -> Option<Progress> {
         let mut progress = Progress::default();
         let (active, mut talk) = self.talk(cells, &mut progress);
         talk.apply(vcpu, Event::Eject).ok()?;
+        talk.ledger.ejected(vcpu, now_ns);
         if let Some(active) = active {
             active.given_back(&mut talk, vcpu);
         }
@@ -223,6 +225,8 @@ impl Resizer {
     }
 
     /// Notes what the guest reports by `_OST`; a number of a vCPU that there is not, or one that was not asked about, means nothing.
+    ///
+    /// A vCPU whose eject is over with it is offered again if it is wanted.
     pub fn on_ost(
         &mut self,
         cells: &impl Cells,
@@ -231,19 +235,31 @@ impl Resizer {
         status: u16,
     ) -> Progress {
         let mut progress = Progress::default();
+        let listening = self.listening;
         let (active, mut talk) = self.talk(cells, &mut progress);
+        let said = Ost::decode(source, status);
+        let closes = said.closes_eject() && talk.ledger.close(vcpu);
         if let Some(active) = active {
-            let said = Ost::decode(source, status);
             active.change(vcpu, |want| want.hear(&mut talk, said));
+            if closes && listening {
+                active.offer_waiting(&mut talk);
+            }
         }
         self.settled(cells, progress)
     }
 
-    /// Ends the resize if its deadline has come.
+    /// Ends the resize if its deadline has come; offers what waits for the end of an eject that the guest does not tell of.
     pub fn on_deadline(&mut self, cells: &impl Cells, now_ns: u64) -> Progress {
-        match self.deadline_ns() {
-            Some(deadline_ns) if now_ns >= deadline_ns => self.cancel(cells),
-            _ => Progress::default(),
+        let mut progress = Progress::default();
+        let listening = self.listening;
+        let (active, mut talk) = self.talk(cells, &mut progress);
+        match active {
+            Some(active) if now_ns >= active.deadline_ns => self.cancel(cells),
+            Some(active) if talk.ledger.close_old(now_ns) && listening => {
+                active.offer_waiting(&mut talk);
+                progress
+            }
+            _ => progress,
         }
     }
 
@@ -323,6 +339,7 @@ impl Resizer {
         now_ns: u64,
     ) -> Progress {
         let mut progress = Progress::default();
+        self.ledger.close_old(now_ns);
         let (have, listening) = (self.ledger.held(), self.listening);
         let mut wants = core::mem::take(&mut self.room);
         let (_, mut talk) = self.talk(cells, &mut progress);
@@ -443,7 +460,7 @@ fn shrink(talk: &mut Talk<'_, impl Cells>, mut surplus: u16, wants: &mut Vec<Wan
 }
 
 impl Active {
-    /// Offers what waits; returns whether there was anything.
+    /// Offers what waits, but not a vCPU that the guest still ejects; returns whether there was anything.
     fn offer_waiting(&mut self, talk: &mut Talk<'_, impl Cells>) -> bool {
         let mut any = false;
         for want in self
@@ -452,7 +469,9 @@ impl Active {
             .filter(|want| want.phase == Phase::Waiting)
         {
             any = true;
-            want.offer(talk);
+            if !talk.ledger.is_closing(want.vcpu) {
+                want.offer(talk);
+            }
         }
         any
     }
@@ -483,7 +502,10 @@ impl Active {
         self.change(vcpu, |want| match want.phase {
             Phase::Asked(_) => want.phase = Phase::Reached,
             // The guest was still at an earlier eject when the vCPU was offered to it again.
-            Phase::Offered { .. } => want.offer(talk),
+            Phase::Offered { .. } => {
+                talk.effects.push(Effect::Retract(vcpu));
+                want.phase = Phase::Waiting;
+            }
             Phase::Reached if is_growing => want.phase = failed,
             Phase::Reached | Phase::Failed(_) | Phase::Waiting => {}
         });

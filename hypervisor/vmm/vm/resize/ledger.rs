@@ -7,6 +7,11 @@ use alloc::vec::Vec;
 use core::iter::successors;
 use types::ids::{VcpuId, VcpuSet};
 
+/// How long a guest that never says `_OST` is taken to be at an eject, in nanoseconds after the last `_EJ0`.
+///
+/// Linux needs milliseconds, a crowded one seconds: what is offered too early is lost to it, what is offered late only comes late.
+pub(super) const EJECT_CLOSES_NS: u64 = 10_000_000_000;
+
 /// The vCPUs that are not in the boot set, and how many are.
 ///
 /// It follows the cells because nothing else offers, withdraws or ejects; what a guest turns on and off it holds all the same.
@@ -20,6 +25,10 @@ pub(super) struct Ledger {
     pub(super) spare: VcpuSet,
     /// Of `lent` at least those that were offered and never turned on.
     pub(super) offered: VcpuSet,
+    /// Of `spare` those that the guest has ejected without having said by `_OST` that it is through.
+    closing: VcpuSet,
+    /// When they count as closed all the same.
+    closes_ns: u64,
 }
 
 impl Ledger {
@@ -59,6 +68,36 @@ impl Ledger {
         self.lent.put(vcpu, is_held);
         self.spare.put(vcpu, !is_held);
         self.offered.put(vcpu, state == State::EnabledOff);
+    }
+
+    /// Takes note of an eject.
+    pub(super) fn ejected(&mut self, vcpu: VcpuId, now_ns: u64) {
+        self.closing.insert(vcpu);
+        self.closes_ns = now_ns.saturating_add(EJECT_CLOSES_NS);
+    }
+
+    /// Returns whether the guest is still at the eject of a vCPU, which must not be offered to it before that is closed.
+    pub(super) fn is_closing(&self, vcpu: VcpuId) -> bool {
+        self.closing.contains(vcpu)
+    }
+
+    /// Returns when all ejects count as closed, if one is not.
+    pub(super) fn closes_ns(&self) -> Option<u64> {
+        (!self.closing.is_empty()).then_some(self.closes_ns)
+    }
+
+    /// Takes note that the guest is through with an eject; returns whether that is news.
+    pub(super) fn close(&mut self, vcpu: VcpuId) -> bool {
+        self.closing.remove(vcpu)
+    }
+
+    /// Closes all ejects if the guest has had its time; returns whether any was open.
+    pub(super) fn close_old(&mut self, now_ns: u64) -> bool {
+        let is_old = self.closes_ns().is_some_and(|at| at <= now_ns);
+        if is_old {
+            self.closing = VcpuSet::EMPTY;
+        }
+        is_old
     }
 
     /// Leaves in `offered` what is still off.

@@ -1,5 +1,6 @@
 //! Resizes against guests of every temper: scenarios with the real cells and the real event block, and random talk.
 
+use super::ledger::EJECT_CLOSES_NS;
 use super::{
     AfterReset, BeginError, Cells, Effect, Limits, Origin, Outcome, Progress, Report, Resizer,
     Shortfall, Why,
@@ -46,6 +47,7 @@ const ENTRY: EntryPoint = EntryPoint {
 
 const DEVICE_CHECK: u16 = 1;
 const EJECT_REQUEST: u16 = 3;
+const OWN_EJECT: u16 = 0x103;
 
 /// What a guest does with the events it reads.
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +186,10 @@ impl Machine {
     }
 
     fn eject(&mut self, vcpu: u16) {
-        if let Some(progress) = self.resizer.on_eject(&self.cells, VcpuId::new(vcpu)) {
+        let progress = self
+            .resizer
+            .on_eject(&self.cells, VcpuId::new(vcpu), self.now_ns);
+        if let Some(progress) = progress {
             self.take(progress);
         }
     }
@@ -481,8 +486,91 @@ fn an_eject_that_comes_late_does_not_spoil_the_next_offer() {
     machine.reports.clear();
     machine.set(3);
     machine.eject(2);
+    assert_eq!(machine.state(2), State::Reserve);
+    assert!(!machine.has_event(), "nothing to look at yet");
+    machine.ost(2, EJECT_REQUEST, 0);
     assert_eq!(machine.state(2), State::EnabledOff);
     machine.guest = Guest::Modern;
+    machine.guest_runs();
+    machine.ended(Outcome::Done, 3, 3, &[]);
+}
+
+/// Linux looks at `_STA` once more after `_EJ0`, and then says by `_OST` that it is through: until then it must find the vCPU gone.
+#[test]
+fn a_vcpu_is_not_offered_again_before_the_guest_has_closed_its_eject() {
+    for source in [EJECT_REQUEST, OWN_EJECT] {
+        let mut machine = Machine::up(Guest::Modern, 4);
+        machine.set(2);
+        while machine.read_event().is_some() {}
+        machine.edge = false;
+        machine.turn_off(3);
+        machine.eject(3);
+        machine.turn_off(2);
+        machine.eject(2);
+        machine.ended(Outcome::Done, 2, 2, &[]);
+        machine.set(3);
+        // Of another vCPU, of another event, and not the end: none of them closes it.
+        machine.ost(3, source, 0);
+        machine.ost(2, DEVICE_CHECK, 0);
+        machine.ost(2, source, 0x84);
+        assert_eq!(machine.state(2), State::Reserve);
+        assert!(machine.reports.is_empty() && !machine.edge);
+        machine.ost(2, source, 0);
+        assert_eq!(machine.state(2), State::EnabledOff);
+        machine.guest_runs();
+        machine.ended(Outcome::Done, 3, 3, &[]);
+    }
+}
+
+/// `_OST` is a guest's to have or not: one without it gets the vCPU back all the same, later.
+#[test]
+fn a_guest_that_closes_no_eject_is_offered_the_vcpu_after_a_while() {
+    let mut machine = Machine::up(Guest::Modern, 3);
+    machine.set(2);
+    machine.turn_off(2);
+    machine.eject(2);
+    machine.reports.clear();
+    machine.pass(SECOND);
+    machine.set(3);
+    let at_ns = machine.resizer.deadline_ns().expect("one to wait for");
+    assert_eq!(at_ns, machine.now_ns - SECOND + EJECT_CLOSES_NS);
+    machine.pass(at_ns - machine.now_ns - 1);
+    assert_eq!(machine.state(2), State::Reserve);
+    machine.pass(1);
+    assert_eq!(machine.state(2), State::EnabledOff);
+    machine.guest_runs();
+    machine.ended(Outcome::Done, 3, 3, &[]);
+
+    // Long since: nothing to wait for.
+    machine.set(2);
+    machine.turn_off(2);
+    machine.eject(2);
+    machine.reports.clear();
+    machine.now_ns += EJECT_CLOSES_NS;
+    machine.set(3);
+    assert_eq!(machine.state(2), State::EnabledOff);
+
+    // A shorter deadline comes first, and says what was waited for.
+    let mut machine = Machine::up(Guest::Modern, 3);
+    machine.set(2);
+    machine.turn_off(2);
+    machine.eject(2);
+    machine.reports.clear();
+    assert!(machine.begin(3, STRICT).is_ok());
+    machine.pass(3 * SECOND);
+    machine.ended(Outcome::TimedOut, 3, 2, &[(2, Why::EjectUnfinished)]);
+}
+
+/// A guest that starts anew has no eject to close.
+#[test]
+fn a_reset_closes_ejects() {
+    let mut machine = Machine::up(Guest::Modern, 3);
+    machine.set(2);
+    machine.turn_off(2);
+    machine.eject(2);
+    machine.reports.clear();
+    machine.reset(AfterReset::BootSet);
+    machine.set(3);
     machine.guest_runs();
     machine.ended(Outcome::Done, 3, 3, &[]);
 }

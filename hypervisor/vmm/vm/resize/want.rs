@@ -11,7 +11,7 @@ use types::ids::VcpuId;
 /// How far one vCPU of a resize is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// To be offered once the guest listens.
+    /// To be offered once the guest listens, and is through with an earlier eject of it.
     Waiting,
     /// Offered; CPU_ON and the first entry are awaited.
     Offered {
@@ -76,6 +76,9 @@ impl Want {
     /// Decides the vCPU at the deadline.
     pub(super) fn give_up(&mut self, talk: &mut Talk<'_, impl Cells>) {
         self.phase = match self.phase {
+            Phase::Waiting if talk.ledger.is_closing(self.vcpu) => {
+                Phase::Failed(Why::EjectUnfinished)
+            }
             Phase::Waiting => Phase::Failed(Why::NotListening),
             Phase::Offered {
                 acknowledged: false,

@@ -20,6 +20,8 @@ pub const VALID: u32 = 1 << 31;
 pub const ADDED: u32 = 1;
 /// EVENT.CODE: a vCPU is asked back.
 pub const ASKED_BACK: u32 = 3;
+/// OST's source event of an ejection that was not asked for.
+pub const EJECTED_UNASKED: u32 = 0x103;
 /// STA of an enabled vCPU.
 pub const ENABLED: u32 = 0x0f;
 /// STA of a vCPU in reserve.

@@ -50,6 +50,7 @@ fn main() {
             add_is_never_answered,
             acknowledged_but_never_on,
             ejection_by_the_guest_alone,
+            no_offer_before_an_eject_is_closed,
             boot_cpus_are_not_taken,
             add_then_remove_before_it_is_read,
         ],
@@ -205,6 +206,7 @@ fn give_back_what_is_asked() -> Outcome {
         let off = psci::affinity_info(affinity(uid)) == psci::AFFINITY_OFF;
         if off && mmio::read32(sta(uid)) == ENABLED {
             eject(uid);
+            report(uid, EJECTED_UNASKED, 0);
         }
     }
     Ok(())
@@ -368,6 +370,7 @@ fn add_is_never_answered() -> Outcome {
     );
     eject(uid);
     check_eq!(mmio::read32(sta(uid)), RESERVE, "STA after EJECT");
+    report(uid, ASKED_BACK, 0);
     as_at_boot()
 }
 
@@ -392,12 +395,29 @@ fn ejection_by_the_guest_alone() -> Outcome {
         RESERVE,
         "STA after an ejection that nobody asked for"
     );
-    report(uid, 0x103, 0);
+    report(uid, EJECTED_UNASKED, 0);
     check_eq!(
         psci::cpu_on(affinity(uid), cpu::entry_address(), 0),
         psci::DENIED,
         "CPU_ON after the ejection"
     );
+    clean_up()
+}
+
+fn no_offer_before_an_eject_is_closed() -> Outcome {
+    needs_a_harness!();
+    add_one_to(boot())?;
+    let uid = boot();
+    turn_off(uid)?;
+    eject(uid);
+    let asked = request(format_args!("vcpu set @ {} --timeout 1", boot() + 1));
+    expect(asked, "timed-out")?;
+    check_eq!(mmio::read32(sta(uid)), RESERVE, "STA of what is ejected");
+    check_eq!(mmio::read32(EVENT), 0, "EVENT while it is ejected");
+    report(uid, EJECTED_UNASKED, 0);
+    let asked = resize(boot() + 1);
+    serve_adds(1)?;
+    expect_done(asked, boot() + 1)?;
     clean_up()
 }
 
