@@ -202,17 +202,16 @@ fn read_clock(host: &HostDescription) {
     };
     if mmu::map_identity(base..base + SIZE, Use::Device).is_ok() {
         // SAFETY: mapped just now; the device tree names it as a PL031.
-        let clock = unsafe { Registers::new(base, SIZE) };
-        seeds::set_wall_clock_s(u64::from(clock.read32(RTCDR)));
+        let registers = unsafe { Registers::new(base, SIZE) };
+        let now_s = clock::now_ns() / 1_000_000_000;
+        clock::set_epoch_s(u64::from(registers.read32(RTCDR)).saturating_sub(now_s));
     }
 }
 
 /// Sets the interrupt controller up.
 fn start_gic(host: &HostDescription) {
     let Gic::V3(found) = &host.gic else {
-        give_up(format_args!(
-            "the interrupt controller is a GICv2; only GICv3 is supported"
-        ));
+        give_up(format_args!("{}", host.gic.refusal().unwrap_or_default()));
     };
     match gic::Gic::start(found) {
         Ok(gic) => {
@@ -278,7 +277,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         },
         features: &features,
         list_registers,
-        wall_clock_s: seeds::wall_clock_s(),
+        wall_clock_s: clock::epoch_s().unwrap_or(0) as u32,
     };
     vms::create(&limits, descriptions, slots);
     let ports = [host.console(), host.control()].map(|found| {

@@ -1,6 +1,6 @@
-//! Ticks of the system counter as nanoseconds since EL2 started.
+//! Ticks of the system counter as nanoseconds since EL2 started, and what time of day that was.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::timer;
 
@@ -13,6 +13,10 @@ const NS_A_SECOND: u64 = 1_000_000_000;
 static SCALE: AtomicU64 = AtomicU64::new(1 << SHIFT);
 /// The counter when EL2 started.
 static START: AtomicU64 = AtomicU64::new(0);
+
+/// The time of day when EL2 started, in seconds since 1970, and whether it is known.
+static EPOCH_S: AtomicU64 = AtomicU64::new(0);
+static IS_EPOCH_KNOWN: AtomicBool = AtomicBool::new(false);
 
 /// Reads the counter's frequency; time begins now.
 pub(crate) fn start() {
@@ -52,6 +56,18 @@ pub(crate) fn duration_ticks(ns: u64) -> u64 {
     (ns / NS_A_SECOND)
         .saturating_mul(frequency)
         .saturating_add(part)
+}
+
+/// Sets the time of day when EL2 started, in seconds since 1970.
+pub(crate) fn set_epoch_s(seconds: u64) {
+    EPOCH_S.store(seconds, Ordering::Relaxed);
+    IS_EPOCH_KNOWN.store(true, Ordering::Release);
+}
+
+/// Returns it, if the machine's clock or the operator has told it.
+pub(crate) fn epoch_s() -> Option<u64> {
+    let is_known = IS_EPOCH_KNOWN.load(Ordering::Acquire);
+    is_known.then(|| EPOCH_S.load(Ordering::Relaxed))
 }
 
 /// Returns the earlier of two times, each of which may be none.

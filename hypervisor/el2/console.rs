@@ -482,6 +482,11 @@ pub(crate) fn accepts(answer: Option<Token>) -> bool {
     })
 }
 
+/// Returns whether something waits to be sent or written.
+pub(crate) fn is_busy() -> bool {
+    STATE.get().is_some_and(|state| state.lock().is_busy())
+}
+
 /// Tells an event, before which so many of its VM were lost.
 pub(crate) fn event(event: &Event, lost: u32) {
     with_console(|console, sinks| console.event(event, lost, sinks));

@@ -38,6 +38,7 @@ mod mmu;
 mod panic;
 mod percpu;
 mod pmu;
+mod power;
 mod seeds;
 mod smc;
 mod smp;

@@ -1,4 +1,4 @@
-//! Randomness for guests' first moments, and the date they start with.
+//! Randomness for guests' first moments.
 //!
 //! A ChaCha20 generator, seeded with what the boot loader gave (`rng-seed`)
 //! and the counter. Each guest start draws from it, so no two starts get the same seeds.
@@ -8,12 +8,9 @@ use chacha20::rand_core::{Rng, SeedableRng};
 use spin::Once;
 use vmm::sync::FairMutex;
 
-use crate::{clock, timer};
-use core::sync::atomic::{AtomicU64, Ordering};
+use crate::timer;
 
 static GENERATOR: Once<FairMutex<ChaCha20Rng>> = Once::new();
-/// Seconds since 1970 when EL2 started, from the machine's clock.
-static EPOCH_S: AtomicU64 = AtomicU64::new(0);
 
 /// Seeds the generator.
 pub(crate) fn start(rng_seed: &[u8], kaslr_seed: Option<u64>) {
@@ -41,17 +38,4 @@ pub(crate) fn word() -> u64 {
     GENERATOR
         .get()
         .map_or(0, |generator| generator.lock().next_u64())
-}
-
-/// Says what the machine's clock shows.
-pub(crate) fn set_wall_clock_s(seconds: u64) {
-    EPOCH_S.store(
-        seconds.saturating_sub(clock::now_ns() / 1_000_000_000),
-        Ordering::Relaxed,
-    );
-}
-
-/// Returns seconds since 1970 when EL2 started.
-pub(crate) fn wall_clock_s() -> u32 {
-    EPOCH_S.load(Ordering::Relaxed) as u32
 }

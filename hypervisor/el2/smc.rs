@@ -39,6 +39,16 @@ fn call(function: u64, a: u64, b: u64, c: u64) -> Option<i64> {
     Some(result as i64)
 }
 
+/// Returns whether there is firmware to call.
+pub(crate) fn has_firmware() -> bool {
+    CONDUIT.load(Ordering::Relaxed) != NONE
+}
+
+/// Calls SYSTEM_OFF or SYSTEM_RESET (DEN0022, 5.9 and 5.10), which do not return if they succeed; returns PSCI's code.
+pub(crate) fn system(function: u32) -> Option<i64> {
+    call(u64::from(function), 0, 0, 0)
+}
+
 /// Turns a CPU on at a physical address with a value in x0; returns PSCI's code, or `None` without PSCI.
 pub(crate) fn cpu_on(mpidr: u64, entry: u64, context: u64) -> Option<i64> {
     let _serial = CPU_ON_LOCK.lock();

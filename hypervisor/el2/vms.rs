@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 use control_plane::config::CpuSlots;
-use control_plane::console::What;
+use control_plane::console::{HostPower, What};
 use control_plane::firmware::Seeds;
 use control_plane::resize::Report;
 use core::ops::Range;
@@ -16,7 +16,7 @@ use vmm::vm::{Kicks, Outside, Vm};
 
 use crate::guest_memory::{GuestRam, TablePages};
 use crate::percpu::{PLACEMENTS, WAKES};
-use crate::{cache, clock, console, deferred, heap, memory, percpu, seeds, smp, timer, tlb};
+use crate::{cache, clock, console, deferred, heap, memory, percpu, power, seeds, smp, timer, tlb};
 
 mod commands;
 mod events;
@@ -181,6 +181,22 @@ impl ops::Host for El2 {
         console::drain(vm);
     }
 
+    fn can_end(&self, _: HostPower) -> bool {
+        power::can_end()
+    }
+
+    fn end(&self, power: HostPower) {
+        power::ask(power);
+    }
+
+    fn epoch_s(&self) -> Option<u64> {
+        clock::epoch_s()
+    }
+
+    fn set_epoch_s(&self, seconds: u64) {
+        clock::set_epoch_s(seconds);
+    }
+
     fn ns(&self, ticks: u64) -> u64 {
         clock::ticks_to_ns(ticks)
     }
@@ -192,6 +208,7 @@ impl ops::Host for El2 {
             heap::refill();
             next = clock::earlier(next, events::tell());
             next = clock::earlier(next, console::poll());
+            next = clock::earlier(next, power::attend());
         }
         deferred::set_deadline(next.map(clock::ns_to_ticks));
         if is_boot_cpu && events::DIRTY.load(Ordering::Acquire) {

@@ -4,6 +4,7 @@ use super::error::{CommandError, ErrorKind};
 use super::names::Names;
 use super::usage::Topic;
 use super::words::Words;
+use crate::clock::utc;
 use alloc::format;
 use types::ids::{PcpuId, VcpuId, VmId};
 
@@ -24,6 +25,26 @@ pub enum VmAction {
     PowerButton,
 }
 
+/// How the machine itself ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostPower {
+    /// It starts anew.
+    Reboot,
+    /// It is turned off.
+    Off,
+}
+
+impl HostPower {
+    /// Returns the word of the command.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Reboot => "reboot",
+            Self::Off => "poweroff",
+        }
+    }
+}
+
 /// A command, checked but not yet carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -31,6 +52,18 @@ pub enum Command {
     Help(Topic),
     /// Describe the host.
     Host,
+    /// End the host's run, and every VM's with it.
+    HostPower {
+        /// How.
+        power: HostPower,
+        /// Even if VMs run.
+        force: bool,
+    },
+    /// Tell the time of day, after setting it if there is one to set: seconds since 1970.
+    HostTime {
+        /// The time to set.
+        set: Option<u32>,
+    },
     /// List the VMs.
     VmList,
     /// Tell everything about a VM.
@@ -124,7 +157,7 @@ pub(super) fn parse(line: &str, names: &Names) -> Result<Option<Command>, Comman
     let command = match first.as_bytes() {
         b"help" | b"?" => arguments.help(),
         b"top" => arguments.only("top", Command::Top),
-        b"host" => arguments.only("host", Command::Host),
+        b"host" => arguments.host(),
         b"log" => arguments.only("log", Command::Log),
         b"vm" => arguments.vm(),
         b"vcpu" => arguments.vcpu(),
@@ -173,6 +206,41 @@ impl<'a> Arguments<'a> {
             _ => return Err(self.misused()),
         };
         self.on_vm(self.form, |vm| Command::Vm { vm, action })
+    }
+
+    fn host(&mut self) -> Result<Command, CommandError> {
+        self.form = "host | host reboot|poweroff [--force] | host time [set TIME]";
+        let power = match self.words.next().map(str::as_bytes) {
+            None => return Ok(Command::Host),
+            Some(b"reboot") => HostPower::Reboot,
+            Some(b"poweroff") => HostPower::Off,
+            Some(b"time") => return self.host_time(),
+            Some(_) => return Err(self.misused()),
+        };
+        let force = match self.words.next() {
+            None => false,
+            Some("--force") => true,
+            Some(_) => return Err(self.misused()),
+        };
+        self.only(self.form, Command::HostPower { power, force })
+    }
+
+    /// Reads the time to set, with or without the word before it.
+    fn host_time(&mut self) -> Result<Command, CommandError> {
+        let Some(mut word) = self.words.next() else {
+            return Ok(Command::HostTime { set: None });
+        };
+        if word == "set" {
+            word = self.word()?;
+        }
+        let seconds = utc::parse(word).and_then(|seconds| u32::try_from(seconds).ok());
+        let set = seconds.ok_or_else(|| {
+            let message = format!(
+                "\"{word}\" is no time of the years 1970 to 2105, as 2026-11-29T16:12:06Z or in seconds since 1970"
+            );
+            CommandError::new(ErrorKind::BadNumber, message)
+        })?;
+        self.only(self.form, Command::HostTime { set: Some(set) })
     }
 
     fn vcpu(&mut self) -> Result<Command, CommandError> {
@@ -312,7 +380,7 @@ impl<'a> Arguments<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::usage::{Topic, USAGE};
-    use super::{Command, CommandError, ErrorKind, Names, VmAction, Words};
+    use super::{Command, CommandError, ErrorKind, HostPower, Names, VmAction, Words};
     use proptest::prelude::*;
     use types::ids::{PcpuId, VcpuId, VmId};
 
@@ -331,6 +399,8 @@ mod tests {
             count,
             timeout_s,
         };
+        let power = |power, force| Command::HostPower { power, force };
+        let time = |set| Command::HostTime { set: Some(set) };
         let cases = [
             ("help", Command::Help(Topic::ALL)),
             ("  ?  ", Command::Help(Topic::ALL)),
@@ -340,6 +410,14 @@ mod tests {
             ("top", Command::Top),
             ("vm show rtos", Command::VmShow { vm: VmId::new(1) }),
             ("host", Command::Host),
+            ("host reboot", power(HostPower::Reboot, false)),
+            ("host reboot --force", power(HostPower::Reboot, true)),
+            ("host poweroff", power(HostPower::Off, false)),
+            ("host time", Command::HostTime { set: None }),
+            ("host time set 1795968726", time(1_795_968_726)),
+            ("host time 1795968726", time(1_795_968_726)),
+            ("host time set 2026-11-29T16:12:06Z", time(1_795_968_726)),
+            ("host time set 2106-02-07T06:28:15", time(u32::MAX)),
             ("log", Command::Log),
             ("vm list", Command::VmList),
             (
@@ -421,6 +499,15 @@ mod tests {
             ("help vm lis", ErrorKind::UnknownCommand),
             ("help vm list linux", ErrorKind::UnknownCommand),
             ("top linux", ErrorKind::Usage),
+            ("host halt", ErrorKind::Usage),
+            ("host reboot now", ErrorKind::Usage),
+            ("host poweroff --force --force", ErrorKind::Usage),
+            ("host time set", ErrorKind::Usage),
+            ("host time set 1 2", ErrorKind::Usage),
+            ("host time set noon", ErrorKind::BadNumber),
+            ("host time set 4294967296", ErrorKind::BadNumber),
+            ("host time set 2106-02-07T06:28:16Z", ErrorKind::BadNumber),
+            ("host time set 2026-02-29T00:00:00Z", ErrorKind::BadNumber),
             ("vm show", ErrorKind::Usage),
             ("vm", ErrorKind::Usage),
             ("vm frobnicate linux", ErrorKind::Usage),
@@ -463,6 +550,8 @@ mod tests {
             let line = usage
                 .form
                 .replace("[--timeout S]", "--timeout 5")
+                .replace("[--force]", "--force")
+                .replace("[set TIME]", "set 5")
                 .replace("[COMMAND]", "vm start")
                 .replace("[NAME]", "linux")
                 .replace("NAME", "linux")

@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn candidates_by_table() {
         let names = Names::new(["linux", "linux-rt", "rtos"].map(Into::into).to_vec());
-        let cases: [(&str, &str, &[&str]); 20] = [
+        let cases: [(&str, &str, &[&str]); 22] = [
             ("h", "", &["help", "host"]),
             ("he", "lp", &["help"]),
             ("v", "", &["vm", "vcpu"]),
@@ -94,6 +94,8 @@ mod tests {
             ("help vcpu s", "et", &["set"]),
             ("help vcpu set ", "", &[]),
             ("? j", "son", &["json"]),
+            ("host ", "", &["reboot", "poweroff", "time"]),
+            ("host reboot ", "--force", &["--force"]),
             ("frobnicate ", "", &[]),
         ];
         for (head, certain, words) in cases {

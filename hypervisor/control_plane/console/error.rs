@@ -23,6 +23,8 @@ types::words! {
     NoSuchVm = "no-such-vm",
     /// The VM's state does not allow the command.
     WrongState = "wrong-state",
+    /// VMs run, and only `--force` ends them.
+    NeedsForce = "needs-force",
     /// Something of the kind is already under way.
     Busy = "busy",
     /// The request cannot be fulfilled.

@@ -13,6 +13,7 @@ use super::{
     sink::{ByteSink, put},
     usage::Usage,
 };
+use crate::clock::utc::Utc;
 use crate::resize::Shortfall;
 use alloc::{format, string::ToString};
 use types::ids::VmId;
@@ -220,6 +221,11 @@ fn reply_fields(json: &mut JsonWriter<'_>, reply: &Reply, names: &Names) -> Opti
         Reply::NetList(_) => return Some("ports"),
         Reply::Log(_) => return Some("lines"),
         Reply::Host(host) => host_fields(json, host),
+        Reply::HostTime { unix_s, known } => {
+            json.key("time").string(&Utc(*unix_s).to_string());
+            json.key("unix_s").number(*unix_s);
+            json.key("known").bool(*known);
+        }
     }
     None
 }
@@ -235,7 +241,6 @@ pub(super) fn row(
     json.comma = place != 0;
     let json = &mut json;
     match reply {
-        Reply::Done | Reply::Attached(_) | Reply::Host(_) | Reply::VmShow(_) => return None,
         Reply::Help(topic) => {
             let usage = topic.commands().get(place)?;
             json.object(|json| usage_fields(json, usage, names));
@@ -280,6 +285,8 @@ pub(super) fn row(
             json.string(line);
             return Some(place.saturating_add(line.len()).saturating_add(1));
         }
+        // It has no rows.
+        _ => return None,
     }
     Some(place.saturating_add(1))
 }

@@ -43,7 +43,7 @@ mod words;
 mod writing;
 
 pub use backlog::Backlog;
-pub use command::{Command, MAX_TIMEOUT_S, VmAction};
+pub use command::{Command, HostPower, MAX_TIMEOUT_S, VmAction};
 pub use editor::LINE_BYTES;
 pub use error::{CommandError, ErrorKind};
 pub use lines::JSON_LINE_BYTES;
@@ -132,6 +132,8 @@ pub struct Console {
     terminal_lines: LineReader,
     control_lines: LineReader,
     pending: Pending,
+    /// The operator is asked whether to do this although VMs run.
+    question: Option<HostPower>,
     /// The answers that are being written: the terminal's and the control channel's.
     writing: [Option<Writing>; 2],
 }
@@ -151,6 +153,7 @@ impl Console {
             terminal_lines: LineReader::new(),
             control_lines: LineReader::new(),
             pending: Pending::new(),
+            question: None,
             writing: [None, None],
         }
     }
@@ -264,13 +267,13 @@ impl Console {
                     self.view.show(sample, &self.names, sinks.terminal);
                 }
             }
-            Some(Asker::Prompt) => match self.mode {
+            Some(Asker::Prompt(power)) => match self.mode {
                 // As much of it as a line holds.
                 Mode::Top => drop(Writing::text(result, &self.names, self.view.notice())),
                 Mode::Prompt => {
                     self.begin(Port::Terminal, sinks, |_, _| None);
                     self.editor.make_way(sinks.terminal);
-                    self.prompt_answer(result, sinks);
+                    self.prompt_reply(power, result, sinks);
                 }
                 Mode::Guest => self.begin(Port::Terminal, sinks, |names, out| {
                     out.put(b"\r\n[bullpen] ");

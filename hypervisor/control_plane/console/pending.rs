@@ -1,6 +1,6 @@
 //! Requests that have not been answered yet, and where the answer goes.
 
-use super::{Port, request::RequestId};
+use super::{HostPower, Port, request::RequestId};
 
 /// How many requests may be outstanding at once.
 pub const MAX_PENDING: usize = 16;
@@ -16,8 +16,8 @@ pub struct Token {
 /// How a request was put, which is how it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
-    /// At the prompt, in words.
-    Prompt,
+    /// At the prompt, in words; if it may end VMs the operator is asked first.
+    Prompt(Option<HostPower>),
     /// By the live view, for itself.
     View,
     /// In JSON, on either port.

@@ -5,14 +5,23 @@
 use super::command::{self, Command};
 use super::complete::Candidates;
 use super::editor::{Fed, LINE_BYTES};
-use super::error::CommandError;
+use super::error::{CommandError, ErrorKind};
 use super::pending::Asker;
 use super::reply::Reply;
 use super::request::RequestId;
-use super::sink::Sinks;
+use super::sink::{Sinks, put};
 use super::top::View;
 use super::writing::Writing;
-use super::{Console, Mode, Port, Request, channel, too_long, too_many};
+use super::{Console, HostPower, Mode, Port, Request, channel, too_long, too_many};
+
+/// Returns the command that a line is as the answer to whether the host shall end; `None` if it is another one.
+fn answer_to(power: HostPower, line: &str) -> Option<Result<Option<Command>, CommandError>> {
+    match line {
+        "yes" | "y" => Some(Ok(Some(Command::HostPower { power, force: true }))),
+        "no" | "n" => Some(Ok(None)),
+        _ => None,
+    }
+}
 
 impl Console {
     /// Takes a key at the prompt.
@@ -38,7 +47,10 @@ impl Console {
             self.prompt_again(sinks);
             return request;
         }
-        let command = match command::parse(line, &self.names) {
+        let answered = self.question.take();
+        let answered = answered.and_then(|power| answer_to(power, line.trim_ascii()));
+        let parsed = answered.unwrap_or_else(|| command::parse(line, &self.names));
+        let command = match parsed {
             Ok(Some(command)) => command,
             Ok(None) => {
                 self.editor.redraw(sinks.terminal);
@@ -63,12 +75,43 @@ impl Console {
                 let id = RequestId::default();
                 self.json_answer(Port::Terminal, &id, Ok(Reply::Done), sinks);
             }
-            command => match self.pending.insert(Asker::Prompt) {
-                Ok(token) => return Some(Request { token, command }),
-                Err(_) => self.prompt_answer(Err(too_many()), sinks),
-            },
+            command => {
+                let power = match command {
+                    Command::HostPower { power, .. } => Some(power),
+                    _ => None,
+                };
+                match self.pending.insert(Asker::Prompt(power)) {
+                    Ok(token) => return Some(Request { token, command }),
+                    Err(_) => self.prompt_answer(Err(too_many()), sinks),
+                }
+            }
         }
         None
+    }
+
+    /// Answers a request of the prompt: a command that would end VMs with the question whether it shall.
+    pub(super) fn prompt_reply(
+        &mut self,
+        power: Option<HostPower>,
+        result: Result<Reply, CommandError>,
+        sinks: &mut Sinks<'_>,
+    ) {
+        let question = |error: &CommandError| power.filter(|_| error.kind == ErrorKind::NeedsForce);
+        let Some((power, error)) = result
+            .as_ref()
+            .err()
+            .and_then(|error| Some((question(error)?, error)))
+        else {
+            return self.prompt_answer(result, sinks);
+        };
+        self.question = Some(power);
+        put!(
+            sinks.terminal,
+            "{}\r\n{} all the same? yes or no\r\n",
+            error.message,
+            power.word()
+        );
+        self.prompt_again(sinks);
     }
 
     /// Shows an answer at the start of an empty line, then the prompt.

@@ -47,6 +47,13 @@ pub enum Reply {
     Log(String),
     /// The host.
     Host(HostReport),
+    /// The time of day.
+    HostTime {
+        /// Seconds since 1970.
+        unix_s: u64,
+        /// Whether a clock or the operator has told it; if not it counts from the hypervisor's start.
+        known: bool,
+    },
 }
 
 /// One VM in a list.

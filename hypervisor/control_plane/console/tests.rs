@@ -4,9 +4,9 @@ extern crate std;
 
 use super::{
     ByteSink, Command, CommandError, Console, DeviceRow, DiskRow, ErrorKind, EscapeKey, Event,
-    HostReport, JSON_LINE_BYTES, MAX_PENDING, NetRow, Port, Reply, Request, ResizeReport, Sample,
-    Sinks, StatsRow, Topic, VcpuRow, VmAction, VmPage, VmRow, What, terminal::Terminal,
-    usage::USAGE,
+    HostPower, HostReport, JSON_LINE_BYTES, MAX_PENDING, NetRow, Port, Reply, Request,
+    ResizeReport, Sample, Sinks, StatsRow, Topic, VcpuRow, VmAction, VmPage, VmRow, What,
+    terminal::Terminal, usage::USAGE,
 };
 use crate::{resize::Origin, resize::Outcome, resize::Report, resize::Shortfall, resize::Why};
 use proptest::prelude::*;
@@ -239,6 +239,63 @@ fn prompt_commands_are_answered_in_words() {
     bench.reply(request, Ok(Reply::Done));
     assert_eq!(bench.shown(), "", "answered once");
     assert!(bench.told().is_empty(), "the control channel did not ask");
+}
+
+/// Types a command that ends VMs and has it refused.
+fn asked(bench: &mut Bench) {
+    let requests = bench.key_in(b"host reboot\r");
+    let unforced = Command::HostPower {
+        power: HostPower::Reboot,
+        force: false,
+    };
+    assert_eq!(requests[0].command, unforced);
+    let error = CommandError::new(ErrorKind::NeedsForce, "VMs run: linux; and so on");
+    let _ = bench.shown();
+    bench.reply(&requests[0], Err(error));
+    assert_eq!(
+        bench.shown(),
+        "\r\x1b[KVMs run: linux; and so on\r\nreboot all the same? yes or no\r\n\rbullpen> \x1b[K"
+    );
+}
+
+#[test]
+fn the_prompt_asks_before_vms_are_ended_with_the_host() {
+    let mut bench = Bench::new();
+    let forced = Command::HostPower {
+        power: HostPower::Reboot,
+        force: true,
+    };
+    for yes in ["yes\r", " y \r"] {
+        asked(&mut bench);
+        let requests = bench.key_in(yes.as_bytes());
+        assert_eq!(requests[0].command, forced);
+        bench.reply(&requests[0], Ok(Reply::Done));
+        assert!(bench.shown().ends_with("ok\r\n\rbullpen> \x1b[K"));
+    }
+    // Whatever else is typed takes the question back; so a later yes is none.
+    for other in ["no\r", "\r", "host time\r"] {
+        asked(&mut bench);
+        let requests = bench.key_in(other.as_bytes());
+        let commands: Vec<_> = requests.iter().map(|request| request.command).collect();
+        let expected = [Command::HostTime { set: None }];
+        let count = usize::from(other.starts_with("host"));
+        assert_eq!(commands, expected[..count], "{other}");
+        for request in requests {
+            let (unix_s, known) = (61, false);
+            bench.reply(&request, Ok(Reply::HostTime { unix_s, known }));
+        }
+        let _ = bench.shown();
+        assert!(bench.key_in(b"yes\r").is_empty());
+        let shown = bench.shown();
+        assert!(shown.contains("there is no command \"yes\""), "{shown}");
+    }
+    // A program is told, not asked.
+    let line = r#"{"id": 1, "command": "host poweroff"}"#;
+    let request = bench.ask(line).remove(0);
+    let error = CommandError::new(ErrorKind::NeedsForce, "VMs run");
+    bench.reply(&request, Err(error));
+    assert_eq!(bench.told()[0]["error"]["kind"], "needs-force");
+    assert!(bench.key_in(b"yes\r").is_empty());
 }
 
 #[test]
@@ -805,6 +862,10 @@ fn every_reply() -> Vec<Reply> {
         }]),
         Reply::Log("one\ntwo \x1b\n".into()),
         Reply::Host(host),
+        Reply::HostTime {
+            unix_s: 1_795_968_726,
+            known: true,
+        },
         Reply::VmShow(page().into()),
         Reply::Top(sample(7_000_000_000, &[1_500_000_000])),
     ]
@@ -896,6 +957,7 @@ fn every_reply_as_json() {
         json!({"lines": ["one", "two \x1b"]}),
         json!({"version": "0.1.0", "machine": "linux,dummy-virt", "cpus_online": 4, "cpus": 4,
             "memory_bytes": 1_073_741_824, "free_pages": 1000, "page_bytes": 4096, "uptime_ns": 61_002_000_000_u64}),
+        json!({"time": "2026-11-29T16:12:06Z", "unix_s": 1_795_968_726, "known": true}),
         json!({"vm": "linux", "state": "running", "on": 2, "target": 8, "possible": 8, "memory_bytes": 536_870_912,
             "boot": 1, "cpus": [1, 3], "kernel": "Image", "command_line": "console=ttyAMA0", "firmware": "acpi", "exits": 4711,
             "time_ns": 100_000_000_000_u64, "started_ns": 90_000_000_000_u64, "resets": 3,
@@ -973,8 +1035,9 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
          linux  root  1024 KiB      8 KiB  64 KiB  4 KiB    0 KiB       3\r\n\
          linux  data     0 KiB  read-only          0 KiB    0 KiB       0\r\n"
     );
+    assert_eq!(texts.nth(3).expect("the time"), "2026-11-29T16:12:06Z\r\n");
     assert_eq!(
-        texts.nth(3).expect("the page of a VM"),
+        texts.next().expect("the page of a VM"),
         "linux: running for 10.000 s\r\n\
          vCPUs       2 on, 8 wanted, 8 possible, 1 from boot\r\n\
          on CPUs     1 3\r\n\

@@ -10,6 +10,7 @@ use super::{
     table::{MIB, Printable, Seconds, Table, Widths},
 };
 
+use crate::clock::utc::Utc;
 use types::ids::VmId;
 
 const KIB: u64 = 1024;
@@ -20,6 +21,14 @@ pub(super) fn reply_head(reply: &Reply, names: &Names, out: &mut dyn ByteSink) -
         Reply::Done => out.put(b"ok\r\n"),
         Reply::Attached(vm) => put!(out, "the terminal shows {}\r\n", names.of(*vm)),
         Reply::Host(report) => host(report, out),
+        Reply::HostTime { unix_s, known } => {
+            let why = if *known {
+                ""
+            } else {
+                ": no clock was found; `host time set` sets it"
+            };
+            put!(out, "{}{why}\r\n", Utc(*unix_s));
+        }
         Reply::VmShow(page) => vm_show(page, names, out),
         // The live view draws them, and programs read them.
         Reply::Top(_) => {}

@@ -13,7 +13,7 @@ pub(super) struct Usage {
 }
 
 /// All commands, in the order in which `help` shows them: those with the same first words stand together.
-pub(super) const USAGE: [Usage; 22] = [
+pub(super) const USAGE: [Usage; 25] = [
     usage("help [COMMAND]", "explain the commands"),
     usage("vm list", "list the VMs"),
     usage("vm show NAME", "tell all about a VM"),
@@ -34,6 +34,9 @@ pub(super) const USAGE: [Usage; 22] = [
     usage("stats [NAME]", "count exits by reason"),
     usage("log", "show the hypervisor's log"),
     usage("host", "describe the host"),
+    usage("host reboot [--force]", "start the host anew"),
+    usage("host poweroff [--force]", "turn the host off"),
+    usage("host time [set TIME]", "tell or set the time of day"),
     usage("json on", "speak JSON lines on this terminal"),
     usage("json off", "go back to the prompt"),
 ];
@@ -62,6 +65,7 @@ impl Usage {
             "N" => Piece::Value("8"),
             "S" => Piece::Value("30"),
             "VCPU" | "CPU" => Piece::Value("1"),
+            "TIME" => Piece::Value("2026-11-29T16:12:06Z"),
             word => Piece::Word(word),
         })
     }

@@ -30,6 +30,14 @@ pub enum Gic {
 }
 
 impl Gic {
+    /// Returns why the machine cannot be used although its tree describes it well, if that is so: for people.
+    pub const fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::V3(_) => None,
+            Self::V2(_) => Some("the interrupt controller is a GICv2; only GICv3 is supported"),
+        }
+    }
+
     /// Returns the INTID of the maintenance interrupt.
     pub(super) const fn maintenance(&self) -> u32 {
         match self {

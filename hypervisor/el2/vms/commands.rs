@@ -57,6 +57,8 @@ pub(crate) fn execute(token: Token, command: Command) {
         Command::Stats { vm } => Ok(stats(vm)),
         Command::Log => Ok(Reply::Log(logger::text())),
         Command::Host => Ok(Reply::Host(host())),
+        Command::HostPower { power, force } => vms().end_host(power, force),
+        Command::HostTime { set } => Ok(vms().time(set)),
         Command::Help(_) | Command::Console { .. } | Command::JsonOn | Command::JsonOff => {
             Ok(Reply::Done)
         }

@@ -8,6 +8,7 @@ mod create;
 mod devices;
 mod hotplug;
 mod lifecycle;
+mod machine;
 mod report;
 mod rounds;
 mod start;
@@ -17,7 +18,7 @@ mod tests;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use control_plane::config::{ReserveIdle, VmConfig};
-use control_plane::console::{Token, What};
+use control_plane::console::{HostPower, Token, What};
 use control_plane::firmware::Seeds;
 use control_plane::topology::CpuFacts;
 use core::fmt::{self, Debug};
@@ -133,6 +134,15 @@ pub trait Host: Outside + Sized {
     fn look_again(&self);
     /// Shows the operator what a guest has sent.
     fn show(&self, vm: &'static Vm);
+
+    /// Returns whether the machine can end its run so.
+    fn can_end(&self, power: HostPower) -> bool;
+    /// Ends the machine's run, after the operator has been answered.
+    fn end(&self, power: HostPower);
+    /// Returns the time of day when EL2 started, in seconds since 1970, if it is known.
+    fn epoch_s(&self) -> Option<u64>;
+    /// Sets it; of a time before 1970, modulo 2^64.
+    fn set_epoch_s(&self, seconds: u64);
 }
 
 /// A VM with what only its starts, stops and resizes need.

@@ -2,6 +2,7 @@
 
 mod guest;
 mod lives;
+mod machine;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -12,7 +13,7 @@ use alloc::vec::Vec;
 use control_plane::config::{
     CpuSlots, DiskConfig, OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
-use control_plane::console::{Reply, VmPage, What};
+use control_plane::console::{HostPower, Reply, VmPage, What};
 use control_plane::firmware::{Firmware, Seeds};
 use control_plane::topology::{CpuFacts, Topology};
 use control_plane::uuid::Uuid;
@@ -146,6 +147,10 @@ struct Fake {
     attended: RefCell<Vec<(u16, Option<u64>)>>,
     /// How often the boot CPU was made to look at deadlines and events.
     looked: Cell<u32>,
+    /// The machine has no firmware to turn it off, or how it was ended.
+    endless: Cell<bool>,
+    ended: Cell<Option<HostPower>>,
+    epoch_s: Cell<Option<u64>>,
 }
 
 impl Outside for Fake {
@@ -253,6 +258,18 @@ impl Host for Fake {
     }
     fn show(&self, vm: &'static Vm) {
         self.told.borrow_mut().push(format!("{} shows", vm.name));
+    }
+    fn can_end(&self, _: HostPower) -> bool {
+        !self.endless.get()
+    }
+    fn end(&self, power: HostPower) {
+        self.ended.set(Some(power));
+    }
+    fn epoch_s(&self) -> Option<u64> {
+        self.epoch_s.get()
+    }
+    fn set_epoch_s(&self, seconds: u64) {
+        self.epoch_s.set(Some(seconds));
     }
     fn look_again(&self) {
         self.looked.set(self.looked.get() + 1);

@@ -1,8 +1,8 @@
 //! A guest that wants nothing but its peace: it keeps a beat, guards a pattern in its memory, and says so when asked.
 //!
 //! Each byte typed on its console is a question: `?` prints `BEATS n late_us=m damaged=k` (beats so far, the longest delay
-//! of one since the last question, words of the pattern that have changed), `s` says its share as the word `share` does, `q` turns
-//! it off. Words: `spin`: never waits, so
+//! of one since the last question, words of the pattern that have changed), `s` says its share as the word `share` does, `t`
+//! prints `CLOCK n`, the seconds since 1970 of its clock, `q` turns it off. Words: `spin`: never waits, so
 //! that its CPU is always busy. `flood`: prints without end between beats. `reset`: resets itself at every beat.
 //! `thief`: resets itself at once. `flicker`: its first CPU turns the second on without end, which turns itself off at once.
 //! `share`: says after half a second of its clock what share of it the guest had, and its longest pause
@@ -12,13 +12,15 @@
 #![expect(unsafe_code, reason = "guards memory that no Rust object owns")]
 
 use guest_rt::machine::Region;
-use guest_rt::{cpu, gic, guest, insn, machine, print, println, psci, timer, uart};
+use guest_rt::{cpu, gic, guest, insn, machine, mmio, print, println, psci, timer, uart};
 
 guest!(main);
 
 /// Beats a second.
 const RATE: u64 = 100;
 const PAGE: u64 = 4096;
+/// The data register of its clock, a PL031 (Arm DDI 0224, 3.3.1).
+const RTCDR: u64 = 0x0901_0000;
 /// The device tree and the firmware's tables lie below this offset, and may be looked at until the end.
 const FIRMWARE: u64 = 2 << 20;
 
@@ -69,6 +71,7 @@ fn main() {
                 say_share();
                 (late, next) = (0, timer::now() + period);
             }
+            Some(b't') => println!("CLOCK {}", mmio::read32(RTCDR)),
             Some(b'q') => return,
             _ if machine().word("reset") => psci::system_reset(),
             _ => {}
