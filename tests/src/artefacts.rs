@@ -87,6 +87,12 @@ pub fn initrd_fwts() -> PathBuf {
     existing(variable("BULLPEN_INITRD_FWTS"))
 }
 
+/// Returns the directory of the device trees of every board that Debian's kernel knows.
+#[must_use]
+pub fn trees() -> PathBuf {
+    existing(variable("BULLPEN_TREES"))
+}
+
 /// Returns the `xtask` program.
 #[must_use]
 pub fn xtask() -> PathBuf {

@@ -257,6 +257,7 @@ pub(crate) fn environment() -> anyhow::Result<Vec<(&'static str, OsString)>> {
         ("BULLPEN_INITRD_UDEV", images.initrd_udev.into()),
         ("BULLPEN_INITRD_TOOLS", images.initrd_tools.into()),
         ("BULLPEN_INITRD_FWTS", images.initrd_fwts.into()),
+        ("BULLPEN_TREES", images.trees.into()),
         ("BULLPEN_XTASK", std::env::current_exe()?.into()),
     ])
 }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod board;
 mod build;
 mod bundle;
 mod cpio;
@@ -56,6 +57,8 @@ enum Command {
     Bench(bench::Options),
     /// Builds everything that the system tests boot and prints the variables that lead to it
     Env,
+    /// Tells what Bullpen would say of a board by its device tree, or of many
+    Board(board::Options),
     /// Packs a manifest and the images it names into one file that any boot loader passes as initrd.
     Bundle {
         /// The manifest in TOML; see docs/manifest.md.
@@ -92,6 +95,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             build::hypervisor()?;
             build::guests()?;
         }
+        Command::Board(options) => return board::command(&options),
         Command::Run(options) => run::run(&options)?,
         Command::Lint => gate::lint()?,
         Command::Test { full, filter } => {

@@ -48,6 +48,10 @@ pub(crate) const KERNELS: [Kernel; 3] = [
     },
 ];
 
+/// The kernel package for all boards, and where it has their device trees.
+const TREES_PACKAGE: &str = "^linux-image-6\\.12\\.[^-]*-arm64$";
+const TREES: &str = "./usr/lib/linux-image-*";
+
 /// Where the kernels lie in the cache.
 const KERNEL_DIRECTORY: &str = "kernels";
 /// The suite with the newest Xen, and its package.
@@ -90,6 +94,21 @@ pub(crate) fn busybox() -> anyhow::Result<PathBuf> {
         let archive = Archive::open(USERLAND_SUITE)?;
         say::step("fetching busybox-static", || {
             fetch_file(&archive, "busybox-static", "./bin/busybox", destination)
+        })
+    })
+}
+
+/// The path of a directory that holds the device trees of every board that Debian's kernel knows.
+pub(crate) fn trees() -> anyhow::Result<PathBuf> {
+    cached("trees", |destination| {
+        let archive = Archive::open(LINUX_6_12.suite)?;
+        let package = archive.names(TREES_PACKAGE)?.pop();
+        let package = package.context("Debian has no kernel for all boards")?;
+        say::step(&format!("fetching the device trees of {package}"), || {
+            for deb in archive.download(&[package])? {
+                archive::unpack(&deb, TREES, destination)?;
+            }
+            Ok(())
         })
     })
 }

@@ -41,6 +41,8 @@ pub(crate) struct Images {
     pub(crate) initrd_tools: PathBuf,
     /// The initramfs with FWTS.
     pub(crate) initrd_fwts: PathBuf,
+    /// The directory of all boards' device trees.
+    pub(crate) trees: PathBuf,
 }
 
 /// All that the tests boot.
@@ -57,6 +59,7 @@ pub(crate) fn images() -> anyhow::Result<Images> {
         initrd_udev: initramfs::with_udev(&busybox, &guest::udev()?)?,
         initrd_tools: initramfs::with_tools(&busybox, &guest::tools()?)?,
         initrd_fwts: initramfs::with_fwts(&busybox, &guest::fwts()?)?,
+        trees: guest::trees()?,
     })
 }
 
