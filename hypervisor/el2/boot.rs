@@ -29,7 +29,8 @@ use vmm::ops::{Description, HostLimits};
 pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
     if level != machine::EL2 {
         give_up(format_args!(
-            "entered at EL{level}, but a hypervisor needs EL2: check the boot loader (QEMU: -M virt,virtualization=on)"
+            "entered at EL{level}, but a hypervisor needs EL2: {}",
+            way_to_el2(level)
         ));
     }
     if read_register!("hcr_el2") & hcr::E2H != 0 {
@@ -61,6 +62,11 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
         start_console(Place::pl011(early.pl011));
     }
     logger::start(log::LevelFilter::Info);
+    if timer::frequency() == 0 {
+        give_up(format_args!(
+            "the counter's frequency is 0 (CNTFRQ_EL0): firmware has to set it"
+        ));
+    }
     log::info!("Bullpen {} on {}", env!("CARGO_PKG_VERSION"), host.model);
     for warning in &host.warnings {
         log::warn!("device tree: {warning}");
@@ -114,6 +120,15 @@ extern "C" fn on_own_stack() -> ! {
     }
     start_vms(host, usize::from(cpus), boot.list_registers);
     cpu::run(boot)
+}
+
+/// Returns what has to change so that this program is entered at EL2.
+fn way_to_el2(level: u64) -> &'static str {
+    if level > machine::EL2 {
+        "let firmware drop to it (TF-A's BL31, a Raspberry Pi's armstub, QEMU with -kernel)"
+    } else {
+        "let the boot loader stay at it, and nothing else have it (U-Boot without CONFIG_ARMV8_SWITCH_TO_EL1, QEMU with -M virt,virtualization=on)"
+    }
 }
 
 /// Maps the device tree, whose size only it knows.
@@ -209,16 +224,23 @@ fn read_clock(host: &HostDescription) {
 }
 
 /// Sets the interrupt controller up.
-fn start_gic(host: &HostDescription) {
+fn start_gic(host: &'static HostDescription) {
     let Gic::V3(found) = &host.gic else {
         give_up(format_args!("{}", host.gic.refusal().unwrap_or_default()));
     };
-    match gic::Gic::start(found) {
+    let started = machine::probe(&found.path, || gic::Gic::start(found));
+    let affinity = percpu::own_affinity();
+    let why = match started {
+        Err(why) => why,
+        Ok(gic) if gic.redistributor(affinity).is_none() => {
+            "none of these redistributors is the boot CPU's"
+        }
         Ok(gic) => {
             machine::GIC.call_once(|| gic);
+            return;
         }
-        Err(error) => give_up(format_args!("interrupt controller: {error}")),
-    }
+    };
+    give_up(format_args!("device tree: {}: `reg`: {why}", found.path))
 }
 
 /// Sees whether each timer's interrupt comes where the device tree says: one that does not would be missed in silence.

@@ -3,11 +3,12 @@
 
 use alloc::string::String;
 use control_plane::host::HostDescription;
+use core::sync::atomic::{AtomicBool, Ordering};
 use spin::Once;
 
 use crate::gic::{Gic, Ppis, Redistributor};
 use crate::mmu::Use;
-use crate::sysreg::read_register;
+use crate::sysreg::{dsb_sy, read_register};
 use crate::uart::{Place, Uart};
 use crate::{layout, mmu, uart};
 
@@ -32,6 +33,27 @@ pub(crate) static FACTS: Once<Facts> = Once::new();
 /// Returns what the machine is.
 pub(crate) fn facts() -> &'static Facts {
     FACTS.get().expect("set before any guest runs")
+}
+
+/// What the boot CPU accesses although only the device tree says that it is there: the path of its node.
+static PROBED: Once<&'static str> = Once::new();
+static IS_PROBING: AtomicBool = AtomicBool::new(false);
+
+/// Runs `work`, which accesses for the first time what a node of the device tree describes. An abort tells of the node.
+pub(crate) fn probe<R>(path: &'static str, work: impl FnOnce() -> R) -> R {
+    PROBED.call_once(|| path);
+    IS_PROBING.store(true, Ordering::Relaxed);
+    let result = work();
+    // What was read has come by then, or has aborted.
+    dsb_sy();
+    IS_PROBING.store(false, Ordering::Relaxed);
+    result
+}
+
+/// Returns the path of the node whose registers are being accessed for the first time.
+pub(crate) fn probed() -> Option<&'static str> {
+    let is_probing = IS_PROBING.load(Ordering::Relaxed);
+    PROBED.get().copied().filter(|_| is_probing)
 }
 
 /// Returns the redistributor of the CPU with these affinity fields of MPIDR_EL1.

@@ -34,6 +34,14 @@ const SYNCHRONOUS: u64 = 4;
 /// Reports an exception taken at EL2; called by the vectors with the slot and where x0-x18 and x30 were saved.
 pub(crate) extern "C" fn el2_exception(slot: u64, saved: &[u64; 34]) -> ! {
     if let Some(mut uart) = machine::last_console() {
+        if let Some(path) = machine::probed() {
+            let far = read_register!("far_el2");
+            let _ = writeln!(
+                uart,
+                "bullpen: device tree: {path}: `reg`: nothing answers there (near {far:#x})"
+            );
+            stop();
+        }
         let kind = KINDS.get(slot as usize).copied().unwrap_or("exception");
         let _ = writeln!(
             uart,

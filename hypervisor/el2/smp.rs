@@ -226,7 +226,12 @@ extern "C" fn secondary_entry() -> ! {
 
 /// The rest of a secondary CPU's life.
 extern "C" fn secondary_main(handover: &Handover) -> ! {
-    if let Err(why) = cpu_features::join(crate::machine::memory_end()) {
+    let redistributor = crate::machine::redistributor(percpu::own_affinity());
+    let joined = match redistributor {
+        None => Err("no redistributor of the interrupt controller is its own"),
+        Some(_) => cpu_features::join(crate::machine::memory_end()),
+    };
+    if let Err(why) = joined {
         *REFUSED.lock() = Some(why);
         loop {
             wfi();

@@ -21,6 +21,12 @@ pub const GICD_IROUTER: u32 = 0x6000;
 pub const GICD_IROUTER_END: u32 = 0x8000;
 /// Peripheral ID 2, in the distributor and in RD_base.
 pub const PIDR2: u32 = 0xffe8;
+/// PIDR2: where the architecture's revision stands, four bits (IHI0069, 12.1.11).
+pub const PIDR2_ARCH_SHIFT: u32 = 4;
+/// The revision of GICv3.
+pub const ARCH_GICV3: u32 = 3;
+/// The revision of GICv4.
+pub const ARCH_GICV4: u32 = 4;
 
 /// Interrupt groups, a bit each. This and the banks below are in the distributor for SPIs and in SGI_base for SGIs and PPIs.
 pub const IGROUPR: u32 = 0x080;

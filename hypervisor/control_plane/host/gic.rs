@@ -1,5 +1,6 @@
 //! The interrupt controller: GICv3 and later, or GICv2 with its virtualization extensions.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{HostError, HostRange, interrupts};
@@ -58,6 +59,8 @@ pub struct GicV3 {
     pub stride: Option<u64>,
     /// INTID of the maintenance interrupt.
     pub maintenance: u32,
+    /// The node's full path.
+    pub path: String,
 }
 
 /// Where a GICv2's registers are.
@@ -105,12 +108,13 @@ fn frame(node: &Node<'_, '_>, index: usize, missing: &'static str) -> Result<Hos
 /// Reads the maintenance interrupt, which is the controller's own `interrupts`.
 ///
 /// Where the property is missing, or goes elsewhere, as some boards' trees have it, the interrupt is the one that all boards have.
-fn maintenance(node: &Node<'_, '_>) -> u32 {
+fn maintenance(node: &Node<'_, '_>) -> Result<u32, HostError> {
     // The controller is its own interrupt parent, which trees leave unsaid: its specifier has its own format.
-    interrupts::own_intid(node)
-        .or_else(|| interrupts::intid(node, 0))
+    let own = interrupts::own_intid(node)?;
+    let found = own.or_else(|| interrupts::intid(node, 0));
+    Ok(found
         .and_then(interrupts::ppi)
-        .unwrap_or(DEFAULT_MAINTENANCE)
+        .unwrap_or(DEFAULT_MAINTENANCE))
 }
 
 fn read_v3(node: &Node<'_, '_>) -> Result<GicV3, HostError> {
@@ -131,7 +135,8 @@ fn read_v3(node: &Node<'_, '_>) -> Result<GicV3, HostError> {
         distributor: frame(node, 0, "has no distributor")?,
         redistributors: redistributors.collect::<Result<_, _>>()?,
         stride,
-        maintenance: maintenance(node),
+        maintenance: maintenance(node)?,
+        path: node.path(),
     })
 }
 
@@ -145,6 +150,6 @@ fn read_v2(node: &Node<'_, '_>) -> Result<GicV2, HostError> {
         cpu_interface: frame(node, 1, "has no CPU interface")?,
         hypervisor_interface: frame(node, 2, NO_VIRTUALIZATION)?,
         virtual_interface: frame(node, 3, NO_VIRTUALIZATION)?,
-        maintenance: maintenance(node),
+        maintenance: maintenance(node)?,
     })
 }

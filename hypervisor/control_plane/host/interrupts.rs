@@ -42,6 +42,10 @@ impl PrivateInterrupts {
 /// Puts the interrupts together that the timer's and the interrupt controller's nodes name.
 pub(super) fn private(tree: &Tree<'_>, maintenance: u32) -> Result<PrivateInterrupts, HostError> {
     let (node, timer) = timer_node(tree).and_then(|node| Ok((node, timer(&node)?)))?;
+    if node.u32("clock-frequency") == Some(0) {
+        let problem = "the counter would stand still";
+        return Err(HostError::property(&node, "clock-frequency", problem));
+    }
     let found = PrivateInterrupts {
         hyp: timer.hyp,
         virt: timer.virt,
@@ -62,33 +66,50 @@ pub(super) fn private(tree: &Tree<'_>, maintenance: u32) -> Result<PrivateInterr
     Ok(found)
 }
 
+/// What a specifier says that is none of a GIC's interrupts.
+pub(super) const OUT_OF_RANGE: &str = "names no PPI or SPI that a GIC has";
+
 /// Reads a node's `index`th interrupt, if it goes to a GIC and is a PPI or SPI.
+pub(super) fn intid(node: &Node<'_, '_>, index: usize) -> Option<u32> {
+    decode(specifier(node, index)?)
+}
+
+/// Returns whether a node's first interrupt goes to a GIC that has none of that kind and number.
+pub(super) fn is_out_of_range(node: &Node<'_, '_>) -> bool {
+    specifier(node, 0).is_some_and(|specifier| decode(specifier).is_none())
+}
+
+/// Finds a node's `index`th interrupt, if it goes to a GIC.
 ///
 /// `interrupts-extended` names the controller of each entry and wins over `interrupts` (Devicetree Specification 2.4.1).
-pub(super) fn intid(node: &Node<'_, '_>, index: usize) -> Option<u32> {
+fn specifier<'a>(node: &Node<'_, 'a>, index: usize) -> Option<Cells<'a>> {
     match node.property("interrupts-extended") {
         Some(entries) => extended(node, Cells(entries), index),
         None => plain(node, &interrupt_parent(node)?, index),
     }
 }
 
-/// Reads a controller's own first interrupt, which goes to itself unless it says otherwise.
-pub(super) fn own_intid(node: &Node<'_, '_>) -> Option<u32> {
+/// Reads a controller's own first interrupt, which goes to itself unless it says otherwise; an error if there is none of that number.
+pub(super) fn own_intid(node: &Node<'_, '_>) -> Result<Option<u32>, HostError> {
     let elsewhere = ["interrupt-parent", "interrupts-extended"];
     let is_own = elsewhere.iter().all(|name| node.property(name).is_none());
-    is_own.then(|| plain(node, node, 0)).flatten()
+    match is_own.then(|| plain(node, node, 0)).flatten().map(decode) {
+        Some(None) => Err(HostError::property(node, "interrupts", OUT_OF_RANGE)),
+        found => Ok(found.flatten()),
+    }
 }
 
-/// Reads entry `index` of `interrupts` in the format of `parent`.
-fn plain(node: &Node<'_, '_>, parent: &Node<'_, '_>, index: usize) -> Option<u32> {
+/// Finds entry `index` of `interrupts` in the format of `parent`.
+fn plain<'a>(node: &Node<'_, 'a>, parent: &Node<'_, 'a>, index: usize) -> Option<Cells<'a>> {
     let start = index
         .checked_mul(specifier_cells(parent)?)?
         .checked_mul(4)?;
-    decode(Cells(node.property("interrupts")?.get(start..)?))
+    let entry = node.property("interrupts")?.get(start..)?;
+    (!entry.is_empty()).then_some(Cells(entry))
 }
 
-/// Reads entry `index` of `interrupts-extended`: a phandle and a specifier in the format of what that names.
-fn extended(node: &Node<'_, '_>, mut entries: Cells<'_>, index: usize) -> Option<u32> {
+/// Finds entry `index` of `interrupts-extended`: a phandle and a specifier in the format of what that names.
+fn extended<'a>(node: &Node<'_, 'a>, mut entries: Cells<'a>, index: usize) -> Option<Cells<'a>> {
     for _ in 0..index {
         let parent = node.tree().by_phandle(entries.cell()?)?;
         for _ in 0..parent.u32("#interrupt-cells")? {
@@ -97,7 +118,7 @@ fn extended(node: &Node<'_, '_>, mut entries: Cells<'_>, index: usize) -> Option
     }
     let parent = node.tree().by_phandle(entries.cell()?)?;
     specifier_cells(&parent)?;
-    decode(entries)
+    Some(entries)
 }
 
 /// Returns how many cells a specifier has, if they are a GIC's.

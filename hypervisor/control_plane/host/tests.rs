@@ -468,6 +468,86 @@ fn what_cannot_be_used_is_named_with_node_property_and_value() {
     );
 }
 
+/// QEMU's tree with other words in place of these cells, which are looked for behind the name of a node.
+fn altered(node: &str, from: &[u32], to: &[u32]) -> Vec<u8> {
+    let bytes =
+        |cells: &[u32]| -> Vec<u8> { cells.iter().flat_map(|cell| cell.to_be_bytes()).collect() };
+    let mut tree = GIC3_4.to_vec();
+    let find = |tree: &[u8], part: &[u8]| {
+        let at = tree.windows(part.len()).position(|window| window == part);
+        at.unwrap_or_else(|| panic!("no {part:x?}"))
+    };
+    let start = find(&tree, node.as_bytes());
+    let at = start + find(&tree[start..], &bytes(from));
+    tree[at..at + 4 * to.len()].copy_from_slice(&bytes(to));
+    tree
+}
+
+#[test]
+fn a_tree_that_lies_is_refused_with_node_and_property() {
+    // The four timers' specifiers begin with the secure one's: PPI 13, edge or level in the flags.
+    let timer = |ppi: u32| altered("timer\0", &[1, 13], &[1, ppi]);
+    assert_eq!(describe(&timer(13)).expect("QEMU's tree").private, USUAL);
+    let own = |from: &[u32], to: &[u32]| describe(&altered("intc@8000000", from, to));
+    let error = own(&[1, 9, 4], &[1, 16, 4]).expect_err("there are 16 PPIs");
+    assert_eq!(
+        error.to_string(),
+        "host device tree: /intc@8000000: `interrupts` = <0x1 0x10 0x4>: names no PPI or SPI that a GIC has"
+    );
+    let still = [
+        Open("timer"),
+        Text("compatible", "arm,armv8-timer"),
+        Cells("interrupts", &[1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]),
+        Cells("clock-frequency", &[0]),
+        Close,
+    ];
+    let mut steps = change("compatible", 1, Some(Text("compatible", "arm,none")));
+    steps.extend(still);
+    let error = describe(&write(&steps)).expect_err("the counter stands");
+    assert_eq!(
+        error.to_string(),
+        "host device tree: /timer: `clock-frequency` = <0x0>: the counter would stand still"
+    );
+}
+
+#[test]
+fn phandles_in_a_circle_end() {
+    // The timer's interrupts go to itself; then to a node whose own go back to the timer.
+    for parent in [7, 8] {
+        let mut steps = change("compatible", 1, Some(Text("compatible", "arm,none")));
+        steps.extend([
+            Open("timer"),
+            Text("compatible", "arm,armv8-timer"),
+            Cells("interrupts", &[1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]),
+            Cells("phandle", &[7]),
+            Cells("interrupt-parent", if parent == 7 { &[7] } else { &[8] }),
+            Close,
+            Open("nexus"),
+            Cells("phandle", &[8]),
+            Cells("interrupt-parent", &[7]),
+            Close,
+        ]);
+        let error = describe(&write(&steps)).expect_err("no controller");
+        let line = error.to_string();
+        assert!(line.contains("/timer: `interrupts`"), "{line}");
+        assert!(
+            line.ends_with("gives no PPI for one of the EL1 and EL2 timers"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_uart_whose_interrupt_is_out_of_range_is_used_without_it() {
+    let host = describe(&altered("pl011@9000000", &[0, 1, 4], &[0, 988, 4])).expect("a board");
+    assert_eq!(host.console().map(|uart| uart.intid), Some(None));
+    let warning = host.warnings.first().expect("a warning");
+    assert!(
+        warning.contains("/pl011@9000000: `interrupts` = <0x0 0x3dc 0x4>: names no PPI or SPI"),
+        "{warning}"
+    );
+}
+
 #[test]
 fn what_can_be_done_without_is_a_warning() {
     let warned = |steps: &[Step]| {

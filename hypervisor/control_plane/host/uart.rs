@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use types::address::HostPhys;
 
-use super::{HostRange, interrupts};
+use super::{HostError, HostRange, interrupts};
 use crate::devicetree::{Node, Tree, show};
 use crate::serial::{self, Model};
 
@@ -119,7 +119,14 @@ pub(super) fn find_all(tree: &Tree<'_>, warnings: &mut Vec<String>) -> Vec<Uart>
             break;
         }
         match read(&node, kind) {
-            Ok(uart) => uarts.push(uart),
+            Ok(uart) => {
+                if interrupts::is_out_of_range(&node) {
+                    let problem = interrupts::OUT_OF_RANGE;
+                    let error = HostError::property(&node, "interrupts", problem);
+                    warnings.push(format!("{error}: used without its interrupt"));
+                }
+                uarts.push(uart);
+            }
             Err(problem) => warnings.push(format!("{path}: UART not used: {problem}")),
         }
     }

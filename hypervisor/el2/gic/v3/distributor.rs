@@ -24,8 +24,9 @@ pub(crate) struct Redistributor {
     sgi: Registers,
 }
 
-/// Why the interrupt controller can't be used: there is no translation table left.
+/// Why the interrupt controller can't be used: there is no translation table left, or something else is there.
 const NOT_MAPPED: &str = "its registers can't be mapped";
+const NO_GIC: &str = "no GICv3 or GICv4 answers there (GICD_PIDR2)";
 
 impl Gic {
     /// Maps and initialises the distributor and finds every CPU's redistributor.
@@ -38,6 +39,10 @@ impl Gic {
             .map_err(|_| NOT_MAPPED)?;
         // SAFETY: mapped just now; the device tree names these as the distributor's registers.
         let registers = unsafe { Registers::new(distributor, gicv3::GICD_SIZE) };
+        let revision = registers.read32(gicv3::PIDR2) >> gicv3::PIDR2_ARCH_SHIFT & 0xf;
+        if !matches!(revision, gicv3::ARCH_GICV3 | gicv3::ARCH_GICV4) {
+            return Err(NO_GIC);
+        }
         let mut gic = Self {
             distributor: registers,
             redistributors: Vec::new(),
