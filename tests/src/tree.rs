@@ -18,7 +18,7 @@ impl Tree {
     /// If QEMU or dtc is not there.
     #[must_use]
     pub fn of_virt(directory: &Path, cpus: u32) -> Self {
-        let (tree, source) = (directory.join("qemu.dtb"), directory.join("qemu.dts"));
+        let tree = directory.join("qemu.dtb");
         let machine = format!(
             "virt,gic-version=3,virtualization=on,dumpdtb={}",
             tree.display()
@@ -29,15 +29,23 @@ impl Tree {
                 .args(["-m", "512M", "-nodefaults", "-display", "none"])
                 .args(["-serial", "null", "-serial", "null"]),
         );
+        Self::of_blob(directory, &tree)
+    }
+
+    /// Takes a tree that is a blob; files go into `directory`.
+    ///
+    /// # Panics
+    /// If dtc is not there, or does not take it.
+    #[must_use]
+    pub fn of_blob(directory: &Path, blob: &Path) -> Self {
+        let source = directory.join("source.dts");
         tool(
             Command::new("dtc")
                 .args(["-I", "dtb", "-O", "dts", "-o"])
-                .args([&source, &tree]),
+                .args([source.as_path(), blob]),
         );
-        Self {
-            directory: directory.to_owned(),
-            text: std::fs::read_to_string(&source).expect("dtc has written it"),
-        }
+        let text = std::fs::read_to_string(&source).expect("dtc has written it");
+        Self::of(directory, &text)
     }
 
     /// Takes the text of a tree; files go into `directory`.

@@ -18,6 +18,7 @@ mod paths;
 mod process;
 mod run;
 mod say;
+mod sd;
 mod setup;
 
 use clap::{Parser, Subcommand};
@@ -59,6 +60,8 @@ enum Command {
     Env,
     /// Tells what Bullpen would say of a board by its device tree, or of many
     Board(board::Options),
+    /// Writes the boot folder of a Raspberry Pi's card, but for the firmware's own files
+    Sd(sd::Options),
     /// Packs a manifest and the images it names into one file that any boot loader passes as initrd.
     Bundle {
         /// The manifest in TOML; see docs/manifest.md.
@@ -91,6 +94,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Bundle { manifest, output } => bundle::command(&manifest, &output)?,
+        Command::Sd(options) => sd::command(&options)?,
         Command::Build => {
             build::hypervisor()?;
             build::guests()?;
