@@ -39,6 +39,16 @@ impl Level {
         }
     }
 
+    /// Returns the level above, or `None` above the first.
+    pub(crate) const fn above(self) -> Option<Self> {
+        match self {
+            Self::Zero => None,
+            Self::One => Some(Self::Zero),
+            Self::Two => Some(Self::One),
+            Self::Three => Some(Self::Two),
+        }
+    }
+
     /// Returns whether a slot can hold a block or a page.
     pub(crate) const fn has_leaves(self) -> bool {
         !matches!(self, Self::Zero)

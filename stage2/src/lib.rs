@@ -44,7 +44,10 @@
 //! assert_eq!(found.host, HostPhys::new(0x8040_0123));
 //! assert_eq!(found.block_bytes, 2 << 20);
 //! assert!(tables.translate(&memory, GuestPhys::new(0x4040_0000)).is_none());
-//! tables.free_all(&mut memory);
+//! let mut rest = Some(tables);
+//! while let Some(tables) = rest.take() {
+//!     rest = tables.free_some(&mut memory);
+//! }
 //! # Ok::<(), stage2::Error>(())
 //! ```
 #![no_std]
@@ -62,6 +65,7 @@ mod invalidation;
 mod level;
 mod memory;
 mod quota;
+mod release;
 mod space;
 mod tables;
 #[cfg(test)]

@@ -23,6 +23,46 @@ pub struct Mapping {
     pub len: u64,
 }
 
+/// Most descriptors that map a part of a mapping.
+const LEAVES_A_PART: u64 = 64;
+
+impl Mapping {
+    /// Splits off a beginning that a few blocks or pages of one size map; returns it, and the rest if there is one.
+    ///
+    /// [`Tables::map`] makes the same of the parts, one after the other, as of the whole, and does so in pieces.
+    #[must_use]
+    pub fn split(self) -> (Self, Option<Self>) {
+        let (guest, delta) = (
+            self.guest.get(),
+            self.host.get().wrapping_sub(self.guest.get()),
+        );
+        let mut most = self.len;
+        for level in [Level::One, Level::Two, Level::Three] {
+            let span = level.span();
+            if delta & (span - 1) != 0 {
+                continue;
+            }
+            let beyond = guest & (span - 1);
+            if beyond == 0 && most >= span {
+                most = (most & !(span - 1)).min(LEAVES_A_PART * span);
+                break;
+            }
+            // Larger blocks may begin at the next multiple.
+            most = most.min(span - beyond);
+        }
+        let rest = |len| {
+            Some(Self {
+                guest: self.guest.checked_add(most)?,
+                host: self.host.checked_add(most)?,
+                len,
+            })
+        };
+        let left = self.len - most;
+        let rest = (left != 0).then(|| rest(left)).flatten();
+        (Self { len: most, ..self }, rest)
+    }
+}
+
 /// What a guest address leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
@@ -37,14 +77,16 @@ pub struct Translation {
 /// The stage-2 tables of one VM.
 ///
 /// Holds no memory itself: every method is given the same [`TableMemory`], which outlives the tables. To be ended by
-/// [`Tables::free_all`]; dropping it leaks the pages from the VM's quota.
+/// [`Tables::free_some`]; dropping it leaks the pages from the VM's quota.
 #[derive(Debug)]
-#[must_use = "dropping tables leaks their pages; end them by free_all"]
+#[must_use = "dropping tables leaks their pages; end them by free_some"]
 pub struct Tables {
     space: AddressSpace,
     root: HostPhys,
     /// What a change that has begun holds back until it is finished.
     pub(crate) in_flight: Option<HeldBack>,
+    /// The guest address below which no tables are left, while they are being given back.
+    pub(crate) freed: u64,
 }
 
 impl Tables {
@@ -64,6 +106,7 @@ impl Tables {
             space,
             root,
             in_flight: None,
+            freed: 0,
         })
     }
 
@@ -155,25 +198,6 @@ impl Tables {
                 }
             }
         }
-    }
-
-    /// Gives every page back, the root included, and those that an unfinished change holds back.
-    ///
-    /// The caller has seen to it that no CPU walks these tables any more: none has the root in VTTBR_EL2, and the
-    /// VMID has been invalidated ([`crate::Invalidation::All`]).
-    pub fn free_all<M: TableMemory + ?Sized>(mut self, memory: &mut M) {
-        let mut retired = self
-            .in_flight
-            .take()
-            .map_or_else(Chain::new, |held| held.retired);
-        let level = self.space.start_level();
-        for slot in level.slots(0, self.space.size()) {
-            if let Entry::Table(next) = self.entry(memory, self.root, level, slot.base) {
-                retire(memory, &mut retired, next, level.next());
-            }
-        }
-        retired.free(memory);
-        memory.free(self.root, self.space.root_pages());
     }
 
     /// Checks a range that an operation is to change and returns it as start and end.

@@ -11,14 +11,27 @@ const PROP: u32 = 3;
 const END: u32 = 9;
 /// Size of the memory reservation block's terminator: all there is of the block (Devicetree Specification 5.3.1).
 const NO_RESERVATIONS: usize = 16;
+/// Where the structure block begins.
+const STRUCTURE_AT: usize = HEADER_BYTES + NO_RESERVATIONS;
 
 /// A tree being written; its first node has to be the root, whose name is empty. Names are the caller's to choose well: they hold no NUL and fit their bindings.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TreeWriter {
+    /// The structure block, behind room for what comes before it.
     structure: Vec<u8>,
     strings: Vec<u8>,
     /// Where each name begins among the strings, and its length: most others are told apart by that alone.
     names: Vec<(u32, u32)>,
+}
+
+impl Default for TreeWriter {
+    fn default() -> Self {
+        Self {
+            structure: alloc::vec![0; STRUCTURE_AT],
+            strings: Vec::new(),
+            names: Vec::new(),
+        }
+    }
 }
 
 impl TreeWriter {
@@ -77,24 +90,23 @@ impl TreeWriter {
     /// Ends the tree and returns it.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
-        const STRUCTURE_AT: usize = HEADER_BYTES + NO_RESERVATIONS;
         self.word(END);
-        let strings_at = STRUCTURE_AT.saturating_add(self.structure.len());
+        let strings_at = self.structure.len();
         let size = strings_at.saturating_add(self.strings.len());
         let (header, version) = (HEADER_BYTES, VERSION as usize);
         let blocks = [size, STRUCTURE_AT, strings_at, header, version];
-        let lengths = [0, self.strings.len(), self.structure.len()];
-        let mut tree = Vec::with_capacity(size);
-        tree.extend_from_slice(&MAGIC.to_be_bytes());
-        for word in blocks
+        let structure = strings_at.saturating_sub(STRUCTURE_AT);
+        let lengths = [0, self.strings.len(), structure];
+        let words = [MAGIC]
             .into_iter()
-            .chain([COMPATIBLE_VERSION])
-            .chain(lengths)
-        {
-            tree.extend_from_slice(&(word as u32).to_be_bytes());
+            .chain(blocks.map(|word| word as u32))
+            .chain([COMPATIBLE_VERSION as u32])
+            .chain(lengths.map(|word| word as u32));
+        let mut tree = self.structure;
+        let (places, _) = tree.as_chunks_mut();
+        for (place, word) in places.iter_mut().zip(words) {
+            *place = word.to_be_bytes();
         }
-        tree.resize(STRUCTURE_AT, 0);
-        tree.append(&mut self.structure);
         tree.append(&mut self.strings);
         tree
     }

@@ -49,6 +49,7 @@ pub(super) struct Full {
 #[derive(Clone, Copy, Debug)]
 enum Next {
     Root,
+    Chosen,
     Memory,
     Cpus { first: u16 },
     Timer,
@@ -77,6 +78,10 @@ impl Full {
         self.next = match self.next {
             Next::Root => {
                 root(tree, machine);
+                Next::Chosen
+            }
+            Next::Chosen => {
+                given(tree, machine);
                 Next::Memory
             }
             Next::Memory => {
@@ -125,7 +130,7 @@ impl Full {
     }
 }
 
-/// Begins the root and writes what is said of the whole machine, and what a kernel is given.
+/// Begins the root and writes what is said of the whole machine.
 fn root(tree: &mut TreeWriter, machine: &Machine<'_>) {
     let console = console(machine);
     begin_root(tree);
@@ -134,8 +139,12 @@ fn root(tree: &mut TreeWriter, machine: &Machine<'_>) {
     tree.texts("serial-number", &[&format!("{}", machine.uuid)]);
     tree.cells("interrupt-parent", &[PHANDLE_GIC]);
     tree.node("aliases", |tree| tree.texts("serial0", &[&console]));
+}
+
+/// Writes what a kernel is given, and what is below it.
+fn given(tree: &mut TreeWriter, machine: &Machine<'_>) {
     tree.node("chosen", |tree| {
-        tree.texts("stdout-path", &[&console]);
+        tree.texts("stdout-path", &[&console(machine)]);
         chosen(tree, machine);
     });
     // What runs below the guest: systemd reads it.

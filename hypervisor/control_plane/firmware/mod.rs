@@ -25,6 +25,8 @@ use types::layout::{DeviceSlot, GRANULE, GuestLayout, Region};
 /// How a device tree lies in memory (Devicetree Specification 0.4, 5.6), and what it is called in the log.
 const DTB_ALIGNMENT: u64 = 8;
 const DTB: &str = "device tree";
+/// Bytes of a whole device tree in a step.
+const DTB_PIECE: usize = 4096;
 
 types::words! {
     /// How a guest is told what it runs on.
@@ -167,8 +169,10 @@ impl fmt::Display for Error {
 pub struct Description {
     /// Where the next blob may begin.
     next: u64,
-    /// The device tree of a machine without ACPI tables, as far as it is written.
+    /// The device tree of a machine without ACPI tables, as far as it is made.
     full: fdt::Full,
+    /// That tree, once it is made: where it goes, and how much of it is there.
+    made: Option<(u64, Vec<u8>, usize)>,
     tables: acpi::Tables,
     /// Where the RSDP is, once all ACPI tables are written.
     rsdp: Option<u64>,
@@ -176,6 +180,8 @@ pub struct Description {
     smbios: Option<u64>,
     /// What remains when the device tree is written: where that is, and where the EFI tables go.
     tree: Option<(u64, efi::Location)>,
+    /// Where EFI's runtime services are, once they are written.
+    runtime: Option<u64>,
 }
 
 impl Description {
@@ -188,10 +194,12 @@ impl Description {
         Ok(Self {
             next: machine.layout.firmware().base.get(),
             full: fdt::Full::new(),
+            made: None,
             tables: acpi::Tables::default(),
             rsdp: None,
             smbios: None,
             tree: None,
+            runtime: None,
         })
     }
 
@@ -208,11 +216,21 @@ impl Description {
         let mut writer = Writer::new(machine.layout.firmware(), self.next, emit);
         let mut dtb = None;
         match (machine.firmware, self.rsdp, self.smbios, self.tree) {
-            (Firmware::Fdt, ..) => {
-                if let Some(tree) = self.full.step(machine) {
-                    dtb = Some(writer.add(tree, DTB_ALIGNMENT, DTB)?);
+            (Firmware::Fdt, ..) => match &mut self.made {
+                None => {
+                    if let Some(tree) = self.full.step(machine) {
+                        let at = writer.reserve(tree.len() as u64, DTB_ALIGNMENT)?;
+                        self.made = Some((at, tree, 0));
+                    }
                 }
-            }
+                Some((at, tree, done)) => {
+                    let rest = tree.get(*done..).unwrap_or(&[]);
+                    let piece = rest.get(..DTB_PIECE).unwrap_or(rest);
+                    writer.put(at.saturating_add(*done as u64), piece.to_vec(), DTB)?;
+                    *done = done.saturating_add(piece.len());
+                    dtb = (*done >= tree.len()).then_some(*at);
+                }
+            },
             (_, None, ..) => self.rsdp = self.tables.step(machine, &mut writer)?,
             (_, _, None, _) => self.smbios = Some(smbios::write(machine, &mut writer)?),
             (_, _, _, None) => {
@@ -222,8 +240,13 @@ impl Description {
             }
             (_, Some(rsdp), Some(smbios), Some((tree, location))) => {
                 let tables = efi::Tables { rsdp, smbios };
-                efi::write(machine, location, tables, &mut writer)?;
-                dtb = Some(tree);
+                match self.runtime {
+                    None => self.runtime = Some(efi::write_runtime(&mut writer)?),
+                    Some(runtime) => {
+                        efi::write(machine, location, runtime, tables, &mut writer)?;
+                        dtb = Some(tree);
+                    }
+                }
             }
         }
         self.next = writer.next();

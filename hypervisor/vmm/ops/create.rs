@@ -188,6 +188,7 @@ impl<H: Host> Instance<H> {
             initrd: description.initrd,
             state: FairMutex::new(State::default()),
             resizing: AtomicBool::new(false),
+            unwoken: AtomicU16::new(u16::MAX),
             resizer: FairMutex::new(Resizer::new(vm)),
             asked: FairMutex::default(),
             record: FairMutex::new(Record::default()),

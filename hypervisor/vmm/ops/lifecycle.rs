@@ -11,6 +11,9 @@ use super::{DEFAULT_LIMITS, Host, Instance, State, Vms};
 use crate::vm::resize::{AfterReset, Progress};
 use crate::vm::{Cause, Kicks, Phase, Resume, Vcpu, Vm, request};
 
+/// vCPUs that are put back in one step: about 4,000 instructions.
+const REWOUND_VCPUS: usize = 4;
+
 impl<H: Host> Vms<H> {
     /// Begins a VM's start; returns whether it was off.
     pub fn start(&self, instance: &Instance<H>) -> bool {
@@ -134,7 +137,8 @@ impl<H: Host> Vms<H> {
                 if vm.life.attached() == 0 {
                     self.last_left(vm);
                 }
-                false
+                // The pause may have come before all of its CPUs had heard of its start.
+                vm.phase() == Phase::Running
             }
         }
     }
@@ -145,22 +149,56 @@ impl<H: Host> Vms<H> {
         match vm.phase() {
             Phase::Starting => self.step(instance),
             Phase::Paused => self.end_pause(vm),
+            Phase::Running => self.wake_some(instance),
             Phase::Stopping if vm.is_left() => {
-                self.turn_off(instance);
-                false
+                let is_back = self.put_back(instance);
+                if is_back {
+                    self.turn_off(instance);
+                }
+                !is_back
             }
             Phase::Resetting if vm.is_left() => {
-                self.begin_again(instance);
+                if self.put_back(instance) {
+                    self.begin_again(instance);
+                }
                 true
             }
             _ => false,
         }
     }
 
+    /// Does a step of putting devices, vCPUs and tables back to how they were before a start; returns whether all are. No vCPU is
+    /// attached.
+    ///
+    /// The devices come first: from then on none of them has anything to tell a vCPU.
+    fn put_back(&self, instance: &Instance<H>) -> bool {
+        let vm = instance.vm;
+        let mut state = instance.state.lock();
+        let Some(first) = state.rewound else {
+            state.rewound = Some(0);
+            drop(state);
+            vm.devices.reset();
+            vm.gic.reset();
+            return false;
+        };
+        if let Some(rest) = vm.vcpus.get(first..).filter(|rest| !rest.is_empty()) {
+            state.rewound = Some(first + REWOUND_VCPUS);
+            drop(state);
+            rest.iter().take(REWOUND_VCPUS).for_each(reset_vcpu);
+            return false;
+        }
+        let is_back = self.release_tables(&mut state);
+        if is_back {
+            state.rewound = None;
+            state.job = None;
+            state.swept = 0;
+        }
+        is_back
+    }
+
     /// Ends a VM's life.
     fn turn_off(&self, instance: &Instance<H>) {
         let vm = instance.vm;
-        rewind(vm);
         let progress = self.give_up(instance, &mut instance.state.lock());
         let cause = vm.life.cause();
         // A start that follows forgets the note.
@@ -171,30 +209,32 @@ impl<H: Host> Vms<H> {
         self.park(vm);
     }
 
-    /// Ends a start that has gone wrong.
-    pub(super) fn start_failed(
-        &self,
-        instance: &Instance<H>,
-        state: &mut State<H>,
-        why: String,
-    ) -> Progress {
+    /// Does a step of ending a start that has gone wrong; returns whether there are more.
+    pub(super) fn fail_start(&self, instance: &Instance<H>) -> bool {
+        if !self.put_back(instance) {
+            return true;
+        }
         let vm = instance.vm;
+        let mut state = instance.state.lock();
+        let why = state.failed.take().unwrap_or_default();
         log::error!("vm {}: not started: {why}", vm.name);
-        rewind(vm);
-        let progress = self.give_up(instance, state);
+        let progress = self.give_up(instance, &mut state);
+        drop(state);
         let now_ns = self.host.now_ns();
         let mut record = instance.record.lock();
         record.end(now_ns, false, Cause::Failed, Some(why.clone()));
         drop(record);
         vm.life.failed();
         self.event(vm, What::VmOff(Cause::Failed.name(), Some(why)));
-        progress
+        self.carry_out(instance, progress);
+        false
     }
 
     /// Gives back what a VM has, and forgets what the operator wanted of it.
     fn give_up(&self, instance: &Instance<H>, state: &mut State<H>) -> Progress {
         self.release_device_memory(instance.vm);
         self.release(instance.vm, state);
+        state.failed = None;
         let progress = instance.resizer.lock().on_vm_off(instance.vm);
         instance
             .target
@@ -205,8 +245,6 @@ impl<H: Host> Vms<H> {
     /// Begins a VM's next life in the same memory.
     fn begin_again(&self, instance: &Instance<H>) {
         let vm = instance.vm;
-        rewind(vm);
-        self.release_tables(&mut instance.state.lock());
         let after = match instance.config.on_reset {
             OnReset::KeepTarget => AfterReset::KeepTarget,
             OnReset::BootSet => AfterReset::BootSet,
@@ -222,15 +260,7 @@ impl<H: Host> Vms<H> {
     }
 }
 
-/// Puts every virtual device and vCPU back to how it was before a start; no vCPU is attached.
-fn rewind(vm: &Vm) {
-    for vcpu in &*vm.vcpus {
-        reset_vcpu(vcpu);
-    }
-    vm.gic.reset();
-    vm.devices.reset();
-}
-
+/// Puts a vCPU back to how it was before a start; it is not attached.
 fn reset_vcpu(vcpu: &Vcpu) {
     let mut context = vcpu.context.lock();
     let _physical = vcpu.gic.lock().reset(&mut context.gic.list);

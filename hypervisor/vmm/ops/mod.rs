@@ -16,6 +16,7 @@ mod start;
 mod tests;
 
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 use control_plane::config::{ReserveIdle, VmConfig};
 use control_plane::console::{HostPower, Token, What};
@@ -162,6 +163,8 @@ pub struct Instance<H: Host> {
     pub resizing: AtomicBool,
     /// Its resizes.
     pub resizer: FairMutex<Resizer>,
+    /// The first vCPU whose CPU has not heard of the VM's start.
+    unwoken: AtomicU16,
     /// The operator's requests that wait for resizes to end, in the order in which they were begun.
     pub asked: FairMutex<VecDeque<Token>>,
     /// What has become of it.
@@ -179,6 +182,10 @@ struct State<H: Host> {
     ram: Option<H::Ram>,
     tables: Option<(Tables, H::Pages)>,
     job: Option<Job>,
+    /// Why the start in progress has come to nothing.
+    failed: Option<String>,
+    /// While the VM is put back to how it was before its start: how many vCPUs are.
+    rewound: Option<usize>,
     /// Parts of `ram` that may still hold what another guest wrote.
     dirty: Vec<Range<u64>>,
     /// A guest has run in `ram` since its lines were last cleaned.
@@ -195,6 +202,8 @@ impl<H: Host> Default for State<H> {
             ram: None,
             tables: None,
             job: None,
+            failed: None,
+            rewound: None,
             dirty: Vec::new(),
             lived: false,
             swept: 0,
@@ -249,14 +258,18 @@ impl<H: Host> Vms<H> {
 
     /// Makes the CPUs of a VM's vCPUs in reserve find out whether they are needed at all.
     fn park(&self, vm: &Vm) {
-        if !self.may_power_down(vm) {
-            return;
-        }
         for vcpu in &*vm.vcpus {
-            let cpu = vcpu.at.home().pcpu();
-            if vcpu.power.state() == Power::Reserve && !self.host.is_off(cpu) {
-                self.host.ask(cpu);
+            if vcpu.power.state() == Power::Reserve {
+                self.park_vcpu(vm, vcpu);
             }
+        }
+    }
+
+    /// Makes the CPU of a vCPU in reserve find out whether it is needed.
+    fn park_vcpu(&self, vm: &Vm, vcpu: &Vcpu) {
+        let cpu = vcpu.at.home().pcpu();
+        if self.may_power_down(vm) && !self.host.is_off(cpu) {
+            self.host.ask(cpu);
         }
     }
 

@@ -17,12 +17,16 @@ use types::address::{GuestPhys, HostPhys};
 
 use super::{GuestRam, Host, Instance, State, Vms};
 use crate::memory::GuestFault;
-use crate::vm::{Kicks, Vcpu, Vm};
+use crate::vm::{Kicks, Vm};
 
-/// Bytes copied in one step of a start, between which guests get their turn.
-const STEP_BYTES: usize = 64 * 1024;
-/// Bytes of memory scrubbed, or cleaned out of the caches, in one step.
+/// Bytes copied in one step of a start, between which guests get their turn: about 4,000 instructions.
+const STEP_BYTES: usize = 16 * 1024;
+/// Bytes of memory scrubbed in one step, or cleared.
+const SCRUB_BYTES: u64 = 16 * 1024;
+/// Bytes of memory cleaned out of the caches in one step.
 const CLEAN_BYTES: u64 = 64 * 1024;
+/// vCPUs whose CPUs hear of a start in one step.
+const WOKEN_VCPUS: u16 = 16;
 /// How long a sequence of set/way operations takes at most; one that takes longer has everything cleaned again.
 const SEQUENCE_NS: u64 = 100_000_000;
 /// The vendor of the hypervisor in the FADT (ACPI 5.2.9).
@@ -31,6 +35,8 @@ const HYPERVISOR_ID: [u8; 8] = *b"BULLPEN ";
 /// A start in progress.
 pub(super) struct Job {
     plan: LoadPlan,
+    /// What is not in the stage-2 tables yet.
+    unmapped: Option<Mapping>,
     /// How much of `plan.uncached` is known to have no dirty lines.
     cleaned: u64,
     /// The copy that is under way and how much of it is done.
@@ -50,8 +56,13 @@ impl<H: Host> Vms<H> {
     /// Each kind of step gives the job back; none is left once the VM runs, or is stopped.
     pub(super) fn step(&self, instance: &Instance<H>) -> bool {
         let mut state = instance.state.lock();
+        if state.failed.is_some() {
+            drop(state);
+            return self.fail_start(instance);
+        }
         let result = match state.job.take() {
             None => self.prepare(instance, &mut state),
+            Some(job) if job.unmapped.is_some() => map(&mut state, job),
             Some(job) if !state.dirty.is_empty() => Ok(self.scrub(&mut state, job)),
             Some(job) if state.lived => self.clean(&mut state, job),
             Some(job) if job.copy < job.plan.copies.len() => self.copy(instance, &mut state, job),
@@ -66,15 +77,13 @@ impl<H: Host> Vms<H> {
             // Stopped meanwhile or not, the next look at the phase shows what is to be done.
             Ok(None) => true,
             Err(why) => {
-                let progress = self.start_failed(instance, &mut state, why);
-                drop(state);
-                self.carry_out(instance, progress);
-                false
+                state.failed = Some(why);
+                true
             }
         }
     }
 
-    /// Takes memory and makes the tables.
+    /// Takes memory and begins the tables.
     fn prepare(&self, instance: &Instance<H>, state: &mut State<H>) -> Result<Option<Job>, String> {
         let vm = instance.vm;
         let size = vm.memory.size;
@@ -96,16 +105,13 @@ impl<H: Host> Vms<H> {
             .host
             .take_pages(stage2::tables_needed(self.space, [mapping]))
             .ok_or("no memory for stage-2 tables")?;
-        let mut tables = Tables::new(self.space, &mut pages)
-            .map_err(|error| format!("stage-2 tables: {error}"))?;
-        let mapped = tables.map(&mut pages, mapping, Attributes::RAM);
+        let tables = Tables::new(self.space, &mut pages).map_err(wrong_tables)?;
         // The flush is over before another VM can have a number of the new generation.
         let mut vmids = self.vmids.lock();
         let vmid = vmids.assign(vm.id.index(), || self.host.forget_all_guests());
         drop(vmids);
         let vttbr = AddressSpace::vttbr(tables.root(), vmid.ok_or("no VMID")?);
         state.tables = Some((tables, pages));
-        mapped.map_err(|error| format!("stage-2 tables: {error}"))?;
         vm.vttbr.store(vttbr, Ordering::Release);
         vm.vtcr
             .store(self.space.vtcr(self.width), Ordering::Release);
@@ -119,6 +125,7 @@ impl<H: Host> Vms<H> {
         .map_err(|error| format!("kernel \"{}\" {error}", instance.config.kernel))?;
         Ok(Some(Job {
             plan,
+            unmapped: Some(mapping),
             cleaned: 0,
             copy: 0,
             done: 0,
@@ -165,7 +172,7 @@ impl<H: Host> Vms<H> {
     fn zero(&self, state: &mut State<H>, mut job: Job) -> Result<Option<Job>, String> {
         let ram = state.ram.as_mut().ok_or("no memory")?;
         let range = job.plan.zeros.get(job.zero).ok_or("no such range")?;
-        let bytes = CLEAN_BYTES.min(range.size - job.zeroed);
+        let bytes = SCRUB_BYTES.min(range.size - job.zeroed);
         let at = range.base.checked_add(job.zeroed);
         at.ok_or("an image goes past the address space".to_string())
             .and_then(|at| {
@@ -184,7 +191,7 @@ impl<H: Host> Vms<H> {
     /// Scrubs a piece of what another guest has had.
     fn scrub(&self, state: &mut State<H>, job: Job) -> Option<Job> {
         if let Some(part) = state.dirty.pop() {
-            let end = part.end.min(part.start + CLEAN_BYTES);
+            let end = part.end.min(part.start + SCRUB_BYTES);
             self.host.scrub(part.start..end);
             if end < part.end {
                 state.dirty.push(end..part.end);
@@ -262,16 +269,30 @@ impl<H: Host> Vms<H> {
             state.lived = true;
             instance.record.lock().started_ns = Some(self.host.now_ns());
             self.event(vm, What::VmStart);
-            let mut kicks = Kicks::NONE;
-            // The others' CPUs prepare for them.
-            let is_held = |vcpu: &&Vcpu| vcpu.power.state() == psci::State::Reserve;
-            for vcpu in vm.vcpus.iter().filter(|vcpu| !is_held(vcpu)) {
-                vcpu.wake(&mut kicks);
-            }
-            self.host.kick(kicks);
-            self.park(vm);
+            instance.unwoken.store(0, Ordering::Release);
         }
         Ok(None)
+    }
+
+    /// Has the CPUs of some vCPUs of a VM that has started prepare for them, or find out whether they are needed; returns whether there
+    /// are more.
+    pub(super) fn wake_some(&self, instance: &Instance<H>) -> bool {
+        let first = instance.unwoken.load(Ordering::Acquire);
+        let vcpus = &*instance.vm.vcpus;
+        let Some(rest) = vcpus.get(usize::from(first)..).filter(|r| !r.is_empty()) else {
+            return false;
+        };
+        let next = first.saturating_add(WOKEN_VCPUS);
+        instance.unwoken.store(next, Ordering::Release);
+        let mut kicks = Kicks::NONE;
+        for vcpu in rest.iter().take(usize::from(WOKEN_VCPUS)) {
+            match vcpu.power.state() {
+                psci::State::Reserve => self.park_vcpu(instance.vm, vcpu),
+                _ => vcpu.wake(&mut kicks),
+            }
+        }
+        self.host.kick(kicks);
+        true
     }
 
     /// Writes the next of what firmware leaves in memory; after the last the guest begins.
@@ -314,23 +335,46 @@ impl<H: Host> Vms<H> {
         }
     }
 
-    /// Takes a VM's stage-2 tables apart; no CPU has its vCPUs in its registers, and its VMID is not used again before a flush.
-    pub(super) fn release_tables(&self, state: &mut State<H>) {
-        if let Some((tables, mut pages)) = state.tables.take() {
-            tables.free_all(&mut pages);
-            self.host.release_pages(pages);
+    /// Gives some of a VM's stage-2 tables back; no CPU has its vCPUs in its registers, and its VMID is not used again before a flush.
+    /// Returns whether none are left.
+    pub(super) fn release_tables(&self, state: &mut State<H>) -> bool {
+        let Some((tables, mut pages)) = state.tables.take() else {
+            return true;
+        };
+        match tables.free_some(&mut pages) {
+            Some(rest) => {
+                state.tables = Some((rest, pages));
+                false
+            }
+            None => {
+                self.host.release_pages(pages);
+                true
+            }
         }
-        state.job = None;
-        state.swept = 0;
     }
 
-    /// Gives back all that a VM has; its memory is scrubbed when another VM gets it.
+    /// Gives back all that a VM has besides its tables; its memory is scrubbed when another VM gets it.
     pub(super) fn release(&self, vm: &Vm, state: &mut State<H>) {
-        self.release_tables(state);
         if let Some(ram) = state.ram.take() {
             self.host.release_ram(vm, ram);
         }
         state.dirty = Vec::new();
         state.lived = false;
     }
+}
+
+/// Maps a part of a guest's memory.
+fn map<H: Host>(state: &mut State<H>, mut job: Job) -> Result<Option<Job>, String> {
+    let (tables, pages) = state.tables.as_mut().ok_or("no tables")?;
+    if let Some(mapping) = job.unmapped {
+        let (part, rest) = mapping.split();
+        let mapped = tables.map(pages, part, Attributes::RAM);
+        mapped.map_err(wrong_tables)?;
+        job.unmapped = rest;
+    }
+    Ok(Some(job))
+}
+
+fn wrong_tables(error: stage2::Error) -> String {
+    format!("stage-2 tables: {error}")
 }

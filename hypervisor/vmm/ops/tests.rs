@@ -35,9 +35,10 @@ use crate::features::{CpuFeatures, ID_REGISTERS};
 use crate::memory::{GuestFault, GuestMemory};
 use crate::sched::WakeSet;
 use crate::vm::request;
-use crate::vm::{Around, Cause, Kicks, Outside, Phase, Vm};
+use crate::vm::{Around, Cause, Kicks, Outside, Phase, Vcpu, Vm};
 use control_plane::resize::Report;
 use types::ids::MAX_PCPUS;
+use types::stats::ExitReason;
 use vgic::SavedListRegisters;
 
 const RAM: u64 = 0x4000_0000;
@@ -151,6 +152,8 @@ struct Fake {
     endless: Cell<bool>,
     ended: Cell<Option<HostPower>>,
     epoch_s: Cell<Option<u64>>,
+    /// The vCPUs that CPUs are to look at.
+    wakes: Cell<&'static [WakeSet]>,
 }
 
 impl Outside for Fake {
@@ -349,10 +352,9 @@ fn vms_with(
         initrd,
         images: vec![IMAGE],
     };
-    let placed = (
-        Box::leak(Box::new(Placements::new())) as &_,
-        Box::leak(Box::new([const { WakeSet::new() }; MAX_PCPUS])) as &_,
-    );
+    let wakes: &_ = Box::leak(Box::new([const { WakeSet::new() }; MAX_PCPUS]));
+    host.wakes.set(wakes);
+    let placed = (Box::leak(Box::new(Placements::new())) as &_, wakes);
     Box::leak(Box::new(Vms::new(
         host,
         &limits,
@@ -420,9 +422,9 @@ fn a_start_ends_with_the_first_vcpu_on_at_the_kernels_entry() {
     let ram = state.ram.as_mut().expect("it has RAM");
     let at = (entry.address - RAM) as usize;
     assert_eq!(ram.bytes[at + image.len() - 1], 0x5a, "all of it is there");
-    assert!(steps > 300_000 / 65_536, "{steps} steps");
+    assert!(steps > 300_000 / 16_384, "{steps} steps");
     let longest = ram.longest.get();
-    assert!(longest <= 65_536, "{longest} bytes in one step");
+    assert!(longest <= 16_384, "{longest} bytes in one step");
 }
 
 #[test]
@@ -479,7 +481,7 @@ fn a_stop_waits_for_the_last_vcpu_and_gives_everything_back() {
     assert!(vms.start(instance));
     work(vms);
     assert_eq!(host.scrubbed.get(), MEMORY);
-    assert!(host.longest_scrub.get() <= 65_536);
+    assert!(host.longest_scrub.get() <= 16_384);
 }
 
 #[test]
@@ -502,6 +504,46 @@ fn a_reset_begins_again_in_the_same_memory_and_cleans_what_the_guest_left_in_cac
         told[0].contains("VmReset") && told[1].contains("VmStart"),
         "{told:?}"
     );
+}
+
+/// However many vCPUs a VM may have, no step puts more than a few of them back, or has more of their CPUs told.
+#[test]
+fn a_large_vm_starts_and_ends_in_short_steps() {
+    let vms = vms(kernel(4096), true, |config| {
+        (config.boot_vcpus, config.max_vcpus) = (500, 512);
+        config.topology = Topology::flat(512);
+    });
+    let (instance, manager) = (&vms.all()[0], PcpuId::new(0));
+    let vm = instance.vm;
+    assert!(vms.start(instance));
+    let (mut turn, mut woken) = (0, 0);
+    while vms.go_on(manager, &mut turn) {
+        let mut now = 0;
+        let sets = vms.host.wakes.get();
+        sets.iter().for_each(|set| set.drain(|_| now += 1));
+        assert!(now <= 16, "{now} vCPUs at once");
+        woken += now;
+    }
+    assert_eq!((vm.phase(), woken), (Phase::Running, 500));
+    for cause in [Cause::Guest, Cause::Operator] {
+        // One that has run has counted exits.
+        let has_run = |vcpu: &&Vcpu| vcpu.exits.snapshot().total() != 0;
+        for vcpu in &*vm.vcpus {
+            vcpu.exits.count(ExitReason::Wfi);
+        }
+        match cause {
+            Cause::Guest => assert!(vms.reset(vm, cause)),
+            _ => assert!(vms.stop(vm, cause)),
+        }
+        let mut left = 512;
+        while vms.go_on(manager, &mut turn) {
+            let now = vm.vcpus.iter().filter(has_run).count();
+            assert!(left - now <= 4, "{} vCPUs at once", left - now);
+            left = now;
+        }
+        assert_eq!(left, 0);
+    }
+    assert_eq!((vm.phase(), vms.host.pages.get()), (Phase::Off, 0));
 }
 
 #[test]

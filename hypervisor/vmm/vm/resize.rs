@@ -122,7 +122,7 @@ impl Resizer {
         Self {
             listening: false,
             started_ns: 0,
-            ledger: Ledger::of(cells),
+            ledger: Ledger::new(cells),
             active: None,
             room: Vec::new(),
         }
@@ -289,7 +289,7 @@ impl Resizer {
     ) -> Progress {
         self.on_start(now_ns);
         let held_before = self.ledger.held();
-        self.ledger = Ledger::of(cells);
+        self.ledger = Ledger::new(cells);
         if let Some(Active {
             target,
             origin,
@@ -315,7 +315,7 @@ impl Resizer {
     /// Ends the resize because the VM is off, its cells as new: there is no guest to tell anything.
     pub fn on_vm_off(&mut self, cells: &impl Cells) -> Progress {
         self.listening = false;
-        self.ledger = Ledger::of(cells);
+        self.ledger = Ledger::new(cells);
         if let Some(active) = &mut self.active {
             active.open = 0;
             for want in active

@@ -3,6 +3,7 @@
 //! Whatever a walk could ever have seen is cached at once and stays until an invalidation removes it (Arm ARM D8.16
 //! allows both). Descriptors are decoded here from the manual once more, not with the crate's own code.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
@@ -53,6 +54,7 @@ pub(super) struct Fake {
     leaves_cached: BTreeMap<(u64, u64), BTreeSet<u64>>,
     unpublished: bool,
     violations: BTreeSet<Violation>,
+    reads: Cell<usize>,
 }
 
 fn span(level: u32) -> u64 {
@@ -95,6 +97,7 @@ impl Fake {
             leaves_cached: BTreeMap::new(),
             unpublished: false,
             violations: BTreeSet::new(),
+            reads: Cell::new(0),
         }
     }
 
@@ -115,6 +118,11 @@ impl Fake {
 
     pub(super) fn allocated(&self) -> usize {
         self.pages.len()
+    }
+
+    /// Returns how many descriptors have been read.
+    pub(super) fn read_so_far(&self) -> usize {
+        self.reads.get()
     }
 
     /// Counts pages that are allocated and not part of the tree.
@@ -322,6 +330,7 @@ impl TableMemory for Fake {
     }
 
     fn read(&self, table: HostPhys, index: usize) -> u64 {
+        self.reads.set(self.reads.get() + 1);
         self.pages[&table.get()][index]
     }
 

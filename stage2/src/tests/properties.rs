@@ -171,7 +171,7 @@ impl Bench {
     fn end(mut self) {
         self.memory.detach();
         self.memory.invalidate(Invalidation::All);
-        self.tables.free_all(&mut self.memory);
+        super::free(self.tables, &mut self.memory);
         assert_eq!(
             (self.memory.allocated(), self.memory.violations()),
             (0, Vec::new())
@@ -228,6 +228,28 @@ proptest! {
         }
         bench.check();
         bench.end();
+    }
+
+    /// A mapping that is made part by part is made of the same blocks, in as many tables, and no part is long.
+    #[test]
+    fn parts_make_what_the_whole_makes(place in places(), shift in 0_u64..3, (start, len) in range()) {
+        let delta = [0, 2 * MIB, PAGE_SIZE][shift as usize];
+        let start = place.2 + start;
+        let whole = mapping(start, start + delta, len.min(if delta == PAGE_SIZE { 8 * MIB } else { u64::MAX }));
+        let (mut at_once, mut in_parts) = (Bench::new(place, 64), Bench::new(place, 64));
+        prop_assert_eq!(at_once.map(whole, Attributes::RAM), Ok(()));
+        let mut rest = Some(whole);
+        while let Some(one) = rest {
+            let (part, after) = one.split();
+            let before = in_parts.memory.live().len();
+            prop_assert_eq!(in_parts.map(part, Attributes::RAM), Ok(()));
+            prop_assert!(in_parts.memory.live().len() - before <= 64, "{part:?}");
+            rest = after;
+        }
+        prop_assert_eq!(in_parts.memory.live(), at_once.memory.live());
+        prop_assert_eq!(in_parts.memory.allocated(), at_once.memory.allocated());
+        at_once.end();
+        in_parts.end();
     }
 
     /// The quota for single pages covers any splitting of what is mapped.

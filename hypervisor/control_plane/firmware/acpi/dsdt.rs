@@ -13,22 +13,23 @@ use alloc::vec::Vec;
 use acpi_tables::AmlSink;
 
 use super::super::{Error, Machine};
-use super::table::Table;
 use types::devices::{Acpi, DeviceId, Row};
 use types::hotplug as spec;
-use types::layout::DeviceSlot;
+use types::layout::{DeviceSlot, Region};
 
 /// Revision 2: integers have 64 bits.
-const REVISION: u8 = 2;
+pub(super) const REVISION: u8 = 2;
 
-/// At most this much AML for all that is in the table once, and for a vCPU.
-const FIXED_SIZE: usize = 448;
-const SPARE_VCPU_SIZE: usize = 144;
-/// And for a slot of a device that has several.
-const SLOT_SIZE: usize = 80;
-
-/// vCPUs per reopened scope: bounds what is copied while AML packages are nested.
-const VCPUS_PER_SCOPE: u16 = 16;
+/// vCPUs in a scope, of which so many are added at a time, and about how long a scope is.
+const VCPUS_A_SCOPE: u16 = 16;
+const VCPUS_AT_A_TIME: u16 = 4;
+const SCOPE_SIZE: usize = 16 * DEVICE_SIZE;
+const DEVICE_SIZE: usize = 144;
+/// Processors that the search finds, of which so many are added at a time, and at most so much AML for each.
+const FOUND_AT_A_TIME: usize = 8;
+const FOUND_SIZE: usize = 19;
+/// Bytes of the search in a piece.
+const SEARCH_PIECE: usize = 512;
 
 /// Opcodes (ACPI 6.5, table 20.1).
 const BYTE_PREFIX: u8 = 0x0a;
@@ -51,11 +52,93 @@ mod aml {
     include!(concat!(env!("OUT_DIR"), "/aml.rs"));
 }
 
-/// Writes the DSDT.
-pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
-    let room = most(machine.max_vcpus) + usize::from(machine.slots) * SLOT_SIZE;
-    let mut table = Table::new(*b"DSDT", REVISION, room);
-    let word = |value: u64, region| u32::try_from(value).map_err(|_| Error::Layout(region));
+/// The table's body, as far as it is written.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Body {
+    #[default]
+    Devices,
+    /// The processors from here on; the devices of those before in the same scope are made.
+    Processors(u16, Vec<u8>),
+    /// The way to those that can have events is being made.
+    Search(Search),
+    /// It is made, in AML from its end to its beginning, and `begun` to be written.
+    Found {
+        search: Vec<u8>,
+        begun: bool,
+    },
+    Events,
+    Done,
+}
+
+impl Body {
+    /// Makes the next piece, if there is one more; an empty one if it is not complete.
+    pub(super) fn piece(&mut self, machine: &Machine<'_>) -> Result<Option<Vec<u8>>, Error> {
+        let (boot, max) = (machine.boot_vcpus, machine.max_vcpus);
+        let mut piece = Vec::new();
+        *self = match core::mem::take(self) {
+            Self::Devices => {
+                devices(machine, &mut piece)?;
+                Self::Processors(0, Vec::with_capacity(SCOPE_SIZE))
+            }
+            Self::Processors(first, mut made) if first < max => {
+                let end = max.min(first.saturating_add(VCPUS_AT_A_TIME));
+                let registers = events(machine)?;
+                (first..end).for_each(|index| processor(index, boot, registers, &mut made));
+                if end == max || end.is_multiple_of(VCPUS_A_SCOPE) {
+                    let [cpus] = aml::CPUS;
+                    package(SCOPE_OP, &[cpus, &made], &mut piece);
+                    made.clear();
+                }
+                Self::Processors(end, made)
+            }
+            Self::Processors(..) if boot < max => Self::Search(Search::new(boot, max)),
+            Self::Processors(..) => Self::Events,
+            Self::Search(search) => match search.go_on() {
+                Ok(search) => Self::Search(search),
+                Err(search) => Self::Found {
+                    search,
+                    begun: false,
+                },
+            },
+            Self::Found {
+                search,
+                begun: false,
+            } => {
+                begin_search(search.len(), &mut piece);
+                Self::Found {
+                    search,
+                    begun: true,
+                }
+            }
+            Self::Found { search, .. } if search.is_empty() => Self::Events,
+            Self::Found { mut search, begun } => {
+                piece = search.split_off(search.len().saturating_sub(SEARCH_PIECE));
+                piece.reverse();
+                Self::Found { search, begun }
+            }
+            Self::Events => {
+                event_device(machine, &mut piece)?;
+                Self::Done
+            }
+            Self::Done => return Ok(None),
+        };
+        Ok(Some(piece))
+    }
+}
+
+/// Returns an address or a size as the table can have it.
+fn word(value: u64, region: Region) -> Result<u32, Error> {
+    u32::try_from(value).map_err(|_| Error::Layout(region))
+}
+
+/// Returns where the block's registers are.
+fn events(machine: &Machine<'_>) -> Result<u32, Error> {
+    let registers = machine.layout.device(DeviceId::Hotplug).registers;
+    word(registers.base.get(), registers)
+}
+
+/// Writes the devices that are there once, and those that have slots.
+fn devices(machine: &Machine<'_>, to: &mut Vec<u8>) -> Result<(), Error> {
     let mut devices = Vec::new();
     for id in DeviceId::ALL {
         for (number, slot) in (0..).zip(machine.windows(id)) {
@@ -66,17 +149,20 @@ pub(super) fn table(machine: &Machine<'_>) -> Result<Vec<u8>, Error> {
         }
     }
     let ([scope], [fixed]) = (aml::SYSTEM_BUS, aml::FIXED_DEVICES);
-    package(SCOPE_OP, &[scope, &devices, fixed], &mut table);
-    let hotplug = machine.layout.device(DeviceId::Hotplug);
-    let events = word(hotplug.registers.base.get(), hotplug.registers)?;
-    processors(machine, events, &mut table);
+    package(SCOPE_OP, &[scope, &devices, fixed], to);
+    Ok(())
+}
+
+/// Writes the device that has the events.
+fn event_device(machine: &Machine<'_>, to: &mut Vec<u8>) -> Result<(), Error> {
     let device = if machine.boot_vcpus < machine.max_vcpus {
         aml::EVENT_DEVICE
     } else {
         aml::POWER_BUTTON_DEVICE
     };
-    fill(device, [hotplug.intid, events], &mut table);
-    Ok(table.finish())
+    let intid = machine.layout.device(DeviceId::Hotplug).intid;
+    fill(device, [intid, events(machine)?], to);
+    Ok(())
 }
 
 /// Writes a device that has these registers and this interrupt, and this number among its kind.
@@ -99,41 +185,15 @@ fn device(row: &Row, number: u16, numbers: [u32; 3], to: &mut Vec<u8>) {
     package(DEVICE_OP, &parts, to);
 }
 
-/// Returns how long the body can be at most, so that the table never moves while it grows.
-const fn most(max_vcpus: u16) -> usize {
-    FIXED_SIZE + max_vcpus as usize * SPARE_VCPU_SIZE
-}
-
-/// Writes the processor devices, some at a time, and the way to those that can have events. One in reserve at boot, which can be added
-/// and removed, has registers in the block.
-fn processors(machine: &Machine<'_>, registers: u32, table: &mut Table) {
-    let (boot, max) = (machine.boot_vcpus, machine.max_vcpus);
-    let mut first = 0;
+/// Writes the beginning of the method that notifies a processor, which goes on with a search of so many bytes.
+fn begin_search(search: usize, to: &mut Vec<u8>) {
     let [cpus] = aml::CPUS;
-    let (mut rest, mut devices) = (Vec::new(), Vec::new());
-    while first < max {
-        let next = max.min(first.saturating_add(VCPUS_PER_SCOPE));
-        devices.clear();
-        for index in first..next {
-            rest.clear();
-            if index < boot {
-                fill(aml::BOOT_PROCESSOR, [], &mut rest);
-            } else {
-                fill(aml::SPARE_PROCESSOR, [frame(registers, index)], &mut rest);
-            }
-            processor(index, &rest, &mut devices);
-        }
-        package(SCOPE_OP, &[cpus, &devices], table);
-        first = next;
-    }
-    if boot < max {
-        let (mut search, mut method) = (Vec::new(), Vec::new());
-        let (first, end) = (boot, max);
-        Search { first, end }.write(&mut search);
-        search.reverse();
-        package(METHOD_OP, &[NOTIFY_METHOD, &search], &mut method);
-        package(SCOPE_OP, &[cpus, &method], table);
-    }
+    let mut method = Vec::new();
+    begin_package(METHOD_OP, NOTIFY_METHOD.len() + search, &mut method);
+    method.extend_from_slice(NOTIFY_METHOD);
+    begin_package(SCOPE_OP, cpus.len() + method.len() + search, to);
+    to.extend_from_slice(cpus);
+    to.extend_from_slice(&method);
 }
 
 /// Returns where the registers of a vCPU are in the block.
@@ -143,12 +203,18 @@ fn frame(block: u32, index: u16) -> u32 {
         .wrapping_add(u32::from(index) * spec::FRAME_BYTES as u32)
 }
 
-/// Writes the device of one possible vCPU.
-fn processor(index: u16, rest: &[u8], to: &mut Vec<u8>) {
+/// Writes the device of one possible vCPU. One in reserve at boot, which can be added and removed, has registers in the block.
+fn processor(index: u16, boot: u16, registers: u32, to: &mut Vec<u8>) {
+    let mut rest = Vec::with_capacity(DEVICE_SIZE);
+    if index < boot {
+        fill(aml::BOOT_PROCESSOR, [], &mut rest);
+    } else {
+        fill(aml::SPARE_PROCESSOR, [frame(registers, index)], &mut rest);
+    }
     let (name, (uid, length)) = (processor_name(index), integer(index));
     let uid = uid.get(..length).unwrap_or(&uid);
     let [processor] = aml::PROCESSOR;
-    package(DEVICE_OP, &[&name, processor, uid, rest], to);
+    package(DEVICE_OP, &[&name, processor, uid, &rest], to);
 }
 
 /// Names the device of a vCPU: three hexadecimal digits after a C.
@@ -192,14 +258,18 @@ fn fill<const PARTS: usize, const HOLES: usize>(
 
 /// Writes an opcode and its package (ACPI 6.5, 20.2.4, PkgLength).
 fn package(op: &[u8], parts: &[&[u8]], to: &mut impl AmlSink) {
-    let body = parts.iter().map(|part| part.len()).sum();
+    begin_package(op, parts.iter().map(|part| part.len()).sum(), to);
+    for part in parts {
+        to.vec(part);
+    }
+}
+
+/// Writes an opcode and how long its package is, whose body has so many bytes.
+fn begin_package(op: &[u8], body: usize, to: &mut impl AmlSink) {
     let (lead, more) = length(body);
     to.vec(op);
     to.byte(lead);
     to.vec(more.1.get(..more.0).unwrap_or(&[]));
-    for part in parts {
-        to.vec(part);
-    }
 }
 
 /// Returns the length of a package with so long a body, itself included: its first byte, and how many follow.
@@ -214,30 +284,92 @@ fn length(body: usize) -> (u8, (usize, [u8; 2])) {
 }
 
 /// A binary search for the processor whose UID is Arg0, which is then notified of Arg1.
-struct Search {
-    first: u16,
-    /// One past the last; always greater than `first`.
-    end: u16,
+///
+/// It is written from its end to its beginning, so that each package knows its length (ACPI 6.5, 20.2.5.2, 20.2.5.3).
+#[derive(Clone, Debug)]
+pub(super) struct Search {
+    /// What remains, last first.
+    steps: Vec<Step>,
+    out: Vec<u8>,
+}
+
+/// A step of writing a search.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The search among the processors from `first` up to `end`, which is greater.
+    Among { first: u16, end: u16 },
+    /// The end of what is done from the middle on, which was written from `start` on, then what is done below.
+    Else {
+        start: usize,
+        first: u16,
+        middle: u16,
+    },
+    /// The end of what is done below the middle.
+    If { start: usize, middle: u16 },
 }
 
 impl Search {
-    /// Writes it from its end to its beginning, so that each package knows its length (ACPI 6.5, 20.2.5.2, 20.2.5.3).
-    fn write(&self, out: &mut Vec<u8>) {
-        let Self { first, end } = *self;
-        let middle = first.saturating_add(end.saturating_sub(first) / 2);
-        if middle == first {
-            let [c, x, y, z] = processor_name(first);
-            return out.extend_from_slice(&[ARG1_OP, z, y, x, c, NOTIFY_OP]);
+    fn new(first: u16, end: u16) -> Self {
+        let count = usize::from(end.saturating_sub(first));
+        Self {
+            steps: alloc::vec![Step::Among { first, end }],
+            out: Vec::with_capacity(count * FOUND_SIZE),
         }
+    }
+
+    /// Goes on until some more processors are found; returns the AML, from its end to its beginning, when all are.
+    fn go_on(mut self) -> Result<Self, Vec<u8>> {
+        let mut found = 0;
+        while found < FOUND_AT_A_TIME {
+            let Some(step) = self.steps.pop() else {
+                return Err(self.out);
+            };
+            found += usize::from(self.write(step));
+        }
+        Ok(self)
+    }
+
+    /// Does a step; returns whether a processor is found.
+    fn write(&mut self, step: Step) -> bool {
+        let Self { steps, out } = self;
         let start = out.len();
-        Self { first: middle, end }.write(out);
-        end_package(ELSE_OP, start, out);
-        let start = out.len();
-        Self { first, end: middle }.write(out);
-        let (integer, length) = integer(middle);
-        out.extend(integer.iter().take(length).rev());
-        out.extend_from_slice(&[ARG0_OP, LESS_OP]);
-        end_package(IF_OP, start, out);
+        match step {
+            Step::Among { first, end } if end.saturating_sub(first) <= 1 => {
+                let [c, x, y, z] = processor_name(first);
+                out.extend_from_slice(&[ARG1_OP, z, y, x, c, NOTIFY_OP]);
+                return true;
+            }
+            Step::Among { first, end } => {
+                let middle = first.midpoint(end);
+                steps.push(Step::Else {
+                    start,
+                    first,
+                    middle,
+                });
+                steps.push(Step::Among { first: middle, end });
+            }
+            Step::Else {
+                start: from,
+                first,
+                middle,
+            } => {
+                end_package(ELSE_OP, from, out);
+                let start = out.len();
+                steps.push(Step::If { start, middle });
+                let end = middle;
+                steps.push(Step::Among { first, end });
+            }
+            Step::If {
+                start: from,
+                middle,
+            } => {
+                let (integer, length) = integer(middle);
+                out.extend(integer.iter().take(length).rev());
+                out.extend_from_slice(&[ARG0_OP, LESS_OP]);
+                end_package(IF_OP, from, out);
+            }
+        }
+        false
     }
 }
 
@@ -246,38 +378,4 @@ fn end_package(op: u8, start: usize, out: &mut Vec<u8>) {
     let (lead, (more, bytes)) = length(out.len() - start);
     out.extend(bytes.iter().take(more).rev());
     out.extend_from_slice(&[lead, op]);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::table::HEADER_SIZE;
-    use super::most;
-    use crate::firmware::Firmware;
-    use crate::firmware::tests::{blob, described};
-
-    #[test]
-    fn the_table_never_outgrows_its_room() {
-        for (boot, max) in [
-            (1, 1),
-            (1, 2),
-            (2, 8),
-            (1, 64),
-            (1, 512),
-            (256, 512),
-            (512, 512),
-        ] {
-            let length = blob(&described(boot, max, Firmware::Acpi), "DSDT")
-                .bytes
-                .len();
-            let room = HEADER_SIZE + most(max);
-            assert!(
-                length <= room,
-                "{boot} of {max} vCPUs: {length} bytes in {room}"
-            );
-            assert!(
-                length > room / 2 || boot > max / 2,
-                "{boot} of {max} vCPUs: {length} bytes in {room}"
-            );
-        }
-    }
 }

@@ -1,20 +1,18 @@
 //! PPTT: packages, clusters, cores and threads of every possible vCPU, and their caches (ACPI 6.5, 5.2.30).
 //!
-//! The table is written piece by piece, since that of many vCPUs is long: every node's place follows from the topology, so a node can
-//! name one that is still to come, and the header, whose checksum covers all, is written last.
+//! Every node's place follows from the topology, so a node can name one that is in a later piece.
 //!
 //! Every cache is a core's own but the last level's, which is its package's. Only the machine's own firmware knows which CPUs share one,
 //! and a vCPU may run on any of its CPUs: Linux gets one scheduling domain a package, as without the table.
 
 use alloc::vec::Vec;
 
-use super::super::writer::Writer;
-use super::super::{Error, Machine};
-use super::table::{HEADER_SIZE, Table, sum};
+use super::super::Machine;
+use super::table::HEADER_SIZE;
 use crate::topology::{Cache, CacheKind, Topology};
 
 /// Revision of ACPI 6.4 and later: caches have names.
-const REVISION: u8 = 3;
+pub(super) const REVISION: u8 = 3;
 
 /// Processor hierarchy nodes (ACPI 6.5, 5.2.30.1): type, length without resources, flags.
 const NODE: u8 = 0;
@@ -38,18 +36,12 @@ const NAME_VALID: u32 = 1 << 7;
 const KIND_SHIFT: u8 = 2;
 
 /// How long a piece grows before it is written.
-const PIECE: usize = 1024;
+const PIECE: usize = 256;
 
-/// A table that is being written.
-#[derive(Clone, Debug)]
-pub(super) struct Draft {
-    /// Where it begins in guest memory.
-    at: u64,
-    /// Which node is next, and where it goes, from the table's beginning.
+/// The table's body, and which node is next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Body {
     next: Place,
-    offset: u32,
-    /// The sum of all bytes so far.
-    sum: u8,
 }
 
 /// A node; cores bring their threads along.
@@ -58,7 +50,12 @@ enum Place {
     Package(u16),
     Cluster(u16),
     Core(u16),
-    Header,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Package(0)
+    }
 }
 
 /// Where nodes are and which caches they have.
@@ -131,10 +128,6 @@ impl<'a> Plan<'a> {
         self.cluster_at(self.clusters()) + u32::from(core) * self.core_size()
     }
 
-    fn size(&self) -> u32 {
-        self.core_at(self.cores())
-    }
-
     /// Returns the node above a core.
     fn parent_of(&self, core: u16) -> u32 {
         if self.clusters() == 0 {
@@ -145,24 +138,9 @@ impl<'a> Plan<'a> {
     }
 }
 
-impl Draft {
-    /// Sets room aside for the table of a machine.
-    pub(super) fn new(machine: &Machine<'_>, writer: &mut Writer<'_>) -> Result<Self, Error> {
-        let size = Plan::new(machine).size();
-        Ok(Self {
-            at: writer.reserve(size.into(), super::TABLE_ALIGNMENT)?,
-            next: Place::Package(0),
-            offset: HEADER_SIZE as u32,
-            sum: 0,
-        })
-    }
-
-    /// Writes the next piece; returns the table's address when all is written.
-    pub(super) fn step(
-        &mut self,
-        machine: &Machine<'_>,
-        writer: &mut Writer<'_>,
-    ) -> Result<Option<u64>, Error> {
+impl Body {
+    /// Makes the next piece, if there is one more.
+    pub(super) fn piece(&mut self, machine: &Machine<'_>) -> Option<Vec<u8>> {
         let plan = Plan::new(machine);
         let mut piece = Vec::with_capacity(PIECE + plan.core_size() as usize);
         while piece.len() < PIECE {
@@ -182,20 +160,10 @@ impl Draft {
                     Self::core(&plan, core, &mut piece);
                     Place::Core(core + 1)
                 }
-                Place::Core(_) => Place::Header,
-                Place::Header => break,
+                Place::Core(_) => break,
             };
         }
-        if piece.is_empty() {
-            let header = Table::new(*b"PPTT", REVISION, 0).finish_with(plan.size(), self.sum);
-            writer.put(self.at, header, "PPTT")?;
-            return Ok(Some(self.at));
-        }
-        self.sum = self.sum.wrapping_add(sum(&piece));
-        let length = piece.len() as u32;
-        writer.put(self.at + u64::from(self.offset), piece, "PPTT")?;
-        self.offset += length;
-        Ok(None)
+        (!piece.is_empty()).then_some(piece)
     }
 
     /// Writes a package and its cache.

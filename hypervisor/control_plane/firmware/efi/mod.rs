@@ -84,15 +84,21 @@ pub(super) fn reserve(machine: &Machine<'_>, writer: &mut Writer<'_>) -> Result<
     })
 }
 
-/// Writes everything, after the last of what the memory map must call tables has been placed.
+/// Writes the runtime services, after the last of what the memory map must call tables has been placed; returns where they are.
+pub(super) fn write_runtime(writer: &mut Writer<'_>) -> Result<u64, Error> {
+    let runtime = writer.reserve(GRANULE, GRANULE)?;
+    writer.put(runtime, runtime::image(runtime), "EFI runtime services")?;
+    Ok(runtime)
+}
+
+/// Writes everything else.
 pub(super) fn write(
     machine: &Machine<'_>,
     location: Location,
+    runtime: u64,
     named: Tables,
     writer: &mut Writer<'_>,
 ) -> Result<(), Error> {
-    let runtime = writer.reserve(GRANULE, GRANULE)?;
-    writer.put(runtime, runtime::image(runtime), "EFI runtime services")?;
     let system_table = tables(location.system_table, runtime, named);
     writer.put(location.system_table, system_table, "EFI system table")?;
     let map = memory_map::draw(machine, runtime);
@@ -157,10 +163,23 @@ fn seal(table: &mut [u8]) {
 /// Computes the CRC-32 of table headers (UEFI 2.10, 4.2: the polynomial of IEEE 802.3).
 fn crc32(bytes: &[u8]) -> u32 {
     const REVERSED_POLYNOMIAL: u32 = 0xedb8_8320;
+    const NIBBLES: [u32; 16] = {
+        let (mut table, mut nibble) = ([0; 16], 0);
+        while nibble < 16 {
+            let (mut crc, mut bit) = (nibble as u32, 0);
+            while bit < 4 {
+                crc = (crc >> 1) ^ (REVERSED_POLYNOMIAL & (crc & 1).wrapping_neg());
+                bit += 1;
+            }
+            table[nibble] = crc;
+            nibble += 1;
+        }
+        table
+    };
     !bytes.iter().fold(!0, |crc: u32, byte| {
-        (0..u8::BITS).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (REVERSED_POLYNOMIAL & (crc & 1).wrapping_neg())
-        })
+        let crc = crc ^ u32::from(*byte);
+        let half = |crc: u32| crc >> 4 ^ NIBBLES[(crc & 0xf) as usize];
+        half(half(crc))
     })
 }
 

@@ -154,6 +154,40 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
 }
 
+/// A step's work is about as long as what it writes, or as what it adds to a tree.
+#[test]
+fn no_step_takes_long_however_many_vcpus_there_are() {
+    const MOST: usize = 4096;
+    let layout = GuestLayout::default();
+    let memory = [Region::new(0x4000_0000, 8 * GIB)];
+    for firmware in [Firmware::Acpi, Firmware::Fdt] {
+        for (boot_vcpus, groups) in [
+            (1, [1, 1, 512, 1]),
+            (256, [2, 16, 8, 2]),
+            (512, [8, 1, 64, 1]),
+        ] {
+            let machine = Machine {
+                boot_vcpus,
+                max_vcpus: 512,
+                topology: Topology::new(groups, 512).unwrap(),
+                ..machine(&layout, &memory, firmware)
+            };
+            let mut description = Description::new(&machine).unwrap();
+            let mut dtb = None;
+            while dtb.is_none() {
+                let mut pieces = Vec::new();
+                let mut keep = |blob: Blob| {
+                    pieces.push((blob.what, blob.bytes.len()));
+                    Ok(())
+                };
+                dtb = description.step(&machine, &mut keep).unwrap();
+                let bytes = pieces.iter().map(|(_, bytes)| bytes).sum::<usize>();
+                assert!(bytes <= MOST, "{boot_vcpus} of 512 vCPUs: {pieces:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_impossible_is_refused_by_name() {
     let layout = GuestLayout::default();

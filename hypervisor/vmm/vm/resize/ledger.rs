@@ -32,14 +32,26 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Looks at every cell once.
-    pub(super) fn of(cells: &impl Cells) -> Self {
-        let mut ledger = Self::default();
-        for vcpu in (0..cells.possible()).map(VcpuId::new) {
-            match cells.cell(vcpu) {
-                Some(cell) if cell.role() == Role::Boot => ledger.boot += 1,
-                _ => ledger.note(vcpu, state(cells, vcpu)),
+    /// As the cells are after a reset: the guest holds the boot set, and nothing else.
+    pub(super) fn new(cells: &impl Cells) -> Self {
+        let is_boot = |vcpu| {
+            let cell = cells.cell(VcpuId::new(vcpu));
+            cell.is_some_and(|cell| cell.role() == Role::Boot)
+        };
+        let (mut boot, mut end) = (0, cells.possible());
+        while boot < end {
+            let middle = boot.midpoint(end);
+            match is_boot(middle) {
+                true => boot = middle + 1,
+                false => end = middle,
             }
+        }
+        let mut ledger = Self {
+            boot,
+            ..Self::default()
+        };
+        for vcpu in boot..cells.possible() {
+            ledger.spare.insert(VcpuId::new(vcpu));
         }
         ledger
     }

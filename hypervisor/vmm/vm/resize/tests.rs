@@ -120,6 +120,14 @@ impl Machine {
         held
     }
 
+    /// The VM is off, and its cells are as new.
+    fn goes_off(&mut self) -> Progress {
+        for cell in &self.cells {
+            assert!(cell.apply(Event::Reset).is_ok());
+        }
+        self.resizer.on_vm_off(&self.cells)
+    }
+
     fn on(&self) -> u16 {
         let on = self.cells.iter().filter(|cell| cell.state().is_on());
         on.count() as u16
@@ -419,9 +427,10 @@ fn the_boot_set_is_awaited_while_the_guest_boots() {
     let mut machine = Machine::booting(Guest::Deaf);
     machine.turn_off(1);
     machine.set(2);
-    let progress = machine.resizer.on_vm_off(&machine.cells);
+    let progress = machine.goes_off();
     machine.take(progress);
-    machine.ended(Outcome::Refused, 2, 1, &[(1, Why::VmOff)]);
+    let both = [(0, Why::VmOff), (1, Why::VmOff)];
+    machine.ended(Outcome::Refused, 2, 0, &both);
 }
 
 #[test]
@@ -816,7 +825,7 @@ fn a_vm_that_goes_off_ends_the_resize() {
     for target in [4, 2] {
         let mut machine = Machine::up(Guest::Deaf, 3);
         machine.set(target);
-        let progress = machine.resizer.on_vm_off(&machine.cells);
+        let progress = machine.goes_off();
         assert_eq!(progress.effects, []);
         machine.take(progress);
         let vcpu = if target == 4 { 3 } else { 2 };
@@ -908,7 +917,7 @@ proptest! {
                 Step::Pass(time_ns) => machine.pass(time_ns),
                 Step::Reset(keep) => machine.reset(if keep { AfterReset::KeepTarget } else { AfterReset::BootSet }),
                 Step::Off => {
-                    let progress = machine.resizer.on_vm_off(&machine.cells);
+                    let progress = machine.goes_off();
                     machine.take(progress);
                     prop_assert!(!machine.resizer.is_active());
                 }
