@@ -127,7 +127,7 @@ fn part_asked_for(gate: &Gate) -> Option<Step> {
 }
 
 fn full_parts() -> impl Iterator<Item = Step> {
-    full::parts().into_iter().map(|name| Step {
+    full::parts().map(|name| Step {
         name,
         kind: Kind::Part(name),
     })

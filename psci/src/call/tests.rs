@@ -3,8 +3,8 @@
 extern crate std;
 
 use super::{
-    Answer, Call, EntryPoint, HYPERVISOR_UID, Offered, Reset, Suspend, Workaround, WorkaroundState,
-    decode,
+    Answer, Call, EntryPoint, HYPERVISOR_UID, Offered, Quick, Reset, Suspend, Workaround,
+    WorkaroundState, decode, quick,
 };
 use crate::smccc::{FunctionId, NOT_SUPPORTED, ReturnCode, id};
 use proptest::prelude::*;
@@ -549,6 +549,98 @@ fn return_codes_are_sign_extended() {
     ];
     for (code, value) in codes {
         assert_eq!(code.as_x0(), value as u64);
+    }
+}
+
+/// Both widths of every number that a function may have, of every owner, and a few that are none.
+fn functions() -> impl Iterator<Item = u64> {
+    let owners = (0x80..=0xff_u64).chain([0, 0x04, 0x44]);
+    let of = |owner: u64| {
+        let numbers = (0..0x80_u64).chain([0x7fff, 0x8000, 0x8001, 0xff01, 0x1_0000, 0xffff]);
+        numbers.map(move |number| owner << 24 | number)
+    };
+    owners.flat_map(of)
+}
+
+#[test]
+fn the_shortest_path_says_what_the_decoder_says() {
+    let offered = Offered::default();
+    for x0 in functions() {
+        let all = [0, 2, 3].map(|x1| decode(x0, x1, 0, 0));
+        let [call, ..] = all;
+        match quick(x0) {
+            Quick::Answer(x0_out) => {
+                for call in all {
+                    let answer = call.immediate(&offered);
+                    assert_eq!(answer, Some(Answer::One(x0_out)), "{x0:#x}");
+                }
+            }
+            Quick::AffinityInfo => assert!(
+                matches!(call, Call::AffinityInfo { .. }) && x0 as u32 & id::SMC64 != 0,
+                "{x0:#x}"
+            ),
+            Quick::AffinityInfo32 => assert!(
+                matches!(call, Call::AffinityInfo { .. }) && x0 as u32 & id::SMC64 == 0,
+                "{x0:#x}"
+            ),
+            Quick::CpuOn => assert!(
+                matches!(call, Call::CpuOn { .. }) && x0 as u32 & id::SMC64 != 0,
+                "{x0:#x}"
+            ),
+            Quick::CpuOff => assert_eq!(call, Call::CpuOff, "{x0:#x}"),
+            // These three are never slow, and what no owner has is no reason to look further.
+            Quick::Ask => {
+                let owner = FunctionId::new(x0 as u32).owner();
+                assert!(
+                    matches!(
+                        owner,
+                        Owner::Architecture
+                            | Owner::StandardSecure
+                            | Owner::StandardHypervisor
+                            | Owner::VendorHypervisor
+                    ),
+                    "{x0:#x}"
+                );
+                let wide_or_off = match call {
+                    Call::CpuOn { .. } => x0 as u32 & id::SMC64 == 0,
+                    Call::Version | Call::AffinityInfo { .. } | Call::CpuOff => false,
+                    _ => true,
+                };
+                assert!(wide_or_off, "{x0:#x}");
+                let beyond = owner == Owner::StandardSecure && x0 & 0xffff >= 0x20;
+                assert!(!beyond, "{x0:#x}: PSCI has no such function");
+            }
+        }
+    }
+}
+
+/// A function that has one width only is unknown in the other (SMCCC DEN0028, 2.5).
+#[test]
+fn the_other_width_of_a_function_that_has_one_is_unknown() {
+    let narrow = [
+        id::PSCI_VERSION,
+        id::CPU_OFF,
+        id::MIGRATE_INFO_TYPE,
+        id::SYSTEM_OFF,
+        id::SYSTEM_RESET,
+        id::PSCI_FEATURES,
+        id::SMCCC_VERSION,
+        id::SMCCC_ARCH_FEATURES,
+        id::SMCCC_ARCH_WORKAROUND_1,
+        id::SMCCC_ARCH_WORKAROUND_2,
+        id::SMCCC_ARCH_WORKAROUND_3,
+        id::VENDOR_HYP_CALL_UID,
+        id::VENDOR_HYP_REVISION,
+    ];
+    for function in narrow {
+        assert_ne!(decode(function.into(), 0, 0, 0), Call::Unknown);
+        let wide = decode((function | id::SMC64).into(), 0, 0, 0);
+        assert_eq!(wide, Call::Unknown, "{function:#x}");
+    }
+    for function in [id::PV_TIME_FEATURES, id::PV_TIME_ST] {
+        assert_ne!(decode(function.into(), 0, 0, 0), Call::Unknown);
+        let narrow = decode((function & !id::SMC64).into(), 0, 0, 0);
+        assert_eq!(narrow, Call::Unknown, "{function:#x}");
     }
 }
 

@@ -176,6 +176,31 @@ fn affinity_info_and_sta_by_state() {
     }
 }
 
+/// What an operator reads, by the docs (docs/console.md): the states of a claim and of an eject are one word each.
+#[test]
+fn an_operator_reads_six_words() {
+    let words: Vec<&str> = STATES.iter().map(|state| state.word()).collect();
+    assert_eq!(
+        words,
+        [
+            "absent",
+            "reserve",
+            "enabled-off",
+            "on-pending",
+            "on-pending",
+            "on",
+            "off",
+            "withdrawn",
+            "eject-pending",
+            "eject-pending",
+            "eject-pending",
+            "eject-pending",
+        ]
+    );
+    // DEN0022F, 5.6.2: what is no fault of the caller's.
+    assert_eq!(Refusal::NoStart.code(), ReturnCode::InternalFailure);
+}
+
 #[test]
 fn states_survive_being_stored() {
     for state in STATES {
