@@ -310,12 +310,13 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         Some((unsafe { Uart::start(place) }, found.intid))
     });
     logger::leave_uart();
-    console::start(
+    let heard = console::start(
         names,
         ports,
         (!vms::vms().all().is_empty()).then_some(VmId::new(0)),
         options.uart_baud.map(Pace::new),
     );
+    vms::listen(heard);
     if let Some(gic) = machine::GIC.get() {
         for intid in ports.iter().flatten().filter_map(|port| port.1) {
             gic.enable_shared(intid, percpu::this().affinity);

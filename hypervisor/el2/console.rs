@@ -1,4 +1,5 @@
-//! The two UARTs and the console behind them: bytes in, commands to [`crate::vms`], answers and guests' output out.
+//! The two UARTs and the console behind them: bytes in, requests, answers and guests' output out. It knows no VM but by its number:
+//! `vms` carries requests out and moves what guests send and are sent.
 //!
 //! A CPU that has something to show tries the console's lock; if another CPU holds it, that one shows it after it has let go. The
 //! console's lock is taken before any device's and held while none of a VM's is. Nothing waits for a wire: what a UART does not take
@@ -14,24 +15,14 @@ use control_plane::console::{
 };
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use spin::Once;
-use types::devices::DeviceId;
-use types::ids::{MAX_VMS, PcpuId, VmId};
-use vmm::devices::Fed;
+use types::ids::{MAX_VMS, VmId};
 use vmm::sync::{FairMutex, FairMutexGuard};
-use vmm::vm::{Around, Kicks, Vm};
 
 use crate::uart::Uart;
-use crate::vms::El2;
-use crate::{clock, deferred, percpu, vms};
+use crate::{clock, deferred};
 
 /// How long to wait before a byte that was not taken is offered again.
 const RETRY_NS: u64 = 1_000_000;
-/// How often a CPU looks for output in a row, and how many bytes of a VM it shows each time.
-const ROUNDS: usize = 4;
-const BYTES_A_ROUND: usize = 64;
-/// How many pieces of a port's bytes are taken before guests get their turn: more than a UART brings before the next look, and no
-/// more however fast they come.
-const PIECES_A_POLL: usize = 64;
 /// Bytes of the control channel that are looked at together.
 const PIECE: usize = 64;
 /// How many rows of an answer are written at a visit, and when the next are if nothing else says so.
@@ -39,8 +30,8 @@ const ROWS_A_VISIT: usize = 4;
 const SOON_NS: u64 = 100_000;
 
 /// The console and its ports.
-struct State {
-    console: Box<Console>,
+pub(crate) struct State {
+    pub(crate) console: Box<Console>,
     terminal: Option<Outlet<Uart>>,
     control: Option<Outlet<Uart>>,
     /// The ports ask for no interrupts when bytes come, because bytes have to wait there.
@@ -59,23 +50,23 @@ static OUTPUT: AtomicU64 = AtomicU64::new(0);
 /// Whether a port shows single vCPUs' events.
 static HEARD: AtomicBool = AtomicBool::new(false);
 /// The ports, and their INTIDs; 0 for none.
-const PORTS: [Port; 2] = [Port::Terminal, Port::Control];
+pub(crate) const PORTS: [Port; 2] = [Port::Terminal, Port::Control];
 static INTERRUPTS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
 
 impl State {
-    fn with<R>(&mut self, work: impl FnOnce(&mut Console, &mut Sinks<'_>) -> R) -> R {
+    pub(crate) fn with<R>(&mut self, work: impl FnOnce(&mut Console, &mut Sinks<'_>) -> R) -> R {
         self.busy = true;
         let (terminal, control) = (&mut self.terminal, &mut self.control);
         work(&mut self.console, &mut Sinks { terminal, control })
     }
 
     /// Returns whether a port shows single vCPUs' events.
-    fn is_heard(&self) -> bool {
+    pub(crate) fn is_heard(&self) -> bool {
         self.control.is_some() || self.console.tells_events()
     }
 
     /// Has the ports ask for no interrupts or for some: a level interrupt stays asserted until all bytes are taken.
-    fn set_masked(&mut self, masked: bool) {
+    pub(crate) fn set_masked(&mut self, masked: bool) {
         if core::mem::replace(&mut self.masked, masked) == masked {
             return;
         }
@@ -129,9 +120,13 @@ impl State {
         outlet.as_ref().map(Outlet::uart)
     }
 
-    /// Takes some of a port's bytes; returns the request that they end, and whether there were no more. Without bytes the error says
-    /// whether some have to wait there.
-    fn take_piece(&mut self, port: Port) -> Result<(Option<Request>, bool), bool> {
+    /// Takes some of a port's bytes, unless they are to wait there; returns the request that they end, and whether there were no more.
+    /// Without bytes the error says whether some have to wait.
+    pub(crate) fn take_piece(
+        &mut self,
+        port: Port,
+        is_to_wait: bool,
+    ) -> Result<(Option<Request>, bool), bool> {
         let mut piece = [0; PIECE];
         let room = match port {
             // What is typed may change what the next key means.
@@ -141,7 +136,7 @@ impl State {
         let uart = self.uart(port).ok_or(false)?;
         let is_typed = port == Port::Terminal && uart.has_byte();
         let waits = is_typed && !self.console.accepts_input(clock::now_ns());
-        if waits || vms::is_awaited() || self.busy && !self.has_room(port) {
+        if waits || is_to_wait || self.busy && !self.has_room(port) {
             return Err(true);
         }
         let count = self.uart(port).map_or(0, |uart| uart.receive(room));
@@ -190,22 +185,46 @@ impl State {
     #[cold]
     fn release(&mut self) {
         let held = core::mem::take(&mut self.held);
-        for vm in vms::vms().all().iter().map(|instance| instance.vm) {
-            let own = output_bit(vm);
-            if held & own == 0 {
-                continue;
-            }
-            match self.with(|console, sinks| console.accepts_output(vm.id, sinks)) {
-                true => note_output(vm),
-                false => self.held |= own,
-            }
+        for index in (0..MAX_VMS as u16).filter(|index| held & 1 << index != 0) {
+            self.release_vm(VmId::new(index));
         }
+    }
+
+    /// Has a guest's output go on, if there is room for it.
+    fn release_vm(&mut self, vm: VmId) {
+        match self.accepts_output(vm) {
+            true => note_output(vm),
+            false => self.hold(vm),
+        }
+    }
+
+    /// Returns whether there is room for a VM's output.
+    pub(crate) fn accepts_output(&mut self, vm: VmId) -> bool {
+        self.with(|console, sinks| console.accepts_output(vm, sinks))
+    }
+
+    /// Has a VM's output wait in its UART until there is room.
+    pub(crate) fn hold(&mut self, vm: VmId) {
+        self.held |= output_bit(vm);
+    }
+
+    /// Sends what can be sent, for the boot CPU; returns when to look again. The ports ask for interrupts unless bytes have to wait there
+    /// until then, and the request is what the console does by itself.
+    pub(crate) fn attend(&mut self, has_waiting: bool) -> (Option<u64>, Option<Request>) {
+        self.set_masked(has_waiting);
+        let next = self.drain();
+        // Last, so that what asks for the timer from here on is not overruled.
+        let next = clock::earlier(next, has_waiting.then(retry_ns));
+        self.timed = next.is_some();
+        let due = self.console.due_ns();
+        let request = due.and_then(|_| self.console.tick(clock::now_ns()));
+        (clock::earlier(next, self.console.due_ns()), request)
     }
 }
 
 /// Gives the console back after sending what can be sent; the boot CPU goes on with what is left, if no interrupt does.
 #[inline]
-fn finish(mut state: FairMutexGuard<'_, State>) {
+pub(crate) fn finish(mut state: FairMutexGuard<'_, State>) {
     if state.is_busy() {
         finish_busy(state);
     }
@@ -220,14 +239,14 @@ fn finish_busy(mut state: FairMutexGuard<'_, State>) {
     }
 }
 
-/// Makes the console for the VMs with these names.
+/// Makes the console for the VMs with these names; returns whether a port shows single vCPUs' events.
 #[inline(never)]
 pub(crate) fn start(
     names: Vec<String>,
     ports: [Option<(Uart, Option<u32>)>; 2],
     attach: Option<VmId>,
     pace: Option<Pace>,
-) {
+) -> bool {
     let outlet = |(uart, intid): (Uart, Option<u32>)| Outlet::new(uart, intid.is_some(), pace);
     let [terminal, control] = ports.map(|port| port.map(outlet));
     for (own, port) in INTERRUPTS.iter().zip(ports) {
@@ -250,7 +269,7 @@ pub(crate) fn start(
     state.set_masked(false);
     let heard = state.is_heard();
     finish(state);
-    listen(heard);
+    heard
 }
 
 /// Makes the console on the heap; its lines would fill a good part of a stack, so they pass over it here only.
@@ -264,200 +283,51 @@ pub(crate) fn is_heard() -> bool {
     HEARD.load(Ordering::Acquire)
 }
 
-/// Has vCPUs that come and go be noted or not, after what was typed may have changed that; no lock is held.
-fn listen(heard: bool) {
-    if HEARD.swap(heard, Ordering::AcqRel) != heard {
-        vms::vms().watch();
-    }
+/// Notes whether a port shows single vCPUs' events; returns whether that has changed.
+pub(crate) fn hear(heard: bool) -> bool {
+    HEARD.swap(heard, Ordering::AcqRel) != heard
 }
 
-/// Shows what a VM has sent.
-pub(crate) fn drain(vm: &'static Vm) {
-    note_output(vm);
-    show_waiting();
+/// Returns the console, once it is made.
+pub(crate) fn state() -> Option<&'static FairMutex<State>> {
+    STATE.get()
 }
 
-const fn output_bit(vm: &Vm) -> u64 {
-    1 << (vm.id.index() % MAX_VMS)
+/// Returns the port whose interrupt this is.
+pub(crate) fn ports_of(intid: u32) -> impl Iterator<Item = Port> {
+    let own = PORTS.into_iter().zip(&INTERRUPTS);
+    own.filter_map(move |(port, own)| (own.load(Ordering::Relaxed) == intid).then_some(port))
 }
 
-fn note_output(vm: &Vm) {
+const fn output_bit(vm: VmId) -> u64 {
+    1 << (vm.index() % MAX_VMS)
+}
+
+/// Notes that a VM has sent something.
+pub(crate) fn note_output(vm: VmId) {
     OUTPUT.fetch_or(output_bit(vm), Ordering::AcqRel);
     fence(Ordering::SeqCst);
 }
 
-/// Works with the console, then shows what others could not show meanwhile.
+/// Takes the VMs that have sent something, a bit each.
+pub(crate) fn take_output() -> u64 {
+    OUTPUT.swap(0, Ordering::AcqRel)
+}
+
+/// Works with the console.
 fn with_console<R>(work: impl FnOnce(&mut Console, &mut Sinks<'_>) -> R) -> Option<R> {
     let mut state = STATE.get()?.lock();
     let result = state.with(work);
     finish(state);
-    show_waiting();
     Some(result)
 }
 
 /// Returns whether VMs have sent something. Asked after the console is given back: a CPU notes first that there is something, then tries
 /// the lock, so one of the two sees the other.
 #[inline]
-fn is_waiting() -> bool {
+pub(crate) fn is_waiting() -> bool {
     fence(Ordering::SeqCst);
     OUTPUT.load(Ordering::Relaxed) != 0
-}
-
-/// Shows what VMs have sent, if they have.
-#[inline]
-fn show_waiting() {
-    if is_waiting() {
-        show_all();
-    }
-}
-
-/// Shows what VMs have sent, unless another CPU has the console: it comes here when it has let go.
-///
-/// Only so much at once, for a guest that sends without end must not keep this CPU: the boot CPU goes on.
-#[inline(never)]
-fn show_all() {
-    let Some(state) = STATE.get() else { return };
-    for _ in 0..ROUNDS {
-        if !is_waiting() {
-            return;
-        }
-        let Some(mut state) = state.try_lock() else {
-            return;
-        };
-        let mut waiting = OUTPUT.swap(0, Ordering::AcqRel);
-        while waiting != 0 {
-            let index = waiting.trailing_zeros();
-            waiting &= waiting - 1;
-            if let Some(vm) = vms::vms().vm(VmId::new(index as u16)) {
-                show(&mut state, vm);
-            }
-        }
-        finish(state);
-    }
-    if is_waiting() {
-        deferred::ask(PcpuId::new(0));
-    }
-}
-
-/// Moves some bytes from a VM's UART to the terminal, as far as there is room.
-fn show(state: &mut State, vm: &'static Vm) {
-    let mut kicks = Kicks::NONE;
-    let mut room = BYTES_A_ROUND;
-    loop {
-        if room == 0 {
-            note_output(vm);
-            break;
-        }
-        room -= 1;
-        if !state.with(|console, sinks| console.accepts_output(vm.id, sinks)) {
-            state.held |= output_bit(vm);
-            break;
-        }
-        let mut around = Around::new(vm, DeviceId::Uart, &El2, &mut kicks);
-        let Some(byte) = vm.devices.uart.take(&mut around) else {
-            break;
-        };
-        state.with(|console, sinks| console.guest_output(vm.id, &[byte], sinks));
-    }
-    percpu::kick(kicks);
-}
-
-/// Handles a physical interrupt, if it is one of the ports': takes what has come.
-pub(crate) fn interrupt(intid: u32) {
-    let Some(state) = STATE.get() else { return };
-    let (mut again, mut is_ours) = (false, false);
-    for (port, own) in PORTS.iter().zip(&INTERRUPTS) {
-        if own.load(Ordering::Relaxed) == intid {
-            is_ours = true;
-            again |= poll_port(state, *port);
-        }
-    }
-    if again {
-        state.lock().set_masked(true);
-        deferred::ask_boot_cpu_soon();
-    }
-    if !is_ours {
-        log::warn!("interrupt {intid} is nobody's");
-    }
-    show_waiting();
-}
-
-/// Takes the bytes that have come, carries out the commands in them and what the console does by itself, and sends what waits; returns
-/// when to look again, in nanoseconds since start.
-pub(crate) fn poll() -> Option<u64> {
-    let state = STATE.get()?;
-    let again = PORTS.map(|port| poll_port(state, port)).contains(&true);
-    show_waiting();
-    let mut guard = state.lock();
-    guard.set_masked(again);
-    let next = guard.drain();
-    // Last, so that what asks for the timer from here on is not overruled.
-    let next = clock::earlier(next, again.then(retry_ns));
-    guard.timed = next.is_some();
-    let due = guard.console.due_ns();
-    let request = due.and_then(|_| guard.console.tick(clock::now_ns()));
-    let next = clock::earlier(next, guard.console.due_ns());
-    drop(guard);
-    if let Some(Request { token, command }) = request {
-        vms::execute(token, command);
-    }
-    // What a CPU brought that found the console taken, and what may go on since: no other CPU looks.
-    clock::earlier(next, is_waiting().then(retry_ns))
-}
-
-/// Takes a port's bytes; returns whether some were left, in the port or on their way to a guest.
-fn poll_port(state: &FairMutex<State>, port: Port) -> bool {
-    match port {
-        Port::Control => take(state, port),
-        Port::Terminal => take(state, port) | feed_guests(state),
-    }
-}
-
-/// Takes a port's bytes and carries out the commands in them; returns whether bytes have to wait there.
-fn take(state: &FairMutex<State>, port: Port) -> bool {
-    for _ in 0..PIECES_A_POLL {
-        let mut guard = state.lock();
-        let taken = guard.take_piece(port);
-        let heard = guard.is_heard();
-        // The transmit interrupt may have brought us here, and stays until something is sent.
-        finish(guard);
-        let (request, is_last) = match taken {
-            Ok(taken) => taken,
-            Err(waits) => return waits,
-        };
-        listen(heard);
-        if let Some(Request { token, command }) = request {
-            vms::execute(token, command);
-        } else if is_last {
-            // What has come since interrupts once more.
-            return false;
-        }
-    }
-    true
-}
-
-/// Hands typed bytes to the guest they are for; returns whether some had to wait.
-fn feed_guests(state: &FairMutex<State>) -> bool {
-    let mut kicks = Kicks::NONE;
-    let waits = loop {
-        let mut guard = state.lock();
-        let Some(vm) = guard
-            .console
-            .guest_input_waits()
-            .and_then(|id| vms::vms().vm(id))
-        else {
-            break false;
-        };
-        let mut around = Around::new(vm, DeviceId::Uart, &El2, &mut kicks);
-        let next = || guard.console.pop_guest_input(vm.id);
-        match vm.devices.uart.feed(&mut around, next) {
-            Fed::Byte => {}
-            Fed::Nothing => break false,
-            Fed::Full => break true,
-        }
-    };
-    percpu::kick(kicks);
-    waits
 }
 
 /// When to look again for what had to wait, in nanoseconds since start.

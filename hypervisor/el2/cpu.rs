@@ -14,7 +14,7 @@ use crate::gic::{self, HardwareListRegisters};
 use crate::percpu::{PLACEMENTS, Percpu};
 use crate::sysreg::{isb, read_register, wfi, write_register};
 use crate::vms::{self, Vms};
-use crate::{clock, console, fpsimd, hot, lent, percpu, smp, switch, timer, tlb, vectors};
+use crate::{clock, fpsimd, hot, lent, percpu, smp, switch, timer, tlb, vectors};
 
 /// Runs guests on this CPU for good.
 pub(crate) fn run(cpu: &'static Percpu) -> ! {
@@ -97,7 +97,7 @@ impl cpu::Machine for Machine {
     }
 
     fn device(&self, intid: u32) {
-        console::interrupt(intid);
+        vms::interrupt(intid);
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use crate::gic::HardwareListRegisters;
 use crate::percpu::Percpu;
 use crate::sysreg::{isb, read_register, wfi, write_register};
 use crate::vms::{self, El2};
-use crate::{console, gic, percpu, timer};
+use crate::{gic, percpu, timer};
 use psci::{Quick, ReturnCode};
 use vmm::vm::{Kicks, Vcpu, Vm};
 
@@ -304,7 +304,7 @@ fn physical_timer<F>(frame: F, loaded: Owner, physical: u32) -> (F, u64) {
 fn shared<F>(frame: F, loaded: Option<Owner>, intid: u32) -> (F, u64) {
     gic::drop_priority(intid);
     loaded.inspect(|owner| owner.vcpu.exits.count(ExitReason::Interrupt));
-    console::interrupt(intid);
+    vms::interrupt(intid);
     gic::deactivate(intid);
     (frame, 0)
 }

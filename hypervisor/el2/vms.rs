@@ -20,10 +20,11 @@ use crate::{cache, clock, console, deferred, heap, memory, percpu, power, seeds,
 
 mod commands;
 mod events;
+mod input;
+mod output;
 mod rounds;
 
-pub(crate) use commands::execute;
-pub(crate) use rounds::is_awaited;
+pub(crate) use input::{interrupt, listen};
 
 /// A VM with what only its starts, stops and resizes need.
 pub(crate) type Instance = ops::Instance<El2>;
@@ -178,7 +179,7 @@ impl ops::Host for El2 {
     }
 
     fn show(&self, vm: &'static Vm) {
-        console::drain(vm);
+        output::drain(vm);
     }
 
     fn can_end(&self, _: HostPower) -> bool {
@@ -207,7 +208,7 @@ impl ops::Host for El2 {
         if is_boot_cpu {
             heap::refill();
             next = clock::earlier(next, events::tell());
-            next = clock::earlier(next, console::poll());
+            next = clock::earlier(next, input::poll());
             next = clock::earlier(next, power::attend());
         }
         deferred::set_deadline(next.map(clock::ns_to_ticks));

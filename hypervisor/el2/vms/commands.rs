@@ -14,13 +14,13 @@ use vmm::vm::context::Owner;
 use vmm::vm::{Cause, Home, Phase, request};
 
 use super::rounds::{self, Answer};
-use super::{Instance, events, vms};
+use super::{Instance, events, output, vms};
 use crate::percpu::PLACEMENTS;
-use crate::{clock, console, logger, memory, smp};
+use crate::{clock, logger, memory, smp};
 
 /// Carries a command out and answers it, at once or when it has ended.
 #[inline(never)]
-pub(crate) fn execute(token: Token, command: Command) {
+pub(super) fn execute(token: Token, command: Command) {
     let result = match command {
         Command::VcpuSet {
             vm,
@@ -63,7 +63,7 @@ pub(crate) fn execute(token: Token, command: Command) {
             Ok(Reply::Done)
         }
     };
-    console::reply(token, result);
+    output::reply(token, result);
 }
 
 fn find(vm: VmId) -> Result<&'static Instance, CommandError> {

@@ -9,7 +9,7 @@ use vmm::sync::FairMutex;
 use vmm::vm::{Home, Vcpu, Vm};
 
 use super::rounds::{self, Answer};
-use super::{Instance, vms};
+use super::{Instance, output, vms};
 use crate::percpu::PLACEMENTS;
 use crate::{clock, console, deferred};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -62,7 +62,7 @@ fn tell_move() -> Option<u64> {
         let why = "its CPU does not give it up";
         result = Err(CommandError::new(ErrorKind::Timeout, why));
     }
-    console::reply(token, result);
+    output::reply(token, result);
     None
 }
 
@@ -142,7 +142,7 @@ fn tell_some() -> Option<u64> {
         // The lock is let go before the event is told.
         let next = QUEUE.lock().pop(clock::now_ns());
         match next {
-            Ok((event, lost)) => console::event(&event, lost),
+            Ok((event, lost)) => output::event(&event, lost),
             Err(next_ns) => return next_ns,
         }
     }
@@ -160,7 +160,7 @@ fn answer() -> bool {
             break;
         };
         if console::accepts(Some(token)) {
-            console::reply(token, Ok(reply));
+            output::reply(token, Ok(reply));
             break;
         }
         let _has_room = ANSWERS.lock().push_back((token, reply));

@@ -52,7 +52,7 @@ pub(super) fn wait(vm: Option<&'static Vm>, answer: Answer) {
 
 /// Returns whether an answer waits for a round. It is soon there: commands that come meanwhile wait in their port, so that they are not
 /// too many at a time.
-pub(crate) fn is_awaited() -> bool {
+pub(super) fn is_awaited() -> bool {
     AWAITED.load(Ordering::Acquire)
 }
 

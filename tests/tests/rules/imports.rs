@@ -1,7 +1,7 @@
 //! What uses what: no circles, and one path to each thing.
 
 use super::{INSIDE_EL2, rust, verdict};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use tests::imports::{Crate, circles, named};
 use tests::source::{File, module_directory, test_only};
 
@@ -11,14 +11,6 @@ const CRATES: [&str; 3] = [
     "hypervisor/el2/",
     "hypervisor/vmm/",
 ];
-
-/// What closes a circle in el2 still, by the issue that ends it: a file, and what it must use no more.
-const EXCUSED: [(&str, &str, &str); 1] = [
-    // The console carries commands out as long as it does not return requests.
-    ("hypervisor/el2/console.rs", "hypervisor/el2/vms", SEAMS),
-];
-/// The issue that moves it to `vmm`.
-const SEAMS: &str = "A house with room for more";
 
 fn production() -> Vec<File> {
     let mut files = rust(&INSIDE_EL2);
@@ -52,21 +44,12 @@ fn list_circles(what: &str, edges: &BTreeMap<(&str, &str), &String>, broken: &mu
 fn files_of_el2_and_rooms_use_each_other_in_no_circle() {
     let files = production();
     let mut broken = Vec::new();
-    let mut used = BTreeSet::new();
     for root in CRATES {
         let of = Crate::new(root, &files);
         let edges = of.edges();
-        let row = |&(from, to): &(usize, usize)| {
-            let (from, to) = (of.path(from), of.path(to));
-            EXCUSED
-                .iter()
-                .position(|(user, used, _)| from == *user && to.starts_with(used))
-        };
-        used.extend(edges.keys().filter_map(row));
-        let edges = edges.iter().filter(|(edge, _)| row(edge).is_none());
         let mut rooms = BTreeMap::new();
         let mut within = BTreeMap::new();
-        for ((from, to), why) in edges {
+        for ((from, to), why) in &edges {
             let (from, to) = (of.path(*from), of.path(*to));
             if room(root, from) != room(root, to) {
                 rooms
@@ -80,11 +63,6 @@ fn files_of_el2_and_rooms_use_each_other_in_no_circle() {
         }
         list_circles("rooms", &rooms, &mut broken);
         list_circles("files", &within, &mut broken);
-    }
-    for (index, (user, _, issue)) in EXCUSED.iter().enumerate() {
-        if !used.contains(&index) {
-            broken.push(format!("{user}: no longer waits for \"{issue}\""));
-        }
     }
     verdict("What uses each other is one thing, or has a seam", &broken);
 }
