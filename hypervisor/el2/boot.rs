@@ -24,6 +24,7 @@ use crate::{
     mmu, percpu, seeds, smc, smp, timer, uart, vectors, vms,
 };
 use vmm::ops::{Description, HostLimits};
+use vmm::sched::{PERIOD_NS, PIECE_NS};
 
 /// The boot CPU's way in: the device tree's address and the exception level.
 pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
@@ -299,6 +300,11 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         },
         features: &features,
         list_registers,
+        tick_scale: clock::scale(),
+        cap_ticks: (
+            clock::duration_ticks(PERIOD_NS),
+            clock::duration_ticks(PIECE_NS),
+        ),
         wall_clock_s: clock::epoch_s().unwrap_or(0) as u32,
     };
     vms::create(&limits, descriptions, slots);

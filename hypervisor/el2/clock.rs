@@ -27,9 +27,14 @@ pub(crate) fn start() {
     START.store(timer::now(), Ordering::Relaxed);
 }
 
+/// Returns the nanoseconds of a tick, with 32 fraction bits.
+pub(crate) fn scale() -> u64 {
+    SCALE.load(Ordering::Relaxed)
+}
+
 /// Converts a number of ticks.
 pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
-    ((u128::from(ticks) * u128::from(SCALE.load(Ordering::Relaxed))) >> SHIFT) as u64
+    ((u128::from(ticks) * u128::from(scale())) >> SHIFT) as u64
 }
 
 /// Converts a value of the counter to nanoseconds since EL2 started.

@@ -7,6 +7,7 @@ use vmm::dispatch::inject::{self, Exception};
 use vmm::dispatch::slow::Exit;
 use vmm::exit::{Syndrome, fault_address};
 use vmm::features::{FeaturePolicy, Lent};
+use vmm::sched::{Capped, Policy};
 use vmm::vm::context::{FpRegisters, Frame, TimerRegisters};
 use vmm::vm::{Kicks, Vcpu, VcpuContext, Vm};
 
@@ -18,7 +19,18 @@ use crate::{clock, fpsimd, hot, lent, percpu, smp, switch, timer, tlb, vectors};
 
 /// Runs guests on this CPU for good.
 pub(crate) fn run(cpu: &'static Percpu) -> ! {
-    let mut state = Pcpu::new(Machine { cpu }, &PLACEMENTS);
+    let machine = Machine { cpu };
+    let turns = cpu::turns(&machine);
+    // A host of which no VM has a cap does not pay for looking.
+    if vms::vms().has_caps {
+        run_with(machine, Capped::new(turns))
+    } else {
+        run_with(machine, turns)
+    }
+}
+
+fn run_with<P: Policy>(machine: Machine, policy: P) -> ! {
+    let mut state = Pcpu::new(machine, &PLACEMENTS, policy);
     loop {
         state.step();
     }

@@ -9,6 +9,7 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 use spin::Once;
 use stage2::{AddressSpace, PA_BITS, VmidWidth};
+use types::address::HostPhys;
 use types::ids::{PcpuId, VmId};
 use vmm::memory::GuestMemory;
 use vmm::ops::{self, Description, HostLimits};
@@ -137,6 +138,11 @@ impl ops::Host for El2 {
 
     fn release_device_memory(&self, bytes: &'static mut [u8]) {
         memory::give_bytes_back(bytes);
+    }
+
+    fn physical(&self, address: usize) -> HostPhys {
+        // All of RAM is mapped at its own address.
+        HostPhys::new(address as u64)
     }
 
     fn take_pages(&self, pages: usize) -> Option<TablePages> {

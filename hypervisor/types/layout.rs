@@ -15,6 +15,9 @@ pub const FIRMWARE_SIZE: u64 = 0x8_0000;
 /// The unit in which guest memory is described: the largest translation granule (Arm ARM DDI0487, D8.1.8).
 pub const GRANULE: u64 = 0x1_0000;
 
+/// Bytes of a vCPU's record of stolen time, which is aligned to as many (Arm DEN0057A, 3.2.2).
+pub const STOLEN_TIME_BYTES: u64 = 64;
+
 /// INTID of a guest's virtual timer, as every Arm server numbers it (Arm BSA, table 6).
 pub const VIRTUAL_TIMER: u32 = 27;
 /// INTID of a guest's non-secure EL1 physical timer.
@@ -100,6 +103,8 @@ pub struct GuestLayout {
     pub more_redistributors: GuestPhys,
     /// Where each emulated device is, by its [`DeviceId`].
     pub devices: [DeviceSlot; DeviceId::ALL.len()],
+    /// Room for the records of stolen time of as many vCPUs as a VM may have; a guest may only read them.
+    pub stolen_time: Region,
     /// How many shared peripheral interrupts the GIC has: INTID 32 and up.
     pub spi_count: u16,
 }
@@ -112,6 +117,7 @@ impl Default for GuestLayout {
             redistributors: Region::new(0x080a_0000, 123 * REDISTRIBUTOR_SIZE),
             more_redistributors: GuestPhys::new(0x40_0000_0000),
             devices: DeviceId::ALL.map(DeviceSlot::of),
+            stolen_time: Region::new(0x090a_0000, GRANULE),
             spi_count: 64,
         }
     }
@@ -135,6 +141,12 @@ impl GuestLayout {
             registers: Region::new(base, bytes),
             intid: slot.intid + window as u32,
         }
+    }
+
+    /// Returns where a vCPU's record of stolen time is.
+    #[must_use]
+    pub const fn stolen_time_of(&self, vcpu: VcpuId) -> GuestPhys {
+        GuestPhys::new(self.stolen_time.base.get() + vcpu.get() as u64 * STOLEN_TIME_BYTES)
     }
 
     /// Returns the part of RAM that firmware's tables and device trees are put in: the bottom, at most [`FIRMWARE_SIZE`].
@@ -213,13 +225,26 @@ mod tests {
     #[test]
     fn the_default_regions_are_apart() {
         let layout = GuestLayout::default();
-        let mut fixed = std::vec![layout.distributor, layout.redistributors, layout.firmware(),];
+        let mut fixed = std::vec![
+            layout.distributor,
+            layout.redistributors,
+            layout.stolen_time,
+            layout.firmware(),
+        ];
         fixed.extend(layout.devices.map(|slot| slot.registers));
         for (i, a) in fixed.iter().enumerate() {
             for b in &fixed[i + 1..] {
                 assert!(!a.overlaps(*b), "{a:?} overlaps {b:?}");
             }
         }
+    }
+
+    #[test]
+    fn all_records_of_stolen_time_have_room() {
+        let layout = GuestLayout::default();
+        let last = layout.stolen_time_of(VcpuId::new(MAX_VCPUS - 1)).get();
+        let record = Region::new(last, super::STOLEN_TIME_BYTES);
+        assert!(layout.stolen_time.covers(record));
     }
 
     #[test]

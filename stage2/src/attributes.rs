@@ -39,6 +39,16 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// Memory that a guest may only load from.
+    pub const READ_ONLY: Self = Self {
+        kind: MemoryKind::Normal,
+        access: Access {
+            read: true,
+            write: false,
+            execute: false,
+        },
+    };
+
     /// Guest RAM.
     pub const RAM: Self = Self {
         kind: MemoryKind::Normal,

@@ -62,7 +62,7 @@ pub(crate) enum Value {
     File(PathBuf),
     /// Of [`Form::YesNo`].
     YesNo(bool),
-    /// Of [`Form::Count`].
+    /// Of [`Form::Count`] and [`Form::Millicores`].
     Count(u32),
     /// Of [`Form::Size`] and [`Form::Address`].
     Wide(u64),
@@ -126,6 +126,7 @@ impl<'de> DeserializeSeed<'de> for Reader {
                 let write = "a whole number such as 2, without quotes";
                 Value::Count(form(from, "a count", write)?)
             }
+            Form::Millicores => Value::Count(Millicores::deserialize(from)?.0),
             Form::Size => Value::Wide(Bytes::deserialize(from)?.0),
             Form::Address => {
                 let write = "a number such as 0x40000000, without quotes";
@@ -373,6 +374,31 @@ impl<'de> Deserialize<'de> for Bytes {
             Form::Text(text) => text
                 .parse()
                 .map_err(|error: anyhow::Error| D::Error::custom(error)),
+        }
+    }
+}
+
+/// An amount of CPU time, as Kubernetes writes it.
+struct Millicores(u32);
+
+impl<'de> Deserialize<'de> for Millicores {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Number(u32),
+            Text(String),
+        }
+        const WRITE: &str = "a number of thousandths of a CPU such as 2500, or \"2500m\"";
+        match form(deserializer, "an amount of CPU time", WRITE)? {
+            Form::Number(number) => Ok(Self(number)),
+            Form::Text(text) => {
+                let number = text.strip_suffix('m').and_then(|text| text.parse().ok());
+                let wrong = || {
+                    D::Error::custom(format!("{text:?} is no amount of CPU time: write {WRITE}"))
+                };
+                number.map(Self).ok_or_else(wrong)
+            }
         }
     }
 }

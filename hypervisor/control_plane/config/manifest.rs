@@ -13,8 +13,8 @@ use super::error::{ConfigError, Problem};
 use super::options::{Options, pick};
 use super::schema::{self, YES_NO};
 use super::vm::{
-    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, MAX_SPIS, MEMORY_LIMIT, MEMORY_UNIT, MIN_MEMORY, MIN_SPIS,
-    OnReset, Placement, ReserveIdle, VmConfig, VmName,
+    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, Idle, MAX_MILLICORES, MAX_SPIS, MEMORY_LIMIT, MEMORY_UNIT,
+    MIN_MEMORY, MIN_MILLICORES, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
 use crate::devicetree::{Cells, Node, Tree};
 use crate::firmware::Firmware;
@@ -169,6 +169,8 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
         boot_vcpus: boot_vcpus as u16,
         max_vcpus: max_vcpus as u16,
         placement: placement(node)?,
+        cpu_cap: cpu_cap(node)?,
+        idle: idle(node)?.unwrap_or(Idle::Native),
         firmware: firmware(node, &command_line)?,
         command_line,
         autostart: word(node, "autostart", &YES_NO, &[false, true])?.unwrap_or(true),
@@ -228,6 +230,23 @@ fn firmware(node: &Node<'_, '_>, command_line: &str) -> Result<Firmware, ConfigE
         .split_ascii_whitespace()
         .any(|word| word == "acpi=off");
     Ok(if is_off { Firmware::Fdt } else { said })
+}
+
+/// Reads what limits the VM's CPU time. A limit cannot be held where the guest's sleep looks like work.
+fn cpu_cap(node: &Node<'_, '_>) -> Result<Option<u32>, ConfigError> {
+    const NAME: &str = "cpu-cap";
+    let (min, max) = (u64::from(MIN_MILLICORES), u64::from(MAX_MILLICORES));
+    let cap = number(node, NAME, min, max)?;
+    if cap.is_some() && idle(node)? == Some(Idle::Native) {
+        let problem = Problem::Contradicts(NAME);
+        return Err(property_error(node, schema::IDLE, problem));
+    }
+    Ok(cap.map(|millicores| millicores as u32))
+}
+
+/// Reads what the guest's WFI does.
+fn idle(node: &Node<'_, '_>) -> Result<Option<Idle>, ConfigError> {
+    word(node, schema::IDLE, &Idle::WORDS, &Idle::ALL)
 }
 
 /// Reads the list of physical CPUs.

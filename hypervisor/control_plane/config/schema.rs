@@ -4,7 +4,7 @@
 //! row here and the place that uses it (`manifest` for a VM's, `options` for the hypervisor's), which also says the bounds.
 
 use super::options::{LEVEL_WORDS, Scrub};
-use super::vm::{OnReset, ReserveIdle};
+use super::vm::{Idle, OnReset, ReserveIdle};
 use crate::firmware::Firmware;
 
 /// How a value is written, in the device tree and in TOML.
@@ -20,6 +20,8 @@ pub enum Form {
     YesNo,
     /// A count: one cell in the tree.
     Count,
+    /// An amount of CPU time: thousandths of a CPU in a cell of the tree; in TOML a number of them, or a text such as "2500m".
+    Millicores,
     /// A number of bytes: two cells in the tree, with a unit in TOML if the author likes.
     Size,
     /// An address: two cells in the tree.
@@ -67,6 +69,8 @@ pub const VM: &[Key] = &[
     key("boot-vcpus", Form::Count),
     key("max-vcpus", Form::Count),
     key("cpus", Form::List),
+    key("cpu-cap", Form::Millicores),
+    key(IDLE, Form::Word(&Idle::WORDS)),
     key("firmware", Form::Word(&Firmware::WORDS)),
     key("autostart", Form::YesNo),
     key("on-reset", Form::Word(&OnReset::WORDS)),
@@ -113,6 +117,8 @@ pub const SECTIONS: &[Section] = &[
     },
 ];
 
+/// The key that says what a guest's WFI does.
+pub const IDLE: &str = "idle";
 /// The section of a VM's disks.
 pub const DISK: &str = "disk";
 /// The section of a VM's ports of networks.

@@ -92,6 +92,8 @@ fn defaults_are_the_documented_ones() {
         on_reset: OnReset::KeepTarget,
         spis: 64,
         reserve_idle: ReserveIdle::Wfi,
+        cpu_cap: None,
+        idle: Idle::Native,
         uuid: Uuid::of_name("linux"),
         topology: Topology::flat(1),
         disks: Vec::new(),

@@ -12,7 +12,7 @@ use crate::firmware::Firmware;
 use crate::host::{Gic, HostDescription};
 use crate::topology::Topology;
 use crate::uuid::Uuid;
-use types::ids::{PcpuId, VcpuId};
+use types::ids::{MAX_VCPUS, PcpuId, VcpuId};
 use types::layout::{GuestLayout, Region};
 
 /// Longest VM name in bytes.
@@ -85,6 +85,20 @@ types::words! {
 }
 
 types::words! {
+    /// What happens when a virtual CPU that is alone on its CPU waits for an interrupt (WFI).
+    Idle:
+    /// The CPU sleeps in the guest: the shortest way back, and nothing tells its sleep from its work.
+    Native = "native",
+    /// It traps, so that only its work counts as time that it ran.
+    Trap = "trap",
+}
+
+/// Least and most CPU time that a VM can be limited to, in thousandths of a CPU.
+pub const MIN_MILLICORES: u32 = 50;
+/// See [`MIN_MILLICORES`].
+pub const MAX_MILLICORES: u32 = 1000 * MAX_VCPUS as u32;
+
+types::words! {
     /// What the physical CPU of a virtual CPU in reserve does when it has nothing else to run.
     ReserveIdle:
     /// It waits in WFI, ready at once.
@@ -114,6 +128,10 @@ pub struct VmConfig {
     pub max_vcpus: u16,
     /// Where they run.
     pub placement: Placement,
+    /// What its virtual CPUs may use of all CPUs together, in thousandths of a CPU, unless that is not limited.
+    pub cpu_cap: Option<u32>,
+    /// What its WFI does. It traps while a cap is set in any case.
+    pub idle: Idle,
     /// How the guest learns what machine it is on.
     pub firmware: Firmware,
     /// Whether it is started when the hypervisor starts.

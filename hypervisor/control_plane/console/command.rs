@@ -5,6 +5,7 @@ use super::names::Names;
 use super::usage::Topic;
 use super::words::Words;
 use crate::clock::utc;
+use crate::config::{MAX_MILLICORES, MIN_MILLICORES};
 use alloc::format;
 use types::ids::{PcpuId, VcpuId, VmId};
 
@@ -77,6 +78,13 @@ pub enum Command {
         vm: VmId,
         /// What to do.
         action: VmAction,
+    },
+    /// Limit how much CPU time a VM's vCPUs may use together.
+    VmCap {
+        /// The VM.
+        vm: VmId,
+        /// Thousandths of a CPU; `None` for no limit.
+        millicores: Option<u32>,
     },
     /// List a VM's vCPUs.
     VcpuList {
@@ -193,10 +201,11 @@ impl<'a> Arguments<'a> {
     }
 
     fn vm(&mut self) -> Result<Command, CommandError> {
-        self.form = "vm list | vm show|start|stop|reset|pause|resume|powerbutton NAME";
+        self.form = "vm list | vm show|start|stop|reset|pause|resume|powerbutton NAME | vm cap NAME MILLICORES";
         let action = match self.word()? {
             "list" => return self.only("vm list", Command::VmList),
             "show" => return self.on_vm("vm show NAME", |vm| Command::VmShow { vm }),
+            "cap" => return self.vm_cap(),
             "start" => VmAction::Start,
             "stop" => VmAction::Stop,
             "reset" => VmAction::Reset,
@@ -241,6 +250,22 @@ impl<'a> Arguments<'a> {
             CommandError::new(ErrorKind::BadNumber, message)
         })?;
         self.only(self.form, Command::HostTime { set: Some(set) })
+    }
+
+    fn vm_cap(&mut self) -> Result<Command, CommandError> {
+        self.form = "vm cap NAME MILLICORES";
+        let vm = self.name()?;
+        let word = self.word()?;
+        let millicores = match word {
+            "none" => None,
+            _ => Some(self.number_in(
+                word.strip_suffix('m').unwrap_or(word),
+                "millicores",
+                MIN_MILLICORES,
+                MAX_MILLICORES,
+            )?),
+        };
+        self.only(self.form, Command::VmCap { vm, millicores })
     }
 
     fn vcpu(&mut self) -> Result<Command, CommandError> {
@@ -359,6 +384,10 @@ impl<'a> Arguments<'a> {
 
     fn number(&mut self, what: &str, low: u32, high: u32) -> Result<u32, CommandError> {
         let word = self.word()?;
+        self.number_in(word, what, low, high)
+    }
+
+    fn number_in(&self, word: &str, what: &str, low: u32, high: u32) -> Result<u32, CommandError> {
         let value = word.bytes().try_fold(0_u32, |value, byte| {
             let digit = byte.wrapping_sub(b'0');
             let digit = (digit < 10).then_some(u32::from(digit))?;
@@ -409,6 +438,27 @@ mod tests {
             ("? vm", help("vm")),
             ("top", Command::Top),
             ("vm show rtos", Command::VmShow { vm: VmId::new(1) }),
+            (
+                "vm cap rtos 250",
+                Command::VmCap {
+                    vm: VmId::new(1),
+                    millicores: Some(250),
+                },
+            ),
+            (
+                "vm cap linux 2500m",
+                Command::VmCap {
+                    vm: LINUX,
+                    millicores: Some(2500),
+                },
+            ),
+            (
+                "vm cap linux none",
+                Command::VmCap {
+                    vm: LINUX,
+                    millicores: None,
+                },
+            ),
             ("host", Command::Host),
             ("host reboot", power(HostPower::Reboot, false)),
             ("host reboot --force", power(HostPower::Reboot, true)),
@@ -556,6 +606,7 @@ mod tests {
                 .replace("[NAME]", "linux")
                 .replace("NAME", "linux")
                 .replace(" N ", " 8 ")
+                .replace("MILLICORES", "250")
                 .replace("VCPU CPU", "1 2");
             assert!(matches!(parse(&line), Ok(Some(_))), "{line}");
             let example = usage.example("linux");

@@ -324,6 +324,9 @@ fn vm_fields(json: &mut JsonWriter<'_>, row: &VmRow, names: &Names) {
 fn page_fields(json: &mut JsonWriter<'_>, page: &VmPage, names: &Names) {
     vm_fields(json, &page.row, names);
     json.key("boot").number(page.boot);
+    if let Some(millicores) = page.cap {
+        json.key("cap").number(millicores);
+    }
     json.key("cpus").open("[");
     page.cpus().for_each(|cpu| json.number(cpu));
     json.close("]");

@@ -84,6 +84,8 @@ pub struct VmPage {
     pub boot: u16,
     /// The physical CPUs that its vCPUs which are on are on, a bit each.
     pub cpus: u64,
+    /// What its vCPUs may use of all CPUs together, in thousandths of a CPU, if that is limited.
+    pub cap: Option<u32>,
     /// The name of its kernel.
     pub kernel: &'static str,
     /// The name of its initial RAM disk, if it has one.

@@ -132,6 +132,9 @@ fn vm_show(page: &VmPage, names: &Names, out: &mut dyn ByteSink) {
         page.cpus().for_each(|cpu| put!(out, " {cpu}"));
         out.put(b"\r\n");
     }
+    if let Some(millicores) = page.cap {
+        put!(out, "CPU time    {millicores} millicores at most\r\n");
+    }
     put!(out, "memory      {} MiB\r\n", row.memory_bytes / MIB);
     for (word, text) in [
         ("kernel", page.kernel),

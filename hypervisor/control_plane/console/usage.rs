@@ -13,7 +13,7 @@ pub(super) struct Usage {
 }
 
 /// All commands, in the order in which `help` shows them: those with the same first words stand together.
-pub(super) const USAGE: [Usage; 25] = [
+pub(super) const USAGE: [Usage; 26] = [
     usage("help [COMMAND]", "explain the commands"),
     usage("vm list", "list the VMs"),
     usage("vm show NAME", "tell all about a VM"),
@@ -23,6 +23,7 @@ pub(super) const USAGE: [Usage; 25] = [
     usage("vm pause NAME", "keep a VM from running"),
     usage("vm resume NAME", "let a paused VM run on"),
     usage("vm powerbutton NAME", "press the guest's power button"),
+    usage("vm cap NAME MILLICORES", "limit a VM's CPU time, or `none`"),
     usage("vcpu list NAME", "list a VM's vCPUs"),
     usage("vcpu set NAME N [--timeout S]", "give the guest N vCPUs"),
     usage("vcpu pin NAME VCPU CPU", "run a vCPU on this CPU"),
@@ -63,6 +64,7 @@ impl Usage {
             "NAME" => Piece::Name,
             "COMMAND" => Piece::Value("vcpu set"),
             "N" => Piece::Value("8"),
+            "MILLICORES" => Piece::Value("2500m"),
             "S" => Piece::Value("30"),
             "VCPU" | "CPU" => Piece::Value("1"),
             "TIME" => Piece::Value("2026-11-29T16:12:06Z"),

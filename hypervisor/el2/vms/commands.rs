@@ -35,6 +35,9 @@ pub(super) fn execute(token: Token, command: Command) {
             Err(error) => Err(error),
         },
         Command::Vm { vm, action } => find(vm).and_then(|instance| act(instance, action)),
+        Command::VmCap { vm, millicores } => {
+            find(vm).and_then(|instance| cap(instance, millicores))
+        }
         Command::VmList => Ok(vms().list()),
         Command::VmShow { vm } => find(vm).map(|instance| vms().show(instance)),
         Command::VcpuList { vm } => match find(vm) {
@@ -83,6 +86,13 @@ fn act(instance: &Instance, action: VmAction) -> Result<Reply, CommandError> {
         VmAction::PowerButton => press(instance),
     };
     done.then_some(Reply::Done).ok_or_else(|| not_now(instance))
+}
+
+fn cap(instance: &Instance, millicores: Option<u32>) -> Result<Reply, CommandError> {
+    const NO: &str = "no VM of the manifest has a `cpu-cap`, so the CPUs hold none: give one VM a cap; 512000 limits nothing";
+    let done = vms().cap(instance.vm, millicores);
+    done.then_some(Reply::Done)
+        .ok_or_else(|| CommandError::new(ErrorKind::Unsupported, NO))
 }
 
 /// The VM's state does not allow it.

@@ -50,6 +50,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
             self.attached.resize_with(slot.index() + 1, || None);
         }
         self.queue.reserve(slot);
+        self.queue.agree(slot, vm.terms(), self.machine.now());
         self.attached[slot.index()] = Some(Attached { place, context });
         true
     }
@@ -80,6 +81,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         let Owner { vm, vcpu } = attached.place;
         // Taken before the phase is read: a CPU that changes the phase later asks again.
         vcpu.requests.swap(0, Ordering::SeqCst);
+        self.queue.agree(slot, vm.terms(), self.machine.now());
         let phase = vm.phase();
         if phase != Phase::Paused && core::mem::take(&mut attached.context.halted) {
             vm.life.unhalt();

@@ -43,10 +43,10 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         }
     }
 
-    /// Returns whether WFI traps here: others may want the CPU while a guest sleeps.
+    /// Returns whether WFI traps here: others may want the CPU while a guest sleeps, and its sleep is no work.
     #[inline]
-    pub(super) const fn traps_wfi(&self) -> bool {
-        !self.queue.alone() || self.is_busy()
+    pub(super) fn traps_wfi(&self) -> bool {
+        !self.queue.alone() || self.is_busy() || self.queue.is_limited()
     }
 
     #[cold]

@@ -37,7 +37,7 @@ const SLICE_NS: u64 = SLICE_MS * 1_000_000;
 
 /// One CPU's scheduler and what it has in its registers.
 #[derive(Debug)]
-pub struct Pcpu<M, P: Policy = RoundRobin> {
+pub struct Pcpu<M, P: Policy> {
     machine: M,
     local: &'static Local,
     placements: &'static Placements,
@@ -67,21 +67,17 @@ pub struct Pcpu<M, P: Policy = RoundRobin> {
     deferred_turn: usize,
 }
 
-impl<M: Machine> Pcpu<M> {
-    /// Makes the state machine of the calling CPU, whose vCPUs take turns. It has run nothing yet.
-    #[must_use]
-    #[inline]
-    pub fn new(machine: M, placements: &'static Placements) -> Self {
-        let policy = RoundRobin::new(machine.ticks(SLICE_NS));
-        Self::with_policy(machine, placements, policy)
-    }
+/// Returns how the vCPUs of a CPU take turns.
+#[must_use]
+pub fn turns<M: Machine>(machine: &M) -> RoundRobin {
+    RoundRobin::new(machine.ticks(SLICE_NS))
 }
 
 impl<M: Machine, P: Policy> Pcpu<M, P> {
-    /// Makes the state machine of the calling CPU, which has run nothing yet.
+    /// Makes the state machine of the calling CPU with its policy: [`turns`], under caps where a VM may have one. It has run nothing yet.
     #[must_use]
     #[inline]
-    fn with_policy(machine: M, placements: &'static Placements, policy: P) -> Self {
+    pub fn new(machine: M, placements: &'static Placements, policy: P) -> Self {
         Self {
             local: machine.local(),
             placements,
@@ -135,7 +131,8 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
                 return self.start(slot, now);
             }
             // What others ask of a vCPU does not wait until it is replenished.
-            if P::THROTTLES && at(&mut self.attached, slot).place.vcpu.requested() != 0 {
+            if self.queue.may_hold(slot) && at(&mut self.attached, slot).place.vcpu.requested() != 0
+            {
                 self.queue.exempt(slot, now);
             }
             self.queue.rouse(slot, now);
@@ -174,7 +171,9 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// As [`Pcpu::arm`], for whether a vCPU waits and when to look at the queue again.
     #[inline]
     fn arm_for(&self, is_crowded: bool, wake_ticks: Option<u64>) {
-        self.local.need_resched.set(is_crowded || self.is_busy());
+        // One whose time is counted leaves the CPU when it sleeps.
+        let rests = is_crowded || self.queue.is_limited();
+        self.local.need_resched.set(rests || self.is_busy());
         let deadline = wake_ticks.unwrap_or(NEVER);
         let deadline = deadline.min(self.events.due_ticks).min(self.deferred_ticks);
         self.machine

@@ -1,7 +1,9 @@
 //! What a CPU keeps to itself for a while, because nothing on a trap's path shall wait for it, and publishes when it is asked.
 
 use super::{Machine, Manager, Pcpu};
+use crate::features::hcr;
 use crate::sched::{Policy, Slot};
+use crate::vm::context::Owner;
 
 impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Publishes what this CPU keeps, if it was asked.
@@ -20,11 +22,12 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Publishes what a vCPU has had of this CPU until now, or until it went off.
     #[cold]
     pub(super) fn publish_account(&self, slot: Slot) {
-        let counts_sleep = !self.traps_wfi();
         if let Some(Some(attached)) = self.attached.get(slot.index())
             && let Some(account) = self.queue.account_at(slot, self.machine.now())
         {
-            let usage = &attached.place.vcpu.usage;
+            let Owner { vm, vcpu } = attached.place;
+            let usage = &vcpu.usage;
+            let counts_sleep = !self.traps_wfi() && vm.policy.hcr & hcr::TWI == 0;
             usage.publish(account);
             usage.set_counts_sleep(counts_sleep);
         }

@@ -14,13 +14,14 @@ use proptest::prelude::*;
 use vgic::Notice;
 
 use super::Pcpu;
+use crate::sched::{Policy, RoundRobin};
 use crate::vm::Resume;
 use crate::vm::request;
 use crate::vm::{Phase, Vm};
 use types::ids::PcpuId;
 
 /// Lets a CPU do some rounds.
-fn rounds(cpu: &mut Pcpu<Fake>, count: usize) {
+fn rounds<P: Policy>(cpu: &mut Pcpu<Fake, P>, count: usize) {
     for _ in 0..count {
         cpu.step();
     }
@@ -231,6 +232,42 @@ fn what_a_vcpu_runs_and_that_it_is_on_is_published_when_asked() {
 }
 
 #[test]
+fn a_guest_reads_what_other_vcpus_took_until_its_vm_begins_anew() {
+    let system = System::new();
+    let vms = [system.vm(1, 1, 0), system.vm(1, 1, 0)];
+    let mut cpu = system.cpu(0);
+    for vm in vms {
+        system.turn_on(vm, 0);
+        vm.vcpus[0].usage.tell_guest();
+    }
+    rounds(&mut cpu, 40);
+    for (vm, other) in [(vms[0], vms[1]), (vms[1], vms[0])] {
+        system.round.set(Some(1));
+        system.ask_deferred(0);
+        rounds(&mut cpu, 1);
+        let (stolen, ran) = (
+            vm.vcpus[0].usage.all_stolen_ticks(),
+            other.vcpus[0].usage.ran_ticks(),
+        );
+        let told = vm.stolen_time.read_ns(0) / 16;
+        let slice = 5_000_000 / 16;
+        assert!(told >= 5 * slice, "{told}");
+        assert!(told <= stolen, "{told} of {stolen}");
+        assert!(
+            told + 3 * slice >= ran.min(stolen),
+            "{told}, {stolen}, {ran}"
+        );
+    }
+    // Its time goes on over CPU_OFF and CPU_ON.
+    let before = vms[0].stolen_time.read_ns(0);
+    system.does((0, 0), &[Act::Off]);
+    rounds(&mut cpu, 4);
+    assert!(system.turn_on(vms[0], 0), "it was off");
+    rounds(&mut cpu, 10);
+    assert!(vms[0].stolen_time.read_ns(0) >= before);
+}
+
+#[test]
 fn a_cpu_of_vcpus_in_reserve_is_turned_off_if_it_may_be() {
     let system = System::new();
     let (vm, mut cpu) = (system.vm(2, 0, 1), system.cpu(1));
@@ -319,7 +356,7 @@ proptest! {
         let system = System::new();
         let vms = [system.vm(3, 3, 0), system.vm(3, 3, 1)];
         let mut cpus = [system.cpu(0), system.cpu(1)];
-        let round = |cpus: &mut [Pcpu<Fake>; 2], index: u16| {
+        let round = |cpus: &mut [Pcpu<Fake, RoundRobin>; 2], index: u16| {
             cpus[usize::from(index)].step();
             for vm in vms {
                 if vm.is_leaving() && vm.is_left() {

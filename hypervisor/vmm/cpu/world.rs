@@ -43,9 +43,19 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         } else {
             policy.cptr_fp_trapped
         });
+        if vcpu.usage.is_guest_told() {
+            self.tell_stolen(place, slot);
+        }
         self.local.loaded.set(Some(place));
         self.loaded = Some(slot);
         vcpu.at.loaded.store(true, Ordering::SeqCst);
+    }
+
+    /// Brings up to date what a guest reads of the time that was stolen from a vCPU, as it gets the CPU.
+    #[inline(never)]
+    fn tell_stolen(&self, Owner { vm, vcpu }: Owner, slot: Slot) {
+        vcpu.usage.steal(self.queue.stolen_ticks(slot));
+        vm.stolen_time.write(vcpu.id, vcpu.usage.all_stolen_ticks());
     }
 
     /// Saves the loaded vCPU's registers, if there is one.

@@ -7,7 +7,7 @@ use psci::{Answer, Call, EntryPoint, Reset, ReturnCode, Suspend, decode};
 use types::address::GuestPhys;
 
 use crate::hypercall;
-use crate::vm::context::Frame;
+use crate::vm::context::{Frame, Owner};
 use crate::vm::{Kicks, Vm};
 
 /// What a call comes to.
@@ -43,6 +43,12 @@ pub(super) fn call(vm: &Vm, frame: &mut Frame, kicks: &mut Kicks) -> Outcome {
             }
             ReturnCode::InvalidAddress.as_x0()
         }
+        Call::SystemSuspend(entry) if vm.offered.system_suspend => {
+            match system_suspend(vm, frame, entry) {
+                ReturnCode::Success => return Outcome::PowerDown(entry),
+                code => code.as_x0(),
+            }
+        }
         Call::SystemOff => return Outcome::SystemOff,
         Call::SystemReset(Reset::Cold | Reset::Warm) => return Outcome::SystemReset,
         Call::AffinityInfo { target } => affinity_info(vm, target),
@@ -51,6 +57,7 @@ pub(super) fn call(vm: &Vm, frame: &mut Frame, kicks: &mut Kicks) -> Outcome {
             Some(_) => psci::HW_OFF,
             None => ReturnCode::InvalidParameters.as_x0(),
         },
+        Call::PvTimeStolen => stolen_time(vm, frame),
         Call::Unknown if hypercall::is_ours(frame.x[0]) => return Outcome::Vendor,
         _ => match call.immediate(&vm.offered) {
             Some(Answer::One(x0)) => x0,
@@ -64,6 +71,20 @@ pub(super) fn call(vm: &Vm, frame: &mut Frame, kicks: &mut Kicks) -> Outcome {
     Outcome::Answered
 }
 
+/// Returns whether the caller may suspend its VM (DEN0022F, 5.1.19): `Success` if it is the last vCPU that is on and can begin there again.
+#[cold]
+fn system_suspend(vm: &Vm, frame: &Frame, entry: EntryPoint) -> ReturnCode {
+    let caller = frame.owner.map(|Owner { vcpu, .. }| vcpu.id);
+    let mut others = vm.vcpus.iter().filter(|vcpu| Some(vcpu.id) != caller);
+    if !is_entry(vm, entry) {
+        ReturnCode::InvalidAddress
+    } else if others.any(|vcpu| vcpu.power.affinity_info() != psci::AFFINITY_OFF) {
+        ReturnCode::Denied
+    } else {
+        ReturnCode::Success
+    }
+}
+
 /// Returns what AFFINITY_INFO says of a vCPU, as the guest's x0.
 #[inline]
 pub(super) fn affinity_info(vm: &Vm, target: u64) -> u64 {
@@ -71,6 +92,17 @@ pub(super) fn affinity_info(vm: &Vm, target: u64) -> u64 {
         Some(vcpu) => vcpu.power.affinity_info(),
         None => ReturnCode::InvalidParameters.as_x0(),
     }
+}
+
+/// Says where the caller's record of stolen time is, and keeps it up to date from now on; returns the caller's x0.
+#[cold]
+fn stolen_time(vm: &Vm, frame: &Frame) -> u64 {
+    let Some(Owner { vcpu, .. }) = frame.owner else {
+        return psci::NOT_SUPPORTED;
+    };
+    vcpu.usage.tell_guest();
+    vm.stolen_time.write(vcpu.id, vcpu.usage.all_stolen_ticks());
+    vm.layout.stolen_time_of(vcpu.id).get()
 }
 
 /// Turns a vCPU on, if there is one and its power state lets it, and wakes the CPU it belongs to; returns the caller's x0.

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use control_plane::config::{CpuSlots, VmConfig};
+use control_plane::config::{CpuSlots, Idle, VmConfig};
 use control_plane::topology::CpuFacts;
 use core::sync::atomic::{AtomicBool, AtomicU16};
 use stage2::{AddressSpace, VmidAllocator, VmidWidth};
@@ -14,7 +14,7 @@ use super::rounds::Rounds;
 use super::{Host, Instance, State, Vms};
 use crate::cpu::Placements;
 use crate::devices::{DiskParts, NetParts, Network, Port};
-use crate::features::{CpuFeatures, FeaturePolicy};
+use crate::features::{CpuFeatures, FeaturePolicy, hcr};
 use crate::sync::FairMutex;
 use crate::vm::context::Owner;
 use crate::vm::resize::Resizer;
@@ -50,6 +50,10 @@ pub struct HostLimits<'a> {
     pub features: &'a CpuFeatures,
     /// How many list registers each CPU has.
     pub list_registers: usize,
+    /// Nanoseconds of a counter tick, with 32 fraction bits.
+    pub tick_scale: u64,
+    /// Counter ticks of a cap's period and pieces: [`crate::sched::PERIOD_NS`] and [`crate::sched::PIECE_NS`].
+    pub cap_ticks: (u64, u64),
     /// What guests' clocks show at first, in seconds since 1970.
     pub wall_clock_s: u32,
 }
@@ -80,6 +84,9 @@ impl<H: Host> Vms<H> {
         }
         Self {
             host,
+            has_caps: instances
+                .iter()
+                .any(|instance| instance.config.cpu_cap.is_some()),
             instances,
             rounds: Rounds::new(),
             vmids: FairMutex::new(VmidAllocator::new(limits.width)),
@@ -148,6 +155,15 @@ fn place<H: Host>(instances: &[Instance<H>], placements: &'static Placements, mu
     }
 }
 
+/// Returns what the CPUs of a VM show and trap.
+fn policy(config: &VmConfig, limits: &HostLimits<'_>) -> FeaturePolicy {
+    let mut policy = FeaturePolicy::new(limits.features, limits.pa_code);
+    if config.idle == Idle::Trap {
+        policy.hcr |= hcr::TWI;
+    }
+    policy
+}
+
 impl<H: Host> Instance<H> {
     /// Makes one VM.
     fn new(
@@ -169,16 +185,19 @@ impl<H: Host> Instance<H> {
             name: config.name.to_string(),
             memory: config.memory(),
             layout: config.layout(),
-            policy: FeaturePolicy::new(limits.features, limits.pa_code),
+            policy: policy(&config, limits),
             boot_vcpus: config.boot_vcpus,
             possible: config.max_vcpus,
             wakes,
             list_registers: limits.list_registers,
+            tick_scale: limits.tick_scale,
+            cap_ticks: limits.cap_ticks,
             wall_clock_s: limits.wall_clock_s,
             disks: disks.collect(),
             nets: nets(id, &config, networks),
             has_rng: config.rng,
         })));
+        vm.cap.set(config.cpu_cap, 0);
         Self {
             vm,
             target: AtomicU16::new(config.boot_vcpus),

@@ -78,6 +78,17 @@ impl<H: Host> Vms<H> {
         }
     }
 
+    /// Limits what a VM's vCPUs may use of all CPUs together, in thousandths of a CPU, from now on; no limit for `None`.
+    ///
+    /// Returns whether the CPUs hold VMs to caps; if not, nothing has changed.
+    pub fn cap(&self, vm: &Vm, millicores: Option<u32>) -> bool {
+        if self.has_caps {
+            vm.cap.set(millicores, self.host.now_ticks());
+            self.tell(vm, request::AGREE);
+        }
+        self.has_caps
+    }
+
     /// Makes every vCPU look at what the VM is doing.
     fn tell(&self, vm: &Vm, request: u32) {
         let mut kicks = Kicks::NONE;
@@ -184,7 +195,10 @@ impl<H: Host> Vms<H> {
         if let Some(rest) = vm.vcpus.get(first..).filter(|rest| !rest.is_empty()) {
             state.rewound = Some(first + REWOUND_VCPUS);
             drop(state);
-            rest.iter().take(REWOUND_VCPUS).for_each(reset_vcpu);
+            for vcpu in rest.iter().take(REWOUND_VCPUS) {
+                reset_vcpu(vcpu);
+                vm.stolen_time.write(vcpu.id, 0);
+            }
             return false;
         }
         let is_back = self.release_tables(&mut state);
@@ -267,6 +281,7 @@ fn reset_vcpu(vcpu: &Vcpu) {
     vcpu.inbox.clear();
     vcpu.requests.store(0, Ordering::SeqCst);
     vcpu.exits.clear();
+    vcpu.usage.reset();
     let reset = vcpu.power.apply(psci::Event::Reset);
     assert!(reset.is_ok(), "every power state can be reset");
 }

@@ -27,7 +27,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use psci::State as Power;
 use stage2::{AddressSpace, TableMemory, Tables, VmidAllocator, VmidWidth};
-use types::address::GuestPhys;
+use types::address::{GuestPhys, HostPhys};
 use types::devices::DeviceId;
 use types::ids::{MAX_VMS, PcpuId, VcpuId, VmId};
 
@@ -108,6 +108,8 @@ pub trait Host: Outside + Sized {
     fn take_device_memory(&self, bytes: u64) -> Option<&'static mut [u8]>;
     /// Gives a device's memory back, which is scrubbed when a guest gets it.
     fn release_device_memory(&self, memory: &'static mut [u8]);
+    /// Returns where something of EL2's is in physical memory.
+    fn physical(&self, address: usize) -> HostPhys;
     /// Takes pages for stage-2 tables; `None` if there are not so many.
     fn take_pages(&self, pages: usize) -> Option<Self::Pages>;
     /// Gives pages of stage-2 tables back.
@@ -217,6 +219,8 @@ impl<H: Host> Default for State<H> {
 pub struct Vms<H: Host> {
     host: H,
     instances: Vec<Instance<H>>,
+    /// Whether CPUs hold VMs to caps: a VM of the manifest has one.
+    pub has_caps: bool,
     rounds: Rounds,
     vmids: FairMutex<VmidAllocator<MAX_VMS>>,
     space: AddressSpace,

@@ -76,6 +76,7 @@ impl<H: Host> Vms<H> {
         Reply::VmShow(Box::new(VmPage {
             boot: config.boot_vcpus,
             cpus: cpus.fold(0, |all, cpu| all | cpu),
+            cap: vm.cap.millicores(),
             kernel: &config.kernel,
             initrd: config.initrd.as_deref(),
             command_line: &config.command_line,

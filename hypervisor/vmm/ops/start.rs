@@ -101,17 +101,26 @@ impl<H: Host> Vms<H> {
             host: HostPhys::new(start),
             len: size,
         };
+        let (records, bytes) = vm.stolen_time.place();
+        let stolen_time = Mapping {
+            guest: vm.layout.stolen_time.base,
+            host: self.host.physical(records),
+            len: bytes,
+        };
+        let needed = stage2::tables_needed(self.space, [mapping, stolen_time]);
         let mut pages = self
             .host
-            .take_pages(stage2::tables_needed(self.space, [mapping]))
+            .take_pages(needed)
             .ok_or("no memory for stage-2 tables")?;
-        let tables = Tables::new(self.space, &mut pages).map_err(wrong_tables)?;
+        let mut tables = Tables::new(self.space, &mut pages).map_err(wrong_tables)?;
+        let mapped = tables.map(&mut pages, stolen_time, Attributes::READ_ONLY);
         // The flush is over before another VM can have a number of the new generation.
         let mut vmids = self.vmids.lock();
         let vmid = vmids.assign(vm.id.index(), || self.host.forget_all_guests());
         drop(vmids);
         let vttbr = AddressSpace::vttbr(tables.root(), vmid.ok_or("no VMID")?);
         state.tables = Some((tables, pages));
+        mapped.map_err(wrong_tables)?;
         vm.vttbr.store(vttbr, Ordering::Release);
         vm.vtcr
             .store(self.space.vtcr(self.width), Ordering::Release);

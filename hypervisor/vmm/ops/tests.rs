@@ -11,7 +11,7 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use control_plane::config::{
-    CpuSlots, DiskConfig, OnReset, Placement, ReserveIdle, VmConfig, VmName,
+    CpuSlots, DiskConfig, Idle, OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
 use control_plane::console::{HostPower, Reply, VmPage, What};
 use control_plane::firmware::{Firmware, Seeds};
@@ -20,7 +20,7 @@ use control_plane::uuid::Uuid;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use stage2::{AddressSpace, TableMemory, VmidWidth};
+use stage2::{AddressSpace, Attributes, TableMemory, VmidWidth};
 use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
 use types::devices::DeviceId;
@@ -92,6 +92,9 @@ impl GuestRam for FakeRam {
         Ok(())
     }
 }
+
+/// Where EL2's data is in the host's memory.
+const RECORDS: u64 = 0x7_f000_0000;
 
 /// Pages of tables, one after the other.
 #[derive(Debug)]
@@ -220,6 +223,9 @@ impl Host for Fake {
         self.device_memory
             .set(self.device_memory.get() + memory.len() as u64);
     }
+    fn physical(&self, _: usize) -> HostPhys {
+        HostPhys::new(RECORDS)
+    }
     fn take_pages(&self, pages: usize) -> Option<FakePages> {
         self.pages.set(pages);
         Some(FakePages {
@@ -321,6 +327,8 @@ fn vms_with(
         on_reset: OnReset::KeepTarget,
         spis: 64,
         reserve_idle: ReserveIdle::Wfi,
+        cpu_cap: None,
+        idle: Idle::Native,
         uuid: Uuid::of_name("guest"),
         topology: Topology::flat(4),
         disks: Vec::new(),
@@ -344,6 +352,8 @@ fn vms_with(
         cpu: &CpuFacts::default(),
         features: &CpuFeatures::of([0x1111_1111_1111_1111; ID_REGISTERS]),
         list_registers: 4,
+        tick_scale: 16 << 32,
+        cap_ticks: (6_250_000, 62_500),
         wall_clock_s: 0,
     };
     let description = Description {
@@ -454,6 +464,22 @@ fn a_kernel_that_does_not_fit_leaves_nothing_taken() {
     assert!(note.starts_with("kernel \"kernel\""), "{note}");
     assert!(host.ram.borrow().is_some(), "RAM was given back");
     assert_eq!(host.pages.get(), 0, "tables were given back");
+}
+
+#[test]
+fn a_guest_may_read_the_records_of_stolen_time_and_no_more() {
+    let (vms, vm) = running();
+    let state = vms.all()[0].state.lock();
+    let (tables, pages) = state.tables.as_ref().unwrap();
+    let records = vm.layout.stolen_time.base;
+    let found = tables.translate(pages, records).unwrap();
+    assert_eq!(found.host, HostPhys::new(RECORDS));
+    assert_eq!(found.attributes, Attributes::READ_ONLY);
+    let behind = records.checked_add(4096).unwrap();
+    assert!(
+        tables.translate(pages, behind).is_none(),
+        "one page is enough"
+    );
 }
 
 #[test]

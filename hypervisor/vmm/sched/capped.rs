@@ -1,135 +1,125 @@
-//! A second policy for the tests: round robin under caps, each shared by the vCPUs of a VM on any CPU, as a contract for CPU time is.
+//! Caps over another policy: a vCPU whose VM has one runs for a piece of it at a time, and is held when it is used up.
 
-use super::round_robin::{Left, RoundRobin};
-use super::{NEVER, Policy, Slot, SlotSet};
-use alloc::rc::Rc;
-use core::cell::Cell;
+use super::NEVER;
+use super::cap::Cap;
+use super::policy::{Policy, Terms};
+use super::set::{Slot, SlotSet};
 
-pub(crate) const PERIOD: u64 = 1000;
-/// How much of its VM's quota a vCPU takes at a time.
-pub(crate) const PIECE: u64 = 70;
-
-/// What the vCPUs of a VM may use together in each period.
+/// A policy under caps, which each VM's vCPUs on all CPUs share.
 #[derive(Debug)]
-pub(crate) struct Cap {
-    quota: u64,
-    period: Cell<u64>,
-    /// Less than nothing is owed to the next period.
-    pub(super) left: Cell<i64>,
+pub struct Capped<P> {
+    turns: P,
+    /// When the piece of the vCPU that runs is used up.
+    limit_ticks: u64,
 }
 
-impl Cap {
-    pub(crate) fn new(quota: u64) -> Rc<Self> {
-        Rc::new(Self {
-            quota,
-            period: Cell::new(0),
-            left: Cell::new(quota as i64),
-        })
-    }
-
-    /// Returns what is left in the period.
-    fn left(&self, now: u64) -> i64 {
-        let passed = now / PERIOD - self.period.replace(now / PERIOD);
-        if passed != 0 {
-            let owed = self.left.get().min(0);
-            let fresh = owed + (passed * self.quota) as i64;
-            self.left.set(fresh.min(self.quota as i64));
-        }
-        self.left.get()
-    }
-}
-
-/// Round robin for those that may run, and a cap for those that have one.
-#[derive(Debug)]
-pub(crate) struct Capped {
-    turns: RoundRobin,
-    /// What each vCPU begins with.
-    first: Option<Rc<Cap>>,
-    limit: u64,
-}
-
+/// What is kept for a slot: the other policy's share, and the cap of its VM if that has one.
 #[derive(Clone, Debug)]
-pub(crate) struct Share {
-    left: Left,
-    pub(super) cap: Option<Rc<Cap>>,
+pub struct Share<S> {
+    turns: S,
+    cap: Option<&'static Cap>,
 }
 
-impl Capped {
-    pub(crate) fn new(slice: u64, first: Option<Rc<Cap>>) -> Self {
+impl<P> Capped<P> {
+    /// Puts a policy under caps.
+    #[must_use]
+    pub const fn new(turns: P) -> Self {
         Self {
-            turns: RoundRobin::new(slice),
-            first,
-            limit: NEVER,
+            turns,
+            limit_ticks: NEVER,
         }
     }
 
-    /// Takes a piece of the cap, which is not used up.
-    fn grant(&mut self, share: &Share, now: u64) {
-        self.limit = NEVER;
-        if let Some(cap) = &share.cap {
-            let piece = cap.left(now).min(PIECE as i64);
-            cap.left.set(cap.left.get() - piece);
-            self.limit = now + piece as u64;
+    /// Takes a piece of the cap; nothing if it is used up.
+    #[inline]
+    fn grant(&mut self, cap: Option<&'static Cap>, now_ticks: u64) {
+        if let Some(cap) = cap {
+            self.limit_ticks = now_ticks.saturating_add(cap.take(now_ticks));
         }
     }
 }
 
-impl Policy for Capped {
-    type Share = Share;
+impl<P: Policy> Policy for Capped<P> {
+    type Share = Share<P::Share>;
 
     const THROTTLES: bool = true;
 
-    fn first_share(&self) -> Share {
+    fn first_share(&self) -> Self::Share {
         Share {
-            left: self.turns.first_share(),
-            cap: self.first.clone(),
+            turns: self.turns.first_share(),
+            cap: None,
         }
     }
 
-    fn wake(&self, share: &mut Share) {
-        self.turns.wake(&mut share.left);
+    fn agree(&self, share: &mut Self::Share, terms: Terms) {
+        share.cap = terms.cap;
+        self.turns.agree(&mut share.turns, terms);
     }
 
-    fn enqueue(&mut self, slot: Slot, share: &Share) {
-        self.turns.enqueue(slot, &share.left);
+    fn has_agreed(&self, share: &Self::Share, terms: Terms) -> bool {
+        let cap = |cap: Option<&'static Cap>| cap.map(core::ptr::from_ref);
+        cap(share.cap) == cap(terms.cap) && self.turns.has_agreed(&share.turns, terms)
     }
 
+    #[inline]
+    fn may_hold(&self, share: &Self::Share) -> bool {
+        share.cap.is_some() || self.turns.may_hold(&share.turns)
+    }
+
+    #[inline]
+    fn wake(&self, share: &mut Self::Share) {
+        self.turns.wake(&mut share.turns);
+    }
+
+    #[inline]
+    fn enqueue(&mut self, slot: Slot, share: &Self::Share) {
+        self.turns.enqueue(slot, &share.turns);
+    }
+
+    #[inline]
     fn dequeue(&mut self, slot: Slot) {
         self.turns.dequeue(slot);
     }
 
+    #[inline]
     fn pick(&self, waiting: &SlotSet) -> Option<Slot> {
         self.turns.pick(waiting)
     }
 
-    fn start(&mut self, slot: Slot, share: &mut Share, is_alone: bool, now: u64) {
-        self.turns.start(slot, &mut share.left, is_alone, now);
-        self.grant(share, now);
+    #[inline]
+    fn start(&mut self, slot: Slot, share: &mut Self::Share, is_alone: bool, now_ticks: u64) {
+        self.turns
+            .start(slot, &mut share.turns, is_alone, now_ticks);
+        self.grant(share.cap, now_ticks);
     }
 
-    fn start_idle(&mut self, slot: Slot, share: &mut Share, now: u64) {
-        self.turns.start_idle(slot, &mut share.left, now);
-        self.grant(share, now);
+    #[inline]
+    fn start_idle(&mut self, slot: Slot, share: &mut Self::Share, now_ticks: u64) {
+        self.turns.start_idle(slot, &mut share.turns, now_ticks);
+        self.grant(share.cap, now_ticks);
     }
 
-    fn stop(&mut self, share: &mut Share, now: u64) {
-        self.turns.stop(&mut share.left, now);
-        if let Some(cap) = &share.cap {
-            let unused = self.limit as i64 - now as i64;
-            cap.left.set(cap.left(now) + unused);
+    #[inline]
+    fn stop(&mut self, share: &mut Self::Share, now_ticks: u64) {
+        self.turns.stop(&mut share.turns, now_ticks);
+        if let Some(cap) = share.cap {
+            let limit = core::mem::replace(&mut self.limit_ticks, NEVER);
+            cap.give_back(limit.wrapping_sub(now_ticks) as i64, now_ticks);
         }
     }
 
+    #[inline]
     fn due_ticks(&self, current: Slot) -> u64 {
         self.turns.due_ticks(current)
     }
 
+    #[inline]
     fn limit_ticks(&self) -> u64 {
-        self.limit
+        self.limit_ticks
     }
 
-    fn held_until(&mut self, share: &mut Share, now: u64) -> Option<u64> {
-        let cap = share.cap.as_ref()?;
-        (cap.left(now) <= 0).then_some((now / PERIOD + 1) * PERIOD)
+    #[inline]
+    fn held_until(&mut self, share: &mut Self::Share, now_ticks: u64) -> Option<u64> {
+        share.cap?.replenished_ticks(now_ticks)
     }
 }

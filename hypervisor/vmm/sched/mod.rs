@@ -4,11 +4,11 @@
 //! lock-free [`WakeSet`], which says which places have something to do; every vCPU has its place from the making of its VM on
 //! (`vm::Home`). The owner drains the [`WakeSet`], tells the queue, and asks it which vCPU is next.
 //!
-//! [`RunQueue`] is mechanism, its [`Policy`] a type parameter. The one that is used is [`RoundRobin`] with slices of [`SLICE_MS`]. Caps,
-//! weights and real-time budgets are other policies. The timer, the IPI and the switch are in `el2`.
+//! [`RunQueue`] is mechanism, its [`Policy`] a type parameter. The one that is used is [`RoundRobin`] with slices of [`SLICE_MS`] under the
+//! caps of the VMs ([`Capped`]). Real-time budgets are another policy. The timer, the IPI and the switch are in `el2`.
 
-#[cfg(test)]
-pub(crate) mod capped;
+mod cap;
+mod capped;
 mod deferred;
 mod policy;
 mod queue;
@@ -17,8 +17,10 @@ mod set;
 mod usage;
 mod wake;
 
+pub use cap::{Cap, PERIOD_NS, PIECE_NS};
+pub use capped::Capped;
 pub use deferred::Deferred;
-pub use policy::Policy;
+pub use policy::{Policy, Terms};
 pub use queue::{Account, RunQueue};
 pub use round_robin::RoundRobin;
 pub use set::{MAX_SLOTS, Slot, SlotSet};

@@ -5,7 +5,15 @@
 
 use core::fmt::Debug;
 
+use super::cap::Cap;
 use super::set::{Slot, SlotSet};
+
+/// What a VM's contract says of the time of its vCPUs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// What they may use together, if that is limited.
+    pub cap: Option<&'static Cap>,
+}
 
 /// Decides about the vCPUs of one physical CPU. All times are in counter ticks.
 ///
@@ -22,6 +30,16 @@ pub trait Policy {
 
     /// Returns what a slot has before a vCPU in it has run.
     fn first_share(&self) -> Self::Share;
+
+    /// Takes what the contract of the VM says of the vCPU in a slot, which does not run; another vCPU may have been there before.
+    fn agree(&self, share: &mut Self::Share, terms: Terms);
+
+    /// Returns whether that is what a slot has already.
+    fn has_agreed(&self, share: &Self::Share, terms: Terms) -> bool;
+
+    /// Returns whether a vCPU may ever be held back, or stopped although it is alone. Asked instead of [`Policy::held_until`] where a
+    /// vCPU that cannot be is to be started by the shortest way.
+    fn may_hold(&self, share: &Self::Share) -> bool;
 
     /// A blocked vCPU wants to run.
     fn wake(&self, share: &mut Self::Share);

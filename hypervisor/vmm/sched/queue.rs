@@ -10,7 +10,7 @@
 use alloc::vec::Vec;
 
 use super::NEVER;
-use super::policy::Policy;
+use super::policy::{Policy, Terms};
 use super::set::{MAX_SLOTS, Slot, SlotSet};
 
 /// What a vCPU has had of its physical CPU since it was attached, in counter ticks.
@@ -59,6 +59,12 @@ impl<S> Entry<S> {
                 steal_ticks: 0,
             },
         }
+    }
+
+    /// Returns whether the vCPU does this, and nothing but the others keeps it from running.
+    #[inline]
+    fn starts_at_once<P: Policy<Share = S>>(&self, run: Run, policy: &P) -> bool {
+        self.run == run && !(P::THROTTLES && policy.may_hold(&self.share))
     }
 
     /// Books the time since the last change to what the vCPU has been doing.
@@ -160,6 +166,27 @@ impl<P: Policy> RunQueue<P> {
         }
     }
 
+    /// Tells the policy what the contract of a vCPU's VM says from now on, if that is new.
+    pub fn agree(&mut self, slot: Slot, terms: Terms, now_ticks: u64) {
+        let policy = &mut self.waiting.policy;
+        let entry = self.entries.get_mut(slot.index());
+        let Some(entry) = entry.filter(|entry| !policy.has_agreed(&entry.share, terms)) else {
+            return;
+        };
+        let runs = entry.run == Run::Running;
+        if runs {
+            policy.stop(&mut entry.share, now_ticks);
+        }
+        policy.agree(&mut entry.share, terms);
+        if runs {
+            policy.start_idle(slot, &mut entry.share, now_ticks);
+        } else if entry.run == Run::Throttled {
+            let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
+            self.waiting.line_up(slot, entry, now_ticks);
+            self.forget_timed(slot, was);
+        }
+    }
+
     /// Gives a slot to a vCPU, blocked until it is woken; does nothing if the slot has one.
     pub fn attach(&mut self, slot: Slot, now_ticks: u64) {
         self.reserve(slot);
@@ -178,9 +205,9 @@ impl<P: Policy> RunQueue<P> {
     /// later.
     #[inline(always)]
     pub fn begin(&mut self, slot: Slot, now_ticks: u64) -> bool {
-        let idle = self.is_idle() && !P::THROTTLES;
+        let idle = self.is_idle();
         match self.entries.get_mut(slot.index()) {
-            Some(entry) if idle && entry.run == Run::Vacant => {
+            Some(entry) if idle && entry.starts_at_once(Run::Vacant, &self.waiting.policy) => {
                 entry.account = Account::default();
                 entry.change(Run::Running, now_ticks);
                 self.live += 1;
@@ -233,6 +260,15 @@ impl<P: Policy> RunQueue<P> {
         (entry.run != Run::Vacant || account != Account::default()).then_some(account)
     }
 
+    /// Returns for how long the vCPU in a slot could have run and had to wait, until it last began to do what it does.
+    #[inline]
+    #[must_use]
+    pub fn stolen_ticks(&self, slot: Slot) -> u64 {
+        self.entries
+            .get(slot.index())
+            .map_or(0, |entry| entry.account.steal_ticks)
+    }
+
     /// Returns whether the slot has a vCPU.
     #[inline]
     #[must_use]
@@ -251,6 +287,17 @@ impl<P: Policy> RunQueue<P> {
                 .entries
                 .get(slot.index())
                 .is_some_and(|entry| entry.run == Run::Throttled)
+    }
+
+    /// Returns whether the vCPU in a slot may ever be throttled.
+    #[inline]
+    #[must_use]
+    pub fn may_hold(&self, slot: Slot) -> bool {
+        P::THROTTLES
+            && self
+                .entries
+                .get(slot.index())
+                .is_some_and(|entry| self.waiting.policy.may_hold(&entry.share))
     }
 
     /// Gives a vCPU the CPU once in its turn although it may be throttled, so that what others ask of it is done. It finds no time there
@@ -286,12 +333,12 @@ impl<P: Policy> RunQueue<P> {
         true
     }
 
-    /// As [`RunQueue::wake`]; under a policy that throttles none, it runs at once if no other one runs or waits.
+    /// As [`RunQueue::wake`]; one that the policy never holds back runs at once if no other one runs or waits.
     #[inline]
     pub fn rouse(&mut self, slot: Slot, now_ticks: u64) -> bool {
-        let idle = self.is_idle() && !P::THROTTLES;
+        let idle = self.is_idle();
         match self.entries.get_mut(slot.index()) {
-            Some(entry) if idle && entry.run == Run::Blocked => {
+            Some(entry) if idle && entry.starts_at_once(Run::Blocked, &self.waiting.policy) => {
                 entry.change(Run::Running, now_ticks);
                 let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
                 self.current = Some(slot);
@@ -352,8 +399,7 @@ impl<P: Policy> RunQueue<P> {
         if now_ticks >= self.waiting.earliest_ticks && self.waiting.earliest_ticks != NEVER {
             self.wake_expired(now_ticks);
         }
-        if P::THROTTLES && self.current.is_some() && now_ticks >= self.waiting.policy.limit_ticks()
-        {
+        if P::THROTTLES && now_ticks >= self.waiting.policy.limit_ticks() {
             self.line_up_current(now_ticks);
         }
     }
@@ -432,7 +478,8 @@ impl<P: Policy> RunQueue<P> {
             let slot = waiting.policy.pick(&waiting.runnable)?;
             waiting.runnable.remove(slot);
             let entry = self.entries.get_mut(slot.index())?;
-            if P::THROTTLES && !core::mem::take(&mut entry.exempt) {
+            let may_hold = P::THROTTLES && waiting.policy.may_hold(&entry.share);
+            if may_hold && !core::mem::take(&mut entry.exempt) {
                 // While it waited, another vCPU of its VM may have used up on another CPU what both may use.
                 let held_until = waiting.policy.held_until(&mut entry.share, now_ticks);
                 if held_until.is_some() {
@@ -456,14 +503,14 @@ impl<P: Policy> RunQueue<P> {
     #[inline]
     #[must_use]
     pub fn next_wake_ticks(&self) -> Option<u64> {
-        if self.waiting.runnable.is_empty() && !P::THROTTLES {
+        if self.waiting.runnable.is_empty() && !self.is_limited() {
             return self.next_deadline_ticks();
         }
         let mut wake_ticks = self.waiting.earliest_ticks;
         if !self.waiting.runnable.is_empty() {
             wake_ticks = wake_ticks.min(self.due_ticks());
         }
-        if P::THROTTLES && self.current.is_some() {
+        if self.is_limited() {
             wake_ticks = wake_ticks.min(self.waiting.policy.limit_ticks());
         }
         (wake_ticks != NEVER).then_some(wake_ticks)
@@ -474,6 +521,13 @@ impl<P: Policy> RunQueue<P> {
     #[must_use]
     pub fn next_deadline_ticks(&self) -> Option<u64> {
         (self.waiting.earliest_ticks != NEVER).then_some(self.waiting.earliest_ticks)
+    }
+
+    /// Returns whether the vCPU that runs has to stop at a time although no other one may wait: then its sleep must not count as work.
+    #[inline]
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        P::THROTTLES && self.waiting.policy.limit_ticks() != NEVER
     }
 
     /// Returns whether exactly one vCPU has its place here, so that its WFI may be the CPU's own.

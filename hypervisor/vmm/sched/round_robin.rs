@@ -9,7 +9,7 @@
 //! interrupts it `TOLLS` times at most.
 
 use super::NEVER;
-use super::policy::Policy;
+use super::policy::{Policy, Terms};
 use super::set::{Slot, SlotSet, WORDS};
 
 /// How many tolls make a slice: so many times may a vCPU that wakes interrupt another one before its next turn.
@@ -55,6 +55,19 @@ impl Policy for RoundRobin {
         Left {
             left_ticks: self.slice_ticks,
         }
+    }
+
+    #[inline]
+    fn agree(&self, _share: &mut Left, _terms: Terms) {}
+
+    #[inline]
+    fn has_agreed(&self, _share: &Left, _terms: Terms) -> bool {
+        true
+    }
+
+    #[inline]
+    fn may_hold(&self, _share: &Left) -> bool {
+        false
     }
 
     #[inline]

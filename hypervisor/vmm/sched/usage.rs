@@ -13,14 +13,59 @@ pub struct Usage {
     woke_ticks: AtomicU64,
     before_ticks: AtomicU64,
     counts_sleep: AtomicBool,
+    /// What was stolen from it since its VM was started or reset, until it was last turned on or moved.
+    stolen_before_ticks: AtomicU64,
+    /// Whether its guest wants to know what is stolen.
+    is_guest_told: AtomicBool,
 }
 
 impl Usage {
-    /// Begins anew with an empty account.
+    /// Begins anew with an empty account. What the last one said of stolen time was published.
     #[inline]
     pub fn begin(&self) {
+        if self.stolen_ticks() != 0 {
+            self.fold_stolen();
+        }
         self.woke_ticks.store(0, Ordering::Relaxed);
         self.before_ticks.store(0, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn fold_stolen(&self) {
+        let all = self.all_stolen_ticks();
+        self.stolen_before_ticks.store(all, Ordering::Relaxed);
+        self.stolen_ticks.store(0, Ordering::Relaxed);
+    }
+
+    /// Forgets what was stolen: its VM begins anew, and its guest has not asked.
+    pub fn reset(&self) {
+        self.stolen_before_ticks.store(0, Ordering::Relaxed);
+        self.stolen_ticks.store(0, Ordering::Relaxed);
+        self.is_guest_told.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes that the guest wants to know what is stolen from the vCPU.
+    pub fn tell_guest(&self) {
+        self.is_guest_told.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the guest wants to know what is stolen from the vCPU.
+    #[inline]
+    #[must_use]
+    pub fn is_guest_told(&self) -> bool {
+        self.is_guest_told.load(Ordering::Relaxed)
+    }
+
+    /// Publishes what the account says of stolen time, as the vCPU gets the CPU.
+    pub fn steal(&self, steal_ticks: u64) {
+        self.stolen_ticks.store(steal_ticks, Ordering::Relaxed);
+    }
+
+    /// Returns for how many counter ticks it could have run and had to wait, since its VM was started or reset.
+    #[must_use]
+    pub fn all_stolen_ticks(&self) -> u64 {
+        let before = self.stolen_before_ticks.load(Ordering::Relaxed);
+        before.wrapping_add(self.stolen_ticks())
     }
 
     /// Notes that the vCPU falls asleep in a WFI that traps while no other vCPU wants its CPU.
@@ -99,5 +144,25 @@ mod tests {
         usage.begin();
         usage.publish(account(5));
         assert_eq!(usage.ran_ticks(), 5);
+    }
+
+    #[test]
+    fn what_was_stolen_adds_up_until_its_vm_begins_anew() {
+        let usage = Usage::default();
+        usage.steal(3);
+        assert!(!usage.is_guest_told());
+        usage.tell_guest();
+        assert!(usage.is_guest_told());
+        usage.steal(7);
+        assert_eq!(usage.all_stolen_ticks(), 7);
+        for all in [7, 11] {
+            usage.begin();
+            assert_eq!((usage.stolen_ticks(), usage.all_stolen_ticks()), (0, all));
+            usage.steal(4);
+            assert_eq!(usage.all_stolen_ticks(), all + 4);
+        }
+        usage.reset();
+        assert_eq!(usage.all_stolen_ticks(), 0);
+        assert!(!usage.is_guest_told());
     }
 }

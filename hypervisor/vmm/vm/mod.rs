@@ -20,6 +20,7 @@ mod kicks;
 mod life;
 pub mod pmu;
 pub mod resize;
+mod stolen;
 mod vcpu;
 
 use alloc::boxed::Box;
@@ -33,11 +34,13 @@ use vgic::{IntId, Notice, Spis};
 
 use crate::devices::{Devices, DiskParts, NetParts, Parts};
 use crate::features::FeaturePolicy;
+use crate::sched::{Cap, Terms};
 pub use around::{Around, Outside};
 pub use home::Home;
 pub use kicks::Kicks;
 use life::Life;
 pub use life::{Cause, Phase, Resume};
+use stolen::StolenTime;
 use types::ids::{VcpuId, VmId};
 use types::layout::{GuestLayout, Redistributors, Region};
 pub use vcpu::{GicRegisters, Vcpu, VcpuContext, Wakes, request};
@@ -61,6 +64,8 @@ pub struct Vm {
     pub offered: Offered,
     /// Every vCPU it may ever have, by [`VcpuId`].
     pub vcpus: Box<[Vcpu]>,
+    /// What its guest reads of the time that was stolen from them.
+    pub stolen_time: StolenTime,
     /// Its SPIs.
     pub gic: Spis,
     /// Its devices.
@@ -73,6 +78,8 @@ pub struct Vm {
     pub counter_offset: AtomicU64,
     /// What it is doing.
     pub life: Life,
+    /// What its vCPUs may use of all CPUs together.
+    pub cap: Cap,
     /// Whether a client wants to know of single vCPUs coming and going: a control channel, or a resize.
     pub watched: AtomicBool,
     /// vCPUs whose registers some CPU owns, on or off.
@@ -100,6 +107,10 @@ pub struct VmParts {
     pub wakes: &'static Wakes,
     /// List registers of the machine.
     pub list_registers: usize,
+    /// Nanoseconds of a counter tick, with 32 fraction bits.
+    pub tick_scale: u64,
+    /// Counter ticks of a period of its cap, and of the pieces in which it is handed out.
+    pub cap_ticks: (u64, u64),
     /// Seconds since 1970 now.
     pub wall_clock_s: u32,
     /// Its disks.
@@ -142,14 +153,28 @@ impl Vm {
             redistributors,
             memory: parts.memory,
             policy: parts.policy,
-            offered: Offered::default(),
+            offered: Offered {
+                pv_time: true,
+                system_suspend: true,
+                ..Offered::default()
+            },
             vcpus,
+            stolen_time: StolenTime::new(count, parts.tick_scale),
             vttbr: AtomicU64::new(0),
             vtcr: AtomicU64::new(0),
             counter_offset: AtomicU64::new(0),
             life: Life::default(),
+            cap: Cap::new(parts.cap_ticks.0, parts.cap_ticks.1),
             watched: AtomicBool::new(false),
             owned: AtomicU32::new(0),
+        }
+    }
+
+    /// Returns what its contract says of its vCPUs' time.
+    #[must_use]
+    pub fn terms(&'static self) -> Terms {
+        Terms {
+            cap: self.cap.is_set().then_some(&self.cap),
         }
     }
 

@@ -27,6 +27,8 @@ pub mod request {
     pub const MOVE: u32 = 1 << 2;
     /// Take it over: it ran on another CPU.
     pub const ARRIVE: u32 = 1 << 3;
+    /// Take what the contract of its VM says now.
+    pub const AGREE: u32 = 1 << 4;
 }
 
 /// The bits by which each CPU is told to look at its places.

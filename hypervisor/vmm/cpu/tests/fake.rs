@@ -14,14 +14,14 @@ use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering;
 use vgic::{CpuInterface, ListRegister, ListRegisters, Maintenance, SavedListRegisters};
 
-use crate::cpu::{Interrupt, Local, Machine, Manager, Pcpu, Placements, cause};
+use crate::cpu::{Interrupt, Local, Machine, Manager, Pcpu, Placements, cause, turns};
 use crate::devices::Work;
 use crate::dispatch::Trap;
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
 use crate::exit::{Syndrome, class};
 use crate::features::{CpuFeatures, FeaturePolicy, ID_REGISTERS, Lent};
-use crate::sched::{NEVER, Policy, WakeSet};
+use crate::sched::{Capped, NEVER, RoundRobin, WakeSet};
 use crate::vm::context::{FpRegisters, Frame, Owner, TimerRegisters};
 use crate::vm::request;
 use crate::vm::{Cause, Home, Kicks, Phase, Vcpu, VcpuContext, Vm, VmParts};
@@ -51,8 +51,6 @@ pub(super) enum Act {
     Spin(u64),
     /// Executes a WFI that traps, with nothing there to wake it.
     Wait,
-    /// Executes a WFI that does not trap: until EL2's timer fires.
-    Sleep,
     /// Turns itself off.
     Off,
     /// Uses the FP unit.
@@ -147,6 +145,8 @@ impl System {
             possible: count,
             wakes: &self.wakes,
             list_registers: LIST_REGISTERS,
+            tick_scale: 16 << 32,
+            cap_ticks: (6_250_000, 62_500),
             wall_clock_s: 0,
             disks: Vec::new(),
             nets: Vec::new(),
@@ -163,14 +163,18 @@ impl System {
         vm
     }
 
-    /// Makes the state machine of a CPU.
-    pub(super) fn cpu(&'static self, index: u16) -> Pcpu<Fake> {
-        Pcpu::new(self.hardware(index), &self.placements)
+    /// Makes the state machine of a CPU whose vCPUs take turns.
+    pub(super) fn cpu(&'static self, index: u16) -> Pcpu<Fake, RoundRobin> {
+        let hardware = self.hardware(index);
+        let turns = turns(&hardware);
+        Pcpu::new(hardware, &self.placements, turns)
     }
 
-    /// As [`System::cpu`], with another policy.
-    pub(super) fn cpu_with<P: Policy>(&'static self, index: u16, policy: P) -> Pcpu<Fake, P> {
-        Pcpu::with_policy(self.hardware(index), &self.placements, policy)
+    /// As [`System::cpu`], under the caps of the VMs.
+    pub(super) fn capped_cpu(&'static self, index: u16) -> Pcpu<Fake, Capped<RoundRobin>> {
+        let hardware = self.hardware(index);
+        let turns = turns(&hardware);
+        Pcpu::new(hardware, &self.placements, Capped::new(turns))
     }
 
     fn hardware(&'static self, index: u16) -> Fake {
@@ -626,13 +630,6 @@ impl Machine for Fake {
         match act.unwrap_or(Act::Spin(1_000_000)) {
             Act::Spin(ticks) => self.run(ticks),
             Act::Wait => cause::REST,
-            Act::Sleep => {
-                let held = self.held.borrow();
-                assert_eq!(held.hcr & crate::features::hcr::TWI, 0, "it does not trap");
-                assert_ne!(held.armed, NEVER, "nothing ends its WFI");
-                drop(held);
-                self.run(NEVER)
-            }
             Act::Off => {
                 let mut held = self.held.borrow_mut();
                 held.dirty = false;

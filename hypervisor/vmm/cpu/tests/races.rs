@@ -8,12 +8,13 @@ use super::{rounds, with};
 use crate::cpu::Pcpu;
 use crate::dispatch::slow::Exit;
 use crate::exit::{Syndrome, class};
+use crate::sched::RoundRobin;
 use crate::sched::Slot;
 use crate::vm::{Cause, Vm, request};
 use types::ids::PcpuId;
 
 /// A CPU that keeps the registers of vCPU 0 of a VM of two, which turned itself off there and is to compute when it is on again.
-fn resident() -> (&'static System, &'static Vm, Pcpu<Fake>) {
+fn resident() -> (&'static System, &'static Vm, Pcpu<Fake, RoundRobin>) {
     let system = System::new();
     let (vm, mut cpu) = (system.vm(2, 2, 0), system.cpu(0));
     system.does((0, 0), &[Act::Settled(guest::open), Act::Off]);

@@ -6,7 +6,9 @@ use psci::{Quick, ReturnCode, id};
 use crate::dispatch::hot::{Hot, feature_register, hypercall, quick_hypercall, system};
 use crate::exit::{Syndrome, class, system_register};
 use crate::vm::Kicks;
+use crate::vm::context::Owner;
 use crate::vm::tests::fixture::{BOOT_VCPUS, Bench, RAM};
+use types::address::GuestPhys;
 
 const fn hvc(immediate: u64) -> Syndrome {
     Syndrome::new(class::HVC64 << 26 | 1 << 25 | immediate)
@@ -121,6 +123,54 @@ fn node_hw_state_tells_a_cpu_that_is_on_from_one_that_is_not() {
         let (hot, [answer, ..]) = call(&mut bench, &state);
         assert_eq!((hot, answer), (Hot::Resume, x0), "{target} {level}");
     }
+}
+
+#[test]
+fn only_the_last_cpu_that_is_on_may_suspend_the_system() {
+    let mut bench = Bench::new();
+    let vm = bench.vm;
+    let vcpu = &vm.vcpus[0];
+    bench.context.frame.owner = Some(Owner { vm, vcpu });
+    let suspend = |entry| [u64::from(id::SYSTEM_SUSPEND | id::SMC64), entry, 7];
+    let features = [u64::from(id::PSCI_FEATURES), suspend(0)[0]];
+    assert_eq!(call(&mut bench, &features).1[0], 0);
+    let refused = |bench: &mut Bench, entry| match call(bench, &suspend(entry)) {
+        (Hot::Resume, [code, ..]) => Some(code),
+        _ => None,
+    };
+    let [outside, denied] = [ReturnCode::InvalidAddress, ReturnCode::Denied].map(ReturnCode::as_x0);
+    assert_eq!(refused(&mut bench, RAM + 1), Some(outside));
+    let (_, [code, ..]) = call(&mut bench, &[u64::from(id::CPU_ON), 1, RAM, 0]);
+    assert_eq!(code, 0);
+    assert_eq!(refused(&mut bench, RAM), Some(denied), "it is on its way");
+    assert!(vm.vcpus[1].power.start().is_some());
+    assert_eq!(refused(&mut bench, RAM), Some(denied));
+    assert!(vm.vcpus[1].power.apply(psci::Event::CpuOff).is_ok());
+    assert_eq!(refused(&mut bench, RAM), None, "it sleeps");
+}
+
+#[test]
+fn a_guest_is_told_where_it_reads_what_is_stolen_from_each_vcpu() {
+    let mut bench = Bench::new();
+    let features = [u64::from(id::PV_TIME_FEATURES), u64::from(id::PV_TIME_ST)];
+    assert_eq!(call(&mut bench, &features).1[0], 0);
+    let ask = [u64::from(id::PV_TIME_ST)];
+    assert_eq!(call(&mut bench, &ask).1[0], psci::NOT_SUPPORTED, "no vCPU");
+    for vcpu in [1, 2] {
+        let vcpu = &bench.vm.vcpus[vcpu];
+        let usage = &vcpu.usage;
+        usage.steal(100);
+        assert!(!usage.is_guest_told());
+        bench.context.frame.owner = Some(Owner { vm: bench.vm, vcpu });
+        let (hot, [x0, ..]) = call(&mut bench, &ask);
+        assert_eq!(hot, Hot::Resume);
+        let room = bench.vm.layout.stolen_time;
+        assert_eq!(x0, room.base.get() + 64 * u64::from(vcpu.id.get()));
+        assert!(!bench.vm.is_ram(GuestPhys::new(x0)));
+        assert_eq!(bench.vm.stolen_time.read_ns(vcpu.id.get()), 1600);
+        assert!(usage.is_guest_told());
+    }
+    assert_eq!(bench.vm.stolen_time.read_ns(0), 0);
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub(crate) fn vm_on(ids: &[u64; ID_REGISTERS], count: u16) -> &'static Vm {
         possible: count,
         wakes: Box::leak(Box::new([const { WakeSet::new() }; MAX_PCPUS])),
         list_registers: LIST_REGISTERS,
+        tick_scale: 16 << 32,
+        cap_ticks: (6_250_000, 62_500),
         wall_clock_s: 1_000_000,
         disks: Vec::new(),
         nets: Vec::new(),

@@ -1,8 +1,9 @@
 //! A guest that wants nothing but its peace: it keeps a beat, guards a pattern in its memory, and says so when asked.
 //!
 //! Each byte typed on its console is a question: `?` prints `BEATS n late_us=m damaged=k` (beats so far, the longest delay
-//! of one since the last question, words of the pattern that have changed), `s` says its share as the word `share` does, `t`
-//! prints `CLOCK n`, the seconds since 1970 of its clock, `q` turns it off. Words: `spin`: never waits, so
+//! of one since the last question, words of the pattern that have changed), `s` says its share as the word `share` does, `1` to
+//! `9` of so many seconds and `0` of ten, `t` prints `CLOCK n`, the seconds since 1970 of its clock, `q` turns it off. Words: `spin`:
+//! never waits, so
 //! that its CPU is always busy. `flood`: prints without end between beats. `reset`: resets itself at every beat.
 //! `thief`: resets itself at once. `flicker`: its first CPU turns the second on without end, which turns itself off at once.
 //! `share`: says after half a second of its clock what share of it the guest had, and its longest pause
@@ -49,7 +50,7 @@ fn main() {
     }
     println!("READY");
     if machine().word("share") {
-        say_share();
+        say_share(timer::frequency() / 2);
     }
     let period = timer::frequency() / RATE;
     let (mut beats, mut late) = (0_u64, 0);
@@ -68,7 +69,15 @@ fn main() {
                 (late, next) = (0, timer::now() + period);
             }
             Some(b's') => {
-                say_share();
+                say_share(timer::frequency() / 2);
+                (late, next) = (0, timer::now() + period);
+            }
+            Some(digit @ b'0'..=b'9') => {
+                let seconds = match digit - b'0' {
+                    0 => 10,
+                    seconds => seconds.into(),
+                };
+                say_share(seconds * timer::frequency());
                 (late, next) = (0, timer::now() + period);
             }
             Some(b't') => println!("CLOCK {}", mmio::read32(RTCDR)),
@@ -79,13 +88,13 @@ fn main() {
     }
 }
 
-/// Spins for a while and says how much of it was this guest's.
-fn say_share() {
+/// Spins for some ticks and says how much of them were this guest's.
+fn say_share(ticks: u64) {
     // Far more than the loop takes, and less than anything that another vCPU does in between.
     let pause = timer::frequency() / 1_000_000;
     let start = timer::now();
     let (mut last, mut lost, mut longest) = (start, 0, 0);
-    while last - start < timer::frequency() / 2 {
+    while last - start < ticks {
         let now = timer::now();
         if now - last > pause {
             lost += now - last;

@@ -1,17 +1,27 @@
 //! A second policy on a fake CPU: a cap that all vCPUs of a VM share stops one that is alone in an untrapped WFI, and lets it go on.
 
-use super::super::super::NEVER;
-use super::super::super::capped::{Cap, Capped, PERIOD, PIECE};
+use super::super::super::{Cap, Capped, NEVER, RoundRobin, Terms};
 use super::super::{Account, RunQueue};
 use super::{SLICE, slot};
-use alloc::rc::Rc;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use proptest::prelude::*;
+
+const PERIOD: u64 = 1000;
+/// How much of its VM's quota a vCPU takes at a time.
+const PIECE: u64 = 70;
+
+/// Makes a cap of so many ticks a period, which are as many thousandths of a CPU.
+fn cap(quota: u32) -> &'static Cap {
+    let cap = Box::leak(Box::new(Cap::new(PERIOD, PIECE)));
+    cap.set(Some(quota), 0);
+    cap
+}
 
 /// A CPU with EL2's timer and no other interrupt. Its guests wait in WFI, or spin: nothing but the timer takes the CPU from either, and a
 /// WFI that does not trap tells EL2 nothing.
 struct Cpu {
-    queue: RunQueue<Capped>,
+    queue: RunQueue<Capped<RoundRobin>>,
     now: u64,
     timer: u64,
     traps_wfi: bool,
@@ -21,11 +31,11 @@ struct Cpu {
 
 impl Cpu {
     /// Makes a CPU on which these vCPUs, by the cap of each, want to run.
-    fn with(caps: &[Option<Rc<Cap>>]) -> Self {
-        let mut queue = RunQueue::new(Capped::new(SLICE, None));
+    fn with(caps: &[Option<&'static Cap>]) -> Self {
+        let mut queue = RunQueue::new(Capped::new(RoundRobin::new(SLICE)));
         for (index, cap) in caps.iter().enumerate() {
             queue.reserve(slot(index));
-            queue.entries[index].share.cap = cap.clone();
+            queue.agree(slot(index), Terms { cap: *cap }, 0);
             queue.begin(slot(index), 0);
         }
         Self {
@@ -78,7 +88,7 @@ impl Cpu {
 
 #[test]
 fn a_lone_vcpu_in_an_untrapped_wfi_is_stopped_at_its_time_and_goes_on() {
-    let mut cpu = Cpu::with(&[Some(Cap::new(200))]);
+    let mut cpu = Cpu::with(&[Some(cap(200))]);
     let mut stops = Vec::new();
     while cpu.now < 3 * PERIOD {
         assert!(cpu.turn(), "EL2's timer is armed");
@@ -103,7 +113,7 @@ fn without_a_cap_a_lone_vcpu_is_not_disturbed() {
 
 #[test]
 fn what_one_may_not_use_is_the_others() {
-    let mut cpu = Cpu::with(&[Some(Cap::new(200)), None]);
+    let mut cpu = Cpu::with(&[Some(cap(200)), None]);
     cpu.run_until(10 * PERIOD);
     for period in 0..10 {
         let (capped, free) = (cpu.ran_in(0, period), cpu.ran_in(1, period));
@@ -113,8 +123,8 @@ fn what_one_may_not_use_is_the_others() {
 
 #[test]
 fn a_cap_is_one_for_all_vcpus_of_a_vm_on_any_cpu() {
-    let cap = Cap::new(300);
-    let mut cpus = [(); 2].map(|()| Cpu::with(&[Some(cap.clone())]));
+    let cap = cap(300);
+    let mut cpus = [(); 2].map(|()| Cpu::with(&[Some(cap)]));
     while cpus.iter().any(|cpu| cpu.now < 10 * PERIOD) {
         let next = usize::from(cpus[0].now > cpus[1].now);
         assert!(cpus[next].turn());
@@ -126,7 +136,7 @@ fn a_cap_is_one_for_all_vcpus_of_a_vm_on_any_cpu() {
 
 #[test]
 fn nothing_but_the_replenishment_ends_a_throttle() {
-    let mut cpu = Cpu::with(&[Some(Cap::new(200))]);
+    let mut cpu = Cpu::with(&[Some(cap(200))]);
     cpu.run_until(200);
     assert_eq!(cpu.queue.choose(200), None);
     assert!(!cpu.queue.wake(slot(0), 250) && !cpu.queue.rouse(slot(0), 260));
@@ -149,7 +159,7 @@ fn nothing_but_the_replenishment_ends_a_throttle() {
 
 #[test]
 fn one_that_sleeps_keeps_what_it_did_not_use() {
-    let mut cpu = Cpu::with(&[Some(Cap::new(50))]);
+    let mut cpu = Cpu::with(&[Some(cap(50))]);
     assert_eq!(cpu.queue.choose(0), Some(slot(0)));
     cpu.queue.block(Some(900), 20);
     assert_eq!(cpu.queue.choose(899), None);
@@ -163,23 +173,41 @@ fn one_that_sleeps_keeps_what_it_did_not_use() {
 
 #[test]
 fn one_that_waits_while_its_cap_is_used_up_elsewhere_does_not_run() {
-    let cap = Cap::new(200);
-    let mut cpu = Cpu::with(&[None, Some(cap.clone())]);
-    assert_eq!(cpu.queue.choose(0), Some(slot(0)));
-    cap.left.set(0);
-    assert_eq!(
-        cpu.queue.choose(SLICE),
-        Some(slot(0)),
-        "the other one goes on"
-    );
+    let cap = cap(200);
+    let mut cpu = Cpu::with(&[None, Some(cap)]);
+    assert_eq!(cpu.queue.choose(0), Some(slot(1)));
+    cpu.queue.block(None, 10);
+    assert_eq!(cpu.queue.choose(10), Some(slot(0)));
+    assert!(cpu.queue.wake(slot(1), 20), "it has time");
+    while cap.take(20) != 0 {}
+    assert_eq!(cpu.queue.choose(20), Some(slot(0)), "the other one goes on");
     assert!(cpu.queue.is_throttled(slot(1)));
     assert_eq!(cpu.queue.choose(PERIOD), Some(slot(1)));
 }
 
 #[test]
+fn a_new_contract_counts_from_the_moment_it_is_told() {
+    let mut cpu = Cpu::with(&[None]);
+    assert_eq!(cpu.queue.choose(0), Some(slot(0)));
+    let cap = cap(200);
+    cpu.queue.agree(slot(0), Terms { cap: Some(cap) }, 300);
+    assert_eq!(cpu.queue.current(), Some(slot(0)), "it runs on");
+    assert_eq!(cpu.queue.next_wake_ticks(), Some(300 + PIECE));
+    assert_eq!(cpu.queue.choose(520), None, "200, and 20 too many");
+    assert!(cpu.queue.is_throttled(slot(0)));
+    // Told again: nothing changes.
+    cpu.queue.agree(slot(0), Terms { cap: Some(cap) }, 530);
+    assert!(cpu.queue.is_throttled(slot(0)));
+    cpu.queue.agree(slot(0), Terms::default(), 540);
+    assert_eq!(cpu.queue.choose(540), Some(slot(0)));
+    assert!(!cpu.queue.is_limited());
+    assert_eq!(cpu.queue.next_wake_ticks(), None);
+}
+
+#[test]
 fn one_that_is_asked_for_something_gets_the_cpu_once_and_no_time() {
     for asked_before in [false, true] {
-        let mut cpu = Cpu::with(&[Some(Cap::new(200))]);
+        let mut cpu = Cpu::with(&[Some(cap(200))]);
         assert_eq!(cpu.queue.choose(0), Some(slot(0)));
         for limit in [70, 140] {
             assert_eq!(cpu.queue.choose(limit), Some(slot(0)));
@@ -197,14 +225,14 @@ fn one_that_is_asked_for_something_gets_the_cpu_once_and_no_time() {
 
 proptest! {
     #[test]
-    fn caps_hold_and_the_cpu_does_not_rest_beside_one_without(quotas in prop::collection::vec(1u64..PERIOD, 1..6)) {
-        let mut caps: Vec<_> = quotas.iter().map(|quota| Some(Cap::new(*quota))).collect();
+    fn caps_hold_and_the_cpu_does_not_rest_beside_one_without(quotas in prop::collection::vec(1..PERIOD as u32, 1..6)) {
+        let mut caps: Vec<_> = quotas.iter().map(|quota| Some(cap(*quota))).collect();
         caps.push(None);
         let mut cpu = Cpu::with(&caps);
         cpu.run_until(20 * PERIOD);
-        for (index, quota) in quotas.iter().enumerate() {
+        for (index, quota) in quotas.iter().map(|quota| u64::from(*quota)).enumerate() {
             for period in 0..20 {
-                prop_assert!(cpu.ran_in(index, period) <= *quota + PIECE, "a piece may reach into the next period");
+                prop_assert!(cpu.ran_in(index, period) <= quota + PIECE, "a piece may reach into the next period");
             }
             prop_assert!(cpu.account(index).run_ticks <= 20 * quota + PIECE);
         }

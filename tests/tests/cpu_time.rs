@@ -1,0 +1,185 @@
+//! CPU time beside vCPUs, as a guest and the operator see it.
+#![forbid(unsafe_code)]
+
+use tests::machine::{Machine, PATIENCE, Running};
+use tests::{Manifest, Vm, artefacts, linux};
+
+/// What the guest's kernel can tell of stolen time, in nanoseconds: a tick of /proc/stat (USER_HZ).
+const TICK_NS: u64 = 10_000_000;
+
+/// Returns what EL2 says was stolen from each vCPU, in nanoseconds.
+fn metered(running: &mut Running) -> Vec<u64> {
+    let list = running.command("vcpu list linux");
+    let vcpus = list["vcpus"].as_array().expect("a list of vCPUs");
+    let stolen = vcpus.iter().filter_map(|vcpu| vcpu["stolen_ns"].as_u64());
+    stolen.collect()
+}
+
+/// Returns what the guest says was stolen from each of its CPUs, in nanoseconds.
+fn shown(running: &mut Running) -> Vec<u64> {
+    let text = linux::run(&mut running.console, "grep '^cpu[0-9]' /proc/stat");
+    let stolen = text.lines().filter_map(|line| {
+        // "cpu0 user nice system idle iowait irq softirq steal guest guest_nice"
+        let ticks = line.split_whitespace().nth(8)?;
+        ticks.parse::<u64>().ok()
+    });
+    stolen.map(|ticks| ticks * TICK_NS).collect()
+}
+
+/// Runs a busy loop on each of the guest's two vCPUs for some of its seconds, then checks what it shows beside what EL2 metered.
+fn expect_the_same(running: &mut Running) {
+    let busy = "for cpu in 0 1; do taskset $((1 << cpu)) sh -c 'while :; do :; done' & done";
+    linux::run(&mut running.console, busy);
+    linux::run(
+        &mut running.console,
+        "sleep 4; kill $(jobs -p); wait; sleep 1",
+    );
+    let before = metered(running);
+    let shown = shown(running);
+    let after = metered(running);
+    println!("metered {before:?} and {after:?}, shown {shown:?}");
+    assert_eq!(shown.len(), 2);
+    for (cpu, shown) in shown.into_iter().enumerate() {
+        assert!(
+            shown > 50 * TICK_NS,
+            "cpu{cpu}: little was stolen, {shown} ns"
+        );
+        assert!(
+            shown + TICK_NS >= before[cpu],
+            "cpu{cpu}: {shown} of {before:?}"
+        );
+        assert!(
+            shown <= after[cpu] + TICK_NS,
+            "cpu{cpu}: {shown} of {after:?}"
+        );
+    }
+}
+
+/// How many seconds of its own clock a guest counts: ten in a full run.
+fn seconds() -> u64 {
+    if artefacts::full() { 10 } else { 2 }
+}
+
+/// Asks a guest that spins for its share of some seconds, in thousandths.
+fn share(running: &mut Running, name: &str) -> u64 {
+    running.command(&format!("console {name}"));
+    running.console.send(&(seconds() % 10).to_string());
+    running.console.expect("SHARE permille=", PATIENCE);
+    let line = running.console.next_line(PATIENCE).expect("two numbers");
+    let permille = line.split(' ').next().and_then(|text| text.parse().ok());
+    permille.unwrap_or_else(|| panic!("{line}"))
+}
+
+/// Each guest counts by its own clock what it has of one CPU, beside the other and alone.
+#[test]
+fn caps_hold_to_a_hundredth_whoever_else_wants_the_cpu() {
+    let vm = |name: &str, cap: &str| {
+        let vm = Vm::guest(name, "neighbour").command_line("spin");
+        vm.cpus(&[0]).raw("cpu-cap", cap)
+    };
+    let vms = [vm("quarter", "250"), vm("rest", "\"750m\"")];
+    let machine = Machine::new("cpu-time-caps").cpus(1).deterministic();
+    let mut running = machine.boot(&Manifest::new(vms));
+    for name in ["quarter", "rest"] {
+        running.command(&format!("console {name}"));
+        running.console.expect("READY", PATIENCE);
+    }
+    let expect = |running: &mut Running, name: &str, permille: u64| {
+        let had = share(running, name);
+        println!("{name}: {had} of 1000, {permille} wanted");
+        // At either end the time of a period may be in it or not.
+        let edge = permille / 10 / seconds();
+        assert!(
+            had.abs_diff(permille) <= permille / 100 + edge,
+            "{name}: {had} of {permille}"
+        );
+    };
+    expect(&mut running, "quarter", 250);
+    expect(&mut running, "rest", 750);
+    // Alone on its CPU: nothing but its cap stops it.
+    running.command("vm stop rest");
+    expect(&mut running, "quarter", 250);
+    running.command("vm cap quarter 600m");
+    expect(&mut running, "quarter", 600);
+    running.command("vm reset quarter");
+    running.console.expect("READY", PATIENCE);
+    expect(&mut running, "quarter", 600);
+    running.command("vm cap quarter none");
+    assert!(share(&mut running, "quarter") >= 995);
+}
+
+/// Returns how long each of the guest's vCPUs has run, in nanoseconds, and the guest's own time, in hundredths of a second.
+fn ran(running: &mut Running) -> (u64, u64) {
+    let list = running.command("vcpu list linux");
+    let vcpus = list["vcpus"].as_array().expect("a list of vCPUs");
+    let ran = vcpus
+        .iter()
+        .filter_map(|vcpu| vcpu["ran_ns"].as_u64())
+        .sum();
+    let text = linux::run(&mut running.console, "cat /proc/uptime");
+    // The kernel may print in between.
+    let uptime = text.lines().find_map(|line| {
+        let seconds = line.split(' ').next()?;
+        seconds.replace('.', "").parse().ok()
+    });
+    (ran, uptime.unwrap_or_else(|| panic!("no time: {text}")))
+}
+
+#[test]
+fn a_cap_holds_while_a_guest_has_more_vcpus() {
+    let vm = Vm::linux("linux", "linux-6.12")
+        .vcpus(2, 4)
+        .raw("cpu-cap", "\"1500m\"");
+    let mut running = Machine::new("cpu-time-cap")
+        .cpus(4)
+        .boot(&Manifest::new([vm]));
+    linux::wait_for_shell(&mut running.console);
+    let result = running.command("vcpu set linux 4 --timeout 100");
+    assert_eq!(result["outcome"], "done", "{result}");
+    let busy = "for cpu in 0 1 2 3; do taskset $((1 << cpu)) sh -c 'while :; do :; done' & done";
+    linux::run(&mut running.console, busy);
+    for (cap, percent) in [("1500m", 150), ("500", 50)] {
+        running.command(&format!("vm cap linux {cap}"));
+        assert_eq!(running.command("vm show linux")["cap"], percent * 10);
+        let (from, begun) = ran(&mut running);
+        linux::run(&mut running.console, "sleep 5");
+        let (to, ended) = ran(&mut running);
+        let share = (to - from) / (ended - begun) / 100_000;
+        println!("cap {cap}: {share} % of a CPU");
+        // A period that has begun gives its whole time at both ends; a busy host may not have the time to give.
+        assert!(share <= percent + percent / 20, "{share} % of a CPU");
+        assert!(share >= percent / 3, "{share} % of a CPU");
+    }
+    running.command("vm cap linux none");
+    assert_eq!(running.command("vm show linux").get("cap"), None);
+    linux::run(&mut running.console, "kill $(jobs -p)");
+    assert_eq!(
+        linux::complaints(&mut running.console),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_guest_shows_what_was_stolen_from_its_vcpus() {
+    let vm = Vm::linux("linux", "linux-6.12").vcpus(1, 2);
+    let mut running = Machine::new("cpu-time-stolen")
+        .cpus(1)
+        .boot(&Manifest::new([vm]));
+    linux::wait_for_shell(&mut running.console);
+    let log = linux::run(&mut running.console, "dmesg | grep stolen");
+    assert!(log.contains("using stolen time PV"), "{log}");
+    let result = running.command("vcpu set linux 2 --timeout 100");
+    assert_eq!(result["outcome"], "done", "{result}");
+    expect_the_same(&mut running);
+    running.control().forget_events();
+    // A reboot begins at nothing, and the vCPU that was added comes back.
+    running.console.line("reboot -f");
+    running.control().event("vm-reset", "linux", PATIENCE);
+    linux::wait_for_shell(&mut running.console);
+    running.control().event("resize-done", "linux", PATIENCE);
+    expect_the_same(&mut running);
+    assert_eq!(
+        linux::complaints(&mut running.console),
+        Vec::<String>::new()
+    );
+}
