@@ -74,11 +74,3 @@ pub(crate) fn epoch_s() -> Option<u64> {
     let is_known = IS_EPOCH_KNOWN.load(Ordering::Acquire);
     is_known.then(|| EPOCH_S.load(Ordering::Relaxed))
 }
-
-/// Returns the earlier of two times, each of which may be none.
-pub(crate) fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        _ => one.or(other),
-    }
-}

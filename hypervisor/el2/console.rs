@@ -16,6 +16,7 @@ use control_plane::console::{
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use spin::Once;
 use types::ids::{MAX_VMS, VmId};
+use vmm::ops::earlier;
 use vmm::sync::{FairMutex, FairMutexGuard};
 
 use crate::uart::Uart;
@@ -159,7 +160,7 @@ impl State {
         for port in [&mut self.terminal, &mut self.control] {
             let left = port.as_mut().map(|port| port.drain(&clock::now_ns));
             if let Some(Left::Until(ns)) = left {
-                again = clock::earlier(again, Some(ns));
+                again = earlier(again, Some(ns));
             }
         }
         again
@@ -178,7 +179,7 @@ impl State {
         let mut ports = PORTS.into_iter().zip(ports);
         // What waits in an outlet brings us back.
         let is_idle = ports.any(|(port, waiting)| waiting == 0 && self.console.is_writing(port));
-        clock::earlier(again, is_idle.then(|| clock::now_ns() + SOON_NS))
+        earlier(again, is_idle.then(|| clock::now_ns() + SOON_NS))
     }
 
     /// Has guests go on whose output waited, if there is room for it.
@@ -214,11 +215,11 @@ impl State {
         self.set_masked(has_waiting);
         let next = self.drain();
         // Last, so that what asks for the timer from here on is not overruled.
-        let next = clock::earlier(next, has_waiting.then(retry_ns));
+        let next = earlier(next, has_waiting.then(retry_ns));
         self.timed = next.is_some();
         let due = self.console.due_ns();
         let request = due.and_then(|_| self.console.tick(clock::now_ns()));
-        (clock::earlier(next, self.console.due_ns()), request)
+        (earlier(next, self.console.due_ns()), request)
     }
 }
 

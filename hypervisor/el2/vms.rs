@@ -6,24 +6,20 @@ use control_plane::console::{HostPower, What};
 use control_plane::firmware::Seeds;
 use control_plane::resize::Report;
 use core::ops::Range;
-use core::sync::atomic::Ordering;
 use spin::Once;
 use stage2::{AddressSpace, PA_BITS, VmidWidth};
 use types::address::HostPhys;
 use types::ids::{PcpuId, VmId};
 use vmm::memory::GuestMemory;
-use vmm::ops::{self, Description, HostLimits};
+use vmm::ops::{self, Description, HostLimits, Operator, earlier};
 use vmm::vm::{Kicks, Outside, Vm};
 
 use crate::guest_memory::{GuestRam, TablePages};
 use crate::percpu::{PLACEMENTS, WAKES};
 use crate::{cache, clock, console, deferred, heap, memory, percpu, power, seeds, smp, timer, tlb};
 
-mod commands;
-mod events;
 mod input;
 mod output;
-mod rounds;
 
 pub(crate) use input::{interrupt, listen};
 
@@ -37,6 +33,8 @@ pub(crate) type Vms = ops::Vms<El2>;
 const ALIGNMENTS: [u64; 2] = [1 << 30, 1 << 21];
 
 static VMS: Once<Vms> = Once::new();
+/// What waits for the operator.
+static OPERATOR: Operator = Operator::new();
 
 /// Makes the VMs, which have been admitted to `slots`; none runs yet.
 pub(crate) fn create(limits: &HostLimits<'_>, descriptions: Vec<Description>, slots: CpuSlots) {
@@ -173,15 +171,15 @@ impl ops::Host for El2 {
     }
 
     fn event(&self, time_ns: u64, vm: &Vm, what: What) {
-        events::push_at(time_ns, vm, what);
+        OPERATOR.push_at(self, time_ns, vm, what);
     }
 
     fn resized(&self, instance: &Instance, report: Report) {
-        events::resized(instance, report);
+        OPERATOR.resized(self, instance, report);
     }
 
     fn look_again(&self) {
-        events::look_again();
+        OPERATOR.look_again(self);
     }
 
     fn show(&self, vm: &'static Vm) {
@@ -213,12 +211,12 @@ impl ops::Host for El2 {
         let mut next = next_ns;
         if is_boot_cpu {
             heap::refill();
-            next = clock::earlier(next, events::tell());
-            next = clock::earlier(next, input::poll());
-            next = clock::earlier(next, power::attend());
+            next = earlier(next, OPERATOR.tell(vms()));
+            next = earlier(next, input::poll());
+            next = earlier(next, power::attend());
         }
         deferred::set_deadline(next.map(clock::ns_to_ticks));
-        if is_boot_cpu && events::DIRTY.load(Ordering::Acquire) {
+        if is_boot_cpu && OPERATOR.is_dirty() {
             deferred::ask_boot_cpu_soon();
         }
     }

@@ -429,7 +429,7 @@ fn the_table_of_locks_is_complete() {
 /// randomness.
 /// With a terminal that completes and searches, tells all about a VM and shows what VMs and vCPUs take.
 /// With starts and ends of large VMs in short pieces.
-const EL2_LINES_MAX: usize = 29_800;
+const EL2_LINES_MAX: usize = 29_900;
 
 #[test]
 fn what_runs_at_el2_stays_small() {
@@ -443,6 +443,19 @@ fn what_runs_at_el2_stays_small() {
         .map(File::lines_of_code)
         .sum();
     assert!(lines <= EL2_LINES_MAX, "{lines} lines of code inside EL2");
+}
+
+/// Lines of code in `el2`: what acts, and nothing that decides. Raised only with the hardware that needs it, by name.
+const EL2_ROOM_LINES_MAX: usize = 4_400;
+
+#[test]
+fn what_acts_stays_small() {
+    let files = rust(&["hypervisor/el2"]);
+    let lines: usize = files.iter().map(File::lines_of_code).sum();
+    assert!(
+        lines <= EL2_ROOM_LINES_MAX,
+        "{lines} lines of code in hypervisor/el2"
+    );
 }
 
 #[test]

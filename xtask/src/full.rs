@@ -16,6 +16,9 @@ const COVERED_PERCENT: u64 = 90;
 /// The least share of mutants that the tests tell from the code, in percent.
 const CAUGHT_PERCENT: u64 = 80;
 
+/// When a mutant is taken to hang, in seconds.
+const TIMEOUT_S: &str = "60";
+
 const COVERAGE: &str = "coverage";
 
 /// A room whose code is changed in small ways, to see whether its tests notice.
@@ -224,14 +227,8 @@ fn mutants(room: &Mutated, name: &str, shard: &str) -> anyhow::Result<u32> {
     command
         .current_dir(paths::root())
         .args(["mutants", "--package", room.package, "--file", room.files])
-        // The mutants that change nothing but a loop's end hang; three times the tests' own time tells them.
-        .args([
-            "--timeout-multiplier",
-            "3",
-            "--colors",
-            "never",
-            "--no-times",
-        ])
+        // The mutants that change nothing but a loop's end hang. The tests of a room take seconds.
+        .args(["--timeout", TIMEOUT_S, "--colors", "never", "--no-times"])
         .arg("--output")
         .arg(&output);
     for file in room.except {

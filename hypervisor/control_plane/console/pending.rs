@@ -6,7 +6,7 @@ use super::{HostPower, Port, request::RequestId};
 pub const MAX_PENDING: usize = 16;
 
 /// Names a request until it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Token {
     slot: u16,
     /// Tells the users of a slot apart, so that a token answered twice is not taken for the next one.

@@ -3,13 +3,14 @@
 use control_plane::console::{Port, Request};
 use types::devices::DeviceId;
 use vmm::devices::Fed;
+use vmm::ops::earlier;
 use vmm::sync::FairMutex;
 use vmm::vm::{Around, Kicks};
 
 use super::output::show_waiting;
-use super::{El2, commands, rounds, vms};
+use super::{El2, OPERATOR, vms};
 use crate::console::{self, State};
-use crate::{clock, deferred, percpu};
+use crate::{deferred, percpu};
 
 /// How many pieces of a port's bytes are taken before guests get their turn: more than a UART brings before the next look, and no
 /// more however fast they come.
@@ -52,10 +53,10 @@ pub(super) fn poll() -> Option<u64> {
     show_waiting();
     let (next, request) = state.lock().attend(has_waiting);
     if let Some(Request { token, command }) = request {
-        commands::execute(token, command);
+        vms().execute(&OPERATOR, token, command);
     }
     // What a CPU brought that found the console taken, and what may go on since: no other CPU looks.
-    clock::earlier(next, console::is_waiting().then(console::retry_ns))
+    earlier(next, console::is_waiting().then(console::retry_ns))
 }
 
 /// Takes a port's bytes; returns whether some were left, in the port or on their way to a guest.
@@ -70,7 +71,7 @@ fn poll_port(state: &FairMutex<State>, port: Port) -> bool {
 fn take(state: &FairMutex<State>, port: Port) -> bool {
     for _ in 0..PIECES_A_POLL {
         let mut guard = state.lock();
-        let taken = guard.take_piece(port, rounds::is_awaited());
+        let taken = guard.take_piece(port, OPERATOR.is_awaited());
         let heard = guard.is_heard();
         // The transmit interrupt may have brought us here, and stays until something is sent.
         console::finish(guard);
@@ -80,7 +81,7 @@ fn take(state: &FairMutex<State>, port: Port) -> bool {
         };
         listen(heard);
         if let Some(Request { token, command }) = request {
-            commands::execute(token, command);
+            vms().execute(&OPERATOR, token, command);
         } else if is_last {
             // What has come since interrupts once more.
             return false;

@@ -2,28 +2,70 @@
 //!
 //! Whatever has worked with the console shows afterwards what other CPUs could not show meanwhile ([`show_waiting`]).
 
-use control_plane::console::{CommandError, Event, Reply, Token};
+use alloc::string::{String, ToString};
+use control_plane::console::{CommandError, Event, HostReport, Reply, Token};
 use types::devices::DeviceId;
 use types::ids::{PcpuId, VmId};
+use vmm::cpu::Placements;
+use vmm::ops::Console;
 use vmm::vm::{Around, Kicks, Vm};
 
 use super::{El2, vms};
 use crate::console::{self, State};
-use crate::{deferred, percpu};
+use crate::percpu::PLACEMENTS;
+use crate::{clock, deferred, logger, machine, memory, mmu, percpu, smp};
 
 /// How often a CPU looks for output in a row, and how many bytes of a VM it shows each time.
 const ROUNDS: usize = 4;
 const BYTES_A_ROUND: usize = 64;
-/// Answers a request.
-pub(super) fn reply(token: Token, result: Result<Reply, CommandError>) {
-    console::reply(token, result);
-    show_waiting();
-}
+impl Console for El2 {
+    fn accepts(&self, answer: Option<Token>) -> bool {
+        console::accepts(answer)
+    }
 
-/// Tells of an event, and of how many were lost.
-pub(super) fn event(event: &Event, lost: u32) {
-    console::event(event, lost);
-    show_waiting();
+    fn reply(&self, token: Token, result: Result<Reply, CommandError>) {
+        console::reply(token, result);
+        show_waiting();
+    }
+
+    fn tell(&self, event: &Event, lost: u32) {
+        console::event(event, lost);
+        show_waiting();
+    }
+
+    fn retry_ns(&self) -> u64 {
+        console::retry_ns()
+    }
+
+    fn ask_boot_cpu_soon(&self) {
+        deferred::ask_boot_cpu_soon();
+    }
+
+    fn is_there(&self, cpu: PcpuId) -> bool {
+        smp::is_there(cpu)
+    }
+
+    fn placements(&self) -> &'static Placements {
+        &PLACEMENTS
+    }
+
+    fn log(&self) -> String {
+        logger::text()
+    }
+
+    fn report(&self) -> HostReport {
+        let facts = machine::facts();
+        HostReport {
+            version: env!("CARGO_PKG_VERSION"),
+            machine: facts.machine.to_string(),
+            cpus_online: smp::online() as u16,
+            cpus: facts.cpus,
+            memory_bytes: facts.memory_bytes,
+            free_pages: memory::with_pool(|pool| pool.free_bytes()) / mmu::PAGE,
+            page_bytes: mmu::PAGE,
+            uptime_ns: clock::now_ns(),
+        }
+    }
 }
 
 /// Shows what a VM has sent.

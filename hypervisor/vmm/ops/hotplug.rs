@@ -105,7 +105,7 @@ impl<H: Host> Vms<H> {
 
 /// Returns limits for a resize with an explicit time-out, in seconds.
 #[must_use]
-pub const fn strict(timeout_s: u32) -> Limits {
+pub(super) const fn strict(timeout_s: u32) -> Limits {
     Limits {
         timeout_ns: timeout_s as u64 * 1_000_000_000,
         boot_grace_ns: 0,

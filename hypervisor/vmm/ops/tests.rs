@@ -3,6 +3,7 @@
 mod guest;
 mod lives;
 mod machine;
+mod operator;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -157,6 +158,10 @@ struct Fake {
     epoch_s: Cell<Option<u64>>,
     /// The vCPUs that CPUs are to look at.
     wakes: Cell<&'static [WakeSet]>,
+    placements: Cell<Option<&'static Placements>>,
+    /// What the operator was answered; the console has no room for more.
+    replied: RefCell<Vec<String>>,
+    is_full: Cell<bool>,
 }
 
 impl Outside for Fake {
@@ -364,7 +369,9 @@ fn vms_with(
     };
     let wakes: &_ = Box::leak(Box::new([const { WakeSet::new() }; MAX_PCPUS]));
     host.wakes.set(wakes);
-    let placed = (Box::leak(Box::new(Placements::new())) as &_, wakes);
+    let placements: &_ = Box::leak(Box::new(Placements::new()));
+    host.placements.set(Some(placements));
+    let placed = (placements, wakes);
     Box::leak(Box::new(Vms::new(
         host,
         &limits,

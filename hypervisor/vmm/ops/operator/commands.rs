@@ -1,0 +1,206 @@
+//! The operator's commands, carried out: each becomes a change of a VM and an answer.
+
+use alloc::format;
+use alloc::vec::Vec;
+use control_plane::console::{Command, CommandError, ErrorKind, Reply, StatsRow, Token, VmAction};
+use control_plane::firmware::Firmware;
+use core::sync::atomic::Ordering;
+use types::ids::{PcpuId, VcpuId, VmId};
+use types::stats::ExitCounts;
+
+use super::super::{DEFAULT_LIMITS, Instance, Vms, strict};
+use super::answers::Answer;
+use super::{Console, Move, Operator};
+use crate::vm::context::Owner;
+use crate::vm::{Cause, Home, Phase, request};
+
+impl<H: Console> Vms<H> {
+    /// Carries a command out and answers it, at once or when it has ended.
+    #[inline(never)]
+    pub fn execute(&'static self, operator: &Operator, token: Token, command: Command) {
+        let result = match command {
+            Command::VcpuSet {
+                vm,
+                count,
+                timeout_s,
+            } => match self.resize_vm(token, vm, count, timeout_s) {
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            Command::VcpuPin { vm, vcpu, cpu } => {
+                match self.pin(operator, token, (vm, vcpu), cpu) {
+                    Ok(()) => return,
+                    Err(error) => Err(error),
+                }
+            }
+            Command::Vm { vm, action } => self
+                .find(vm)
+                .and_then(|instance| self.act(instance, action)),
+            Command::VmCap { vm, millicores } => self
+                .find(vm)
+                .and_then(|instance| self.limit(instance, millicores)),
+            Command::VmList => Ok(self.list()),
+            Command::VmShow { vm } => self.find(vm).map(|instance| self.show(instance)),
+            Command::VcpuList { vm } => match self.find(vm) {
+                Ok(instance) => {
+                    operator.wait(Some(instance.vm), Answer::VcpuList(token));
+                    return operator.look_again(&self.host);
+                }
+                Err(error) => Err(error),
+            },
+            Command::DeviceList { vm } => self.find(vm).map(|instance| Reply::DeviceList {
+                vm,
+                devices: instance.device_rows(),
+            }),
+            Command::DiskList { vm } => Ok(Reply::DiskList(self.rows(vm, Instance::disk_rows))),
+            Command::NetList { vm } => Ok(Reply::NetList(self.rows(vm, Instance::net_rows))),
+            Command::Top => {
+                operator.wait(None, Answer::Top(token));
+                return operator.look_again(&self.host);
+            }
+            Command::Stats { vm } => Ok(self.stats(vm)),
+            Command::Log => Ok(Reply::Log(self.host.log())),
+            Command::Host => Ok(Reply::Host(self.host.report())),
+            Command::HostPower { power, force } => self.end_host(power, force),
+            Command::HostTime { set } => Ok(self.time(set)),
+            Command::Help(_) | Command::Console { .. } | Command::JsonOn | Command::JsonOff => {
+                Ok(Reply::Done)
+            }
+        };
+        self.host.reply(token, result);
+    }
+
+    fn find(&self, vm: VmId) -> Result<&Instance<H>, CommandError> {
+        self.all()
+            .get(vm.index())
+            .ok_or_else(|| CommandError::new(ErrorKind::NoSuchVm, format!("there is no {vm}")))
+    }
+
+    fn act(&self, instance: &Instance<H>, action: VmAction) -> Result<Reply, CommandError> {
+        let done = match action {
+            VmAction::Start => self.start(instance),
+            VmAction::Stop => self.stop(instance.vm, Cause::Operator),
+            VmAction::Reset => self.reset(instance.vm, Cause::Operator),
+            VmAction::Pause => self.pause(instance),
+            VmAction::Resume => self.resume(instance),
+            VmAction::PowerButton => self.press(instance),
+        };
+        done.then_some(Reply::Done).ok_or_else(|| not_now(instance))
+    }
+
+    fn limit(
+        &self,
+        instance: &Instance<H>,
+        millicores: Option<u32>,
+    ) -> Result<Reply, CommandError> {
+        const NO: &str = "no VM of the manifest has a `cpu-cap`, so the CPUs hold none: give one VM a cap; 512000 limits nothing";
+        let done = self.cap(instance.vm, millicores);
+        done.then_some(Reply::Done)
+            .ok_or_else(|| CommandError::new(ErrorKind::Unsupported, NO))
+    }
+
+    fn press(&self, instance: &Instance<H>) -> bool {
+        let running = instance.vm.phase() == Phase::Running;
+        if running {
+            self.press_power_button(instance.vm);
+        }
+        running
+    }
+
+    fn resize_vm(
+        &self,
+        token: Token,
+        vm: VmId,
+        count: u16,
+        timeout_s: Option<u32>,
+    ) -> Result<(), CommandError> {
+        let instance = self.find(vm)?;
+        if instance.config.firmware == Firmware::Fdt {
+            let message = format!(
+                "{} has no ACPI (firmware fdt): its vCPU count is fixed",
+                instance.vm.name
+            );
+            return Err(CommandError::new(ErrorKind::Unsupported, message));
+        }
+        let limits = timeout_s.map_or(DEFAULT_LIMITS, strict);
+        let mut resizer = instance.resizer.lock();
+        // Under the lock: a VM that ends later ends this resize with it.
+        let phase = instance.vm.phase();
+        if !matches!(phase, Phase::Running | Phase::Starting | Phase::Resetting) {
+            return Err(not_now(instance));
+        }
+        let progress = resizer.begin(instance.vm, count, limits, self.host.now_ns())?;
+        instance.asked.lock().push_back(token);
+        drop(resizer);
+        self.carry_out(instance, progress);
+        Ok(())
+    }
+
+    /// Wishes a vCPU to a CPU for good; answered when it is there.
+    fn pin(
+        &self,
+        operator: &Operator,
+        token: Token,
+        (vm, vcpu): (VmId, VcpuId),
+        cpu: PcpuId,
+    ) -> Result<(), CommandError> {
+        let no = |kind, why: &str| Err(CommandError::new(kind, why));
+        let vm = self.find(vm)?.vm;
+        let Some(vcpu) = vm.vcpu(vcpu).filter(|_| self.host.is_there(cpu)) else {
+            return no(ErrorKind::BadNumber, "there is no such vCPU or CPU");
+        };
+        if operator.moving.lock().is_some() {
+            return no(ErrorKind::Busy, "a vCPU is being moved");
+        }
+        let mut to = vcpu.at.home();
+        if to.pcpu() != cpu {
+            let Some(place) = self.host.placements().take(Owner { vm, vcpu }, cpu) else {
+                return no(ErrorKind::NoResources, "the CPU has 512 vCPUs");
+            };
+            to = place;
+            vcpu.at.change_wish(Home::NOWHERE, to);
+            vcpu.requests.fetch_or(request::MOVE, Ordering::SeqCst);
+        }
+        let deadline_ns = self.host.now_ns() + DEFAULT_LIMITS.timeout_ns;
+        *operator.moving.lock() = Some(Move {
+            token,
+            vcpu,
+            to,
+            deadline_ns,
+        });
+        self.look_at(vm, vcpu);
+        Ok(())
+    }
+
+    /// Returns the rows of one VM or of all.
+    fn rows<R>(&self, vm: Option<VmId>, of: impl Fn(&Instance<H>) -> Vec<R>) -> Vec<R> {
+        let chosen = self.all().iter();
+        let chosen = chosen.filter(|instance| vm.is_none_or(|vm| vm == instance.vm.id));
+        chosen.flat_map(of).collect()
+    }
+
+    fn stats(&self, vm: Option<VmId>) -> Reply {
+        let rows: Vec<StatsRow> = self
+            .all()
+            .iter()
+            .filter(|instance| vm.is_none_or(|vm| vm == instance.vm.id))
+            .map(|instance| {
+                let mut exits = ExitCounts::default();
+                for vcpu in &*instance.vm.vcpus {
+                    exits.add(&vcpu.exits.snapshot());
+                }
+                StatsRow {
+                    vm: instance.vm.id,
+                    exits,
+                }
+            })
+            .collect();
+        Reply::Stats(rows)
+    }
+}
+
+/// The VM's state does not allow it.
+fn not_now<H: Console>(instance: &Instance<H>) -> CommandError {
+    let message = format!("{} is {}", instance.vm.name, instance.vm.phase().name());
+    CommandError::new(ErrorKind::WrongState, message)
+}

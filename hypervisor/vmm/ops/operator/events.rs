@@ -1,0 +1,173 @@
+//! What happens to VMs, on its way to the operator: noted by any CPU, told by the boot CPU.
+
+use control_plane::console::{CommandError, ErrorKind, Event, Reply, ResizeReport, Token, What};
+use control_plane::resize::{Origin, Report};
+use core::sync::atomic::Ordering;
+
+use super::super::{Instance, Vms};
+use super::answers::Answer;
+use super::{Console, Operator, earlier};
+use crate::vm::{Home, Vm};
+
+/// Most events that are told before the guests have their turn.
+const EVENTS_A_VISIT: usize = 4;
+
+impl Operator {
+    /// Notes an event that happened at a time.
+    pub fn push_at<H: Console>(&self, host: &H, time_ns: u64, vm: &Vm, what: What) {
+        let event = Event {
+            time_ns,
+            vm: vm.id,
+            what,
+        };
+        // One that is lost is counted, and costs no VM but the one that made it.
+        if self.queue.lock().push(event) {
+            self.look_again(host);
+        }
+    }
+
+    /// Makes the boot CPU look at deadlines and events.
+    pub fn look_again<H: Console>(&self, host: &H) {
+        if !self.dirty.swap(true, Ordering::AcqRel) {
+            host.ask_boot_cpu_soon();
+        }
+    }
+
+    /// Returns whether something is left that the boot CPU has to look at.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
+
+    /// Answers the client that asked for a vCPU to move if it has, or does not; returns when to look again.
+    fn tell_move<H: Console>(&self, host: &H) -> Option<u64> {
+        let mut moving = self.moving.lock();
+        let one = moving.as_ref()?;
+        if one.vcpu.at.is_wanted() && host.now_ns() < one.deadline_ns {
+            return Some(one.deadline_ns);
+        }
+        if !host.accepts(Some(one.token)) {
+            return Some(host.retry_ns());
+        }
+        let one = moving.take()?;
+        drop(moving);
+        let mut result = Ok(Reply::Done);
+        if one.vcpu.at.change_wish(one.to, Home::NOWHERE) {
+            host.placements().free(one.to);
+            let why = "its CPU does not give it up";
+            result = Err(CommandError::new(ErrorKind::Timeout, why));
+        }
+        host.reply(one.token, result);
+        None
+    }
+
+    /// Has the end of a resize told, after what each CPU knows of the vCPUs that the resize counts.
+    pub fn resized<H: Console>(&self, host: &H, instance: &Instance<H>, report: Report) {
+        let by_operator = report.origin == Origin::Operator;
+        let requested = report.requested;
+        let report = ResizeReport {
+            vm: instance.vm.id,
+            report,
+        };
+        let mut asked = None;
+        if by_operator {
+            instance.target.store(requested, Ordering::Release);
+            // Each resize the operator begins ends once, in turn.
+            asked = instance.asked.lock().pop_front();
+        }
+        self.wait(Some(instance.vm), Answer::Resized(asked, report));
+        self.look_again(host);
+    }
+
+    /// Keeps an answer until its port has room.
+    fn give(&self, token: Token, reply: Reply) {
+        let _has_room = self.answers.lock().push_back((token, reply));
+    }
+
+    /// Tells the end of a resize, now that every vCPU it counts has been told.
+    fn resize_done<H: Console>(
+        &self,
+        host: &H,
+        vm: &Vm,
+        asked: Option<Token>,
+        report: ResizeReport,
+    ) {
+        if let Some(token) = asked {
+            self.give(token, Reply::Resize(report.clone()));
+        }
+        self.push_at(host, host.now_ns(), vm, What::ResizeDone(report));
+    }
+
+    /// Tells what has happened and looks at deadlines; returns when to look again, in nanoseconds since start.
+    pub fn tell<H: Console>(&self, vms: &Vms<H>) -> Option<u64> {
+        let host = &vms.host;
+        self.dirty.store(false, Ordering::Release);
+        let mut next = self.tell_move(host);
+        for instance in vms.all() {
+            let mut resizer = instance.resizer.lock();
+            let now = host.now_ns();
+            let is_due = resizer.deadline_ns().is_some_and(|at| at <= now);
+            if is_due {
+                let progress = resizer.on_deadline(instance.vm, now);
+                drop(resizer);
+                vms.carry_out(instance, progress);
+                resizer = instance.resizer.lock();
+            }
+            if let Some(deadline) = resizer.deadline_ns() {
+                next = earlier(next, Some(deadline));
+            }
+        }
+        let (answers, round) = self.go_on(vms);
+        next = earlier(next, round);
+        for (vm, answer) in answers {
+            match (answer, vm) {
+                // Told with the events below.
+                (Answer::Resized(asked, report), Some(vm)) => {
+                    self.resize_done(host, vm, asked, report)
+                }
+                (Answer::VcpuList(token), Some(vm)) => self.give(token, vms.vcpu_list(vm)),
+                (Answer::Top(token), _) => self.give(token, vms.sample()),
+                (_, None) => {}
+            }
+        }
+        next = earlier(next, self.tell_some(host));
+        earlier(next, self.answer(host).then(|| host.retry_ns()))
+    }
+
+    /// Tells some of the events, as far as there is room for them; returns when to go on, in nanoseconds since start.
+    fn tell_some<H: Console>(&self, host: &H) -> Option<u64> {
+        for _ in 0..EVENTS_A_VISIT {
+            if self.queue.lock().is_empty() {
+                return None;
+            }
+            if !host.accepts(None) {
+                return Some(host.retry_ns());
+            }
+            // The lock is let go before the event is told.
+            let next = self.queue.lock().pop(host.now_ns());
+            match next {
+                Ok((event, lost)) => host.tell(&event, lost),
+                Err(next_ns) => return next_ns,
+            }
+        }
+        // The guests have their turn first.
+        self.dirty.store(true, Ordering::Release);
+        None
+    }
+
+    /// Gives one of the answers that wait, if its port has room; returns whether more wait.
+    fn answer<H: Console>(&self, host: &H) -> bool {
+        // A port that has no room keeps no other one's answers.
+        let count = self.answers.lock().len();
+        for _ in 0..count {
+            let Some((token, reply)) = self.answers.lock().pop_front() else {
+                break;
+            };
+            if host.accepts(Some(token)) {
+                host.reply(token, Ok(reply));
+                break;
+            }
+            let _has_room = self.answers.lock().push_back((token, reply));
+        }
+        !self.answers.lock().is_empty()
+    }
+}
