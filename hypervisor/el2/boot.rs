@@ -91,6 +91,7 @@ extern "C" fn on_own_stack() -> ! {
     if let Err(why) = cpu_features::join(machine::memory_end()) {
         give_up(format_args!("the boot CPU can't be used: {why}"));
     }
+    percpu::make_room(host.cpus.len().min(MAX_PCPUS));
     let boot = smp::prepare(PcpuId::new(0));
     try_timers(boot.redistributor, host.private);
     let mut cpus = 1;
@@ -116,9 +117,6 @@ extern "C" fn on_own_stack() -> ! {
         host.cpus.len(),
         memory_bytes >> 20
     );
-    if host.cpus.len() > MAX_PCPUS {
-        log::warn!("at most {MAX_PCPUS} CPUs are used: the others stay off");
-    }
     start_vms(host, usize::from(cpus), boot.list_registers);
     cpu::run(boot)
 }

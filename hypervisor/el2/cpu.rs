@@ -12,7 +12,7 @@ use vmm::vm::context::{FpRegisters, Frame, TimerRegisters};
 use vmm::vm::{Kicks, Vcpu, VcpuContext, Vm};
 
 use crate::gic::{self, HardwareListRegisters};
-use crate::percpu::{PLACEMENTS, Percpu};
+use crate::percpu::Percpu;
 use crate::sysreg::{isb, read_register, wfi, write_register};
 use crate::vms::{self, Vms};
 use crate::{clock, fpsimd, hot, lent, percpu, smp, switch, timer, tlb, vectors};
@@ -30,7 +30,7 @@ pub(crate) fn run(cpu: &'static Percpu) -> ! {
 }
 
 fn run_with<P: Policy>(machine: Machine, policy: P) -> ! {
-    let mut state = Pcpu::new(machine, &PLACEMENTS, policy);
+    let mut state = Pcpu::new(machine, percpu::placements(), policy);
     loop {
         state.step();
     }

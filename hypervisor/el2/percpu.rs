@@ -2,8 +2,10 @@
 #![expect(unsafe_code, reason = "turns TPIDR_EL2 into a reference")]
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use spin::Once;
 use types::ids::{MAX_PCPUS, PcpuId};
 use vmm::cpu::{Local, Placements};
 use vmm::sched::{NEVER, WakeSet};
@@ -47,10 +49,40 @@ impl Percpu {
     }
 }
 
-/// The mailboxes of all CPUs.
-pub(crate) static WAKES: Wakes = [const { WakeSet::new() }; MAX_PCPUS];
-/// Which vCPUs are placed on which CPU.
-pub(crate) static PLACEMENTS: Placements = Placements::new();
+/// What other CPUs reach of each CPU that the machine has.
+#[derive(Debug)]
+struct Shared {
+    /// The mailboxes.
+    wakes: &'static Wakes,
+    /// Which vCPUs are placed on which CPU.
+    placements: Placements,
+}
+
+static SHARED: Once<Shared> = Once::new();
+
+/// Makes room for so many CPUs, before the first of them is prepared.
+pub(crate) fn make_room(cpus: usize) {
+    let wakes: Vec<WakeSet> = core::iter::repeat_with(WakeSet::new).take(cpus).collect();
+    SHARED.call_once(|| Shared {
+        wakes: wakes.leak(),
+        placements: Placements::new(cpus),
+    });
+}
+
+fn shared() -> &'static Shared {
+    SHARED.get().expect("made before any CPU is prepared")
+}
+
+/// Returns the mailboxes of all CPUs.
+pub(crate) fn wakes() -> &'static Wakes {
+    shared().wakes
+}
+
+/// Returns which vCPUs are placed on which CPU.
+pub(crate) fn placements() -> &'static Placements {
+    &shared().placements
+}
+
 /// The bits of all CPUs' [`KickTarget`]; zero for those that are not there.
 static KICK_TARGETS: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
 
@@ -75,7 +107,7 @@ pub(crate) fn start(
 ) -> &'static Percpu {
     let affinity = own_affinity();
     let data = Box::leak(Box::new(Percpu {
-        local: Local::new(id, &WAKES[id.index()], deferred_flag(id)),
+        local: Local::new(id, &wakes()[id.index()], deferred_flag(id)),
         affinity,
         ppis: crate::machine::private_interrupts(),
         redistributor,

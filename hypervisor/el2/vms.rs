@@ -15,7 +15,6 @@ use vmm::ops::{self, Description, HostLimits, Operator, earlier};
 use vmm::vm::{Kicks, Outside, Vm};
 
 use crate::guest_memory::{GuestRam, TablePages};
-use crate::percpu::{PLACEMENTS, WAKES};
 use crate::{cache, clock, console, deferred, heap, memory, percpu, power, seeds, smp, timer, tlb};
 
 mod input;
@@ -38,7 +37,8 @@ static OPERATOR: Operator = Operator::new();
 
 /// Makes the VMs, which have been admitted to `slots`; none runs yet.
 pub(crate) fn create(limits: &HostLimits<'_>, descriptions: Vec<Description>, slots: CpuSlots) {
-    VMS.call_once(|| Vms::new(El2, limits, (&PLACEMENTS, &WAKES), descriptions, slots));
+    let places = (percpu::placements(), percpu::wakes());
+    VMS.call_once(|| Vms::new(El2, limits, places, descriptions, slots));
 }
 
 /// Finds out how guests' addresses are translated here.

@@ -8,7 +8,7 @@ use crate::bits::{BitSet, Numbered};
 /// Most VMs of one manifest.
 pub const MAX_VMS: usize = 64;
 /// Most physical CPUs that can be used.
-pub const MAX_PCPUS: usize = 64;
+pub const MAX_PCPUS: usize = 512;
 /// Most vCPUs of one VM: MPIDR Aff0 counts to 16 and Aff1 to 32, Linux is built for 512, and the hot-plug block has as many frames.
 pub const MAX_VCPUS: u16 = 512;
 /// Most vCPUs that one physical CPU holds.
@@ -78,6 +78,21 @@ impl VcpuId {
             return None;
         }
         Some(Self((aff1 * CLUSTER + aff0) as u16))
+    }
+}
+
+/// A set of physical CPUs.
+pub type PcpuSet = BitSet<PcpuId, { MAX_PCPUS / 64 }>;
+
+impl Numbered for PcpuId {
+    #[inline]
+    fn number(self) -> usize {
+        self.index()
+    }
+
+    #[inline]
+    fn from_number(number: usize) -> Option<Self> {
+        u16::try_from(number).ok().map(Self)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use tests::guest::follow;
 use tests::machine::{Machine, PATIENCE, Running};
+use tests::neighbour::ask;
 use tests::tree::Tree;
 use tests::{Manifest, Vm, artefacts};
 
@@ -61,14 +62,41 @@ fn a_tree_of_many_nodes_and_properties_is_read() {
     drop(check(test, &tree(test).replace("chosen {", &extra)));
 }
 
-#[test]
-fn as_many_cpus_as_a_machine_has_do_not_keep_it_from_starting() {
-    let running = check_machine(Machine::new("boards-512-cpus").cpus(512).memory_mib(2048));
+/// Boots a machine of many CPUs and runs a guest's tests on the first, the last and some between; vCPUs move among them.
+fn use_every_cpu(test: &str, cpus: u32) {
+    let machine = Machine::new(test).cpus(cpus).memory_mib(2048);
+    let last = cpus - 1;
+    let many = Vm::guest("many", "smoke")
+        .vcpus(4, 4)
+        .cpus(&[0, 64, last - 1, last]);
+    let still = Vm::guest("still", "neighbour").cpus(&[65]);
+    let mut running = machine.boot(&Manifest::new([many, still]));
     let console = running.console.everything();
-    let line = console.lines().find(|line| line.contains("of 512 CPUs"));
-    assert!(line.is_some(), "{}", running.console.tail());
-    let why = "at most 64 CPUs are used: the others stay off";
-    assert!(console.contains(why), "{}", running.console.tail());
+    let line = format!("{cpus} of {cpus} CPUs");
+    assert!(console.contains(&line), "{}", running.console.tail());
+    let (console, control) = running.channels();
+    let report = follow(console, control, "many", PATIENCE);
+    report.assert_green(&running.console);
+    assert_eq!(running.command("host")["cpus_online"], cpus);
+    for cpu in [last, 63, 64] {
+        running.command(&format!("vcpu pin still 0 {cpu}"));
+        let list = running.command("vcpu list still");
+        assert_eq!(list["vcpus"][0]["cpu"], cpu, "{list}");
+        assert_eq!(running.command("vm show still")["cpus"][0], cpu);
+    }
+    assert_eq!(ask(&mut running, "still").damaged, 0);
+}
+
+#[test]
+fn cpus_beyond_the_first_64_are_used() {
+    use_every_cpu("boards-80-cpus", 80);
+}
+
+#[test]
+fn all_of_512_cpus_are_used() {
+    if artefacts::full() {
+        use_every_cpu("boards-512-cpus", 512);
+    }
 }
 
 /// How QEMU names the RAM of these machines.

@@ -328,7 +328,7 @@ fn page_fields(json: &mut JsonWriter<'_>, page: &VmPage, names: &Names) {
         json.key("cap").number(millicores);
     }
     json.key("cpus").open("[");
-    page.cpus().for_each(|cpu| json.number(cpu));
+    page.cpus.iter().for_each(|cpu| json.number(cpu.get()));
     json.close("]");
     for (key, text) in [
         ("kernel", Some(page.kernel)),

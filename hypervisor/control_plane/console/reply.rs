@@ -82,8 +82,8 @@ pub struct VmPage {
     pub row: VmRow,
     /// vCPUs that are on from boot.
     pub boot: u16,
-    /// The physical CPUs that its vCPUs which are on are on, a bit each.
-    pub cpus: u64,
+    /// The physical CPUs that its vCPUs which are on are on, ascending.
+    pub cpus: Vec<PcpuId>,
     /// What its vCPUs may use of all CPUs together, in thousandths of a CPU, if that is limited.
     pub cap: Option<u32>,
     /// The name of its kernel.
@@ -110,14 +110,6 @@ pub struct VmPage {
     pub last_error: Option<(u64, String)>,
     /// What the operator can do to have it run, if it does not or if it goes wrong: a sentence's parts around the VM's name.
     pub way_out: Option<[&'static str; 2]>,
-}
-
-impl VmPage {
-    /// Returns the physical CPUs that its vCPUs which are on are on.
-    pub(super) fn cpus(&self) -> impl Iterator<Item = u32> + use<> {
-        let cpus = self.cpus;
-        (0..u64::BITS).filter(move |cpu| cpus >> cpu & 1 != 0)
-    }
 }
 
 /// What VMs and their vCPUs have had at one moment, to be held against another one.

@@ -884,7 +884,7 @@ fn page() -> VmPage {
             note: None,
         },
         boot: 1,
-        cpus: 0b1010,
+        cpus: [1, 3].map(PcpuId::new).to_vec(),
         cap: Some(2500),
         kernel: "Image",
         initrd: None,

@@ -127,9 +127,9 @@ fn vm_show(page: &VmPage, names: &Names, out: &mut dyn ByteSink) {
         out,
         "\r\nvCPUs       {on} on, {wanted} wanted, {possible} possible, {boot} from boot\r\n"
     );
-    if page.cpus != 0 {
+    if !page.cpus.is_empty() {
         out.put(b"on CPUs    ");
-        page.cpus().for_each(|cpu| put!(out, " {cpu}"));
+        page.cpus.iter().for_each(|cpu| put!(out, " {}", cpu.get()));
         out.put(b"\r\n");
     }
     if let Some(millicores) = page.cap {

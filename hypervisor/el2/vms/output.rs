@@ -12,7 +12,6 @@ use vmm::vm::{Around, Kicks, Vm};
 
 use super::{El2, vms};
 use crate::console::{self, State};
-use crate::percpu::PLACEMENTS;
 use crate::{clock, deferred, logger, machine, memory, mmu, percpu, smp};
 
 /// How often a CPU looks for output in a row, and how many bytes of a VM it shows each time.
@@ -46,7 +45,7 @@ impl Console for El2 {
     }
 
     fn placements(&self) -> &'static Placements {
-        &PLACEMENTS
+        percpu::placements()
     }
 
     fn log(&self) -> String {

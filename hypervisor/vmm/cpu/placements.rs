@@ -8,28 +8,23 @@ use crate::sched::Slot;
 use crate::sync::FairMutex;
 use crate::vm::context::Owner;
 use crate::vm::{Home, Vm};
-use types::ids::{MAX_PCPUS, PcpuId};
+use types::ids::PcpuId;
 
 /// The vCPUs that are placed on each CPU, or are about to be, by slot.
 #[derive(Debug)]
 pub struct Placements {
-    slots: [FairMutex<Vec<Option<Owner>>>; MAX_PCPUS],
+    slots: Vec<FairMutex<Vec<Option<Owner>>>>,
     /// How many of all these slots have been freed: while there is none, there is no search for one.
     freed: AtomicUsize,
 }
 
-impl Default for Placements {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Placements {
-    /// Makes the table of CPUs on which nothing is placed.
+    /// Makes the table of so many CPUs, on which nothing is placed.
     #[must_use]
-    pub const fn new() -> Self {
+    pub fn new(cpus: usize) -> Self {
+        let none = || FairMutex::new(Vec::new());
         Self {
-            slots: [const { FairMutex::new(Vec::new()) }; MAX_PCPUS],
+            slots: core::iter::repeat_with(none).take(cpus).collect(),
             freed: AtomicUsize::new(0),
         }
     }

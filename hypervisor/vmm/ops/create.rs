@@ -88,7 +88,7 @@ impl<H: Host> Vms<H> {
                 .iter()
                 .any(|instance| instance.config.cpu_cap.is_some()),
             instances,
-            rounds: Rounds::new(),
+            rounds: Rounds::new(wakes.len()),
             vmids: FairMutex::new(VmidAllocator::new(limits.width)),
             space: limits.space,
             width: limits.width,

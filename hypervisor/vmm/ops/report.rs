@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use control_plane::console::{Reply, Sample, VcpuRow, VmPage, VmRow};
 use core::sync::atomic::Ordering;
+use types::ids::PcpuSet;
 
 use super::{Host, Instance, Vms};
 use crate::vm::{Cause, Phase, Vcpu, Vm};
@@ -70,12 +71,15 @@ impl<H: Host> Vms<H> {
         let (vm, config) = (instance.vm, &instance.config);
         let row = row(instance);
         let on = vm.vcpus.iter().filter(|vcpu| vcpu.power.state().is_on());
-        let cpus = on.map(|vcpu| 1_u64 << (vcpu.at.home().pcpu().index() % 64));
+        let mut cpus = PcpuSet::EMPTY;
+        for vcpu in on {
+            cpus.insert(vcpu.at.home().pcpu());
+        }
         let exits = vm.vcpus.iter().map(|vcpu| vcpu.exits.snapshot().total());
         let record = instance.record.lock();
         Reply::VmShow(Box::new(VmPage {
             boot: config.boot_vcpus,
-            cpus: cpus.fold(0, |all, cpu| all | cpu),
+            cpus: cpus.iter().collect(),
             cap: vm.cap.millicores(),
             kernel: &config.kernel,
             initrd: config.initrd.as_deref(),

@@ -1,23 +1,23 @@
 //! Rounds in which CPUs publish what they keep to themselves (`crate::cpu`): the boot CPU asks, one round after the other.
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
-use types::ids::{MAX_PCPUS, PcpuId};
+use types::ids::PcpuId;
 
 use super::{Host, Vms};
 
 /// The last round in which each CPU was asked, and the last one that it has answered.
 #[derive(Debug)]
 pub(super) struct Rounds {
-    asked: [AtomicU32; MAX_PCPUS],
-    answered: [AtomicU32; MAX_PCPUS],
+    asked: Vec<AtomicU32>,
+    answered: Vec<AtomicU32>,
 }
 
 impl Rounds {
-    pub(super) const fn new() -> Self {
-        Self {
-            asked: [const { AtomicU32::new(0) }; MAX_PCPUS],
-            answered: [const { AtomicU32::new(0) }; MAX_PCPUS],
-        }
+    pub(super) fn new(cpus: usize) -> Self {
+        let none = || (0..cpus).map(|_| AtomicU32::new(0)).collect();
+        let [asked, answered] = [none(), none()];
+        Self { asked, answered }
     }
 
     /// Returns the round that a CPU has been asked in and has not answered.
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_round_is_answered_once_and_an_old_answer_does_not_count() {
-        let (rounds, cpu) = (Rounds::new(), PcpuId::new(3));
+        let (rounds, cpu) = (Rounds::new(4), PcpuId::new(3));
         assert_eq!(rounds.open(cpu), None);
         rounds.asked[3].store(1, Ordering::Relaxed);
         assert_eq!(rounds.open(cpu), Some(1));

@@ -367,9 +367,9 @@ fn vms_with(
         initrd,
         images: vec![IMAGE],
     };
-    let wakes: &_ = Box::leak(Box::new([const { WakeSet::new() }; MAX_PCPUS]));
+    let wakes: &'static [WakeSet] = Box::leak(Box::new([const { WakeSet::new() }; MAX_PCPUS]));
     host.wakes.set(wakes);
-    let placements: &_ = Box::leak(Box::new(Placements::new()));
+    let placements: &_ = Box::leak(Box::new(Placements::new(MAX_PCPUS)));
     host.placements.set(Some(placements));
     let placed = (placements, wakes);
     Box::leak(Box::new(Vms::new(
@@ -841,7 +841,7 @@ fn a_page_says_what_has_become_of_a_vm_and_what_to_do() {
     );
     assert_eq!(
         (shown.cpus, shown.kernel, shown.firmware),
-        (1, "kernel", "acpi")
+        ([0].map(PcpuId::new).to_vec(), "kernel", "acpi")
     );
 
     vms.host.now.set(100);

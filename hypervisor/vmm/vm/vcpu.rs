@@ -14,7 +14,7 @@ use super::kicks::Kicks;
 use super::pmu::PmuRegisters;
 use crate::features::Lent;
 use crate::sched::{Usage, WakeSet};
-use types::ids::{MAX_PCPUS, VcpuId};
+use types::ids::VcpuId;
 use types::stats::ExitCounters;
 
 /// What another CPU asks of the one that runs a vCPU.
@@ -32,7 +32,7 @@ pub mod request {
 }
 
 /// The bits by which each CPU is told to look at its places.
-pub type Wakes = [WakeSet; MAX_PCPUS];
+pub type Wakes = [WakeSet];
 
 /// A virtual CPU, as every CPU sees it.
 #[derive(Debug)]
@@ -83,7 +83,8 @@ impl Vcpu {
     #[inline]
     pub fn wake(&self, kicks: &mut Kicks) {
         let home = self.at.home();
-        if self.wakes[home.pcpu().index()].set(home.slot()) {
+        let wakes = self.wakes.get(home.pcpu().index());
+        if wakes.is_some_and(|wakes| wakes.set(home.slot())) {
             kicks.add(home.pcpu());
         }
     }

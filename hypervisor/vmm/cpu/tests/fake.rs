@@ -112,7 +112,7 @@ impl System {
     pub(super) fn new() -> &'static Self {
         Box::leak(Box::new(Self {
             now: Cell::new(1),
-            placements: Placements::new(),
+            placements: Placements::new(MAX_PCPUS),
             wakes: [const { WakeSet::new() }; MAX_PCPUS],
             flags: [const { AtomicBool::new(false) }; 4],
             kicked: RefCell::default(),

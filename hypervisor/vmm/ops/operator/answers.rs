@@ -6,7 +6,8 @@ use core::sync::atomic::Ordering;
 
 use super::super::Vms;
 use super::{Console, Operator};
-use crate::vm::{Kicks, Vm};
+use crate::vm::Vm;
+use types::ids::PcpuSet;
 
 /// How long a round may take: then a CPU that has stopped is not waited for any more.
 const TIMEOUT_NS: u64 = 100_000_000;
@@ -25,7 +26,7 @@ pub(super) enum Answer {
 pub(super) struct Round {
     number: u32,
     /// The CPUs that have not published yet.
-    open: Kicks,
+    open: PcpuSet,
     deadline_ns: u64,
     answers: Vec<(Option<&'static Vm>, Answer)>,
 }
@@ -53,7 +54,7 @@ impl Operator {
     ) -> (Vec<(Option<&'static Vm>, Answer)>, Option<u64>) {
         let mut round = self.round.lock();
         round.look(vms);
-        if round.open != Kicks::NONE && vms.host.now_ns() < round.deadline_ns {
+        if !round.open.is_empty() && vms.host.now_ns() < round.deadline_ns {
             return (Vec::new(), Some(round.deadline_ns));
         }
         let answers = core::mem::take(&mut round.answers);
@@ -70,7 +71,7 @@ impl Round {
     /// None is under way.
     pub(super) const NONE: Self = Self {
         number: 0,
-        open: Kicks::NONE,
+        open: PcpuSet::EMPTY,
         deadline_ns: 0,
         answers: Vec::new(),
     };
@@ -78,9 +79,9 @@ impl Round {
     /// Takes those out of the open ones that have published.
     fn look<H: Console>(&mut self, vms: &Vms<H>) {
         let mut open = core::mem::take(&mut self.open);
-        while let Some(id) = open.pop() {
+        while let Some(id) = open.take_first() {
             if !vms.has_published(id, self.number) {
-                self.open.add(id);
+                self.open.insert(id);
             }
         }
     }
@@ -95,19 +96,18 @@ impl Round {
             return None;
         }
         self.number = self.number.wrapping_add(1);
-        self.open = Kicks::NONE;
+        self.open = PcpuSet::EMPTY;
         for (vm, answer) in waiting {
             let concerned = vms.all().iter().map(|instance| instance.vm);
             let concerned = concerned.filter(|one| vm.is_none_or(|vm| vm.id == one.id));
             let vcpus = concerned.flat_map(|vm| &*vm.vcpus);
             let homes = vcpus.map(|vcpu| vcpu.at.home().pcpu());
-            homes
-                .filter(|id| vms.host.is_there(*id))
-                .for_each(|id| self.open.add(id));
+            for id in homes.filter(|id| vms.host.is_there(*id)) {
+                self.open.insert(id);
+            }
             self.answers.push((vm, answer));
         }
-        let mut asked = self.open;
-        while let Some(id) = asked.pop() {
+        for id in self.open.iter() {
             vms.ask_to_publish(id, self.number);
         }
         self.deadline_ns = vms.host.now_ns().saturating_add(TIMEOUT_NS);
