@@ -49,7 +49,7 @@ fn no_step_describes_more_than_some_nodes() {
         }
         assert!(longest <= 640, "{longest} bytes of {written} in one step");
         assert!(
-            steps <= 8 + usize::from(boot_vcpus) / 4 + 1,
+            steps <= 9 + usize::from(boot_vcpus) / 4 + 1,
             "{steps} steps"
         );
     }
