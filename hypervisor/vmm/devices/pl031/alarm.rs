@@ -28,6 +28,11 @@ impl Alarm {
         self.0.fetch_min(look_ns, Ordering::AcqRel) > look_ns
     }
 
+    /// Forgets when to look: the clock has been reset, so that no alarm is set.
+    pub(super) fn forget(&self) {
+        self.0.store(NEVER_NS, Ordering::Release);
+    }
+
     /// Returns when to look at the clock.
     #[must_use]
     pub(super) fn look_ns(&self) -> Option<u64> {

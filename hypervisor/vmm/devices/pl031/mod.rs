@@ -81,5 +81,6 @@ impl Device for Clock {
 
     fn reset(&self) {
         self.registers.0.lock().reset();
+        self.alarm.forget();
     }
 }
