@@ -5,15 +5,16 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use control_plane::config::{Bundle, CpuSlots, ReserveIdle};
 use control_plane::console::Pace;
-use control_plane::host::{Conduit, EnableMethod, Gic, HostDescription, PrivateInterrupts};
+use control_plane::host::{Conduit, EnableMethod, HostDescription, PrivateInterrupts};
 use control_plane::topology::CpuFacts;
 use control_plane::{devicetree, host};
 use core::fmt::Write;
 use core::ops::Range;
+use types::address::HostPhys;
 use types::ids::{MAX_PCPUS, PcpuId, VmId};
 use vmm::features::hcr;
 
-use crate::gic::Redistributor;
+use crate::gic::PrivateLines;
 use crate::mmio::Registers;
 use crate::mmu::Use;
 use crate::sysreg::{read_register, wfi};
@@ -93,7 +94,7 @@ extern "C" fn on_own_stack() -> ! {
     }
     percpu::make_room(host.cpus.len().min(MAX_PCPUS));
     let boot = smp::prepare(PcpuId::new(0));
-    try_timers(boot.redistributor, host.private);
+    try_timers(boot.private_lines, host.private);
     let mut cpus = 1;
     for cpu in host
         .cpus
@@ -222,28 +223,32 @@ fn read_clock(host: &HostDescription) {
     }
 }
 
-/// Sets the interrupt controller up.
+/// Sets the interrupt controller up, and chooses the vectors for it.
 fn start_gic(host: &'static HostDescription) {
-    let Gic::V3(found) = &host.gic else {
-        give_up(format_args!("{}", host.gic.refusal().unwrap_or_default()));
-    };
-    let started = machine::probe(&found.path, || gic::Gic::start(found));
+    let path = host.gic.path();
+    let started = machine::probe(path, || gic::Gic::start(&host.gic, host.private));
     let affinity = percpu::own_affinity();
     let why = match started {
         Err(why) => why,
-        Ok(gic) if gic.redistributor(affinity).is_none() => {
+        Ok(gic) if gic.private_lines(affinity).is_none() => {
             "none of these redistributors is the boot CPU's"
         }
         Ok(gic) => {
             machine::GIC.call_once(|| gic);
+            mmu::set_vectors(vectors::address());
             return;
         }
     };
-    give_up(format_args!("device tree: {}: `reg`: {why}", found.path))
+    give_up(format_args!("device tree: {path}: `reg`: {why}"))
+}
+
+/// Returns the first page of the CPU interface that a GICv2's guest uses, if the machine has one.
+fn gicv() -> Option<HostPhys> {
+    machine::GIC.get()?.gicv()
 }
 
 /// Sees whether each timer's interrupt comes where the device tree says: one that does not would be missed in silence.
-fn try_timers(redistributor: Redistributor, private: PrivateInterrupts) {
+fn try_timers(lines: PrivateLines, private: PrivateInterrupts) {
     const PATIENCE_NS: u64 = 10_000_000;
     let expected = [
         (Which::Hyp, "EL2", private.hyp),
@@ -251,14 +256,14 @@ fn try_timers(redistributor: Redistributor, private: PrivateInterrupts) {
         (Which::Physical, "EL1 physical", private.physical),
     ];
     for (which, name, intid) in expected {
-        let before = redistributor.pending();
+        let before = lines.pending();
         timer::set_asserted(which, true);
         let deadline = timer::now() + clock::duration_ticks(PATIENCE_NS);
-        let is_there = || redistributor.pending() & 1 << intid != 0;
+        let is_there = || lines.pending() & 1 << intid != 0;
         while !is_there() && timer::now() < deadline {
             core::hint::spin_loop();
         }
-        let (came, is_there) = (redistributor.pending() & !before, is_there());
+        let (came, is_there) = (lines.pending() & !before, is_there());
         timer::set_asserted(which, false);
         if !is_there {
             give_up(format_args!(
@@ -297,6 +302,8 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
             caches: cache::describe(),
         },
         features: &features,
+        gic: gic::version(),
+        gicv: gicv(),
         list_registers,
         tick_scale: clock::scale(),
         cap_ticks: (
@@ -369,7 +376,7 @@ fn read_bundle(
             }
             for vm in bundle.manifest.vms {
                 let admitted = vm.and_then(|vm| {
-                    vm.check_host(host)?;
+                    vm.check_host(host, gicv().is_some())?;
                     slots.admit(&vm)?;
                     Ok(vm)
                 });

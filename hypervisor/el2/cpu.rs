@@ -1,6 +1,8 @@
 //! One physical CPU as `vmm::cpu` drives it: each method is the registers and instructions that it names.
 
+use core::marker::PhantomData;
 use core::sync::atomic::Ordering;
+use types::layout::GicVersion;
 use vgic::CpuInterface;
 use vmm::cpu::{self, Interrupt, Local, Pcpu, cause};
 use vmm::dispatch::inject::{self, Exception};
@@ -11,7 +13,7 @@ use vmm::sched::{Capped, Policy};
 use vmm::vm::context::{FpRegisters, Frame, TimerRegisters};
 use vmm::vm::{Kicks, Vcpu, VcpuContext, Vm};
 
-use crate::gic::{self, HardwareListRegisters};
+use crate::gic::{self, V2, V3, Version};
 use crate::percpu::Percpu;
 use crate::sysreg::{isb, read_register, wfi, write_register};
 use crate::vms::{self, Vms};
@@ -19,17 +21,27 @@ use crate::{clock, fpsimd, hot, lent, percpu, smp, switch, timer, tlb, vectors};
 
 /// Runs guests on this CPU for good.
 pub(crate) fn run(cpu: &'static Percpu) -> ! {
-    let machine = Machine { cpu };
-    let turns = cpu::turns(&machine);
-    // A host of which no VM has a cap does not pay for looking.
-    if vms::vms().has_caps {
-        run_with(machine, Capped::new(turns))
-    } else {
-        run_with(machine, turns)
+    match gic::version() {
+        // One of each kind is enough where it need not be the fastest.
+        GicVersion::V2 => {
+            let machine = Machine::<V2>::of(cpu);
+            let turns = cpu::turns(&machine);
+            run_with(machine, Capped::new(turns))
+        }
+        GicVersion::V3 => {
+            let machine = Machine::<V3>::of(cpu);
+            let turns = cpu::turns(&machine);
+            // A host of which no VM has a cap does not pay for looking.
+            if vms::vms().has_caps {
+                run_with(machine, Capped::new(turns))
+            } else {
+                run_with(machine, turns)
+            }
+        }
     }
 }
 
-fn run_with<P: Policy>(machine: Machine, policy: P) -> ! {
+fn run_with<V: Version, P: Policy>(machine: Machine<V>, policy: P) -> ! {
     let mut state = Pcpu::new(machine, percpu::placements(), policy);
     loop {
         state.step();
@@ -37,12 +49,22 @@ fn run_with<P: Policy>(machine: Machine, policy: P) -> ! {
 }
 
 /// The CPU that runs this code.
-struct Machine {
+struct Machine<V> {
     cpu: &'static Percpu,
+    version: PhantomData<V>,
 }
 
-impl cpu::Machine for Machine {
-    type Lists = HardwareListRegisters;
+impl<V> Machine<V> {
+    const fn of(cpu: &'static Percpu) -> Self {
+        Self {
+            cpu,
+            version: PhantomData,
+        }
+    }
+}
+
+impl<V: Version> cpu::Machine for Machine<V> {
+    type Lists = V::Lists;
     type Manager = Vms;
 
     #[cold]
@@ -57,13 +79,13 @@ impl cpu::Machine for Machine {
     }
 
     #[inline(always)]
-    fn lists(&self) -> HardwareListRegisters {
-        HardwareListRegisters
+    fn lists(&self) -> V::Lists {
+        V::lists()
     }
 
     #[inline(always)]
     fn cpu_interface(&self) -> CpuInterface {
-        gic::guest_interface()
+        V::guest_interface()
     }
 
     #[inline(always)]
@@ -91,13 +113,13 @@ impl cpu::Machine for Machine {
 
     #[inline(always)]
     fn acknowledge(&self) -> bool {
-        let intid = gic::acknowledge();
-        intid < gic::FIRST_SPECIAL && hot::take((), self.cpu, intid, cause::IRQ).1 != 0
+        let intid = V::acknowledge();
+        intid < gic::FIRST_SPECIAL && hot::take::<V, _>((), self.cpu, intid, cause::IRQ).1 != 0
     }
 
     #[inline]
     fn classify(&self, intid: u32) -> Interrupt {
-        gic::drop_priority(intid);
+        V::drop_priority(intid);
         let private = &self.cpu.ppis.own;
         if intid == private.hyp {
             Interrupt::Timer
@@ -114,17 +136,17 @@ impl cpu::Machine for Machine {
 
     #[inline(always)]
     fn deactivate(&self, intid: u32) {
-        gic::deactivate(intid);
+        V::deactivate(intid);
     }
 
     #[inline(always)]
     fn deactivate_all(&self, intids: u32) {
-        hot::deactivate(intids);
+        hot::deactivate::<V>(intids);
     }
 
     #[inline(always)]
     fn kick(&self, kicks: Kicks) {
-        percpu::kick(kicks);
+        percpu::kick_by::<V>(kicks);
     }
 
     #[inline(never)]
@@ -133,6 +155,7 @@ impl cpu::Machine for Machine {
         write_register!("vttbr_el2", vm.vttbr.load(Ordering::Acquire));
         write_register!("mdcr_el2", vm.policy.mdcr);
         write_register!("cntvoff_el2", vm.counter_offset.load(Ordering::Acquire));
+        V::load_vm(vm.layout.gic);
         isb();
     }
 
@@ -152,7 +175,7 @@ impl cpu::Machine for Machine {
         if !context.lent.is_none() {
             lent::load(policy, context, context.lent);
         }
-        gic::load_guest(&context.gic);
+        V::load_guest(&context.gic);
     }
 
     #[inline(always)]
@@ -161,7 +184,7 @@ impl cpu::Machine for Machine {
         if !context.lent.is_none() {
             lent::save(policy, context);
         }
-        gic::save_guest(&mut context.gic);
+        V::save_guest(&mut context.gic);
     }
 
     #[inline(always)]
@@ -182,7 +205,7 @@ impl cpu::Machine for Machine {
     #[inline(always)]
     fn load_known_reset(&self) {
         switch::load_known_reset();
-        gic::reset_guest();
+        V::reset_guest();
     }
 
     #[inline(always)]
@@ -192,12 +215,12 @@ impl cpu::Machine for Machine {
 
     fn set_active(&self, intid: u32) {
         let physical = self.cpu.ppis.behind(intid);
-        self.cpu.redistributor.set_active(physical);
+        self.cpu.private_lines.set_active(physical);
     }
 
     fn clear_active(&self, intid: u32) {
         let physical = self.cpu.ppis.behind(intid);
-        self.cpu.redistributor.clear_active(physical);
+        self.cpu.private_lines.clear_active(physical);
     }
 
     #[inline(always)]

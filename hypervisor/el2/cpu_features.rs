@@ -3,7 +3,7 @@
 use vmm::features::{CpuFeatures, unusable};
 use vmm::sync::FairMutex;
 
-use crate::{machine, mmu};
+use crate::{gic, machine, mmu};
 
 /// Those of the CPUs that have come.
 static ALL: FairMutex<Option<CpuFeatures>> = FairMutex::new(None);
@@ -14,7 +14,7 @@ static ALL: FairMutex<Option<CpuFeatures>> = FairMutex::new(None);
 /// Why this CPU can't be used.
 pub(crate) fn join(memory_end: u64) -> Result<(), &'static str> {
     let own = machine::host_id_registers();
-    if let Some(why) = unusable(&own, mmu::reach(), memory_end) {
+    if let Some(why) = unusable(&own, mmu::reach(), memory_end, gic::version()) {
         return Err(why);
     }
     let mut all = ALL.lock();

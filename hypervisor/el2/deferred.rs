@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering;
 use types::ids::PcpuId;
 use vmm::sched::NEVER;
+use vmm::vm::Kicks;
 
 use crate::{clock, percpu, timer};
 
@@ -12,7 +13,9 @@ const SOON_NS: u64 = 100_000;
 /// Asks a CPU to look at its deferred work.
 pub(crate) fn ask(id: PcpuId) {
     percpu::deferred_flag(id).store(true, Ordering::Release);
-    percpu::send_kick(id);
+    let mut kicks = Kicks::NONE;
+    kicks.add(id);
+    percpu::kick(kicks);
 }
 
 /// Sets when this CPU looks at its deferred work by itself, in counter ticks; `None` for not at all.

@@ -8,11 +8,11 @@ use vmm::dispatch::hot::{self, DataAbort, Hot};
 use vmm::exit::{self, Abort, Syndrome, class, fault_address};
 use vmm::vm::context::{Frame, Owner};
 
-use crate::gic::HardwareListRegisters;
+use crate::gic::{self, Version};
 use crate::percpu::Percpu;
 use crate::sysreg::{isb, read_register, wfi, write_register};
 use crate::vms::{self, El2};
-use crate::{gic, percpu, timer};
+use crate::{percpu, timer};
 use psci::{Quick, ReturnCode};
 use vmm::vm::{Kicks, Vcpu, Vm};
 
@@ -29,7 +29,7 @@ fn leave(frame: &mut Frame, cause: u64) -> Return<'_> {
 }
 
 /// Handles an HVC.
-pub(crate) extern "C" fn hypercall(frame: &mut Frame, esr: u64) -> Return<'_> {
+pub(crate) extern "C" fn hypercall<V: Version>(frame: &mut Frame, esr: u64) -> Return<'_> {
     if let Some(Owner { vm, vcpu }) = frame.owner {
         match hot::quick_hypercall(vm, frame, Syndrome::new(esr)) {
             Quick::Answer(x0) => {
@@ -37,26 +37,30 @@ pub(crate) extern "C" fn hypercall(frame: &mut Frame, esr: u64) -> Return<'_> {
                 vcpu.exits.count(ExitReason::Psci);
                 return leave(frame, 0);
             }
-            Quick::CpuOn => return cpu_on(frame, vm, vcpu),
+            Quick::CpuOn => return cpu_on::<V>(frame, vm, vcpu),
             Quick::CpuOff => return leave(frame, cause::OFF),
             _ => {}
         }
     }
-    other_hypercall(frame, esr)
+    other_hypercall::<V>(frame, esr)
 }
 
 /// Carries out CPU_ON.
 #[inline(never)]
-fn cpu_on<'f>(frame: &'f mut Frame, vm: &'static Vm, vcpu: &'static Vcpu) -> Return<'f> {
+fn cpu_on<'f, V: Version>(
+    frame: &'f mut Frame,
+    vm: &'static Vm,
+    vcpu: &'static Vcpu,
+) -> Return<'f> {
     let mut kicks = Kicks::NONE;
     frame.x[0] = hot::cpu_on(vm, frame, &mut kicks);
     vcpu.exits.count(ExitReason::Psci);
-    percpu::kick_in_passing(kicks);
+    percpu::kick_in_passing::<V>(kicks);
     leave(frame, 0)
 }
 
 /// Handles WFI and WFE. The timed forms and WFE return at once, which the architecture allows.
-pub(crate) extern "C" fn wait(frame: &mut Frame, esr: u64) -> Return<'_> {
+pub(crate) extern "C" fn wait<V: Version>(frame: &mut Frame, esr: u64) -> Return<'_> {
     let Some(Owner { vcpu, .. }) = frame.owner else {
         return leave(frame, cause::SYNC);
     };
@@ -65,7 +69,7 @@ pub(crate) extern "C" fn wait(frame: &mut Frame, esr: u64) -> Return<'_> {
         advance_any(esr);
         return leave(frame, 0);
     }
-    doze(frame, vcpu, ExitReason::Wfi, |_| advance_any(esr))
+    doze::<V>(frame, vcpu, ExitReason::Wfi, |_| advance_any(esr))
 }
 
 /// Sleeps where it is, in the middle of the guest that waits for an interrupt, until there is one.
@@ -74,13 +78,13 @@ pub(crate) extern "C" fn wait(frame: &mut Frame, esr: u64) -> Return<'_> {
 /// even if it came before the WFI. Like the architecture's WFI, this may end early. If something is there already, the slow path
 /// finds out whether the guest may see it, from the start; `done` makes up the guest's registers for the time after.
 #[inline(always)]
-fn doze<'f>(
+fn doze<'f, V: Version>(
     frame: &'f mut Frame,
     vcpu: &Vcpu,
     reason: ExitReason,
     done: impl FnOnce(&mut Frame),
 ) -> Return<'f> {
-    if !vcpu.gic.lock().is_idle(&HardwareListRegisters) {
+    if !vcpu.gic.lock().is_idle(&V::lists()) {
         return leave(frame, cause::SYNC);
     }
     vcpu.exits.count(reason);
@@ -94,19 +98,19 @@ fn doze<'f>(
     // Without a barrier the counter may be read before the instructions ahead of it are done (Arm ARM D12.1.2).
     isb();
     vcpu.usage.wake_up(timer::now());
-    awake(frame, cpu)
+    awake::<V>(frame, cpu)
 }
 
 #[inline(never)]
-fn awake<'f>(frame: &'f mut Frame, cpu: &Percpu) -> Return<'f> {
-    let (frame, cause) = take(frame, cpu, gic::acknowledge(), cause::WAIT);
+fn awake<'f, V: Version>(frame: &'f mut Frame, cpu: &Percpu) -> Return<'f> {
+    let (frame, cause) = take::<V, _>(frame, cpu, V::acknowledge(), cause::WAIT);
     leave(frame, cause)
 }
 
 /// Handles an HVC that does more than ask.
 #[inline(never)]
-extern "C" fn other_hypercall(frame: &mut Frame, esr: u64) -> Return<'_> {
-    settle(frame, advance, |trap, frame| {
+extern "C" fn other_hypercall<V: Version>(frame: &mut Frame, esr: u64) -> Return<'_> {
+    settle::<V>(frame, advance, |trap, frame| {
         let hot = hot::hypercall(trap.vm, frame, Syndrome::new(esr), &mut trap.kicks);
         (hot, ExitReason::Psci)
     })
@@ -123,54 +127,54 @@ pub(crate) extern "C" fn feature_register(frame: &mut Frame, esr: u64) -> &mut F
 }
 
 /// Handles a trapped system-register access.
-pub(crate) extern "C" fn system(frame: &mut Frame, esr: u64) -> Return<'_> {
-    settle(frame, advance, |trap, frame| {
+pub(crate) extern "C" fn system<V: Version>(frame: &mut Frame, esr: u64) -> Return<'_> {
+    settle::<V>(frame, advance, |trap, frame| {
         hot::system(trap, frame, Syndrome::new(esr))
     })
 }
 
 /// Handles a data abort of an access in little-endian order that the hardware has described.
-pub(crate) extern "C" fn data_abort(frame: &mut Frame, esr: u64) -> Return<'_> {
+pub(crate) extern "C" fn data_abort<V: Version>(frame: &mut Frame, esr: u64) -> Return<'_> {
     let iss = Abort::new(Syndrome::new(esr));
     let address = fault_address(read_register!("hpfar_el2"), read_register!("far_el2"));
     let abort = DataAbort { iss, address };
     let step = || advance_any(esr);
-    settle(frame, step, |trap, frame| {
+    settle::<V>(frame, step, |trap, frame| {
         hot::mmio(trap, frame, abort, &El2, leave_work)
     })
 }
 
 /// Handles any synchronous exception, with every general register in the frame.
-pub(crate) extern "C" fn sync(frame: &mut Frame, esr: u64) -> Return<'_> {
+pub(crate) extern "C" fn sync<V: Version>(frame: &mut Frame, esr: u64) -> Return<'_> {
     match Syndrome::new(esr).class() {
-        class::SYSTEM => system(frame, esr),
+        class::SYSTEM => system::<V>(frame, esr),
         class::DATA_ABORT if !Abort::new(Syndrome::new(esr)).is_described() => {
             leave(frame, cause::SYNC)
         }
         class::DATA_ABORT if is_big_endian(read_register!("spsr_el2")) => {
             let iss = Abort::new(Syndrome::new(esr));
             let cause = hot::big_endian(frame, iss, |frame| {
-                let cause = data_abort(frame, esr).cause;
+                let cause = data_abort::<V>(frame, esr).cause;
                 (cause == 0, cause)
             });
             leave(frame, cause)
         }
-        class::DATA_ABORT => data_abort(frame, esr),
+        class::DATA_ABORT => data_abort::<V>(frame, esr),
         _ => leave(frame, cause::SYNC),
     }
 }
 
 /// Runs a handler for the loaded vCPU and carries out what it says; `step` steps over the instruction.
 #[inline(always)]
-fn settle<'f>(
+fn settle<'f, V: Version>(
     frame: &'f mut Frame,
     step: impl FnOnce(),
-    handler: impl FnOnce(&mut Trap<'_, HardwareListRegisters>, &mut Frame) -> (Hot, ExitReason),
+    handler: impl FnOnce(&mut Trap<'_, V::Lists>, &mut Frame) -> (Hot, ExitReason),
 ) -> Return<'f> {
     let Some(Owner { vm, vcpu }) = frame.owner else {
         return leave(frame, cause::SYNC);
     };
-    let mut lists = HardwareListRegisters;
+    let mut lists = V::lists();
     let mut trap = Trap::new(vm, vcpu, &mut lists);
     let (hot, reason) = handler(&mut trap, frame);
     let (kicks, owed, mut cause) = (trap.kicks, trap.owed, 0);
@@ -179,7 +183,7 @@ fn settle<'f>(
         Hot::Off => return leave(frame, cause::OFF),
         Hot::Standby => {
             let success = ReturnCode::Success.as_x0();
-            return doze(frame, vcpu, reason, |frame| frame.x[0] = success);
+            return doze::<V>(frame, vcpu, reason, |frame| frame.x[0] = success);
         }
         Hot::Resume => {}
         Hot::Advance => step(),
@@ -194,8 +198,8 @@ fn settle<'f>(
         Hot::Retry => cause = cause::WORK,
     }
     vcpu.exits.count(reason);
-    percpu::kick_in_passing(kicks);
-    deactivate(owed);
+    percpu::kick_in_passing::<V>(kicks);
+    deactivate::<V>(owed);
     leave(frame, cause)
 }
 
@@ -239,17 +243,17 @@ fn advance() {
 
 /// Deactivates the physical interrupts behind private interrupts of a guest, a bit each.
 #[inline]
-pub(crate) fn deactivate(mut owed: u32) {
+pub(crate) fn deactivate<V: Version>(mut owed: u32) {
     while owed != 0 {
         let ppis = &percpu::this().ppis;
-        gic::deactivate(ppis.behind(owed.trailing_zeros()));
+        V::deactivate(ppis.behind(owed.trailing_zeros()));
         owed &= owed - 1;
     }
 }
 
 /// Handles a physical interrupt that came while a guest ran.
-pub(crate) extern "C" fn irq(frame: &mut Frame) -> Return<'_> {
-    let (frame, cause) = take(frame, percpu::this(), gic::acknowledge(), cause::IRQ);
+pub(crate) extern "C" fn irq<V: Version>(frame: &mut Frame) -> Return<'_> {
+    let (frame, cause) = take::<V, _>(frame, percpu::this(), V::acknowledge(), cause::IRQ);
     leave(frame, cause)
 }
 
@@ -257,24 +261,24 @@ pub(crate) extern "C" fn irq(frame: &mut Frame) -> Return<'_> {
 ///
 /// `frame` goes through, so that the other kinds end in a jump to functions of their own: a timer saves no registers for them.
 #[inline(always)]
-pub(crate) fn take<F>(frame: F, cpu: &Percpu, intid: u32, cause: u64) -> (F, u64) {
+pub(crate) fn take<V: Version, F>(frame: F, cpu: &Percpu, intid: u32, cause: u64) -> (F, u64) {
     let loaded = cpu.local.loaded.get();
     if intid == gic::KICK_SGI {
-        return kicked(frame, cpu, loaded, cause);
+        return kicked::<V, _>(frame, cpu, loaded, cause);
     }
     if let Some(loaded) = loaded {
         let own = &cpu.ppis.own;
         if intid == own.virt {
-            raise_timer(loaded, VIRTUAL_TIMER, intid);
+            raise_timer::<V>(loaded, VIRTUAL_TIMER, intid);
             return (frame, 0);
         }
         if intid == own.physical {
-            return physical_timer(frame, loaded, intid);
+            return physical_timer::<V, _>(frame, loaded, intid);
         }
     }
     match intid {
         gic::FIRST_SPECIAL.. => (frame, 0),
-        gic::FIRST_SPI.. => shared(frame, loaded, intid),
+        gic::FIRST_SPI.. => shared::<V, _>(frame, loaded, intid),
         _ => {
             cpu.local.acknowledged.set(Some(intid));
             (frame, cause)
@@ -284,36 +288,36 @@ pub(crate) fn take<F>(frame: F, cpu: &Percpu, intid: u32, cause: u64) -> (F, u64
 
 /// Raises a timer of the guest: inlined, because a constant INTID folds to fewer instructions.
 #[inline(always)]
-fn raise_timer(Owner { vm, vcpu }: Owner, intid: u32, physical: u32) {
-    gic::drop_priority(physical);
-    let mut lists = HardwareListRegisters;
+fn raise_timer<V: Version>(Owner { vm, vcpu }: Owner, intid: u32, physical: u32) {
+    V::drop_priority(physical);
+    let mut lists = V::lists();
     let mut trap = Trap::new(vm, vcpu, &mut lists);
     hot::raise_timer(&mut trap, intid, physical);
-    percpu::kick(trap.kicks);
+    percpu::kick_by::<V>(trap.kicks);
     vcpu.exits.count(ExitReason::TimerInterrupt);
 }
 
 #[inline(never)]
-fn physical_timer<F>(frame: F, loaded: Owner, physical: u32) -> (F, u64) {
-    raise_timer(loaded, PHYSICAL_TIMER, physical);
+fn physical_timer<V: Version, F>(frame: F, loaded: Owner, physical: u32) -> (F, u64) {
+    raise_timer::<V>(loaded, PHYSICAL_TIMER, physical);
     (frame, 0)
 }
 
 /// Handles a shared interrupt: all of them are the console's.
 #[inline(never)]
-fn shared<F>(frame: F, loaded: Option<Owner>, intid: u32) -> (F, u64) {
-    gic::drop_priority(intid);
+fn shared<V: Version, F>(frame: F, loaded: Option<Owner>, intid: u32) -> (F, u64) {
+    V::drop_priority(intid);
     loaded.inspect(|owner| owner.vcpu.exits.count(ExitReason::Interrupt));
     vms::interrupt(intid);
-    gic::deactivate(intid);
+    V::deactivate(intid);
     (frame, 0)
 }
 
 /// Looks at what else than mail the kick may be about, and if it is none of that at the mail of the loaded vCPU.
 #[inline(always)]
-fn kicked<F>(frame: F, cpu: &Percpu, loaded: Option<Owner>, cause: u64) -> (F, u64) {
-    gic::drop_priority(gic::KICK_SGI);
-    gic::deactivate(gic::KICK_SGI);
+fn kicked<V: Version, F>(frame: F, cpu: &Percpu, loaded: Option<Owner>, cause: u64) -> (F, u64) {
+    V::drop_priority(gic::KICK_SGI);
+    V::deactivate(gic::KICK_SGI);
     let Some(loaded) = loaded else {
         return (frame, cause);
     };
@@ -322,16 +326,16 @@ fn kicked<F>(frame: F, cpu: &Percpu, loaded: Option<Owner>, cause: u64) -> (F, u
     if !cpu.local.wakes.is_empty() || vcpu.requested() != 0 || cpu.local.has_deferred() {
         return (frame, cause);
     }
-    deliver(frame, loaded)
+    deliver::<V, _>(frame, loaded)
 }
 
 #[inline(never)]
-fn deliver<F>(frame: F, Owner { vm, vcpu }: Owner) -> (F, u64) {
-    let mut lists = HardwareListRegisters;
+fn deliver<V: Version, F>(frame: F, Owner { vm, vcpu }: Owner) -> (F, u64) {
+    let mut lists = V::lists();
     let mut trap = Trap::new(vm, vcpu, &mut lists);
     trap.deliver();
-    percpu::kick(trap.kicks);
-    deactivate(trap.owed);
+    percpu::kick_by::<V>(trap.kicks);
+    deactivate::<V>(trap.owed);
     (frame, 0)
 }
 

@@ -6,7 +6,7 @@ use control_plane::host::HostDescription;
 use core::sync::atomic::{AtomicBool, Ordering};
 use spin::Once;
 
-use crate::gic::{Gic, Ppis, Redistributor};
+use crate::gic::{Gic, Ppis, PrivateLines};
 use crate::mmu::Use;
 use crate::sysreg::{dsb_sy, read_register};
 use crate::uart::{Place, Uart};
@@ -56,9 +56,9 @@ pub(crate) fn probed() -> Option<&'static str> {
     PROBED.get().copied().filter(|_| is_probing)
 }
 
-/// Returns the redistributor of the CPU with these affinity fields of MPIDR_EL1.
-pub(crate) fn redistributor(affinity: u64) -> Option<Redistributor> {
-    GIC.get()?.redistributor(affinity)
+/// Returns the private interrupts of the CPU with these affinity fields of MPIDR_EL1.
+pub(crate) fn private_lines(affinity: u64) -> Option<PrivateLines> {
+    GIC.get()?.private_lines(affinity)
 }
 
 /// Returns the machine's private interrupts, as its device tree has them.

@@ -7,11 +7,12 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use spin::Once;
 use types::ids::{MAX_PCPUS, PcpuId};
+use types::layout::GicVersion;
 use vmm::cpu::{Local, Placements};
 use vmm::sched::{NEVER, WakeSet};
 use vmm::vm::{Kicks, Wakes};
 
-use crate::gic::{KickTarget, Ppis, Redistributor};
+use crate::gic::{KickTarget, Ppis, PrivateLines, V2, V3, Version};
 use crate::sysreg::{read_register, write_register};
 use crate::{clock, gic, timer};
 
@@ -24,8 +25,8 @@ pub(crate) struct Percpu {
     pub(crate) affinity: u64,
     /// Its private interrupts, which are every CPU's.
     pub(crate) ppis: Ppis,
-    /// Its redistributor.
-    pub(crate) redistributor: Redistributor,
+    /// The registers of its private interrupts.
+    pub(crate) private_lines: PrivateLines,
     /// How many list registers it has.
     pub(crate) list_registers: usize,
     patience_ticks: u64,
@@ -102,7 +103,7 @@ pub(crate) fn own_affinity() -> u64 {
 /// Makes this CPU's data and points TPIDR_EL2 at it.
 pub(crate) fn start(
     id: PcpuId,
-    redistributor: Redistributor,
+    private_lines: PrivateLines,
     list_registers: usize,
 ) -> &'static Percpu {
     let affinity = own_affinity();
@@ -110,11 +111,11 @@ pub(crate) fn start(
         local: Local::new(id, &wakes()[id.index()], deferred_flag(id)),
         affinity,
         ppis: crate::machine::private_interrupts(),
-        redistributor,
+        private_lines,
         list_registers,
         patience_ticks: clock::duration_ticks(PATIENCE_NS),
     }));
-    KICK_TARGETS[id.index()].store(KickTarget::of(affinity).bits(), Ordering::Release);
+    KICK_TARGETS[id.index()].store(KickTarget::own(affinity).bits(), Ordering::Release);
     attach(data);
     data
 }
@@ -149,30 +150,38 @@ pub(crate) fn this() -> &'static Percpu {
 }
 
 /// Interrupts every CPU in a set; one that is not up is skipped: it looks at its mail when it comes.
+pub(crate) fn kick(kicks: Kicks) {
+    match gic::version() {
+        GicVersion::V2 => kick_by::<V2>(kicks),
+        GicVersion::V3 => kick_by::<V3>(kicks),
+    }
+}
+
+/// As [`kick`], where the interrupt controller is known.
 #[inline(always)]
-pub(crate) fn kick(mut kicks: Kicks) {
+pub(crate) fn kick_by<V: Version>(mut kicks: Kicks) {
     while let Some(id) = kicks.pop() {
-        send_kick(id);
+        send_kick::<V>(id);
     }
 }
 
 /// Interrupts a CPU; one that is not up is skipped.
 #[inline(always)]
-pub(crate) fn send_kick(id: PcpuId) {
+fn send_kick<V: Version>(id: PcpuId) {
     let target = KICK_TARGETS[id.index()].load(Ordering::Relaxed);
     if let Some(target) = KickTarget::from_bits(target) {
-        gic::send_kick(target);
+        V::send_kick(target);
     }
 }
 
-/// As [`kick`], on behalf of the guest that runs here. Another vCPU of this CPU that it wakes does not interrupt it at once, and what was
+/// As [`kick_by`], on behalf of the guest that runs here. Another vCPU of this CPU that it wakes does not interrupt it at once, and what was
 /// posted to its own inbox and has been delivered does not at all.
 #[inline(always)]
-pub(crate) fn kick_in_passing(mut kicks: Kicks) {
+pub(crate) fn kick_in_passing<V: Version>(mut kicks: Kicks) {
     while let Some(id) = kicks.pop() {
         let cpu = this();
         if id != cpu.local.id {
-            send_kick(id);
+            send_kick::<V>(id);
         } else if !cpu.local.wakes.is_empty() {
             // It looks at its mail soon, if it does not by itself.
             let soon = timer::now() + cpu.patience_ticks;
@@ -183,7 +192,7 @@ pub(crate) fn kick_in_passing(mut kicks: Kicks) {
             .get()
             .is_none_or(|owner| !owner.vcpu.inbox.is_empty())
         {
-            send_kick(id);
+            send_kick::<V>(id);
         }
     }
 }

@@ -14,7 +14,7 @@ use types::ids::PcpuId;
 use vmm::features::{self, hcr};
 use vmm::sync::FairMutex;
 
-use crate::gic::Redistributor;
+use crate::gic::PrivateLines;
 use crate::mmu::{PAGE, Use};
 use crate::percpu::Percpu;
 use crate::sysreg::{dsb_sy, read_register, wfi, write_register};
@@ -226,8 +226,8 @@ extern "C" fn secondary_entry() -> ! {
 
 /// The rest of a secondary CPU's life.
 extern "C" fn secondary_main(handover: &Handover) -> ! {
-    let redistributor = crate::machine::redistributor(percpu::own_affinity());
-    let joined = match redistributor {
+    let private_lines = crate::machine::private_lines(percpu::own_affinity());
+    let joined = match private_lines {
         None => Err("no redistributor of the interrupt controller is its own"),
         Some(_) => cpu_features::join(crate::machine::memory_end()),
     };
@@ -245,12 +245,12 @@ extern "C" fn secondary_main(handover: &Handover) -> ! {
 
 /// Prepares this CPU and makes its own data; its stack and MMU are set up.
 pub(crate) fn prepare(id: PcpuId) -> &'static Percpu {
-    let redistributor = prepare_registers();
-    percpu::start(id, redistributor, gic::count())
+    let private_lines = prepare_registers();
+    percpu::start(id, private_lines, gic::count())
 }
 
 /// Prepares this CPU's registers and interrupt controller.
-fn prepare_registers() -> Redistributor {
+fn prepare_registers() -> PrivateLines {
     write_register!("hcr_el2", hcr::RW | hcr::IMO | hcr::FMO | hcr::AMO);
     write_register!("hstr_el2", 0);
     hide_late_features();
@@ -260,13 +260,11 @@ fn prepare_registers() -> Redistributor {
     }
     debug::start();
     timer::start();
-    gic::enable_interface();
-    gic::start(gic::count());
-    gic::clear_active_priorities();
-    let redistributor =
-        crate::machine::redistributor(percpu::own_affinity()).expect("redistributor of this CPU");
-    redistributor.start(crate::machine::private_interrupts().enabled());
-    redistributor
+    gic::start_cpu();
+    let private_lines =
+        crate::machine::private_lines(percpu::own_affinity()).expect("redistributor of this CPU");
+    private_lines.start(crate::machine::private_interrupts().enabled());
+    private_lines
 }
 
 /// Makes the controls of features that came after Armv8.0 trap what no guest is offered (Arm ARM D19.2, HCRX_EL2, HFGRTR_EL2).

@@ -9,10 +9,12 @@ use core::arch::global_asm;
 use core::ffi::c_void;
 use core::mem::offset_of;
 
+use types::layout::GicVersion;
 use vmm::cpu::cause;
 use vmm::exit::{class, system_register};
 use vmm::vm::context::Frame;
 
+use crate::gic::{self, V2, V3};
 use crate::mmu;
 
 const X: usize = offset_of!(Frame, x);
@@ -80,7 +82,7 @@ global_asm!(
     "    eret",
     ".endm",
     // One slot: 0x80 bytes. The handlers are `handler(frame, esr) -> (frame, cause or 0)`.
-    ".macro SYNC_FROM_GUEST",
+    ".macro SYNC_FROM_GUEST version, hypercall",
     ".balign 0x80",
     "    SAVE_VOLATILE",
     "    mov  x0, sp",
@@ -89,9 +91,9 @@ global_asm!(
     "    mov  sp, x2",
     "    lsr  x2, x1, #26",
     "    cmp  x2, {class_hvc}",
-    "    b.ne not_a_hypercall",
-    "    bl   {hypercall}",
-    "    b    after_hot",
+    "    b.ne not_a_hypercall_\\version",
+    "    bl   \\hypercall",
+    "    b    after_hot_\\version",
     ".endm",
     ".macro FROM_GUEST handler",
     ".balign 0x80",
@@ -124,28 +126,29 @@ global_asm!(
     "    b    {el2_exception}",
     ".endm",
     //
-    ".pushsection .vectors, \"ax\"",
+    // A whole table: one for each version of the interrupt controller, whose handlers these are.
+    ".macro VECTORS version, hypercall, system, data_abort, wait, sync, irq",
     ".balign 0x800",
-    ".global exception_vectors",
-    "exception_vectors:",
+    ".global exception_vectors_\\version",
+    "exception_vectors_\\version:",
     ".irp kind, 0,1,2,3,4,5,6,7",
     "    FROM_EL2 \\kind",
     ".endr",
-    "    SYNC_FROM_GUEST",
-    "    FROM_GUEST {irq}",
-    "    FROM_GUEST {irq}",
+    "    SYNC_FROM_GUEST \\version, \\hypercall",
+    "    FROM_GUEST \\irq",
+    "    FROM_GUEST \\irq",
     "    FROM_GUEST {serror}",
-    "    SYNC_FROM_GUEST",
-    "    FROM_GUEST {irq}",
-    "    FROM_GUEST {irq}",
+    "    SYNC_FROM_GUEST \\version, \\hypercall",
+    "    FROM_GUEST \\irq",
+    "    FROM_GUEST \\irq",
     "    FROM_GUEST {serror}",
     ".balign 0x80",
-    "after_hot:",
+    "after_hot_\\version:",
     "    cbnz x1, leave_guest",
     "    RESUME",
     // An instruction that names x16 or above (bit 4 of its register field) needs all registers in the frame; so does
     // whatever is rare.
-    "not_a_hypercall:",
+    "not_a_hypercall_\\version:",
     "    cmp  x2, {class_system}",
     "    b.ne 2f",
     "    tbnz x1, #9, 3f",
@@ -155,7 +158,7 @@ global_asm!(
     "    tbz  x1, #20, 1f",
     "    bl   {feature_register}",
     "    RESUME",
-    "1:  bl   {system}",
+    "1:  bl   \\system",
     "    cbnz x1, leave_guest",
     "    RESUME",
     "2:  cmp  x2, {class_data_abort}",
@@ -166,18 +169,23 @@ global_asm!(
     "    mrs  x2, sctlr_el1",
     "    tst  x2, {big_endian}",
     "    b.ne 3f",
-    "    bl   {data_abort}",
+    "    bl   \\data_abort",
     "    cbnz x1, leave_guest",
     "    RESUME",
     "4:  cmp  x2, {class_wfx}",
     "    b.ne 3f",
-    "    bl   {wait}",
+    "    bl   \\wait",
     "    cbnz x1, leave_guest",
     "    RESUME",
     "3:  SAVE_REST",
-    "    bl   {sync}",
+    "    bl   \\sync",
     "    cbnz x1, leave_guest_saved",
     "    RESUME_ALL",
+    ".endm",
+    //
+    ".pushsection .vectors, \"ax\"",
+    "    VECTORS v2, {hypercall_v2}, {system_v2}, {data_abort_v2}, {wait_v2}, {sync_v2}, {irq_v2}",
+    "    VECTORS v3, {hypercall_v3}, {system_v3}, {data_abort_v3}, {wait_v3}, {sync_v3}, {irq_v3}",
     // x0 = frame, x1 = cause. Saves the rest and returns from `enter` to its caller.
     "leave_guest:",
     // A CPU that turns itself off leaves its registers behind.
@@ -225,25 +233,36 @@ global_asm!(
     class_wfx = const class::WFX,
     off_bit = const cause::OFF.trailing_zeros(),
     big_endian = const vmm::exit::BIG_ENDIAN_DATA,
-    hypercall = sym crate::hot::hypercall,
-    data_abort = sym crate::hot::data_abort,
-    system = sym crate::hot::system,
+    hypercall_v2 = sym crate::hot::hypercall::<V2>,
+    hypercall_v3 = sym crate::hot::hypercall::<V3>,
+    data_abort_v2 = sym crate::hot::data_abort::<V2>,
+    data_abort_v3 = sym crate::hot::data_abort::<V3>,
+    system_v2 = sym crate::hot::system::<V2>,
+    system_v3 = sym crate::hot::system::<V3>,
     feature_register = sym crate::hot::feature_register,
     not_feature = const system_register(0, 7, 15, 0, 0),
-    sync = sym crate::hot::sync,
-    wait = sym crate::hot::wait,
-    irq = sym crate::hot::irq,
+    sync_v2 = sym crate::hot::sync::<V2>,
+    sync_v3 = sym crate::hot::sync::<V3>,
+    wait_v2 = sym crate::hot::wait::<V2>,
+    wait_v3 = sym crate::hot::wait::<V3>,
+    irq_v2 = sym crate::hot::irq::<V2>,
+    irq_v3 = sym crate::hot::irq::<V3>,
     serror = sym crate::hot::serror,
 );
 
 unsafe extern "C" {
-    static exception_vectors: u8;
+    static exception_vectors_v2: u8;
+    static exception_vectors_v3: u8;
     fn enter_guest(frame: *mut c_void) -> u64;
 }
 
-/// Returns the address of the vector table.
+/// Returns the address of the vector table for the machine's interrupt controller.
 pub(crate) fn address() -> u64 {
-    (&raw const exception_vectors).addr() as u64
+    let table = match gic::version() {
+        GicVersion::V2 => &raw const exception_vectors_v2,
+        GicVersion::V3 => &raw const exception_vectors_v3,
+    };
+    table.addr() as u64
 }
 
 /// Runs the guest whose general registers are in `frame` until something happens that the hot path does not settle.

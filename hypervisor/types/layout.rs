@@ -90,13 +90,26 @@ impl DeviceSlot {
     }
 }
 
+crate::words! {
+    /// Which version of the interrupt controller there is: what a guest sees, and what the machine has.
+    GicVersion:
+    /// GICv2: a distributor and a CPU interface in memory, eight CPUs (IHI0048).
+    V2 = "v2",
+    /// GICv3 or later: a redistributor for each CPU, and a CPU interface in system registers (IHI0069).
+    V3 = "v3",
+}
+
 /// The guest's map: addresses and interrupts of everything that is not a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestLayout {
     /// First address of RAM.
     pub ram_base: GuestPhys,
-    /// GICv3 distributor.
+    /// Version of its interrupt controller.
+    pub gic: GicVersion,
+    /// The distributor.
     pub distributor: Region,
+    /// A GICv2's CPU interface; a GICv3's is in no memory.
+    pub cpu_interface: Region,
     /// Room for the first redistributors, one after the other in vCPU order.
     pub redistributors: Region,
     /// Where the redistributors continue that have no room in the first range; above all RAM.
@@ -113,7 +126,9 @@ impl Default for GuestLayout {
     fn default() -> Self {
         Self {
             ram_base: GuestPhys::new(0x4000_0000),
+            gic: GicVersion::V3,
             distributor: Region::new(0x0800_0000, 0x1_0000),
+            cpu_interface: Region::new(0x0801_0000, crate::gicv2::GICC_SIZE),
             redistributors: Region::new(0x080a_0000, 123 * REDISTRIBUTOR_SIZE),
             more_redistributors: GuestPhys::new(0x40_0000_0000),
             devices: DeviceId::ALL.map(DeviceSlot::of),
@@ -157,12 +172,15 @@ impl GuestLayout {
         }
     }
 
-    /// Returns the redistributor ranges of a VM with `max_vcpus` possible vCPUs.
+    /// Returns the redistributor ranges of a VM with `max_vcpus` possible vCPUs; with a GICv2 it has none.
     ///
     /// Guests walk each range until GICR_TYPER.Last, so the last frame *of each range* must say Last (GIC IHI0069, GICR_TYPER).
     pub const fn redistributors(&self, max_vcpus: u16) -> Redistributors {
         let room = self.redistributors.size / REDISTRIBUTOR_SIZE;
-        let count = max_vcpus as u64;
+        let count = match self.gic {
+            GicVersion::V2 => 0,
+            GicVersion::V3 => max_vcpus as u64,
+        };
         let first = if count < room { count } else { room };
         Redistributors {
             first: Region {
@@ -227,6 +245,7 @@ mod tests {
         let layout = GuestLayout::default();
         let mut fixed = std::vec![
             layout.distributor,
+            layout.cpu_interface,
             layout.redistributors,
             layout.stolen_time,
             layout.firmware(),

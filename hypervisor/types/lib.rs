@@ -30,6 +30,7 @@ pub mod address;
 pub mod affinity;
 pub mod bits;
 pub mod devices;
+pub mod gicv2;
 pub mod gicv3;
 pub mod hotplug;
 pub mod ids;

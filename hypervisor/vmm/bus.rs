@@ -5,7 +5,7 @@ use crate::vm::Vm;
 use types::address::GuestPhys;
 use types::devices::DeviceId;
 use types::ids::VcpuId;
-use types::layout::{GuestLayout, Region};
+use types::layout::{GicVersion, GuestLayout, Region};
 use types::stats::ExitReason;
 
 /// What is behind a guest address, and the offset within it.
@@ -15,6 +15,8 @@ pub enum Target {
     Distributor(u32),
     /// A vCPU's redistributor.
     Redistributor(VcpuId, u32),
+    /// What of a GICv2's CPU interface EL2 answers: all but its first page.
+    CpuInterface(u32),
     /// A device; the offset is from its first window.
     Device(DeviceId, u64),
 }
@@ -25,7 +27,7 @@ impl Target {
     #[must_use]
     pub const fn exit_reason(self) -> ExitReason {
         match self {
-            Self::Distributor(_) => ExitReason::Distributor,
+            Self::Distributor(_) | Self::CpuInterface(_) => ExitReason::Distributor,
             Self::Redistributor(..) => ExitReason::Redistributor,
             Self::Device(device, _) => device.row().reason,
         }
@@ -50,6 +52,15 @@ pub fn find(vm: &Vm, address: u64) -> Option<Target> {
     if let Some((vcpu, offset)) = vm.redistributors.find(GuestPhys::new(address)) {
         return Some(Target::Redistributor(vcpu, offset as u32));
     }
-    let (device, offset) = Devices::find(layout, address)?;
-    Some(Target::Device(device, offset))
+    match Devices::find(layout, address) {
+        Some((device, offset)) => Some(Target::Device(device, offset)),
+        None => cpu_interface(layout, address),
+    }
+}
+
+/// Finds a GICv2's CPU interface.
+#[cold]
+fn cpu_interface(layout: &GuestLayout, address: u64) -> Option<Target> {
+    let offset = within(address, &layout.cpu_interface)?;
+    (layout.gic == GicVersion::V2).then_some(Target::CpuInterface(offset as u32))
 }

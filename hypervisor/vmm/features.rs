@@ -200,6 +200,13 @@ const fn with(value: u64, low: u32, number: u64) -> u64 {
 }
 
 impl FeaturePolicy {
+    /// Returns this for a guest whose interrupt controller is in memory alone, a GICv2.
+    #[must_use]
+    pub fn without_gic_registers(mut self) -> Self {
+        self.id[PFR0] = with(self.id[PFR0], GIC, 0);
+        self
+    }
+
     /// Decides from the host's ID registers: what all CPUs have is offered, what any has is trapped; `pa_range` is the guest's
     /// PARange code (ID_AA64MMFR0_EL1 bits 3:0).
     #[must_use]
@@ -284,6 +291,9 @@ const fn pmu_bounds(version: u64) -> u64 {
     when(version >= pmu_version::V3P1, mdcr::HPMD) | when(version >= pmu_version::V3P5, mdcr::HCCD)
 }
 
+/// Lowest bit of ID_AA64PFR0_EL1.GIC: the interrupt controller's system registers.
+const GIC: u32 = 24;
+
 /// Filters the host's ID registers; fields are named by their lowest bit (Arm ARM D19.2.61 to D19.2.77).
 ///
 /// Some fields say what software at EL1 cannot use whether it sees them or not, and are shown as they are: AArch32 at EL1
@@ -298,7 +308,7 @@ fn guest_id_registers(host: &[u64; ID_REGISTERS], pa_range: u64) -> [u64; ID_REG
     }
     let pfr0 = host[PFR0];
     // EL0 to EL3, FP, AdvSIMD, DIT, CSV3; GIC system registers; CSV2 without its context register.
-    id[PFR0] = keep(pfr0, &[0, 4, 8, 12, 16, 20, 48, 60]) | 1 << 24 | field(pfr0, 56).min(1) << 56;
+    id[PFR0] = keep(pfr0, &[0, 4, 8, 12, 16, 20, 48, 60]) | 1 << GIC | field(pfr0, 56).min(1) << 56;
     // BTI, SSBS.
     id[PFR1] = keep(host[PFR1], &[0, 4]);
     id[DFR0] = guest_debug_features(host[DFR0]) | when(offers_pmu(host), keep(host[DFR0], &[8]));

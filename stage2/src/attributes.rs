@@ -54,4 +54,14 @@ impl Attributes {
         kind: MemoryKind::Normal,
         access: Access::ALL,
     };
+
+    /// A device's registers that the guest reaches itself.
+    pub const DEVICE: Self = Self {
+        kind: MemoryKind::Device,
+        access: Access {
+            read: true,
+            write: true,
+            execute: false,
+        },
+    };
 }

@@ -252,10 +252,6 @@ fn a_machine_that_cannot_be_used_is_told_so_in_one_line() {
             machine("el1"),
             "bullpen: entered at EL1, but a hypervisor needs EL2",
         ),
-        (
-            machine("gicv2").board("virt,virtualization=on,gic-version=2"),
-            "bullpen: the interrupt controller is a GICv2; only GICv3 is supported",
-        ),
         // What its firmware hands over is no device tree.
         (
             pi.cpus(4).memory_mib(2048),

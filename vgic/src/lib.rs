@@ -8,8 +8,8 @@
 //! * [`Inbox`]: notices for a vCPU that runs elsewhere.
 //! * [`ListRegisters`]: the seam to the hardware, whose list registers are fields ([`ListRegister`]).
 //!
-//! A face is what a guest sees of it: [`v3`] decodes the registers of a GICv3 and encodes its list
-//! registers. A GICv2's has its place beside it; the tests drive the core through one.
+//! A face is what a guest sees of it: [`v2`] and [`v3`] decode the registers of a GICv2 and a GICv3 and encode their
+//! list registers.
 //!
 //! Calls that may concern another vCPU take a `post` closure of type `FnMut(u16, Notice)`: put the
 //! notice into the inbox of that vCPU (by index), and kick it if the inbox says so. A notice for
@@ -52,8 +52,7 @@ mod core;
 mod fake;
 mod irq;
 mod lr;
-#[cfg(test)]
-mod tests;
+pub mod v2;
 pub mod v3;
 
 pub use self::core::inbox::{Inbox, Mail, Notice};

@@ -1,5 +1,6 @@
 //! A list register as fields: what a virtual interrupt in the hands of the hardware is made of, in
-//! no version's layout. [`crate::v3::list_register`] turns it into what `ICH_LR<n>_EL2` holds.
+//! no version's layout. [`crate::v2::list_register`] and [`crate::v3::list_register`] turn it into what `GICH_LR<n>` and
+//! `ICH_LR<n>_EL2` hold.
 
 use crate::IntId;
 
@@ -50,8 +51,9 @@ pub struct Fields {
     pub priority: u8,
     /// The ten bits of [`ListRegister::link`].
     pub link: u16,
-    /// Number of the virtual interrupt.
-    pub intid: u32,
+    /// Number of the virtual interrupt in bits 9:0, and in bits 12:10 the CPU that sent an SGI, where the guest's GIC tells it
+    /// (GICv2): GICH_LR has them so, and so has `ICH_LR<n>_EL2` for a guest without system registers (IHI0069 section 12.4.10).
+    pub number: u32,
 }
 
 /// The value of one list register.
@@ -75,9 +77,10 @@ impl ListRegister {
 
     /// Bit of [`Self::link`]: deactivation asserts a maintenance interrupt.
     pub const LINK_EOI: u16 = 1 << 9;
-    /// Field of [`Self::link`]: the CPU that sent an SGI, where the guest's GIC tells it (GICv2).
-    pub const LINK_SOURCE: u16 = 7;
     const LINK_PHYSICAL: u16 = 0x3ff;
+    const INTID: u32 = 0x3ff;
+    const SOURCE_SHIFT: u32 = 10;
+    const SOURCE: u64 = 7 << Self::SOURCE_SHIFT;
 
     /// Returns a pending interrupt.
     #[must_use]
@@ -98,7 +101,7 @@ impl ListRegister {
             | ((fields.group1 as u64) << 60);
         let priority = (fields.priority as u64) << Self::PRIORITY_SHIFT;
         let link = (fields.link as u64) << Self::LINK_SHIFT;
-        Self(flags | priority | link | fields.intid as u64)
+        Self(flags | priority | link | fields.number as u64)
     }
 
     /// Returns the fields, for a face that puts them where its version has them.
@@ -112,7 +115,7 @@ impl ListRegister {
             group1: self.is_group1(),
             priority: self.priority(),
             link: self.link(),
-            intid: self.intid(),
+            number: self.0 as u32,
         }
     }
 
@@ -127,9 +130,8 @@ impl ListRegister {
     /// Returns this value, which has no physical interrupt behind it, with another source CPU.
     #[must_use]
     pub const fn from_cpu(self, source: u8) -> Self {
-        let field = (source as u16 & Self::LINK_SOURCE) as u64;
-        let mask = (Self::LINK_SOURCE as u64) << Self::LINK_SHIFT;
-        Self((self.0 & !mask) | (field << Self::LINK_SHIFT))
+        let field = (source as u64) << Self::SOURCE_SHIFT;
+        Self((self.0 & !Self::SOURCE) | (field & Self::SOURCE))
     }
 
     const fn without_link(self) -> Self {
@@ -256,11 +258,17 @@ impl ListRegister {
     #[must_use]
     #[inline]
     pub const fn intid(self) -> u32 {
-        self.0 as u32
+        self.0 as u32 & Self::INTID
+    }
+
+    /// Returns the CPU that sent an SGI, 0 to 7, where the guest's GIC tells it (GICv2).
+    #[must_use]
+    pub const fn source(self) -> u8 {
+        ((self.0 & Self::SOURCE) >> Self::SOURCE_SHIFT) as u8
     }
 
     /// Returns what stands behind the interrupt: while [`Self::is_hardware`] the physical INTID,
-    /// else [`Self::LINK_EOI`] and [`Self::LINK_SOURCE`]. Every version has these ten bits in one field.
+    /// else [`Self::LINK_EOI`]. Every version has these ten bits in one field.
     #[must_use]
     #[inline]
     pub const fn link(self) -> u16 {
@@ -294,7 +302,10 @@ mod tests {
         assert!(linked.is_hardware() && !linked.wants_eoi());
         assert_eq!(linked.linked_to(30).link(), 30);
         let sent = plain.asking_for_eoi().from_cpu(5);
-        assert_eq!(sent.link(), ListRegister::LINK_EOI | 5);
+        assert_eq!(
+            (sent.link(), sent.source(), sent.intid()),
+            (ListRegister::LINK_EOI, 5, 1019)
+        );
         assert!(sent.wants_eoi());
         assert_eq!(sent.ending_silently().from_cpu(0), plain);
         assert_eq!(
@@ -315,7 +326,7 @@ mod tests {
                 group1: flags & 8 != 0,
                 priority: 0xa8,
                 link: 0x205,
-                intid: 77,
+                number: 77 | 5 << 10,
             };
             assert_eq!(ListRegister::of(fields).fields(), fields);
         }

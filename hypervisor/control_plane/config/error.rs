@@ -68,6 +68,8 @@ pub enum Problem {
     TooMany(usize, &'static str),
     /// It contradicts another key, which has this name.
     Contradicts(&'static str),
+    /// This machine does not have what it takes; why.
+    NotHere(&'static str),
     /// No other vCPU has room on this CPU.
     CpuFull,
     /// That many vCPUs have no room on all CPUs together.
@@ -106,6 +108,7 @@ impl fmt::Display for Problem {
             Self::NoSuchFile => f.write_str("is not a file of the bundle"),
             Self::TooMany(max, what) => write!(f, "more than {max} {what}"),
             Self::Contradicts(key) => write!(f, "contradicts `{key}`"),
+            Self::NotHere(why) => write!(f, "cannot be had: {why}"),
             Self::CpuFull => write!(
                 f,
                 "is full: {MAX_VCPUS_A_CPU} vCPUs fit on a CPU; name more CPUs or ask for fewer `max-vcpus`"

@@ -13,8 +13,9 @@ use super::error::{ConfigError, Problem};
 use super::options::{Options, pick};
 use super::schema::{self, YES_NO};
 use super::vm::{
-    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, Idle, MAX_MILLICORES, MAX_SPIS, MEMORY_LIMIT, MEMORY_UNIT,
-    MIN_MEMORY, MIN_MILLICORES, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig, VmName,
+    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, GicChoice, Idle, MAX_MILLICORES, MAX_SPIS, MAX_VCPUS_GICV2,
+    MEMORY_LIMIT, MEMORY_UNIT, MIN_MEMORY, MIN_MILLICORES, MIN_SPIS, OnReset, Placement,
+    ReserveIdle, VmConfig, VmName,
 };
 use crate::devicetree::{Cells, Node, Tree};
 use crate::firmware::Firmware;
@@ -150,9 +151,13 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
     let kernel = file(node, "kernel", has_file)?
         .ok_or_else(|| property_error(node, "kernel", Problem::Missing))?;
     let command_line = command_line(node)?;
-    let boot_vcpus = number(node, "boot-vcpus", 1, u64::from(MAX_VCPUS))?.unwrap_or(1);
-    let max_vcpus =
-        number(node, "max-vcpus", boot_vcpus, u64::from(MAX_VCPUS))?.unwrap_or(boot_vcpus);
+    let gic = word(node, "gic", &GicChoice::WORDS, &GicChoice::ALL)?.unwrap_or(GicChoice::Auto);
+    let most = u64::from(match gic {
+        GicChoice::V2 => MAX_VCPUS_GICV2,
+        GicChoice::Auto | GicChoice::V3 => MAX_VCPUS,
+    });
+    let boot_vcpus = number(node, "boot-vcpus", 1, most)?.unwrap_or(1);
+    let max_vcpus = number(node, "max-vcpus", boot_vcpus, most)?.unwrap_or(boot_vcpus);
     let (memory_base, memory_bytes) = memory(node)?;
     let spis = number(node, "spis", u64::from(MIN_SPIS), u64::from(MAX_SPIS))?
         .unwrap_or(u64::from(DEFAULT_SPIS));
@@ -176,6 +181,7 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
         autostart: word(node, "autostart", &YES_NO, &[false, true])?.unwrap_or(true),
         on_reset: word(node, "on-reset", &OnReset::WORDS, &OnReset::ALL)?
             .unwrap_or(OnReset::KeepTarget),
+        gic,
         spis: spis as u16,
         disks: devices::disks(node, has_file)?,
         nets: devices::nets(node)?,

@@ -4,7 +4,7 @@
 //! row here and the place that uses it (`manifest` for a VM's, `options` for the hypervisor's), which also says the bounds.
 
 use super::options::{LEVEL_WORDS, Scrub};
-use super::vm::{Idle, OnReset, ReserveIdle};
+use super::vm::{GicChoice, Idle, OnReset, ReserveIdle};
 use crate::firmware::Firmware;
 
 /// How a value is written, in the device tree and in TOML.
@@ -75,6 +75,7 @@ pub const VM: &[Key] = &[
     key("autostart", Form::YesNo),
     key("on-reset", Form::Word(&OnReset::WORDS)),
     key("spis", Form::Count),
+    key("gic", Form::Word(&GicChoice::WORDS)),
     key("reserve-idle", Form::Word(&ReserveIdle::WORDS)),
     key("uuid", Form::Text),
     key("topology", Form::List),

@@ -14,6 +14,7 @@ use crate::topology::Topology;
 use crate::uuid::Uuid;
 use types::devices::DeviceId;
 use types::ids::{MAX_VCPUS, PcpuId, VcpuId};
+use types::layout::GicVersion;
 
 /// A value of a property.
 #[derive(Clone, Debug)]
@@ -90,6 +91,7 @@ fn defaults_are_the_documented_ones() {
         firmware: Firmware::Acpi,
         autostart: true,
         on_reset: OnReset::KeepTarget,
+        gic: GicChoice::Auto,
         spis: 64,
         reserve_idle: ReserveIdle::Wfi,
         cpu_cap: None,
@@ -121,6 +123,7 @@ fn every_wrong_value_is_named_and_spares_the_other_vm() {
             U32(0),
             range(0x4000_0000, (256 << 30) - (4 << 20)),
         ),
+        ("gic", Text("v4"), NotOneOf(&["auto", "v2", "v3"])),
         ("boot-vcpus", U32(0), range(1, 512)),
         ("max-vcpus", U32(513), range(1, 512)),
         ("max-vcpus", U32(0), range(1, 512)),
@@ -326,7 +329,8 @@ fn the_machine_sets_limits_too() {
             .vms
             .remove(0)
             .expect("a VM");
-        vm.check_host(&gic(version).expect("QEMU's tree"))
+        let host = gic(version).expect("QEMU's tree");
+        vm.check_host(&host, host.gic.virtual_interface().is_some())
             .map_err(|error| error.to_string())
     };
     assert_eq!(check("cpus", Cells(&[0, 3]), 3), Ok(()));
@@ -338,6 +342,64 @@ fn the_machine_sets_limits_too() {
     );
     let error = "manifest.dtb: /vms/vm: `max-vcpus` = 9 is not between 1 and 8";
     assert_eq!(check("max-vcpus", U32(9), 2), Err(error.to_string()));
+}
+
+#[test]
+fn the_interrupt_controller_is_the_machine_s_or_one_that_it_can_give() {
+    let tree = |version| match version {
+        2 => crate::host::describe(include_bytes!("../host/testdata/virt-gic2-4.dtb"), &[]),
+        _ => crate::host::describe(include_bytes!("../host/testdata/virt-gic3-4.dtb"), &[]),
+    };
+    let version = |word, machine: u8, has_gicv| {
+        let mut properties = minimal();
+        properties.push(("gic", Text(word)));
+        let vm = parse(&manifest(&[("vm", properties)]))
+            .vms
+            .remove(0)
+            .expect("a VM");
+        let host = tree(machine).expect("QEMU's tree");
+        vm.check_host(&host, has_gicv)
+            .map(|()| vm.layout(host.gic.version()).gic)
+            .map_err(|error| error.to_string())
+    };
+    use GicVersion::{V2, V3};
+    let no_gicv = "manifest.dtb: /vms/vm: `gic` = v2 cannot be had: this machine's GICv3 has no GICV, which a GICv2's guest needs";
+    let no_v3 = "manifest.dtb: /vms/vm: `gic` = v3 cannot be had: this machine's interrupt controller is a GICv2";
+    let table = [
+        ("auto", 3, false, Ok(V3)),
+        ("auto", 2, true, Ok(V2)),
+        ("v3", 3, true, Ok(V3)),
+        ("v2", 2, true, Ok(V2)),
+        ("v2", 3, true, Ok(V2)),
+        ("v2", 3, false, Err(no_gicv.to_string())),
+        ("v3", 2, true, Err(no_v3.to_string())),
+    ];
+    for (word, machine, has_gicv, expected) in table {
+        assert_eq!(
+            version(word, machine, has_gicv),
+            expected,
+            "{word} on {machine}"
+        );
+    }
+}
+
+#[test]
+fn a_gicv2_has_eight_cpus() {
+    let refused = |properties: &[(&'static str, Value)]| {
+        let mut all = minimal();
+        all.push(("gic", Text("v2")));
+        all.extend(properties.iter().cloned());
+        let error = parse(&manifest(&[("vm", all)])).vms.remove(0);
+        error.expect_err("an error").to_string()
+    };
+    assert_eq!(
+        refused(&[("max-vcpus", U32(9))]),
+        "manifest.dtb: /vms/vm: `max-vcpus` = 9 is not between 1 and 8"
+    );
+    assert_eq!(
+        refused(&[("boot-vcpus", U32(9))]),
+        "manifest.dtb: /vms/vm: `boot-vcpus` = 9 is not between 1 and 8"
+    );
 }
 
 /// Admits VMs with this many possible vCPUs, pinned or not, to two CPUs; returns what is said of each, and the places.
@@ -599,7 +661,7 @@ fn check(vm: &VmConfig) {
     assert!(vm.memory_base.get() + vm.memory_bytes <= MEMORY_LIMIT.get());
     assert!((MIN_SPIS..=MAX_SPIS).contains(&vm.spis) && vm.spis.is_multiple_of(32));
     assert!(vm.command_line.len() <= MAX_COMMAND_LINE);
-    let layout = vm.layout();
+    let layout = vm.layout(GicVersion::V3);
     let mut windows = Vec::from([layout.distributor, vm.memory()]);
     windows.extend(layout.redistributors(vm.max_vcpus).regions());
     windows.extend(layout.devices.map(|slot| slot.registers));

@@ -9,11 +9,11 @@ use types::address::GuestPhys;
 use super::devices::{DiskConfig, NetConfig};
 use super::error::{ConfigError, Problem};
 use crate::firmware::Firmware;
-use crate::host::{Gic, HostDescription};
+use crate::host::HostDescription;
 use crate::topology::Topology;
 use crate::uuid::Uuid;
 use types::ids::{MAX_VCPUS, PcpuId, VcpuId};
-use types::layout::{GuestLayout, Region};
+use types::layout::{GicVersion, GuestLayout, Region};
 
 /// Longest VM name in bytes.
 pub const MAX_NAME: usize = 31;
@@ -99,6 +99,17 @@ pub const MIN_MILLICORES: u32 = 50;
 pub const MAX_MILLICORES: u32 = 1000 * MAX_VCPUS as u32;
 
 types::words! {
+    /// Which interrupt controller a VM has.
+    GicChoice:
+    /// The machine's own version.
+    Auto = "auto",
+    /// A GICv2, of at most eight virtual CPUs.
+    V2 = "v2",
+    /// A GICv3.
+    V3 = "v3",
+}
+
+types::words! {
     /// What the physical CPU of a virtual CPU in reserve does when it has nothing else to run.
     ReserveIdle:
     /// It waits in WFI, ready at once.
@@ -138,6 +149,8 @@ pub struct VmConfig {
     pub autostart: bool,
     /// What a reset does with virtual CPUs added since boot.
     pub on_reset: OnReset,
+    /// Which interrupt controller it has.
+    pub gic: GicChoice,
     /// How many shared peripheral interrupts its GIC has; a multiple of 32.
     pub spis: u16,
     /// What happens to the CPU of a virtual CPU in reserve.
@@ -155,10 +168,22 @@ pub struct VmConfig {
 }
 
 impl VmConfig {
-    /// Returns the guest's map: that of the table of devices, with the VM's own memory and interrupts.
+    /// Returns the version of the guest's interrupt controller on a machine whose own is `native`.
     #[must_use]
-    pub fn layout(&self) -> GuestLayout {
+    pub const fn gic_version(&self, native: GicVersion) -> GicVersion {
+        match self.gic {
+            GicChoice::Auto => native,
+            GicChoice::V2 => GicVersion::V2,
+            GicChoice::V3 => GicVersion::V3,
+        }
+    }
+
+    /// Returns the guest's map on a machine whose interrupt controller is `native`: that of the table of devices, with the VM's own
+    /// memory and interrupts.
+    #[must_use]
+    pub fn layout(&self, native: GicVersion) -> GuestLayout {
         GuestLayout {
+            gic: self.gic_version(native),
             ram_base: self.memory_base,
             spi_count: self.spis,
             ..GuestLayout::default()
@@ -174,12 +199,12 @@ impl VmConfig {
         }
     }
 
-    /// Checks what depends on the machine: that the CPUs of the placement exist, and that its GIC has room for the
-    /// virtual CPUs.
+    /// Checks what depends on the machine: that the CPUs of the placement exist, and that its interrupt controller can be the
+    /// guest's and has room for the virtual CPUs. `has_gicv` says that there is a CPU interface which a GICv2's guest can use.
     ///
     /// # Errors
     /// The property of the manifest that does not suit this machine.
-    pub fn check_host(&self, host: &HostDescription) -> Result<(), ConfigError> {
+    pub fn check_host(&self, host: &HostDescription, has_gicv: bool) -> Result<(), ConfigError> {
         if let Placement::Pinned(cpus) = &self.placement {
             let last = host.cpus.len().saturating_sub(1);
             if let Some(missing) = cpus.iter().find(|cpu| cpu.index() > last) {
@@ -187,12 +212,23 @@ impl VmConfig {
                 return Err(self.error("cpus", missing.get(), Problem::OutOfRange { min, max }));
             }
         }
-        if matches!(host.gic, Gic::V2(_)) && self.max_vcpus > MAX_VCPUS_GICV2 {
-            let (min, max) = (1, u64::from(MAX_VCPUS_GICV2));
-            let problem = Problem::OutOfRange { min, max };
-            return Err(self.error("max-vcpus", self.max_vcpus, problem));
+        let native = host.gic.version();
+        match self.gic_version(native) {
+            GicVersion::V3 if native == GicVersion::V2 => {
+                let why = "this machine's interrupt controller is a GICv2";
+                Err(self.error("gic", self.gic.name(), Problem::NotHere(why)))
+            }
+            GicVersion::V2 if !has_gicv => {
+                let why = "this machine's GICv3 has no GICV, which a GICv2's guest needs";
+                Err(self.error("gic", self.gic.name(), Problem::NotHere(why)))
+            }
+            GicVersion::V2 if self.max_vcpus > MAX_VCPUS_GICV2 => {
+                let (min, max) = (1, u64::from(MAX_VCPUS_GICV2));
+                let problem = Problem::OutOfRange { min, max };
+                Err(self.error("max-vcpus", self.max_vcpus, problem))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Returns how many virtio devices it has: its disks, its ports of networks, and others, in this order.
@@ -203,7 +239,12 @@ impl VmConfig {
     }
 
     /// Says what is wrong with the value of one of its keys.
-    pub(super) fn error(&self, property: &str, value: u16, problem: Problem) -> ConfigError {
+    pub(super) fn error(
+        &self,
+        property: &str,
+        value: impl fmt::Display,
+        problem: Problem,
+    ) -> ConfigError {
         ConfigError {
             file: super::MANIFEST_FILE,
             node: alloc::format!("/vms/{}", self.name),

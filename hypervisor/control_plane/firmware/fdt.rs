@@ -11,7 +11,7 @@ use super::efi::Location;
 use crate::devicetree::TreeWriter;
 use types::devices::{DeviceId, Node, Row};
 use types::ids::VcpuId;
-use types::layout::{DeviceSlot, Region};
+use types::layout::{DeviceSlot, GicVersion, Region};
 
 /// `linux,uefi-secure-boot`: Debian's kernels take a tree without it for a broken one.
 const SECURE_BOOT_DISABLED: u32 = 2;
@@ -249,14 +249,26 @@ fn gic(tree: &mut TreeWriter, machine: &Machine<'_>) {
     let distributor = machine.layout.distributor;
     let redistributors = machine.layout.redistributors(machine.max_vcpus);
     tree.node(&named("intc", distributor), |tree| {
-        tree.texts("compatible", &["arm,gic-v3"]);
+        tree.texts(
+            "compatible",
+            match machine.layout.gic {
+                GicVersion::V2 => &["arm,gic-400", "arm,cortex-a15-gic"],
+                GicVersion::V3 => &["arm,gic-v3"],
+            },
+        );
         tree.cells("#interrupt-cells", &[3]);
         tree.cells("#address-cells", &[0]);
         tree.property("interrupt-controller", &[]);
-        let count = redistributors.regions().count();
-        tree.cells("#redistributor-regions", &[count as u32]);
-        let regions = core::iter::once(distributor).chain(redistributors.regions());
-        tree.numbers("reg", &regions.flat_map(reg).collect::<Vec<u64>>());
+        let mut frames = Vec::from(reg(distributor));
+        match machine.layout.gic {
+            GicVersion::V2 => frames.extend(reg(machine.layout.cpu_interface)),
+            GicVersion::V3 => {
+                let count = redistributors.regions().count();
+                tree.cells("#redistributor-regions", &[count as u32]);
+                frames.extend(redistributors.regions().flat_map(reg));
+            }
+        }
+        tree.numbers("reg", &frames);
         tree.cells("phandle", &[PHANDLE_GIC]);
     });
 }

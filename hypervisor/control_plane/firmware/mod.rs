@@ -296,7 +296,7 @@ fn check_memory(machine: &Machine<'_>) -> Result<(), Error> {
         let redistributors = layout.redistributors(machine.max_vcpus).regions();
         if redistributors
             .chain(devices)
-            .chain([layout.distributor])
+            .chain([layout.distributor, layout.cpu_interface])
             .any(|device| bank.overlaps(device))
         {
             return Err(Error::MemoryCoversDevice(*bank));

@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use types::layout::GicVersion;
 
 use super::{HostError, HostRange, interrupts};
 use crate::devicetree::{Node, Tree};
@@ -31,11 +32,27 @@ pub enum Gic {
 }
 
 impl Gic {
-    /// Returns why the machine cannot be used although its tree describes it well, if that is so: for people.
-    pub const fn refusal(&self) -> Option<&'static str> {
+    /// Returns its version.
+    pub const fn version(&self) -> GicVersion {
         match self {
-            Self::V3(_) => None,
-            Self::V2(_) => Some("the interrupt controller is a GICv2; only GICv3 is supported"),
+            Self::V3(_) => GicVersion::V3,
+            Self::V2(_) => GicVersion::V2,
+        }
+    }
+
+    /// Returns the full path of its node.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::V3(gic) => &gic.path,
+            Self::V2(gic) => &gic.path,
+        }
+    }
+
+    /// Returns the guest's CPU interface of a GICv2, GICV, which a GICv3 may have besides its own.
+    pub const fn virtual_interface(&self) -> Option<HostRange> {
+        match self {
+            Self::V3(gic) => gic.virtual_interface,
+            Self::V2(gic) => Some(gic.virtual_interface),
         }
     }
 
@@ -57,6 +74,8 @@ pub struct GicV3 {
     pub redistributors: Vec<HostRange>,
     /// Bytes from one redistributor to the next where the tree says so; else GICR_TYPER.VLPIS tells (IHI0069, 12.10).
     pub stride: Option<u64>,
+    /// The CPU interface of GICv2's guests, GICV, if it has one.
+    pub virtual_interface: Option<HostRange>,
     /// INTID of the maintenance interrupt.
     pub maintenance: u32,
     /// The node's full path.
@@ -76,6 +95,8 @@ pub struct GicV2 {
     pub virtual_interface: HostRange,
     /// INTID of the maintenance interrupt.
     pub maintenance: u32,
+    /// The node's full path.
+    pub path: String,
 }
 
 /// Finds the first interrupt controller that can serve guests.
@@ -131,10 +152,13 @@ fn read_v3(node: &Node<'_, '_>) -> Result<GicV3, HostError> {
     }
     let redistributors =
         (1..=regions as usize).map(|index| frame(node, index, "has too few redistributor regions"));
+    // GICC, GICH and GICV come last, all or none (arm,gic-v3.yaml).
+    let virtual_interface = frame(node, regions.saturating_add(3) as usize, "").ok();
     Ok(GicV3 {
         distributor: frame(node, 0, "has no distributor")?,
         redistributors: redistributors.collect::<Result<_, _>>()?,
         stride,
+        virtual_interface,
         maintenance: maintenance(node)?,
         path: node.path(),
     })
@@ -151,5 +175,6 @@ fn read_v2(node: &Node<'_, '_>) -> Result<GicV2, HostError> {
         hypervisor_interface: frame(node, 2, NO_VIRTUALIZATION)?,
         virtual_interface: frame(node, 3, NO_VIRTUALIZATION)?,
         maintenance: maintenance(node)?,
+        path: node.path(),
     })
 }

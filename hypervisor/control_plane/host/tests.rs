@@ -736,6 +736,41 @@ fn release_addresses_that_must_not_be_written_are_refused() {
 }
 
 #[test]
+fn a_gicv3_may_have_a_cpu_interface_for_guests_of_a_gicv2() {
+    // GICD, GICR, GICC, GICH, GICV.
+    const FRAMES: [u32; 10] = [
+        0x4004_0000,
+        0x1_0000,
+        0x4010_0000,
+        0xc_0000,
+        0x4020_0000,
+        0x1_0000,
+        0x4021_0000,
+        0x1_0000,
+        0x4022_0000,
+        0x1_0000,
+    ];
+    let gicv = |frames: &'static [u32]| {
+        let mut steps = pi();
+        let at = steps
+            .iter()
+            .position(|step| matches!(step, Text(_, "arm,gic-400")))
+            .expect("a GIC");
+        steps[at] = Text("compatible", "arm,gic-v3");
+        let reg = steps[at..]
+            .iter()
+            .position(|step| matches!(step, Cells("reg", _)))
+            .expect("its registers");
+        steps[at + reg] = Cells("reg", frames);
+        let host = describe(&write(&steps)).expect("a board");
+        assert!(matches!(host.gic, Gic::V3(_)));
+        host.gic.virtual_interface()
+    };
+    assert_eq!(gicv(&FRAMES), Some(range(0xffa2_0000, 0x1_0000)));
+    assert_eq!(gicv(&FRAMES[..4]), None);
+}
+
+#[test]
 fn each_cpu_has_its_own_way_to_start() {
     let mut steps = change("enable-method", 1, Some(Text("enable-method", "psci")));
     steps.extend([

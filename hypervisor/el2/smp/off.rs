@@ -55,7 +55,7 @@ pub(crate) fn power_down(cpu: &'static Percpu, is_wanted: impl FnOnce() -> bool)
     if !stays {
         log::debug!("{}: off", cpu.local.id);
         ONLINE.fetch_sub(1, Ordering::Release);
-        gic::disable_interface();
+        gic::stop_cpu();
         // SAFETY: the address is that of this CPU's handover block, which was leaked and which no other CPU writes.
         let code = unsafe { leave(handover, smc::CPU_OFF) };
         OFF[index].store(false, Ordering::SeqCst);

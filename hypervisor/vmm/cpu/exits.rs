@@ -187,6 +187,7 @@ pub(super) fn with_trap<M: Machine, R>(
 }
 
 /// Returns under which reason an exit that the hot path left is counted.
+#[inline(always)]
 fn reason(syndrome: Syndrome) -> ExitReason {
     match syndrome.class() {
         class::WFX if syndrome.is_wfi() => ExitReason::Wfi,

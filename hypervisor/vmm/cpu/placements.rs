@@ -53,6 +53,7 @@ impl Placements {
     }
 
     /// Returns the vCPU for which a slot is kept.
+    #[inline(always)]
     pub(super) fn get(&self, pcpu: PcpuId, slot: Slot) -> Option<Owner> {
         let slots = self.slots[pcpu.index()].lock();
         slots.get(slot.index()).copied().flatten()

@@ -106,7 +106,7 @@ fn stolen_time(vm: &Vm, frame: &Frame) -> u64 {
 }
 
 /// Turns a vCPU on, if there is one and its power state lets it, and wakes the CPU it belongs to; returns the caller's x0.
-#[inline]
+#[inline(always)]
 pub(super) fn turn_on(vm: &Vm, target: u64, entry: EntryPoint, kicks: &mut Kicks) -> u64 {
     let Some(vcpu) = vm.vcpu_by_affinity(target) else {
         return ReturnCode::InvalidParameters.as_x0();

@@ -1,6 +1,6 @@
 //! The GICv3 that a guest sees: its distributor and redistributors in memory, and the registers that send SGIs.
 //!
-//! Together with [`vgic::v3`] this is all that knows the version; a GICv2's frames and GICD_SGIR have their place beside it.
+//! Together with [`vgic::v3`] this is all that knows this version; `gic_v2` is beside it.
 
 use vgic::v3::sgi::{self, SgiTargets};
 use vgic::v3::{distributor, redistributor};

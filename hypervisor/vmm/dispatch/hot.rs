@@ -7,7 +7,7 @@ use psci::{EntryPoint, Quick, quick};
 use vgic::{After, IntId, ListRegisters};
 
 use super::calls::Outcome;
-use super::{Trap, calls, gic_v3};
+use super::{Trap, calls, gic_v2, gic_v3};
 use crate::bus;
 use crate::bus::Target;
 use crate::devices::{Access, Work};
@@ -80,7 +80,7 @@ pub fn hypercall(vm: &'static Vm, frame: &mut Frame, syndrome: Syndrome, kicks: 
 }
 
 /// Carries out CPU_ON in its 64-bit form and returns the guest's x0.
-#[inline]
+#[inline(always)]
 pub fn cpu_on(vm: &Vm, frame: &Frame, kicks: &mut Kicks) -> u64 {
     let entry = EntryPoint {
         address: frame.x[2],
@@ -107,7 +107,7 @@ pub fn system<L: ListRegisters>(
     syndrome: Syndrome,
 ) -> (Hot, ExitReason) {
     let access = SystemAccess::new(syndrome);
-    if access.register() == ICC_SGI1R && !access.is_read() {
+    if L::SERVE_GICV3 && access.register() == ICC_SGI1R && !access.is_read() {
         gic_v3::send_sgi(trap, frame.register(access.rt()));
         return (Hot::Advance, ExitReason::Sgi);
     }
@@ -161,6 +161,10 @@ pub fn mmio<L: ListRegisters>(
     };
     let width = iss.width();
     let hot = match target {
+        Target::Distributor(offset) if trap.has_gicv2() => {
+            gic_v2::distributor(trap, frame, iss, offset)
+        }
+        Target::CpuInterface(offset) => gic_v2::cpu_interface(trap, frame, iss, offset),
         Target::Distributor(offset) if iss.is_write() => {
             let value = written(frame, iss);
             gic_v3::write_distributor(trap, offset, width, value);
@@ -170,6 +174,7 @@ pub fn mmio<L: ListRegisters>(
             let value = gic_v3::read_distributor(trap, offset, width);
             read(frame, iss, value)
         }
+        Target::Redistributor(..) if !L::SERVE_GICV3 => Hot::Leave,
         Target::Redistributor(id, offset) if iss.is_write() => {
             let value = written(frame, iss);
             gic_v3::write_redistributor(trap, id, offset, width, value);
@@ -201,13 +206,13 @@ pub fn mmio<L: ListRegisters>(
 
 /// Returns what a guest writes.
 #[inline(always)]
-fn written(frame: &Frame, iss: Abort) -> u64 {
+pub(super) fn written(frame: &Frame, iss: Abort) -> u64 {
     frame.register(iss.rt()) & iss.width().mask()
 }
 
 /// Gives a guest what it has read.
 #[inline(always)]
-fn read(frame: &mut Frame, iss: Abort, value: u64) -> Hot {
+pub(super) fn read(frame: &mut Frame, iss: Abort, value: u64) -> Hot {
     frame.set_register(iss.rt(), iss.extend(value & iss.width().mask()));
     Hot::Advance
 }

@@ -4,12 +4,14 @@
 //! kind of function: they see the VM, change its state, and say in a value what `el2` is to do.
 
 mod calls;
+mod gic_v2;
 pub(crate) mod gic_v3;
 pub mod hot;
 pub mod inject;
 pub mod slow;
 mod sysreg;
 
+use types::layout::GicVersion;
 use vgic::{IntId, ListRegisters};
 
 use crate::vm::{Kicks, Vcpu, Vm};
@@ -42,6 +44,12 @@ impl<'a, L: ListRegisters> Trap<'a, L> {
         }
     }
 
+    /// Returns whether its VM has a GICv2.
+    #[inline(always)]
+    fn has_gicv2(&self) -> bool {
+        !L::SERVE_GICV3 || self.vm.layout.gic == GicVersion::V2
+    }
+
     /// Brings what was posted to this vCPU into its list registers.
     #[inline]
     pub fn deliver(&mut self) {
@@ -69,7 +77,7 @@ impl<'a, L: ListRegisters> Trap<'a, L> {
         self.owed |= gic.maintenance(&vm.gic, self.lists, &mut post).0;
     }
 
-    /// Ends the interrupt that a write of ICC_DIR_EL1 names, in bits 23:0; one that there cannot be is ignored.
+    /// Ends the interrupt that a write of ICC_DIR_EL1 names, in bits 23:0, or one of GICC_DIR; one that there cannot be is ignored.
     #[cold]
     pub fn deactivate(&mut self, value: u64) {
         let Self { vm, vcpu, .. } = *self;

@@ -132,6 +132,9 @@ pub(super) fn access<L: ListRegisters>(
         (Rule::Zero, true) => read(context, access, 0),
         (Rule::Value(value), true) => read(context, access, value),
         (Rule::DebugControl, _) => debug_control(trap, context, access),
+        (Rule::SgiGroup0 | Rule::Deactivate, false) if trap.has_gicv2() => {
+            Next::Inject(Exception::undefined())
+        }
         (Rule::SgiGroup0, false) => {
             gic_v3::send_group0(trap, context.frame.register(access.rt()));
             Next::Advance

@@ -1,6 +1,7 @@
 //! Traps as a guest causes them, well-behaved and hostile, through the same functions that `el2` calls.
 
 mod calls;
+mod gic_v2;
 mod hot;
 mod interrupts;
 mod slow;

@@ -4,6 +4,8 @@
 //! is trapped on all (big.LITTLE machines). The fields are numbers of which a larger one includes the smaller ones (Arm ARM
 //! D24.1.3, "Principles of the ID scheme"); some are signed, with 0xf for "not there".
 
+use types::layout::GicVersion;
+
 use super::{AARCH32_DFR0, DFR0, ID_REGISTERS, MMFR0, MMFR1, PFR0, field};
 
 /// The ID registers of one CPU, by [`super::id_index`].
@@ -67,12 +69,17 @@ impl CpuFeatures {
 
 /// Returns why a CPU with these ID registers can't be used, if it can't.
 ///
-/// It reaches physical addresses below `reach`, and the machine's memory ends at `memory_end`.
+/// It reaches physical addresses below `reach`, and the machine's memory ends at `memory_end`; its interrupt controller is `gic`.
 #[must_use]
-pub const fn unusable(cpu: &IdRegisters, reach: u64, memory_end: u64) -> Option<&'static str> {
+pub const fn unusable(
+    cpu: &IdRegisters,
+    reach: u64,
+    memory_end: u64,
+    gic: GicVersion,
+) -> Option<&'static str> {
     if field(cpu[MMFR0], 28) == NO_4_KIB {
         Some("it has no 4 KiB pages (ID_AA64MMFR0_EL1.TGran4)")
-    } else if field(cpu[PFR0], 24) == 0 {
+    } else if matches!(gic, GicVersion::V3) && field(cpu[PFR0], 24) == 0 {
         Some("it has no system registers for the interrupt controller (ID_AA64PFR0_EL1.GIC)")
     } else if reach < memory_end {
         Some("its physical addresses end before the memory does (ID_AA64MMFR0_EL1.PARange)")
@@ -181,14 +188,17 @@ mod tests {
     #[test]
     fn cpus_that_cannot_be_used_are_refused() {
         const GIB: u64 = 1 << 30;
+        const V3: GicVersion = GicVersion::V3;
         let fit = cpu(&[(MMFR0, 0x1122)]);
-        assert_eq!(unusable(&fit, 1 << 40, 4 * GIB), None);
-        assert_eq!(unusable(&fit, 4 * GIB, 4 * GIB), None);
-        let why = unusable(&fit, 4 * GIB, 4 * GIB + 1).expect("out of reach");
+        assert_eq!(unusable(&fit, 1 << 40, 4 * GIB, V3), None);
+        assert_eq!(unusable(&fit, 4 * GIB, 4 * GIB, V3), None);
+        let why = unusable(&fit, 4 * GIB, 4 * GIB + 1, V3).expect("out of reach");
         assert!(why.contains("PARange"));
-        let why = unusable(&cpu(&[(MMFR0, 0xf000_0002)]), 1 << 40, GIB).expect("no granule");
+        let why = unusable(&cpu(&[(MMFR0, 0xf000_0002)]), 1 << 40, GIB, V3).expect("no granule");
         assert!(why.contains("TGran4"));
-        let why = unusable(&cpu(&[(PFR0, 0x11)]), 1 << 40, GIB).expect("no GIC");
+        let why = unusable(&cpu(&[(PFR0, 0x11)]), 1 << 40, GIB, V3).expect("no GIC");
         assert!(why.contains("interrupt controller"));
+        let v2 = unusable(&cpu(&[(PFR0, 0x11)]), 1 << 40, GIB, GicVersion::V2);
+        assert_eq!(v2, None, "a GICv2 is in memory");
     }
 }

@@ -7,7 +7,9 @@ use control_plane::config::{CpuSlots, Idle, VmConfig};
 use control_plane::topology::CpuFacts;
 use core::sync::atomic::{AtomicBool, AtomicU16};
 use stage2::{AddressSpace, VmidAllocator, VmidWidth};
+use types::address::HostPhys;
 use types::ids::{MAX_VCPUS_A_CPU, PcpuId, VmId};
+use types::layout::GicVersion;
 
 use super::report::Record;
 use super::rounds::Rounds;
@@ -48,6 +50,10 @@ pub struct HostLimits<'a> {
     pub cpu: &'a CpuFacts,
     /// What the feature registers of all CPUs say.
     pub features: &'a CpuFeatures,
+    /// The version of the machine's interrupt controller.
+    pub gic: GicVersion,
+    /// The first page of the CPU interface that a GICv2's guest uses, if the machine has one.
+    pub gicv: Option<HostPhys>,
     /// How many list registers each CPU has.
     pub list_registers: usize,
     /// Nanoseconds of a counter tick, with 32 fraction bits.
@@ -90,6 +96,7 @@ impl<H: Host> Vms<H> {
             instances,
             rounds: Rounds::new(wakes.len()),
             vmids: FairMutex::new(VmidAllocator::new(limits.width)),
+            gicv: limits.gicv,
             space: limits.space,
             width: limits.width,
             cpu: limits.cpu.clone(),
@@ -180,12 +187,17 @@ impl<H: Host> Instance<H> {
             image,
             quota: disk.cow_quota,
         });
+        let layout = config.layout(limits.gic);
+        let policy = policy(&config, limits);
         let vm: &'static Vm = Box::leak(Box::new(Vm::new(VmParts {
             id,
             name: config.name.to_string(),
             memory: config.memory(),
-            layout: config.layout(),
-            policy: policy(&config, limits),
+            layout,
+            policy: match layout.gic {
+                GicVersion::V2 => policy.without_gic_registers(),
+                GicVersion::V3 => policy,
+            },
             boot_vcpus: config.boot_vcpus,
             possible: config.max_vcpus,
             wakes,

@@ -225,6 +225,8 @@ pub struct Vms<H: Host> {
     pub has_caps: bool,
     rounds: Rounds,
     vmids: FairMutex<VmidAllocator<MAX_VMS>>,
+    /// The first page of the CPU interface that a GICv2's guest uses.
+    gicv: Option<HostPhys>,
     space: AddressSpace,
     width: VmidWidth,
     /// What guests are told of the CPUs.

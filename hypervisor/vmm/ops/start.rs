@@ -14,6 +14,7 @@ use core::sync::atomic::Ordering;
 use psci::EntryPoint;
 use stage2::{AddressSpace, Attributes, Mapping, Tables};
 use types::address::{GuestPhys, HostPhys};
+use types::layout::GicVersion;
 
 use super::{GuestRam, Host, Instance, State, Vms};
 use crate::memory::GuestFault;
@@ -83,6 +84,18 @@ impl<H: Host> Vms<H> {
         }
     }
 
+    /// Returns what is mapped of the machine for a GICv2's guest: its CPU interface.
+    fn gicv_of(&self, vm: &Vm) -> Option<Mapping> {
+        // The rest of it holds GICV_DIR alone, which EL2 answers.
+        self.gicv
+            .filter(|_| vm.layout.gic == GicVersion::V2)
+            .map(|host| Mapping {
+                guest: vm.layout.cpu_interface.base,
+                host,
+                len: stage2::PAGE_SIZE,
+            })
+    }
+
     /// Takes memory and begins the tables.
     fn prepare(&self, instance: &Instance<H>, state: &mut State<H>) -> Result<Option<Job>, String> {
         let vm = instance.vm;
@@ -107,13 +120,18 @@ impl<H: Host> Vms<H> {
             host: self.host.physical(records),
             len: bytes,
         };
-        let needed = stage2::tables_needed(self.space, [mapping, stolen_time]);
+        let gicv = self.gicv_of(vm);
+        let mappings = gicv.into_iter().chain([mapping, stolen_time]);
+        let needed = stage2::tables_needed(self.space, mappings);
         let mut pages = self
             .host
             .take_pages(needed)
             .ok_or("no memory for stage-2 tables")?;
         let mut tables = Tables::new(self.space, &mut pages).map_err(wrong_tables)?;
-        let mapped = tables.map(&mut pages, stolen_time, Attributes::READ_ONLY);
+        let mut mapped = tables.map(&mut pages, stolen_time, Attributes::READ_ONLY);
+        if let (Ok(()), Some(gicv)) = (mapped, gicv) {
+            mapped = tables.map(&mut pages, gicv, Attributes::DEVICE);
+        }
         // The flush is over before another VM can have a number of the new generation.
         let mut vmids = self.vmids.lock();
         let vmid = vmids.assign(vm.id.index(), || self.host.forget_all_guests());

@@ -12,7 +12,7 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use control_plane::config::{
-    CpuSlots, DiskConfig, Idle, OnReset, Placement, ReserveIdle, VmConfig, VmName,
+    CpuSlots, DiskConfig, GicChoice, Idle, OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
 use control_plane::console::{HostPower, Reply, VmPage, What};
 use control_plane::firmware::{Firmware, Seeds};
@@ -26,6 +26,7 @@ use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
 use types::devices::DeviceId;
 use types::ids::{PcpuId, VcpuId, VmId};
+use types::layout::GicVersion;
 
 use super::{Description, GuestRam, Host, HostLimits, Instance, Vms};
 use crate::cpu::{Manager, Placements};
@@ -317,6 +318,17 @@ fn vms_with(
     has_ram: bool,
     change: impl FnOnce(&mut VmConfig),
 ) -> &'static Vms<Fake> {
+    vms_on((GicVersion::V3, None), kernel, initrd, has_ram, change)
+}
+
+/// As [`vms_with`], on a machine with this interrupt controller and GICV.
+fn vms_on(
+    (gic, gicv): (GicVersion, Option<HostPhys>),
+    kernel: &'static [u8],
+    initrd: &'static [u8],
+    has_ram: bool,
+    change: impl FnOnce(&mut VmConfig),
+) -> &'static Vms<Fake> {
     let mut config = VmConfig {
         name: VmName::new("guest").unwrap(),
         kernel: "kernel".to_string(),
@@ -330,6 +342,7 @@ fn vms_with(
         firmware: Firmware::Acpi,
         autostart: true,
         on_reset: OnReset::KeepTarget,
+        gic: GicChoice::Auto,
         spis: 64,
         reserve_idle: ReserveIdle::Wfi,
         cpu_cap: None,
@@ -356,6 +369,8 @@ fn vms_with(
         pa_code: 2,
         cpu: &CpuFacts::default(),
         features: &CpuFeatures::of([0x1111_1111_1111_1111; ID_REGISTERS]),
+        gic,
+        gicv,
         list_registers: 4,
         tick_scale: 16 << 32,
         cap_ticks: (6_250_000, 62_500),
@@ -413,6 +428,45 @@ fn leave(vms: &Vms<Fake>) {
     let _last = vm.life.detach();
     if vm.disown(&vm.vcpus[0]) {
         vms.all_left(vm);
+    }
+}
+
+/// Returns where a guest address leads.
+fn translate(instance: &Instance<Fake>, address: u64) -> Option<(HostPhys, stage2::Attributes)> {
+    let state = instance.state.lock();
+    let (tables, pages) = state.tables.as_ref().expect("it has tables");
+    let found = tables.translate(pages, GuestPhys::new(address))?;
+    Some((found.host, found.attributes))
+}
+
+#[test]
+fn a_gicv2_s_guest_reaches_the_first_page_of_gicv_alone() {
+    let gicv = HostPhys::new(0xff84_6000);
+    let machines = [
+        (GicVersion::V2, GicChoice::Auto, true),
+        (GicVersion::V3, GicChoice::V2, true),
+        (GicVersion::V3, GicChoice::Auto, false),
+    ];
+    for (native, choice, is_mapped) in machines {
+        let change = |config: &mut VmConfig| config.gic = choice;
+        let vms = vms_on((native, Some(gicv)), kernel(4096), &[], true, change);
+        let instance = &vms.all()[0];
+        assert!(vms.start(instance));
+        work(vms);
+        let vm = instance.vm;
+        assert_eq!(vm.phase(), Phase::Running);
+        let page = translate(instance, 0x0801_0000);
+        assert_eq!(
+            page,
+            is_mapped.then_some((gicv, stage2::Attributes::DEVICE))
+        );
+        assert_eq!(translate(instance, 0x0801_1000), None, "GICV_DIR traps");
+        assert_eq!(
+            translate(instance, RAM).map(|to| to.1),
+            Some(stage2::Attributes::RAM)
+        );
+        let registers = vm.policy.id[crate::features::id_index(4, 0)] >> 24 & 0xf;
+        assert_eq!(registers, u64::from(!is_mapped), "ID_AA64PFR0_EL1.GIC");
     }
 }
 

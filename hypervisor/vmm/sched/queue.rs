@@ -440,7 +440,7 @@ impl<P: Policy> RunQueue<P> {
 
     /// Looks at the clock and returns the vCPU that runs from now on: the same as before, or the one that the policy chooses; `None` if
     /// none may run.
-    #[inline]
+    #[inline(always)]
     pub fn choose(&mut self, now_ticks: u64) -> Option<Slot> {
         self.expire(now_ticks);
         if self.wants_switch(now_ticks) {
@@ -470,7 +470,7 @@ impl<P: Policy> RunQueue<P> {
     }
 
     /// Gives the CPU to the vCPU that the policy chooses, instead of the one that runs; `None` if none may run.
-    #[inline]
+    #[inline(always)]
     fn pick_next(&mut self, now_ticks: u64) -> Option<Slot> {
         self.line_up_current(now_ticks);
         let waiting = &mut self.waiting;

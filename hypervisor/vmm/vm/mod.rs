@@ -42,7 +42,7 @@ use life::Life;
 pub use life::{Cause, Phase, Resume};
 use stolen::StolenTime;
 use types::ids::{VcpuId, VmId};
-use types::layout::{GuestLayout, Redistributors, Region};
+use types::layout::{GicVersion, GuestLayout, Redistributors, Region};
 pub use vcpu::{GicRegisters, Vcpu, VcpuContext, Wakes, request};
 
 /// A virtual machine: what is fixed for its life, and what its vCPUs share.
@@ -135,13 +135,17 @@ impl Vm {
                 } else {
                     Role::Hotplug
                 };
-                Vcpu::new(id, parts.wakes, role, parts.list_registers)
+                let gic = (parts.layout.gic, parts.list_registers);
+                Vcpu::new(id, parts.wakes, role, gic)
             })
             .collect();
         Self {
             id: parts.id,
             name: parts.name,
-            gic: Spis::new(parts.layout.spi_count, count),
+            gic: match parts.layout.gic {
+                GicVersion::V2 => Spis::new(parts.layout.spi_count, count).unrouted(),
+                GicVersion::V3 => Spis::new(parts.layout.spi_count, count),
+            },
             devices: Devices::new(&Parts {
                 possible: count,
                 wall_clock_s: parts.wall_clock_s,

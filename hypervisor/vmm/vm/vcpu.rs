@@ -15,6 +15,7 @@ use super::pmu::PmuRegisters;
 use crate::features::Lent;
 use crate::sched::{Usage, WakeSet};
 use types::ids::VcpuId;
+use types::layout::GicVersion;
 use types::stats::ExitCounters;
 
 /// What another CPU asks of the one that runs a vCPU.
@@ -63,7 +64,16 @@ pub struct Vcpu {
 impl Vcpu {
     /// Makes a vCPU that is off and has no place.
     #[must_use]
-    pub fn new(id: VcpuId, wakes: &'static Wakes, role: Role, lists: usize) -> Self {
+    pub fn new(
+        id: VcpuId,
+        wakes: &'static Wakes,
+        role: Role,
+        (gic, lists): (GicVersion, usize),
+    ) -> Self {
+        let sgis = match gic {
+            GicVersion::V2 => Sgis::BySource,
+            GicVersion::V3 => Sgis::ByNumber,
+        };
         Self {
             id,
             at: Whereabouts::default(),
@@ -72,7 +82,7 @@ impl Vcpu {
             power: PowerCell::new(role),
             inbox: Inbox::new(),
             requests: AtomicU32::new(0),
-            gic: SpinMutex::new(VcpuInterrupts::new(id.get(), Sgis::ByNumber, lists)),
+            gic: SpinMutex::new(VcpuInterrupts::new(id.get(), sgis, lists)),
             exits: ExitCounters::new(),
             usage: Usage::default(),
             context: SpinMutex::new(VcpuContext::new(lists)),
@@ -115,16 +125,16 @@ impl Vcpu {
     }
 }
 
-/// The GIC registers of a vCPU that is not loaded (GIC IHI0069, 12.4).
+/// The GIC registers of a vCPU that is not loaded (GIC IHI0069, 12.4; IHI0048, 5.3).
 #[derive(Clone, Debug)]
 pub struct GicRegisters {
-    /// ICH_VMCR_EL2.
+    /// ICH_VMCR_EL2, or on a GICv2 GICH_VMCR.
     pub vmcr: u64,
-    /// ICH_AP0R0_EL2.
+    /// ICH_AP0R0_EL2, or on a GICv2 GICH_APR.
     pub ap0r: u64,
     /// ICH_AP1R0_EL2.
     pub ap1r: u64,
-    /// `ICH_LR<n>_EL2` and the maintenance control.
+    /// `ICH_LR<n>_EL2` or `GICH_LR<n>`, and the maintenance control.
     pub list: SavedListRegisters,
     /// Whether there is something in `list`, or a physical interrupt behind one of the vCPU's.
     pub kept: bool,

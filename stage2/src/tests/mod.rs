@@ -45,11 +45,6 @@ impl Attributes {
         kind: MemoryKind::Normal,
         access: Access::READ_EXECUTE,
     };
-    /// Registers of a device that was given to the guest.
-    pub const DEVICE: Self = Self {
-        kind: MemoryKind::Device,
-        access: Access::READ_WRITE,
-    };
 }
 
 fn mapping(guest: u64, host: u64, len: u64) -> Mapping {

@@ -37,6 +37,9 @@ impl Maintenance {
 ///
 /// Indices passed in are always below [`Self::count`].
 pub trait ListRegisters {
+    /// Whether the guest may have a GICv3: a GICv2's list registers serve none, and need no code for one.
+    const SERVE_GICV3: bool = true;
+
     /// Returns the number of list registers, 1 to 16.
     fn count(&self) -> usize;
     /// Reads list register `n`.

@@ -85,5 +85,5 @@ impl VcpuInterrupts {
 }
 
 fn source_of(lr: ListRegister) -> u32 {
-    u32::from(lr.link() & ListRegister::LINK_SOURCE)
+    u32::from(lr.source())
 }

@@ -54,7 +54,7 @@ impl Spis {
     }
 
     /// Writes registers of a bank.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write_bank(
         &self,
         access: Access,
@@ -104,7 +104,7 @@ impl Spis {
     }
 
     /// Writes a bank in which only ones do something.
-    #[inline]
+    #[inline(always)]
     fn write_bits(&self, access: Access, mut bits: u32, post: &mut impl FnMut(u16, Notice)) {
         let change = |word: SpiWord| match access.bank {
             Bank::SetEnable => word.with(SpiWord::ENABLED, 0),
@@ -121,7 +121,7 @@ impl Spis {
             let Some(spi) = IntId::new(access.first.wrapping_add(n)) else {
                 return;
             };
-            self.update(spi, post, change);
+            self.update_inlined(spi, post, change);
         }
     }
 }

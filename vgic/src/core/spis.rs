@@ -12,6 +12,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::inbox::Notice;
+use super::route::Route;
 use super::spi::SpiWord;
 use crate::IntId;
 use crate::irq::SPI_MAX;
@@ -31,6 +32,8 @@ pub struct Spis {
     /// Whether a 1-of-N SPI may have found no participant.
     orphans: AtomicBool,
     vcpus: u16,
+    /// The word of each SPI after a reset.
+    reset: SpiWord,
 }
 
 /// What a vCPU got when it reached for an SPI.
@@ -61,14 +64,27 @@ impl Spis {
             participants: (0..participant_words).map(|_| AtomicU64::new(0)).collect(),
             orphans: AtomicBool::new(false),
             vcpus: vcpu_count,
+            reset: SpiWord::default(),
         }
+    }
+
+    /// Returns these SPIs going to no vCPU until the guest says where, as a GICv2's do; without this they go to the first.
+    #[must_use]
+    pub fn unrouted(self) -> Self {
+        let reset = SpiWord::default().with_route(Route::Among(0));
+        let spis = Self { reset, ..self };
+        spis.reset();
+        spis
     }
 
     /// Returns to the state after a system reset; all lines low, no vCPU participating.
     ///
     /// The caller resets the vCPUs' interrupts and inboxes too, while no vCPU runs.
     pub fn reset(&self) {
-        for word in self.words.iter().chain(self.participants.iter()) {
+        for word in &self.words {
+            word.store(self.reset.0, Ordering::Release);
+        }
+        for word in &self.participants {
             word.store(0, Ordering::Release);
         }
         self.groups.store(0, Ordering::Release);
@@ -79,6 +95,11 @@ impl Spis {
     #[must_use]
     pub fn spi_count(&self) -> u16 {
         self.words.len() as u16
+    }
+
+    /// Returns the number of possible vCPUs.
+    pub(crate) fn vcpu_count(&self) -> u16 {
+        self.vcpus
     }
 
     /// Makes a vCPU a candidate for SPIs that any one vCPU may take; to be called when it goes on.
@@ -151,6 +172,17 @@ impl Spis {
     /// Changes the word of an SPI and tells the vCPU that is concerned.
     #[inline]
     pub(crate) fn update(
+        &self,
+        spi: IntId,
+        post: &mut impl FnMut(u16, Notice),
+        change: impl Fn(SpiWord) -> SpiWord,
+    ) {
+        self.update_inlined(spi, post, change);
+    }
+
+    /// As [`Self::update`], on the way that a guest's driver takes most: each face has a copy.
+    #[inline(always)]
+    pub(super) fn update_inlined(
         &self,
         spi: IntId,
         post: &mut impl FnMut(u16, Notice),

@@ -144,7 +144,11 @@ impl VcpuInterrupts {
                 ListRegister::pending(IntId::private(n as u32), 0, false)
             }),
             active: 0,
-            enabled: 0,
+            // SGIs that are told apart have no enable of their own at first (IHI0048 section 4.3.5).
+            enabled: match sgis {
+                Sgis::ByNumber => 0,
+                Sgis::BySource => SGI_MASK,
+            },
             group: 0,
             edge: SGI_MASK,
             by_source: match sgis {
@@ -392,6 +396,11 @@ impl VcpuInterrupts {
             None if self.is_parked(intid) => LrState::Active,
             None => LrState::Inactive,
         }
+    }
+
+    /// Returns the list register that an interrupt occupies, as it is now.
+    pub(crate) fn listed(&self, lrs: &impl ListRegisters, intid: IntId) -> Option<ListRegister> {
+        self.find(intid).map(|slot| lrs.read(slot as usize))
     }
 
     pub(super) fn is_parked(&self, intid: IntId) -> bool {

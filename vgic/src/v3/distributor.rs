@@ -40,7 +40,7 @@ pub fn read(
 }
 
 /// Writes `width` at byte `offset` of the distributor's frame.
-#[inline]
+#[inline(always)]
 pub fn write(
     spis: &Spis,
     offset: u32,

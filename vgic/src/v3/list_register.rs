@@ -38,7 +38,7 @@ pub const fn encode(lr: ListRegister) -> u64 {
         | (if fields.hardware { HARDWARE } else { 0 })
         | (if fields.group1 { GROUP1 } else { 0 });
     let priority = (fields.priority as u64) << PRIORITY_SHIFT;
-    flags | priority | ((fields.link as u64) << LINK_SHIFT) | fields.intid as u64
+    flags | priority | ((fields.link as u64) << LINK_SHIFT) | fields.number as u64
 }
 
 /// Returns the list register that `ICH_LR<n>_EL2` holds.
@@ -52,7 +52,7 @@ pub const fn decode(value: u64) -> ListRegister {
         group1: value & GROUP1 != 0,
         priority: (value >> PRIORITY_SHIFT) as u8,
         link: (value >> LINK_SHIFT) as u16,
-        intid: value as u32,
+        number: value as u32,
     })
 }
 

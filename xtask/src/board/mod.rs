@@ -106,13 +106,9 @@ impl Found {
     fn of(file: &[u8]) -> Self {
         let filled = memory::filled_in(file);
         let tree = filled.as_ref().map_or(file, |filled| &filled.tree);
-        let described = host::describe(tree, &[]);
-        let host = match described {
+        let host = match host::describe(tree, &[]) {
             Err(error) => Err(error.to_string()),
-            Ok(found) => match found.gic.refusal() {
-                Some(why) => Err(why.to_owned()),
-                None => Ok(Box::new(found)),
-            },
+            Ok(found) => Ok(Box::new(found)),
         };
         Self {
             host,

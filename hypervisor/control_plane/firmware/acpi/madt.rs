@@ -1,12 +1,14 @@
-//! MADT: a GICv3 and every possible vCPU (ACPI 6.5, 5.2.12).
+//! MADT: the interrupt controller and every possible vCPU (ACPI 6.5, 5.2.12).
 //!
-//! Redistributors are given as GICR ranges, never in the GICC structures: Linux refuses to turn on a vCPU whose redistributor
+//! A GICv2's GICC structures all name the same CPU interface, as each CPU sees its own there; what a hypervisor in the guest would
+//! use, GICH and GICV, is not offered. Redistributors are given as GICR ranges, never in the GICC structures: Linux refuses to turn on a vCPU whose redistributor
 //! it knows from a GICC that was not Enabled at boot.
 
 use alloc::vec::Vec;
 
 use acpi_tables::madt::{EnabledStatus, GicVersion, Gicc, Gicd, Gicr};
 use acpi_tables::{Aml, AmlSink};
+use types::layout;
 
 use super::super::Machine;
 use super::vcpus;
@@ -25,8 +27,16 @@ pub(super) fn piece(machine: &Machine<'_>, number: u16) -> Option<Vec<u8>> {
         piece.dword(0); // no local interrupt controller address: that is the x86 APIC's
         piece.dword(0); // flags: no 8259
         let distributor = machine.layout.distributor.base.get();
-        Gicd::new(0, distributor, GicVersion::GICv3).to_aml_bytes(&mut piece);
+        let version = match machine.layout.gic {
+            layout::GicVersion::V2 => GicVersion::GICv2,
+            layout::GicVersion::V3 => GicVersion::GICv3,
+        };
+        Gicd::new(0, distributor, version).to_aml_bytes(&mut piece);
         return Some(piece);
+    };
+    let cpu_interface = match machine.layout.gic {
+        layout::GicVersion::V2 => machine.layout.cpu_interface.base.get(),
+        layout::GicVersion::V3 => 0,
     };
     if let Some(vcpus) = vcpus(machine, part, VCPUS_A_PIECE) {
         for (vcpu, boot) in vcpus {
@@ -39,6 +49,7 @@ pub(super) fn piece(machine: &Machine<'_>, number: u16) -> Option<Vec<u8>> {
             Gicc::new(status)
                 .cpu_interface_number(number)
                 .acpi_processor_uid(number)
+                .base_address(cpu_interface)
                 .mpidr(vcpu.affinity())
                 .to_aml_bytes(&mut piece);
         }

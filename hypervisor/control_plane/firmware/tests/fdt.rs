@@ -3,11 +3,11 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use super::{GIB, blob, build, described, machine, u64_at};
+use super::{GIB, blob, build, described, described_with, machine, u64_at};
 use crate::devicetree::{Node, Tree};
 use crate::firmware::fdt::Full;
 use crate::firmware::{Firmware, Machine};
-use types::layout::{GuestLayout, Region};
+use types::layout::{GicVersion, GuestLayout, Region};
 
 /// The cells of a property.
 fn cells(node: &Node<'_, '_>, property: &str) -> Vec<u32> {
@@ -131,6 +131,19 @@ fn the_full_tree_is_qemu_virts_without_what_is_not_there() {
         assert_eq!(strings(&node(path), "clock-names"), clocks);
         assert_eq!(cells(&node(path), "clocks").len(), clocks.len());
     }
+}
+
+#[test]
+fn a_gicv2_has_a_distributor_and_a_cpu_interface() {
+    let image = described_with(GicVersion::V2, 2, 8, Firmware::Fdt);
+    let tree = Tree::parse(&image.blobs[0].bytes).unwrap();
+    let gic = tree.find("/intc@8000000").unwrap();
+    let models = ["arm,gic-400", "arm,cortex-a15-gic"];
+    assert_eq!(strings(&gic, "compatible"), models);
+    let frames = [(0x0800_0000, 0x1_0000), (0x0801_0000, 0x2000)];
+    assert_eq!(ranges(&gic), frames);
+    assert_eq!(gic.property("#redistributor-regions"), None);
+    assert_eq!(gic.u32("#interrupt-cells"), Some(3));
 }
 
 #[test]

@@ -7,11 +7,17 @@ use alloc::string::String;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use super::{acpi_tables, described};
+use super::{acpi_tables, described_with};
 use crate::firmware::{Blob, Firmware};
+use types::layout::GicVersion;
 
-/// The machines that are kept: name, vCPUs that run from reset, vCPUs that can ever exist.
-const KEPT: [(&str, u16, u16); 3] = [("1", 1, 1), ("2-of-8", 2, 8), ("8-of-64", 8, 64)];
+/// The machines that are kept: name, vCPUs that run from reset, vCPUs that can ever exist, interrupt controller.
+const KEPT: [(&str, u16, u16, GicVersion); 4] = [
+    ("1", 1, 1, GicVersion::V3),
+    ("2-of-8", 2, 8, GicVersion::V3),
+    ("8-of-64", 8, 64, GicVersion::V3),
+    ("gicv2-2-of-8", 2, 8, GicVersion::V2),
+];
 
 /// Where the files are: one folder a machine, one file a table.
 fn folder(machine: &str) -> PathBuf {
@@ -28,8 +34,8 @@ pub(super) fn file_name(table: &Blob) -> String {
 #[test]
 fn tables_are_what_was_committed() {
     let bless = env::var_os("BULLPEN_BLESS").is_some();
-    for (name, boot, max) in KEPT {
-        let tables = acpi_tables(described(boot, max, Firmware::Acpi));
+    for (name, boot, max, gic) in KEPT {
+        let tables = acpi_tables(described_with(gic, boot, max, Firmware::Acpi));
         assert_eq!(tables.len(), 9);
         for table in tables {
             let path = folder(name).join(file_name(&table));

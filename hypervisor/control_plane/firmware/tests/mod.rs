@@ -20,7 +20,7 @@ use super::{Blob, Description, Error, Firmware, Machine, Seeds};
 use crate::topology::{CpuFacts, Topology, caches};
 use crate::uuid::Uuid;
 use types::devices::DeviceId;
-use types::layout::{GuestLayout, Region};
+use types::layout::{GicVersion, GuestLayout, Region};
 
 /// What a guest starts with.
 #[derive(Debug)]
@@ -114,7 +114,20 @@ fn cortex_a57() -> &'static CpuFacts {
 
 /// The description of a machine with 1 GiB of RAM and no RAM disk.
 pub(super) fn described(boot_vcpus: u16, max_vcpus: u16, firmware: Firmware) -> Image {
-    let layout = GuestLayout::default();
+    described_with(GicVersion::V3, boot_vcpus, max_vcpus, firmware)
+}
+
+/// The same with either interrupt controller.
+pub(super) fn described_with(
+    gic: GicVersion,
+    boot_vcpus: u16,
+    max_vcpus: u16,
+    firmware: Firmware,
+) -> Image {
+    let layout = GuestLayout {
+        gic,
+        ..GuestLayout::default()
+    };
     let memory = [Region::new(0x4000_0000, GIB)];
     let base = machine(&layout, &memory, firmware);
     build(&Machine {

@@ -3,10 +3,13 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::{GIB, Image, acpi_tables, blob, build, described, machine, u16_at, u32_at, u64_at};
+use super::{
+    GIB, Image, acpi_tables, blob, build, described, described_with, machine, u16_at, u32_at,
+    u64_at,
+};
 use crate::firmware::{Blob, Firmware, Machine};
 use types::ids::VcpuId;
-use types::layout::{GuestLayout, Region};
+use types::layout::{GicVersion, GuestLayout, Region};
 
 fn sum(bytes: &[u8]) -> u8 {
     bytes
@@ -118,6 +121,24 @@ fn madt_enables_boot_vcpus_and_reserves_the_rest() {
             structures.len(),
             usize::from(max) + 1 + redistributors.len()
         );
+    }
+}
+
+#[test]
+fn a_gicv2_is_one_cpu_interface_for_all() {
+    let image = described_with(GicVersion::V2, 2, 8, Firmware::Acpi);
+    let madt = &blob(&image, "APIC").bytes;
+    let found = structures(madt, 44);
+    let kinds: Vec<u8> = found.iter().map(|structure| structure[0]).collect();
+    assert_eq!(kinds, [12, 11, 11, 11, 11, 11, 11, 11, 11], "no GICR");
+    assert_eq!((u64_at(found[0], 8), found[0][20]), (0x0800_0000, 2));
+    for (index, gicc) in (0..).zip(&found[1..]) {
+        assert_eq!((u32_at(gicc, 4), u64_at(gicc, 32)), (index, 0x0801_0000));
+        // GICV, GICH and the maintenance interrupt; the redistributor.
+        assert_eq!((u64_at(gicc, 40), u64_at(gicc, 48)), (0, 0));
+        assert_eq!((u32_at(gicc, 56), u64_at(gicc, 60)), (0, 0));
+        let flags = if index < 2 { 1 } else { 1 << 3 };
+        assert_eq!(u32_at(gicc, 12), flags, "enabled or online-capable");
     }
 }
 

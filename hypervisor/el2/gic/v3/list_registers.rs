@@ -102,14 +102,14 @@ impl ListRegisters for HardwareListRegisters {
 }
 
 /// Returns how many list registers this CPU has.
-pub(crate) fn count() -> usize {
+pub(in crate::gic) fn count() -> usize {
     list_register::count(read_register!("ICH_VTR_EL2"))
 }
 
 /// Clears the hypervisor interface of this CPU.
-pub(crate) fn start(count: usize) {
+pub(super) fn start() {
     let mut lists = HardwareListRegisters;
-    for n in 0..count {
+    for n in 0..count() {
         lists.write(n, ListRegister::EMPTY);
     }
     write_register!("ICH_HCR_EL2", ENABLE);
@@ -117,7 +117,7 @@ pub(crate) fn start(count: usize) {
 
 /// Loads the interface's registers but for the list registers.
 #[inline]
-pub(crate) fn load_guest(registers: &GicRegisters) {
+pub(super) fn load_guest(registers: &GicRegisters) {
     write_register!("ICH_VMCR_EL2", registers.vmcr);
     write_register!("ICH_AP0R0_EL2", registers.ap0r);
     write_register!("ICH_AP1R0_EL2", registers.ap1r);
@@ -125,7 +125,7 @@ pub(crate) fn load_guest(registers: &GicRegisters) {
 
 /// Resets the interface's registers but for the list registers.
 #[inline]
-pub(crate) fn reset_guest() {
+pub(super) fn reset_guest() {
     write_register!("ICH_VMCR_EL2", 0);
     write_register!("ICH_AP0R0_EL2", 0);
     write_register!("ICH_AP1R0_EL2", 0);
@@ -133,7 +133,7 @@ pub(crate) fn reset_guest() {
 
 /// Saves the interface's registers but for the list registers.
 #[inline]
-pub(crate) fn save_guest(registers: &mut GicRegisters) {
+pub(super) fn save_guest(registers: &mut GicRegisters) {
     registers.vmcr = read_register!("ICH_VMCR_EL2");
     registers.ap0r = read_register!("ICH_AP0R0_EL2");
     registers.ap1r = read_register!("ICH_AP1R0_EL2");
@@ -141,6 +141,6 @@ pub(crate) fn save_guest(registers: &mut GicRegisters) {
 
 /// Returns what the loaded vCPU's CPU interface lets through.
 #[inline]
-pub(crate) fn guest_interface() -> CpuInterface {
+pub(super) fn guest_interface() -> CpuInterface {
     list_register::cpu_interface(read_register!("ICH_VMCR_EL2"))
 }

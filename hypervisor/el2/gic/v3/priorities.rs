@@ -10,7 +10,7 @@ const TWO_REGISTERS: u64 = 6;
 const FOUR_REGISTERS: u64 = 7;
 
 /// Clears this CPU's active priorities of group 1, and those of its virtual interface.
-pub(crate) fn clear_active_priorities() {
+pub(super) fn clear_active_priorities() {
     let bits = |register: u64, low: u32| (register >> low & 7) + 1;
     let physical = bits(read_register!("ICC_CTLR_EL1"), PHYSICAL_BITS);
     write_register!("ICC_AP1R0_EL1", 0);

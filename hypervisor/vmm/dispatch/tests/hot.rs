@@ -238,7 +238,7 @@ fn an_sgi_to_oneself_needs_no_kick() {
     );
     let pending = (0..bench.lists.count()).any(|n| {
         let list = bench.lists.read(n);
-        list.is_pending() && list.fields().intid == 5
+        list.is_pending() && list.intid() == 5
     });
     assert!(pending && bench.kicked().is_empty());
 }
@@ -504,7 +504,7 @@ fn an_sgi_arrives(bench: &mut Bench) {
         sysreg(bench, access_iss(register, 0, false)).0,
         Hot::Advance
     );
-    assert!((0..bench.lists.count()).any(|n| bench.lists.read(n).fields().intid == 3));
+    assert!((0..bench.lists.count()).any(|n| bench.lists.read(n).intid() == 3));
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn take(bench: &mut Bench, is_ended: bool) -> Vec<u32> {
             let mut fields = list.fields();
             (fields.pending, fields.active) = (false, !is_ended);
             bench.lists.write(n, ListRegister::of(fields));
-            taken.push(fields.intid);
+            taken.push(list.intid());
         }
     }
     taken
@@ -112,7 +112,7 @@ fn a_timer_is_linked_to_its_physical_interrupt() {
     let list = bench.lists.read(0).fields();
     assert!(list.pending && list.hardware && list.group1);
     assert_eq!(
-        (list.intid, u32::from(list.link)),
+        (list.number, u32::from(list.link)),
         (VIRTUAL_PPI, PHYSICAL_PPI)
     );
 }

@@ -13,7 +13,7 @@ use crate::sched::{Slot, WakeSet};
 use crate::vm::context::Frame;
 use crate::vm::{Home, Kicks, Outside, Vcpu, VcpuContext, Vm, VmParts};
 use types::ids::{MAX_PCPUS, PcpuId, VcpuId, VmId};
-use types::layout::{GuestLayout, Region};
+use types::layout::{GicVersion, GuestLayout, Region};
 
 /// Where RAM begins, and its size.
 pub(crate) const RAM: u64 = 0x4000_0000;
@@ -31,10 +31,18 @@ pub(crate) fn vm(count: u16) -> &'static Vm {
 
 /// Makes a VM of `count` possible vCPUs on CPUs with these ID registers.
 pub(crate) fn vm_on(ids: &[u64; ID_REGISTERS], count: u16) -> &'static Vm {
+    vm_with(GicVersion::V3, ids, count)
+}
+
+/// Makes such a VM with either interrupt controller.
+pub(crate) fn vm_with(gic: GicVersion, ids: &[u64; ID_REGISTERS], count: u16) -> &'static Vm {
     let vm = Box::leak(Box::new(Vm::new(VmParts {
         id: VmId::new(0),
         name: "test".to_string(),
-        layout: GuestLayout::default(),
+        layout: GuestLayout {
+            gic,
+            ..GuestLayout::default()
+        },
         memory: Region::new(RAM, RAM_BYTES),
         policy: FeaturePolicy::new(&CpuFeatures::of(*ids), 2),
         boot_vcpus: BOOT_VCPUS.min(count),

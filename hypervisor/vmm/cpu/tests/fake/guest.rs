@@ -108,9 +108,9 @@ pub(in crate::cpu::tests) fn end(trap: &mut Trap<'_, Lists>) {
     let mut held = trap.lists.0.borrow_mut();
     if fields.hardware {
         assert_eq!(u32::from(fields.link), PHYSICAL_PPI);
-        held.active &= !(1 << fields.intid);
+        held.active &= !(1 << fields.number);
     }
-    held.ended.push(fields.intid);
+    held.ended.push(fields.number);
 }
 
 fn find(
