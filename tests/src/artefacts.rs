@@ -87,6 +87,18 @@ pub fn initrd_fwts() -> PathBuf {
     existing(variable("BULLPEN_INITRD_FWTS"))
 }
 
+/// Returns the device tree of a board by its name below the kernel's folder, such as `broadcom/bcm2711-rpi-4-b.dtb`.
+///
+/// # Panics
+/// If `cargo xtask setup` has not found it.
+#[must_use]
+pub fn tree(name: &str) -> PathBuf {
+    let kernels = std::fs::read_dir(trees().join("usr/lib")).expect("the trees are there");
+    let mut files = kernels.flatten().map(|kernel| kernel.path().join(name));
+    let file = files.find(|file| file.exists());
+    file.unwrap_or_else(|| panic!("no {name}"))
+}
+
 /// Returns the directory of the device trees of every board that Debian's kernel knows.
 #[must_use]
 pub fn trees() -> PathBuf {

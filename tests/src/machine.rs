@@ -33,6 +33,8 @@ pub struct Machine {
     /// Whether it gets that much and no more, whatever its guests need.
     exact_memory: bool,
     one_uart: bool,
+    /// Whether the machine's first UART is the control channel.
+    control_first: bool,
     machine: String,
     extra: Vec<String>,
     /// What QEMU starts in place of Bullpen, to start Bullpen in its turn.
@@ -50,10 +52,26 @@ impl Machine {
             memory_mib: 512,
             exact_memory: false,
             one_uart: false,
+            control_first: false,
             machine: "virt,gic-version=3".into(),
             extra: Vec::new(),
             firmware: None,
         }
+    }
+
+    /// Describes QEMU's Raspberry Pi 4 with the tree that Debian's kernel has for it: a GIC-400, a spin table, 960 MiB of RAM. Its
+    /// console is the mini UART, its control channel the PL011.
+    #[must_use]
+    pub fn pi4(name: &str) -> Self {
+        let tree = artefacts::tree("broadcom/bcm2711-rpi-4-b.dtb");
+        let machine = Self {
+            control_first: true,
+            ..Self::new(name).board("raspi4b").model("cortex-a72")
+        };
+        machine
+            .exact_memory_mib(2048)
+            .argument("-dtb")
+            .argument(&tree.to_string_lossy())
     }
 
     /// Has this firmware start Bullpen, which it finds at [`KERNEL`].
@@ -101,6 +119,12 @@ impl Machine {
     pub fn one_uart(mut self) -> Self {
         self.one_uart = true;
         self
+    }
+
+    /// Gives a `virt` machine this version of the interrupt controller, instead of a GICv3.
+    #[must_use]
+    pub fn gic(self, version: u32) -> Self {
+        self.board(&format!("virt,gic-version={version}"))
     }
 
     /// Makes it another machine of QEMU's than `virt`.
@@ -178,12 +202,13 @@ impl Machine {
         let needed = if self.exact_memory { 0 } else { needed };
         let memory = self.memory_mib.max(needed.next_multiple_of(256));
         let kernel = self.firmware.clone().unwrap_or_else(artefacts::hypervisor);
-        self.memory_mib(memory).option("virtualization=on").start(
-            &kernel,
-            Some(&bundle),
-            None,
-            true,
-        )
+        let machine = match self.machine.starts_with("virt") {
+            true => self.option("virtualization=on"),
+            false => self,
+        };
+        machine
+            .memory_mib(memory)
+            .start(&kernel, Some(&bundle), None, true)
     }
 
     /// Starts an image on the bare machine, without Bullpen.
@@ -224,9 +249,15 @@ impl Machine {
         let directory = artefacts::log_directory(&self.name);
         let sockets = Sockets::new();
         let mut command = self.command(image, initrd, append);
-        let console = sockets.listen("console", &mut command);
-        let control =
-            (with_control && !self.one_uart).then(|| sockets.listen("control", &mut command));
+        let has_control = with_control && !self.one_uart;
+        let mut listen = |name| sockets.listen(name, &mut command);
+        let (console, control) = if self.control_first {
+            let control = has_control.then(|| listen("control"));
+            (listen("console"), control)
+        } else {
+            let console = listen("console");
+            (console, has_control.then(|| listen("control")))
+        };
         let errors = directory.join("qemu.log");
         let log = File::create(&errors).expect("the log directory can be written");
         let child = command

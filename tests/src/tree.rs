@@ -18,9 +18,18 @@ impl Tree {
     /// If QEMU or dtc is not there.
     #[must_use]
     pub fn of_virt(directory: &Path, cpus: u32) -> Self {
+        Self::of_virt_with(directory, 3, cpus)
+    }
+
+    /// As [`Tree::of_virt`], with this version of the interrupt controller.
+    ///
+    /// # Panics
+    /// If QEMU or dtc is not there.
+    #[must_use]
+    pub fn of_virt_with(directory: &Path, gic: u32, cpus: u32) -> Self {
         let tree = directory.join("qemu.dtb");
         let machine = format!(
-            "virt,gic-version=3,virtualization=on,dumpdtb={}",
+            "virt,gic-version={gic},virtualization=on,dumpdtb={}",
             tree.display()
         );
         tool(

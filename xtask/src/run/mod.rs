@@ -9,8 +9,8 @@ use crate::manifest_toml::{Bytes, ManifestToml, Value, VmToml};
 use crate::setup::{self, Guest};
 use crate::{build, paths, process, say};
 use anyhow::ensure;
-use clap::Args;
 use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
 use control_plane::firmware::Firmware;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,16 @@ const DEMO_COMMAND_LINE: &str = "rdinit=/init";
 
 /// Where QEMU's `virt` machine loads an Image: 2 MiB above the start of its RAM.
 const QEMU_LOAD_ADDRESS: u64 = 0x4020_0000;
+
+/// The device tree of a Raspberry Pi 4, below the kernel's folder.
+const PI_4: &str = "broadcom/bcm2711-rpi-4-b.dtb";
+
+/// A machine of QEMU's.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Board {
+    Virt,
+    Raspi4b,
+}
 
 /// What to boot, and on what machine.
 #[derive(Args)]
@@ -49,6 +59,9 @@ pub(crate) struct Options {
     /// Boots the VMs of a manifest instead of the one that the options above describe
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "append", "max_vcpus"])]
     manifest: Option<PathBuf>,
+    /// The machine: QEMU's virt, or its Raspberry Pi 4 with the tree that Debian's kernel has for it (4 Cortex-A72, 960 MiB)
+    #[arg(long, value_name = "BOARD", default_value = "virt")]
+    board: Board,
     /// The machine's CPUs
     #[arg(long, value_name = "P", default_value_t = 4)]
     cpus: u16,
@@ -106,7 +119,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
 fn boot(options: &Options, image: &Path, initrd: &Path, packed: &Packed) -> anyhow::Result<()> {
     let bundle_bytes = std::fs::metadata(initrd)?.len();
+    let tree = match options.board {
+        Board::Virt => None,
+        Board::Raspi4b => Some(setup::guest::tree(PI_4)?),
+    };
     let mut command = qemu::command(&qemu::Machine {
+        pi_4: tree.as_deref(),
         image,
         initrd,
         memory_mib: qemu::memory_mib(packed.guest_memory_bytes, bundle_bytes),

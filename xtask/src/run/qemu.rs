@@ -56,6 +56,8 @@ impl fmt::Display for Channel {
 
 /// The machine to start.
 pub(crate) struct Machine<'a> {
+    /// The device tree of a Raspberry Pi 4, if it is one and not a `virt` machine.
+    pub(crate) pi_4: Option<&'a Path>,
     pub(crate) image: &'a Path,
     pub(crate) initrd: &'a Path,
     pub(crate) memory_mib: u64,
@@ -78,6 +80,48 @@ pub(crate) fn memory_mib(guest_bytes: u64, bundle_bytes: u64) -> u64 {
 /// The command that starts the machine.
 pub(crate) fn command(machine: &Machine) -> Command {
     let mut command = Command::new(setup::qemu::PROGRAM);
+    match machine.pi_4 {
+        Some(tree) => command.args(["-M", "raspi4b", "-dtb"]).arg(tree),
+        None => add_virt(&mut command, machine),
+    };
+    command
+        .args([
+            "-nodefaults",
+            "-audio",
+            "none",
+            "-display",
+            "none",
+            "-no-reboot",
+        ])
+        .arg("-kernel")
+        .arg(machine.image)
+        .arg("-initrd")
+        .arg(machine.initrd);
+    // The control channel's socket comes first: when QEMU waits for the console's client, both are there.
+    if let Some(control) = machine.control {
+        add_chardev(&mut command, "control", control, "off");
+    }
+    add_chardev(&mut command, "console", machine.console, "on");
+    let control = machine.control.map(|_| "chardev:control");
+    let serial = match machine.pi_4 {
+        // The console of a Raspberry Pi is its second UART, as its tree says, the mini UART.
+        Some(_) => [Some(control.unwrap_or("null")), Some("chardev:console")],
+        None => [Some("chardev:console"), control],
+    };
+    for channel in serial.into_iter().flatten() {
+        command.args(["-serial", channel]);
+    }
+    if machine.deterministic {
+        command.args(DETERMINISTIC);
+    }
+    if machine.wait_for_gdb {
+        command.args(["-s", "-S"]);
+    }
+    command
+}
+
+/// Adds a `virt` machine with EL2 and a GICv3.
+fn add_virt<'c>(command: &'c mut Command, machine: &Machine) -> &'c mut Command {
     let randomness = if machine.deterministic {
         ",dtb-randomness=off"
     } else {
@@ -96,34 +140,6 @@ pub(crate) fn command(machine: &Machine) -> Command {
             "-m",
             &format!("{}M", machine.memory_mib),
         ])
-        .args([
-            "-nodefaults",
-            "-audio",
-            "none",
-            "-display",
-            "none",
-            "-no-reboot",
-        ])
-        .arg("-kernel")
-        .arg(machine.image)
-        .arg("-initrd")
-        .arg(machine.initrd);
-    // The control channel's socket comes first: when QEMU waits for the console's client, both are there.
-    if let Some(control) = machine.control {
-        add_chardev(&mut command, "control", control, "off");
-    }
-    add_chardev(&mut command, "console", machine.console, "on");
-    command.args(["-serial", "chardev:console"]);
-    if machine.control.is_some() {
-        command.args(["-serial", "chardev:control"]);
-    }
-    if machine.deterministic {
-        command.args(DETERMINISTIC);
-    }
-    if machine.wait_for_gdb {
-        command.args(["-s", "-S"]);
-    }
-    command
 }
 
 /// Adds a character device. A terminal also carries QEMU's own escape, Ctrl-A, and no signals: Ctrl-C is the guest's.
@@ -149,6 +165,7 @@ mod tests {
 
     fn machine<'a>(console: &'a Channel, control: Option<&'a Channel>) -> Machine<'a> {
         Machine {
+            pi_4: None,
             image: Path::new("/hv.img"),
             initrd: Path::new("/bundle.cpio"),
             memory_mib: 1024,
@@ -194,6 +211,31 @@ mod tests {
             text.contains(
                 "-icount shift=0,sleep=off -rtc base=2025-01-01T00:00:00,clock=vm -seed 1"
             ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_console_of_a_raspberry_pi_is_its_second_uart() {
+        let (console, control) = (Channel::Stdio, Channel::Unix("/c".into()));
+        let pi_4 = |control| {
+            shown(&command(&Machine {
+                pi_4: Some(Path::new("/pi.dtb")),
+                ..machine(&console, control)
+            }))
+        };
+        let text = pi_4(None);
+        assert!(
+            text.starts_with("qemu-system-aarch64 -M raspi4b -dtb /pi.dtb -nodefaults"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("-serial null -serial chardev:console"),
+            "{text}"
+        );
+        let text = pi_4(Some(&control));
+        assert!(
+            text.ends_with("-serial chardev:control -serial chardev:console"),
             "{text}"
         );
     }

@@ -113,6 +113,14 @@ pub(crate) fn trees() -> anyhow::Result<PathBuf> {
     })
 }
 
+/// The path of a board's device tree, by its name below the kernel's folder.
+pub(crate) fn tree(name: &str) -> anyhow::Result<PathBuf> {
+    let kernels = std::fs::read_dir(trees()?.join("usr/lib"))?;
+    let mut files = kernels.flatten().map(|kernel| kernel.path().join(name));
+    let file = files.find(|file| file.exists());
+    file.with_context(|| format!("Debian's kernel has no {name}"))
+}
+
 /// The path of a directory that holds udev and the libraries of its whole closure, laid out as on a Debian system.
 pub(crate) fn udev() -> anyhow::Result<PathBuf> {
     cached("udev", |destination| {

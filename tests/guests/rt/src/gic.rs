@@ -1,4 +1,5 @@
-//! The GICv3 as a guest drives it (Arm IHI0069): distributor, redistributors, CPU interface.
+//! The GIC as a guest drives it: a GICv3's distributor, redistributors and CPU interface (Arm IHI0069), or a GICv2's distributor
+//! and CPU interface in memory (IHI0048), which there is where the CPU has no system registers for it.
 
 use crate::{cpu, insn, machine, mmio, mrs, msr};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -55,14 +56,49 @@ pub const SPECIAL: u32 = 1020;
 /// Polls of a register that settles at once on every known implementation.
 const POLLS: u32 = 1_000_000;
 
+/// GICD_PIDR2 of a GICv2.
+pub const V2_PIDR2: u64 = 0x0fe8;
+/// GICD_ITARGETSR0 of a GICv2.
+pub const V2_ITARGETSR: u64 = 0x0800;
+/// GICD_SGIR, GICD_CPENDSGIR0.
+const V2_SGIR: u64 = 0x0f00;
+const V2_CPENDSGIR: u64 = 0x0f10;
+/// GICC_CTLR, GICC_PMR, GICC_BPR, GICC_IAR, GICC_EOIR, GICC_RPR, GICC_HPPIR and GICC_DIR.
+const V2_CTLR: u64 = 0x0000;
+const V2_PMR: u64 = 0x0004;
+const V2_BPR: u64 = 0x0008;
+const V2_IAR: u64 = 0x000c;
+const V2_EOIR: u64 = 0x0010;
+const V2_RPR: u64 = 0x0014;
+const V2_HPPIR: u64 = 0x0018;
+const V2_DIR: u64 = 0x1000;
+/// GICC_CTLR.EOImode.
+const V2_SEPARATE: u32 = 1 << 9;
+/// GICC_IAR.Interrupt ID.
+const V2_INTID: u32 = 0x3ff;
+
 /// Number of INTIDs counted.
 const INTIDS: usize = 1024;
 static COUNTS: [AtomicU32; INTIDS] = [const { AtomicU32::new(0) }; INTIDS];
 static HANDLER: AtomicUsize = AtomicUsize::new(0);
 
-/// Turns the distributor on: group 1, affinity routing.
+/// Tells whether this is a GICv2: ID_AA64PFR0_EL1.GIC.
+#[must_use]
+pub fn is_v2() -> bool {
+    mrs!("id_aa64pfr0_el1") >> 24 & 0xf == 0
+}
+
+/// Turns the distributor on: group 1, affinity routing; of a GICv2 group 0.
 pub fn init_distributor() {
     let base = machine().distributor();
+    if is_v2() {
+        for word in 1..lines() / 32 {
+            let offset = u64::from(word) * 4;
+            mmio::write32(base + ICENABLER + offset, u32::MAX);
+            mmio::write32(base + IGROUPR + offset, 0);
+        }
+        return mmio::write32(base + GICD_CTLR, 1);
+    }
     mmio::write32(base + GICD_CTLR, CTLR_ENABLE);
     settle(base + GICD_CTLR, CTLR_RWP);
     for word in 1..lines() / 32 {
@@ -86,6 +122,9 @@ fn settle(register: u64, bits: u32) -> bool {
 
 /// Wakes this CPU's redistributor and opens its CPU interface; panics if there is no redistributor for it.
 pub fn init_cpu() {
+    if is_v2() {
+        return init_v2_cpu();
+    }
     let Some(frame) = find_redistributor(cpu::affinity()) else {
         panic!("no redistributor for this CPU")
     };
@@ -106,6 +145,20 @@ pub fn init_cpu() {
     msr!("S3_0_C12_C12_3", 0);
     msr!("S3_0_C12_C12_4", 0);
     msr!("S3_0_C12_C12_7", 1);
+}
+
+/// Opens this CPU's interface to group 0.
+fn init_v2_cpu() {
+    let (distributor, own) = (machine().distributor(), machine().cpu_interface());
+    mmio::write32(distributor + ICENABLER, u32::MAX);
+    mmio::write32(distributor + IGROUPR, 0);
+    mmio::write32(distributor + ICPENDR, u32::MAX);
+    for word in 0..4 {
+        mmio::write32(distributor + V2_CPENDSGIR + 4 * word, u32::MAX);
+    }
+    mmio::write32(own + V2_PMR, 0xff);
+    mmio::write32(own + V2_BPR, 0);
+    mmio::write32(own + V2_CTLR, 1);
 }
 
 /// Finds the redistributor of the CPU with this affinity.
@@ -134,7 +187,7 @@ pub fn find_redistributor(affinity: u64) -> Option<u64> {
 
 /// Returns the frame whose registers govern this INTID for the current CPU: its own SGI frame, or the distributor.
 fn frame(intid: u32) -> u64 {
-    if intid < 32 {
+    if intid < 32 && !is_v2() {
         cpu::current().redistributor() + SGI_FRAME
     } else {
         machine().distributor()
@@ -169,6 +222,9 @@ pub fn enable(intid: u32) {
 /// Disables an interrupt and waits until that holds.
 pub fn disable(intid: u32) {
     write_bit(ICENABLER, intid);
+    if is_v2() {
+        return;
+    }
     // GICR_CTLR.RWP is bit 3, GICD_CTLR.RWP is bit 31.
     if intid < 32 {
         settle(cpu::current().redistributor(), 1 << 3);
@@ -192,10 +248,23 @@ pub fn set_edge(intid: u32, edge: bool) {
 
 /// Routes an SPI to one CPU.
 pub fn route(intid: u32, affinity: u64) {
+    if is_v2() {
+        let at = machine().distributor() + V2_ITARGETSR + u64::from(intid);
+        return mmio::write8(at, 1 << (affinity & 7));
+    }
     mmio::write64(
         machine().distributor() + IROUTER + u64::from(intid) * 8,
         affinity,
     );
+}
+
+/// Routes an SPI to a CPU that there is not; to none, in a GICv2.
+pub fn route_nowhere(intid: u32) {
+    if is_v2() {
+        let at = machine().distributor() + V2_ITARGETSR + u64::from(intid);
+        return mmio::write8(at, 0);
+    }
+    route(intid, 0x00ff_ff0f);
 }
 
 /// Returns the ICC_SGI1R_EL1 value that sends an SGI to one CPU.
@@ -221,22 +290,114 @@ pub fn write_sgi1r(value: u64) {
     msr!("S3_0_C12_C11_5", value);
 }
 
+/// Writes a GICv2's GICD_SGIR.
+pub fn write_sgir(value: u32) {
+    insn!("dsb ishst");
+    mmio::write32(machine().distributor() + V2_SGIR, value);
+}
+
 /// Sends an SGI to one CPU.
 pub fn send_sgi(affinity: u64, intid: u32) {
+    if is_v2() {
+        return write_sgir(1 << (16 + (affinity & 7)) | intid & 15);
+    }
     write_sgi1r(sgi_value(affinity, intid));
 }
 
-/// Acknowledges the highest-priority pending interrupt: ICC_IAR1_EL1.
+/// Acknowledges the highest-priority pending interrupt: ICC_IAR1_EL1, or GICC_IAR with the sender of an SGI above the INTID.
 #[must_use]
 pub fn acknowledge() -> u32 {
+    if is_v2() {
+        let acknowledged = mmio::read32(machine().cpu_interface() + V2_IAR);
+        insn!("dsb sy");
+        return acknowledged;
+    }
     let intid = mrs!("S3_0_C12_C12_0");
     insn!("dsb sy");
     intid as u32
 }
 
-/// Ends an interrupt: ICC_EOIR1_EL1.
+/// Ends an interrupt, as [`acknowledge`] gave it: ICC_EOIR1_EL1, GICC_EOIR.
 pub fn end(intid: u32) {
+    if is_v2() {
+        return mmio::write32(machine().cpu_interface() + V2_EOIR, intid);
+    }
     msr!("S3_0_C12_C12_1", u64::from(intid));
+}
+
+/// Reads or writes a register of a GICv2's CPU interface.
+fn own(offset: u64) -> u64 {
+    machine().cpu_interface() + offset
+}
+
+/// Sets what priority an interrupt must be above to be taken: ICC_PMR_EL1, GICC_PMR.
+pub fn set_mask(priority: u8) {
+    if is_v2() {
+        return mmio::write32(own(V2_PMR), priority.into());
+    }
+    msr!("S3_0_C4_C6_0", u64::from(priority));
+}
+
+/// Returns the priority of what runs, 0xff for none: ICC_RPR_EL1, GICC_RPR.
+#[must_use]
+pub fn running_priority() -> u64 {
+    if is_v2() {
+        return mmio::read32(own(V2_RPR)).into();
+    }
+    mrs!("S3_0_C12_C11_3")
+}
+
+/// Returns the INTID of what is pending, 1023 for none: ICC_HPPIR1_EL1, GICC_HPPIR.
+#[must_use]
+pub fn highest_pending() -> u64 {
+    if is_v2() {
+        return mmio::read32(own(V2_HPPIR)).into();
+    }
+    mrs!("S3_0_C12_C12_2")
+}
+
+/// Separates deactivation from the priority drop, or joins them: ICC_CTLR_EL1.EOImode, GICC_CTLR.EOImode.
+pub fn set_separate(separate: bool) {
+    if is_v2() {
+        let mode = if separate { V2_SEPARATE } else { 0 };
+        return mmio::write32(own(V2_CTLR), 1 | mode);
+    }
+    msr!("S3_0_C12_C12_4", u64::from(separate) << 1);
+}
+
+/// Deactivates an interrupt: ICC_DIR_EL1, GICC_DIR.
+pub fn deactivate(intid: u64) {
+    if is_v2() {
+        return mmio::write32(own(V2_DIR), intid as u32);
+    }
+    msr!("S3_0_C12_C11_1", intid);
+}
+
+/// Opens or closes the CPU interface to the group that is used: ICC_IGRPEN1_EL1, GICC_CTLR.
+pub fn set_open(open: bool) {
+    if is_v2() {
+        return mmio::write32(own(V2_CTLR), open.into());
+    }
+    msr!("S3_0_C12_C12_7", u64::from(open));
+}
+
+/// Returns the frame of the current CPU's private interrupts: its SGI frame, or a GICv2's distributor.
+#[must_use]
+pub fn private_frame() -> u64 {
+    frame(0)
+}
+
+/// Returns the bit of GICD_CTLR that enables the group that is used.
+#[must_use]
+pub fn group_enable() -> u32 {
+    if is_v2() { 1 } else { 1 << 1 }
+}
+
+/// Returns a private interrupt that can be made pending by a write, and has nothing behind it.
+#[must_use]
+pub fn spare_private() -> u32 {
+    // A GICv2's SGIs cannot.
+    if is_v2() { 24 } else { 9 }
 }
 
 /// Names the function that every interrupt is given to, with its INTID, before its end is signalled.
@@ -262,7 +423,12 @@ pub fn reset_counts() {
 
 /// Takes the interrupt that made this CPU stop: acknowledge, count, handler, end.
 pub(crate) fn dispatch() {
-    let intid = acknowledge();
+    let acknowledged = acknowledge();
+    let intid = if is_v2() {
+        acknowledged & V2_INTID
+    } else {
+        acknowledged
+    };
     if intid >= SPECIAL {
         return;
     }
@@ -278,7 +444,7 @@ pub(crate) fn dispatch() {
             handler(intid);
         }
     }
-    end(intid);
+    end(acknowledged);
 }
 
 /// Lowers the lines of the timers, which would otherwise interrupt for ever.

@@ -38,6 +38,7 @@ const CPUS_PER_CLUSTER: u64 = 16;
 pub struct Machine {
     conduit: Conduit,
     distributor: u64,
+    cpu_interface: u64,
     redistributors: [Region; REGIONS],
     cpus: [u64; crate::cpu::MAX_CPUS],
     cpu_count: usize,
@@ -55,6 +56,7 @@ unsafe impl Sync for Holder {}
 static MACHINE: Holder = Holder(UnsafeCell::new(Machine {
     conduit: Conduit::Hvc,
     distributor: 0x0800_0000,
+    cpu_interface: 0x0801_0000,
     redistributors: [Region { base: 0, size: 0 }; REGIONS],
     cpus: [0; crate::cpu::MAX_CPUS],
     cpu_count: 1,
@@ -90,6 +92,12 @@ impl Machine {
     #[must_use]
     pub fn distributor(&self) -> u64 {
         self.distributor
+    }
+
+    /// Returns the address of a GICv2's CPU interface.
+    #[must_use]
+    pub fn cpu_interface(&self) -> u64 {
+        self.cpu_interface
     }
 
     /// Returns the redistributor regions.
@@ -207,6 +215,10 @@ fn read_tree(machine: &mut Machine, tree: &fdt::Fdt<'static, Tree>) {
             "memory" => read_memory(machine, &node),
             "cpu" => read_cpu(machine, &node),
             _ if is_gic(&node) => read_gic(machine, &node),
+            _ if is_gicv2(&node) => {
+                machine.distributor = cells(&node, 0).unwrap_or(machine.distributor);
+                machine.cpu_interface = cells(&node, 2).unwrap_or(machine.cpu_interface);
+            }
             // Xen gives its guests this one and names no `stdout-path`.
             _ if string(&node, "compatible") == Some("arm,sbsa-uart") => {
                 if let Some(base) = cells(&node, 0) {
@@ -273,6 +285,11 @@ fn read_cpu(machine: &mut Machine, node: &Node<'static, Tree>) {
 
 fn is_gic(node: &Node<'static, Tree>) -> bool {
     string(node, "compatible") == Some("arm,gic-v3")
+}
+
+fn is_gicv2(node: &Node<'static, Tree>) -> bool {
+    let model = string(node, "compatible");
+    matches!(model, Some("arm,gic-400" | "arm,cortex-a15-gic"))
 }
 
 fn read_gic(machine: &mut Machine, node: &Node<'static, Tree>) {

@@ -3,7 +3,7 @@
 use crate::{END_SPARE, FIRST_SPARE, TAKEN, fresh, note, order, quiet, taken};
 use core::sync::atomic::Ordering;
 use guest_rt::suite::Outcome;
-use guest_rt::{check, check_eq, cpu, exception, gic, machine, mmio, mrs, msr, timer};
+use guest_rt::{check, check_eq, cpu, exception, gic, machine, mmio, timer};
 
 pub(crate) fn edge_is_taken_once() -> Outcome {
     fresh();
@@ -40,7 +40,7 @@ pub(crate) fn edge_is_taken_once() -> Outcome {
 
 pub(crate) fn disabled_stays_pending() -> Outcome {
     fresh();
-    for intid in [FIRST_SPARE, 9] {
+    for intid in [FIRST_SPARE, gic::spare_private()] {
         gic::disable(intid);
         TAKEN.store(0, Ordering::Release);
         exception::unmask();
@@ -71,7 +71,7 @@ pub(crate) fn disabled_stays_pending() -> Outcome {
 
 pub(crate) fn pending_can_be_taken_back() -> Outcome {
     fresh();
-    for intid in [FIRST_SPARE + 1, 10] {
+    for intid in [FIRST_SPARE + 1, gic::spare_private()] {
         gic::enable(intid);
         exception::mask();
         gic::write_bit(gic::ISPENDR, intid);
@@ -136,19 +136,19 @@ pub(crate) fn masked_by_priority() -> Outcome {
     fresh();
     gic::enable(FIRST_SPARE);
     gic::set_priority(FIRST_SPARE, 0xa0);
-    msr!("S3_0_C4_C6_0", 0xa0);
+    gic::set_mask(0xa0);
     exception::unmask();
     gic::write_bit(gic::ISPENDR, FIRST_SPARE);
     check!(
         quiet() && taken() == 0,
         "priority 0xa0 passed ICC_PMR_EL1 0xa0"
     );
-    msr!("S3_0_C4_C6_0", 0xa8);
+    gic::set_mask(0xa8);
     check!(
         timer::within_ms(1000, || taken() == 1),
         "priority 0xa0 does not pass ICC_PMR_EL1 0xa8"
     );
-    msr!("S3_0_C4_C6_0", 0xff);
+    gic::set_mask(0xff);
     Ok(())
 }
 
@@ -196,12 +196,9 @@ pub(crate) fn level_is_taken_again() -> Outcome {
     Ok(())
 }
 
-/// ICC_CTLR_EL1.EOImode.
-pub(crate) const SEPARATE: u64 = 1 << 1;
-
 pub(crate) fn separate_deactivation() -> Outcome {
     fresh();
-    msr!("S3_0_C12_C12_4", SEPARATE);
+    gic::set_separate(true);
     gic::enable(FIRST_SPARE);
     gic::write_bit(gic::ISPENDR, FIRST_SPARE);
     let acknowledged = timer::within_ms(1000, || gic::acknowledge() == FIRST_SPARE);
@@ -211,14 +208,13 @@ pub(crate) fn separate_deactivation() -> Outcome {
         gic::read_bit(gic::ISACTIVER, FIRST_SPARE),
         "EOI alone deactivated it"
     );
-    check_eq!(mrs!("S3_0_C12_C11_3"), 0xff, "ICC_RPR_EL1 after EOI");
+    check_eq!(gic::running_priority(), 0xff, "ICC_RPR_EL1 after EOI");
     // Pending again: it must not come while it is active.
     gic::write_bit(gic::ISPENDR, FIRST_SPARE);
     timer::delay(timer::frequency() / 1000);
     let early = gic::acknowledge();
     check_eq!(early, 1023, "acknowledged while it is active");
-    // ICC_DIR_EL1.
-    msr!("S3_0_C12_C11_1", u64::from(FIRST_SPARE));
+    gic::deactivate(FIRST_SPARE.into());
     check!(
         !gic::read_bit(gic::ISACTIVER, FIRST_SPARE),
         "DIR did not deactivate it"
@@ -228,8 +224,8 @@ pub(crate) fn separate_deactivation() -> Outcome {
         "it does not come again"
     );
     gic::end(FIRST_SPARE);
-    msr!("S3_0_C12_C11_1", u64::from(FIRST_SPARE));
-    msr!("S3_0_C12_C12_4", 0);
+    gic::deactivate(FIRST_SPARE.into());
+    gic::set_separate(false);
     Ok(())
 }
 
@@ -237,11 +233,10 @@ pub(crate) fn group_and_interface_enables() -> Outcome {
     fresh();
     gic::enable(FIRST_SPARE);
     exception::unmask();
-    // ICC_IGRPEN1_EL1.
-    msr!("S3_0_C12_C12_7", 0);
+    gic::set_open(false);
     gic::write_bit(gic::ISPENDR, FIRST_SPARE);
     check!(quiet() && taken() == 0, "it came with the group off");
-    msr!("S3_0_C12_C12_7", 1);
+    gic::set_open(true);
     check!(
         timer::within_ms(1000, || taken() == 1),
         "it does not come with the group on"

@@ -47,17 +47,25 @@ const GATES: [Gate; 4] = [
         |intid| gic::write_bit(gic::ISACTIVER, intid),
         |intid| gic::write_bit(gic::ICACTIVER, intid),
     ),
-    ("all groups off", |_| set_groups(0), |_| set_groups(GROUP1)),
+    (
+        "all groups off",
+        |_| set_groups(0),
+        |_| set_groups(gic::group_enable()),
+    ),
     (
         "in a group that is off",
-        |intid| set_group(intid, 0),
-        |intid| set_group(intid, 1),
+        |intid| set_group(intid, 1 - used_group()),
+        |intid| set_group(intid, used_group()),
     ),
 ];
 
 /// GICD_CTLR.EnableGrp1 and EnableGrp0.
-const GROUP1: u32 = 1 << 1;
 const GROUPS: u32 = 1 << 1 | 1 << 0;
+
+/// The group that all interrupts are in.
+fn used_group() -> u32 {
+    gic::group_enable() >> 1
+}
 
 fn set_groups(groups: u32) {
     let ctlr = machine().distributor() + gic::GICD_CTLR;
@@ -65,7 +73,7 @@ fn set_groups(groups: u32) {
 }
 
 fn set_group(intid: u32, group: u32) {
-    let register = guest_rt::cpu::current().redistributor() + gic::SGI_FRAME + gic::IGROUPR;
+    let register = gic::private_frame() + gic::IGROUPR;
     let others = mmio::read32(register) & !(1 << intid);
     mmio::write32(register, others | group << intid);
 }
@@ -86,7 +94,7 @@ fn arm(timer: &Timer) {
 /// Starts with the interrupt enabled, and interrupts let in.
 fn begin(timer: &Timer) {
     fresh();
-    set_groups(GROUP1);
+    set_groups(gic::group_enable());
     gic::set_handler(mask_the_timer);
     gic::enable(timer.intid);
     exception::unmask();

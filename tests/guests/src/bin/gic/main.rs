@@ -100,18 +100,20 @@ fn fresh() {
     timer::stop_virtual();
     timer::stop_physical();
     gic::init_cpu();
-    let sgi = cpu::current().redistributor() + gic::SGI_FRAME;
-    mmio::write32(sgi + gic::ICACTIVER, u32::MAX);
+    let own = gic::private_frame();
+    mmio::write32(own + gic::ICACTIVER, u32::MAX);
     for intid in 0..32 {
         gic::set_priority(intid, 0xa0);
     }
-    // With FEAT_GICv3_NMI an interrupt may have more than the highest priority.
-    mmio::write32(sgi + NON_MASKABLE, 0);
-    for word in 1..gic::lines() / 32 {
-        mmio::write32(
-            machine().distributor() + NON_MASKABLE + u64::from(word) * 4,
-            0,
-        );
+    if !gic::is_v2() {
+        // With FEAT_GICv3_NMI an interrupt may have more than the highest priority.
+        mmio::write32(own + NON_MASKABLE, 0);
+        for word in 1..gic::lines() / 32 {
+            mmio::write32(
+                machine().distributor() + NON_MASKABLE + u64::from(word) * 4,
+                0,
+            );
+        }
     }
     for intid in 16..32 {
         gic::set_edge(intid, false);

@@ -1,6 +1,5 @@
 //! Handlers within handlers: preemption by priority, deeper than there are list registers.
 
-use crate::delivery::SEPARATE;
 use crate::{FIRST_SPARE, fresh, note, order, quiet, taken};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use guest_rt::suite::Outcome;
@@ -12,7 +11,7 @@ static RUNNING: AtomicU64 = AtomicU64::new(0);
 /// Raises a higher-priority interrupt from inside a handler, and lets it in.
 fn nesting(intid: u32) {
     note(intid);
-    RUNNING.store(mrs!("S3_0_C12_C11_3"), Ordering::Release);
+    RUNNING.store(gic::running_priority(), Ordering::Release);
     let depth = NESTED.fetch_add(1, Ordering::AcqRel);
     if depth < NEST_MAX.load(Ordering::Acquire) {
         nest(FIRST_SPARE + depth + 1);
@@ -63,7 +62,7 @@ fn nested(depth: u32) -> Outcome {
             "depth {level} is still active"
         );
     }
-    check_eq!(mrs!("S3_0_C12_C11_3"), 0xff, "ICC_RPR_EL1 after all");
+    check_eq!(gic::running_priority(), 0xff, "ICC_RPR_EL1 after all");
     Ok(())
 }
 
@@ -120,9 +119,9 @@ pub(crate) fn more_active_than_list_registers() -> Outcome {
 /// came: that is not the order in which a count of ends could be told apart.
 pub(crate) fn separate_deactivation_beyond_list_registers() -> Outcome {
     fresh();
-    msr!("S3_0_C12_C12_4", SEPARATE);
+    gic::set_separate(true);
     let outcome = ended_by_name();
-    msr!("S3_0_C12_C12_4", 0);
+    gic::set_separate(false);
     outcome
 }
 
@@ -141,14 +140,14 @@ fn ended_by_name() -> Outcome {
         for level in (0..COUNT).rev() {
             gic::end(FIRST_SPARE + level);
         }
-        check_eq!(mrs!("S3_0_C12_C11_3"), 0xff, "ICC_RPR_EL1 after all");
+        check_eq!(gic::running_priority(), 0xff, "ICC_RPR_EL1 after all");
         for level in 0..COUNT {
             let intid = FIRST_SPARE + level;
             check!(
                 gic::read_bit(gic::ISACTIVER, intid),
                 "round {round}: EOI deactivated {intid}"
             );
-            msr!("S3_0_C12_C11_1", u64::from(intid));
+            gic::deactivate(intid.into());
             check!(
                 !gic::read_bit(gic::ISACTIVER, intid),
                 "round {round}: DIR did not deactivate {intid}"

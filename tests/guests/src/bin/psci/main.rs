@@ -74,7 +74,8 @@ fn starts_clean() -> u64 {
         (1..gic::lines() / 32)
             .any(|word| mmio::read32(gicd + gic::ISACTIVER + u64::from(word) * 4) != 0),
     );
-    for &affinity in machine().cpus() {
+    let all = if gic::is_v2() { &[] } else { machine().cpus() };
+    for &affinity in all {
         let frame = gic::find_redistributor(affinity).unwrap_or(0);
         note(5, frame == 0);
         if frame != 0 {

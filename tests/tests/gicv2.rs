@@ -1,0 +1,236 @@
+//! Machines with a GICv2: the same image, the same guests, and what guests can do on a GICv3.
+#![forbid(unsafe_code)]
+
+use serde_json::Value;
+use std::time::Duration;
+use tests::guest::follow;
+use tests::machine::{Machine, PATIENCE, Running};
+use tests::tree::Tree;
+use tests::{Manifest, Vm, artefacts, linux};
+
+/// A resize's own deadline in seconds: far more than a guest needs, for a busy machine.
+const DEADLINE_S: u32 = 100;
+
+fn machine(name: &str, cpus: u32) -> Machine {
+    Machine::new(&format!("gicv2-{name}")).gic(2).cpus(cpus)
+}
+
+/// Runs a guest to its end and checks that the hypervisor is well afterwards.
+fn run(machine: Machine, vm: Vm) {
+    let mut running = machine.boot(&Manifest::new([vm]));
+    let (console, control) = running.channels();
+    let report = follow(console, control, "guest", PATIENCE * 2);
+    report.assert_green(&running.console);
+    running.control().event("vm-off", "guest", PATIENCE);
+    let list = running.command("vm list");
+    assert_eq!(list["vms"][0]["state"], "off", "{list}");
+}
+
+/// One test a line: its name, the guest, the CPUs, the CPU model, the vCPUs, and the guest's words.
+macro_rules! guest_tests {
+    ($($name:ident: $guest:literal, $cpus:literal, $model:literal, $vcpus:literal, $words:literal;)+) => {
+        $(
+            #[test]
+            fn $name() {
+                let vm = Vm::guest("guest", $guest).vcpus($vcpus, $vcpus).command_line($words);
+                run(machine(stringify!($name), $cpus).model($model), vm);
+            }
+        )+
+    };
+}
+
+guest_tests! {
+    smoke_1_on_1: "smoke", 1, "max,pauth=off", 1, "";
+    smoke_8_on_8: "smoke", 8, "cortex-a72", 8, "";
+    smoke_8_on_2: "smoke", 2, "max,pauth=off", 8, "";
+    smoke_4_on_1: "smoke", 1, "cortex-a57", 4, "";
+    psci_4_on_4: "psci", 4, "max,pauth=off", 4, "";
+    psci_8_on_4: "psci", 4, "cortex-a72", 8, "rounds=30 cycles=20";
+    gic_1_on_1: "gic", 1, "max,pauth=off", 1, "";
+    gic_4_on_4: "gic", 4, "cortex-a72", 4, "";
+    gic_4_on_1: "gic", 1, "max,pauth=off", 4, "";
+    memory_4_on_4: "memory", 4, "cortex-a72", 4, "";
+    moves_6_on_2: "moves", 2, "cortex-a72", 6, "asked cpus=2 moves=60";
+}
+
+#[test]
+fn hotplug_block_as_a_driver_and_an_abuser_see_it() {
+    for (cpus, words) in [(4, ""), (1, " cycles=1")] {
+        let vm = Vm::guest("guest", "hotplug")
+            .text("firmware", "acpi")
+            .vcpus(2, 8)
+            .command_line(&format!("asked cpus=2 boot=2 max=8{words}"));
+        run(machine(&format!("hotplug-{cpus}"), cpus), vm);
+    }
+}
+
+#[test]
+fn resets_leave_nothing_behind() {
+    let vm = Vm::guest("guest", "psci")
+        .vcpus(4, 4)
+        .command_line("asked resets=20 only=machine_was_as_after_reset,on_off_cycles");
+    run(machine("resets", 4), vm);
+}
+
+#[test]
+fn two_guests_side_by_side() {
+    let noisy = Vm::guest("noisy", "memory").vcpus(2, 2).cpus(&[0, 1]);
+    let quiet = Vm::guest("quiet", "gic").vcpus(2, 2).cpus(&[1, 0]);
+    let mut running = machine("two", 2).boot(&Manifest::new([noisy, quiet]));
+    for name in ["noisy", "quiet"] {
+        running.command(&format!("console {name}"));
+        let report = follow(&mut running.console, None, name, PATIENCE * 2);
+        report.assert_green(&running.console);
+    }
+}
+
+fn resize_to(running: &mut Running, vm: &str, vcpus: u32) {
+    let result: Value = running.command(&format!("vcpu set {vm} {vcpus} --timeout {DEADLINE_S}"));
+    assert_eq!(result["outcome"], "done", "{result}");
+    // It tells the operator first and its shell a moment later.
+    let counts = (0..20).any(|_| {
+        let is_there = linux::online(&mut running.console) == vcpus;
+        if !is_there {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        is_there
+    });
+    assert!(counts, "not {vcpus} CPUs online{}", running.console.tail());
+}
+
+fn expect_no_complaints(running: &mut Running) {
+    let complaints = linux::complaints(&mut running.console);
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
+fn linux_grows_shrinks_and_is_reset() {
+    for (name, cpus, model, most) in [
+        ("linux-a72", 4, "cortex-a72", 4),
+        ("linux-on-2", 2, "max,pauth=off", 8),
+    ] {
+        let vm = Vm::linux("linux", "linux-6.12").vcpus(1, most);
+        let mut running = machine(name, cpus).model(model).boot(&Manifest::new([vm]));
+        assert_eq!(linux::wait_for_shell(&mut running.console), 1);
+        for vcpus in [most, 1, most] {
+            resize_to(&mut running, "linux", vcpus);
+        }
+        expect_no_complaints(&mut running);
+        running.console.line("reboot -f");
+        running.control().event("vm-reset", "linux", PATIENCE);
+        linux::wait_for_shell(&mut running.console);
+        resize_to(&mut running, "linux", most);
+        expect_no_complaints(&mut running);
+        running.console.line("poweroff -f");
+        running.control().event("vm-off", "linux", PATIENCE);
+    }
+}
+
+#[test]
+fn two_linux_share_two_cpus() {
+    let vms =
+        ["first", "second"].map(|name| Vm::linux(name, "linux-6.12").vcpus(2, 4).memory_mib(384));
+    let mut running = machine("linux-two", 2).boot(&Manifest::new(vms));
+    for name in ["second", "first"] {
+        running.command(&format!("console {name}"));
+        linux::wait_for_shell(&mut running.console);
+        resize_to(&mut running, name, 4);
+    }
+    for vcpu in 0..4 {
+        running.command(&format!("vcpu pin first {vcpu} 0"));
+    }
+    assert_eq!(linux::online(&mut running.console), 4);
+    expect_no_complaints(&mut running);
+    running.command("vm reset first");
+    linux::wait_for_shell(&mut running.console);
+    running.command("console second");
+    expect_no_complaints(&mut running);
+}
+
+#[test]
+fn linux_boots_by_device_tree() {
+    let vm = Vm::linux("linux", "linux-6.12").text("firmware", "fdt");
+    let mut running = machine("linux-fdt", 4).boot(&Manifest::new([vm]));
+    assert_eq!(linux::wait_for_shell(&mut running.console), 2);
+    let named = linux::run(&mut running.console, "grep -c GIC-0 /proc/interrupts");
+    assert_ne!(named.trim(), "0");
+    expect_no_complaints(&mut running);
+}
+
+#[test]
+fn what_the_machine_cannot_give_is_named() {
+    let guest = |name: &str| Vm::guest(name, "smoke");
+    let vms = [
+        guest("newer").text("gic", "v3"),
+        guest("larger").vcpus(1, 9),
+        guest("guest").text("gic", "v2"),
+    ];
+    let mut running = machine("refused", 2).boot(&Manifest::new(vms));
+    let (console, control) = running.channels();
+    follow(console, control, "guest", PATIENCE).assert_green(&running.console);
+    let log = running.console.everything();
+    for line in [
+        "/vms/newer: `gic` = v3 cannot be had: this machine's interrupt controller is a GICv2",
+        "/vms/larger: `max-vcpus` = 9 is not between 1 and 8",
+    ] {
+        assert!(log.contains(line), "no {line:?}: {log}");
+    }
+}
+
+#[test]
+fn a_gicv3_without_gicv_gives_no_gicv2() {
+    let vms = [
+        Vm::guest("older", "smoke").text("gic", "v2"),
+        Vm::guest("guest", "smoke").text("gic", "v3"),
+    ];
+    let mut running = Machine::new("gicv2-on-gicv3").boot(&Manifest::new(vms));
+    let (console, control) = running.channels();
+    follow(console, control, "guest", PATIENCE).assert_green(&running.console);
+    let line = "/vms/older: `gic` = v2 cannot be had: this machine's GICv3 has no GICV, which a GICv2's guest needs";
+    assert!(running.console.everything().contains(line));
+}
+
+#[test]
+fn a_gicv2_without_its_virtual_half_is_refused() {
+    let test = "gicv2-half";
+    let own = "reg = <0x00 0x8000000 0x00 0x10000 0x00 0x8010000 0x00 0x10000 0x00 0x8030000 0x00 0x10000 0x00 0x8040000 0x00 0x10000>;";
+    let half = "reg = <0x00 0x8000000 0x00 0x10000 0x00 0x8010000 0x00 0x10000>;";
+    let tree = Tree::of_virt_with(&artefacts::log_directory(test), 2, 2).replace(own, half);
+    let machine = Machine::new(test).gic(2).cpus(2).exact_memory_mib(512);
+    let machine = machine.argument("-dtb").argument(&tree.write("machine"));
+    let manifest = Manifest::new([Vm::guest("guest", "smoke")]);
+    let mut running = machine.launch(&manifest, |_| {});
+    let why = "has no GICH and GICV: this GICv2 cannot serve guests";
+    running.console.expect(why, PATIENCE);
+}
+
+#[test]
+fn a_raspberry_pi_4_runs_the_guests() {
+    for (guest, vcpus, words) in [
+        ("smoke", 4, ""),
+        ("gic", 4, ""),
+        ("psci", 8, "rounds=10 cycles=10"),
+    ] {
+        let vm = Vm::guest("guest", guest)
+            .vcpus(vcpus, vcpus)
+            .command_line(words);
+        run(Machine::pi4(&format!("pi4-{guest}")), vm);
+    }
+}
+
+#[test]
+fn linux_grows_on_a_raspberry_pi_4() {
+    let vm = Vm::linux("linux", "linux-6.12").vcpus(1, 4).memory_mib(384);
+    let mut running = Machine::pi4("pi4-linux").boot(&Manifest::new([vm]));
+    assert_eq!(linux::wait_for_shell(&mut running.console), 1);
+    for vcpus in [4, 1, 4] {
+        resize_to(&mut running, "linux", vcpus);
+    }
+    expect_no_complaints(&mut running);
+    running.console.line("reboot -f");
+    running.control().event("vm-reset", "linux", PATIENCE);
+    linux::wait_for_shell(&mut running.console);
+    resize_to(&mut running, "linux", 4);
+    running.console.line("poweroff -f");
+    running.control().event("vm-off", "linux", PATIENCE);
+}
