@@ -11,7 +11,7 @@ use stage2::{AddressSpace, PA_BITS, VmidWidth};
 use types::address::HostPhys;
 use types::ids::{PcpuId, VmId};
 use vmm::memory::GuestMemory;
-use vmm::ops::{self, Description, HostLimits, Operator, earlier};
+use vmm::ops::{self, Description, HostLimits, Operator, Outbox, earlier};
 use vmm::vm::{Kicks, Outside, Vm};
 
 use crate::guest_memory::{GuestRam, TablePages};
@@ -33,7 +33,8 @@ const ALIGNMENTS: [u64; 2] = [1 << 30, 1 << 21];
 
 static VMS: Once<Vms> = Once::new();
 /// What waits for the operator.
-static OPERATOR: Operator = Operator::new();
+static OUTBOX: Outbox = Outbox::new();
+static OPERATOR: Operator = Operator::new(&OUTBOX);
 
 /// Makes the VMs, which have been admitted to `slots`; none runs yet.
 pub(crate) fn create(limits: &HostLimits<'_>, descriptions: Vec<Description>, slots: CpuSlots) {

@@ -42,7 +42,7 @@ use crate::vm::{Around, Cause, Kicks, Outside, Vcpu, Vm};
 use control_plane::resize::Report;
 pub use create::{Description, HostLimits};
 use hotplug::strict;
-pub use operator::{Console, Operator, earlier};
+pub use operator::{Console, Operator, Outbox, earlier};
 use report::Record;
 use rounds::Rounds;
 use start::Job;

@@ -49,12 +49,35 @@ struct Move {
     deadline_ns: u64,
 }
 
-/// What waits to be told, answered or found out.
-pub struct Operator {
+/// What waits to be told and answered. A static of its own, all zeros at first: the image does not carry its 9 KiB.
+pub struct Outbox {
     /// Events that wait to be told.
-    queue: FairMutex<Backlog>,
+    events: FairMutex<Backlog>,
     /// Answers that wait to be given; at most as many as the console takes requests.
     answers: FairMutex<Deque<(Token, Reply), MAX_PENDING>>,
+}
+
+impl core::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Outbox").finish_non_exhaustive()
+    }
+}
+
+impl Outbox {
+    /// Makes an empty one.
+    #[expect(clippy::new_without_default, reason = "a static wants a constant")]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            events: FairMutex::new(Backlog::new()),
+            answers: FairMutex::new(Deque::new()),
+        }
+    }
+}
+
+/// What waits to be told, answered or found out.
+pub struct Operator {
+    outbox: &'static Outbox,
     /// The vCPU that is to move: one at a time does.
     moving: FairMutex<Option<Move>>,
     /// Something changed that the boot CPU has to look at.
@@ -73,19 +96,12 @@ impl core::fmt::Debug for Operator {
     }
 }
 
-impl Default for Operator {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Operator {
-    /// Makes one for whom nothing waits.
+    /// Makes one for whom nothing waits but what is in an outbox.
     #[must_use]
-    pub const fn new() -> Self {
+    pub const fn new(outbox: &'static Outbox) -> Self {
         Self {
-            queue: FairMutex::new(Backlog::new()),
-            answers: FairMutex::new(Deque::new()),
+            outbox,
             moving: FairMutex::new(None),
             dirty: AtomicBool::new(false),
             waiting: FairMutex::new(Vec::new()),

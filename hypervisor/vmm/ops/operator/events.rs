@@ -21,7 +21,7 @@ impl Operator {
             what,
         };
         // One that is lost is counted, and costs no VM but the one that made it.
-        if self.queue.lock().push(event) {
+        if self.outbox.events.lock().push(event) {
             self.look_again(host);
         }
     }
@@ -80,7 +80,7 @@ impl Operator {
 
     /// Keeps an answer until its port has room.
     fn give(&self, token: Token, reply: Reply) {
-        let _has_room = self.answers.lock().push_back((token, reply));
+        let _has_room = self.outbox.answers.lock().push_back((token, reply));
     }
 
     /// Tells the end of a resize, now that every vCPU it counts has been told.
@@ -136,14 +136,14 @@ impl Operator {
     /// Tells some of the events, as far as there is room for them; returns when to go on, in nanoseconds since start.
     fn tell_some<H: Console>(&self, host: &H) -> Option<u64> {
         for _ in 0..EVENTS_A_VISIT {
-            if self.queue.lock().is_empty() {
+            if self.outbox.events.lock().is_empty() {
                 return None;
             }
             if !host.accepts(None) {
                 return Some(host.retry_ns());
             }
             // The lock is let go before the event is told.
-            let next = self.queue.lock().pop(host.now_ns());
+            let next = self.outbox.events.lock().pop(host.now_ns());
             match next {
                 Ok((event, lost)) => host.tell(&event, lost),
                 Err(next_ns) => return next_ns,
@@ -157,17 +157,17 @@ impl Operator {
     /// Gives one of the answers that wait, if its port has room; returns whether more wait.
     fn answer<H: Console>(&self, host: &H) -> bool {
         // A port that has no room keeps no other one's answers.
-        let count = self.answers.lock().len();
+        let count = self.outbox.answers.lock().len();
         for _ in 0..count {
-            let Some((token, reply)) = self.answers.lock().pop_front() else {
+            let Some((token, reply)) = self.outbox.answers.lock().pop_front() else {
                 break;
             };
             if host.accepts(Some(token)) {
                 host.reply(token, Ok(reply));
                 break;
             }
-            let _has_room = self.answers.lock().push_back((token, reply));
+            let _has_room = self.outbox.answers.lock().push_back((token, reply));
         }
-        !self.answers.lock().is_empty()
+        !self.outbox.answers.lock().is_empty()
     }
 }

@@ -1,5 +1,6 @@
 //! What the operator is answered, and when.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -12,7 +13,7 @@ use types::ids::{PcpuId, VcpuId, VmId};
 
 use super::{Fake, kernel, leave, run, running, vms, work};
 use crate::cpu::{Manager, Placements};
-use crate::ops::{Console, Host, Operator, Vms};
+use crate::ops::{Console, Host, Operator, Outbox, Vms};
 use crate::vm::{Cause, Home, Phase};
 
 impl Console for Fake {
@@ -61,6 +62,10 @@ impl Console for Fake {
 
 const FIRST: VmId = VmId::new(0);
 
+fn operator() -> Operator {
+    Operator::new(Box::leak(Box::new(Outbox::new())))
+}
+
 /// Carries a command out; returns what was answered since.
 fn answers(vms: &'static Vms<Fake>, operator: &Operator, command: Command) -> Vec<String> {
     vms.execute(operator, Token::default(), command);
@@ -89,7 +94,7 @@ fn set(count: u16) -> Command {
 
 #[test]
 fn what_a_vms_state_does_not_allow_is_refused_by_its_name() {
-    let (operator, vms) = (Operator::new(), vms(kernel(4096), true, |_| {}));
+    let (operator, vms) = (operator(), vms(kernel(4096), true, |_| {}));
     let vm = vms.all()[0].vm;
     assert_eq!(
         answers(vms, &operator, act(VmAction::Stop)),
@@ -118,7 +123,7 @@ fn what_a_vms_state_does_not_allow_is_refused_by_its_name() {
 
 #[test]
 fn a_vm_without_acpi_keeps_its_vcpus() {
-    let operator = Operator::new();
+    let operator = operator();
     let vms = vms(kernel(4096), true, |config| config.firmware = Firmware::Fdt);
     let answer = answers(vms, &operator, set(3));
     assert_eq!(
@@ -129,7 +134,7 @@ fn a_vm_without_acpi_keeps_its_vcpus() {
 
 #[test]
 fn a_list_of_vcpus_waits_until_their_cpus_have_published() {
-    let (operator, (vms, _)) = (Operator::new(), running());
+    let (operator, (vms, _)) = (operator(), running());
     let host = &vms.host;
     let list = Command::VcpuList { vm: FIRST };
     assert!(answers(vms, &operator, list).is_empty());
@@ -156,7 +161,7 @@ fn a_list_of_vcpus_waits_until_their_cpus_have_published() {
 
 #[test]
 fn a_vcpu_that_moves_is_told_of_when_it_is_there_or_stays() {
-    let (operator, (vms, vm)) = (Operator::new(), running());
+    let (operator, (vms, vm)) = (operator(), running());
     let host = &vms.host;
     let nowhere = "error: there is no such vCPU or CPU";
     assert_eq!(answers(vms, &operator, pin(0, 2)), [nowhere]);
@@ -188,7 +193,7 @@ fn a_vcpu_that_moves_is_told_of_when_it_is_there_or_stays() {
 
 #[test]
 fn the_end_of_a_resize_answers_who_asked_for_it_and_is_told_afterwards() {
-    let (operator, (vms, vm)) = (Operator::new(), running());
+    let (operator, (vms, vm)) = (operator(), running());
     let instance = &vms.all()[0];
     assert!(answers(vms, &operator, set(3)).is_empty());
     assert!(vms.stop(vm, Cause::Operator));
@@ -217,7 +222,7 @@ fn the_end_of_a_resize_answers_who_asked_for_it_and_is_told_afterwards() {
 
 #[test]
 fn events_wait_for_room_and_take_turns_with_the_guests() {
-    let (operator, (vms, vm)) = (Operator::new(), running());
+    let (operator, (vms, vm)) = (operator(), running());
     let host = &vms.host;
     host.told.take();
     for _ in 0..6 {
@@ -241,7 +246,7 @@ fn a_cap_is_set_where_the_cpus_hold_any() {
         vm: FIRST,
         millicores,
     };
-    let (operator, free) = (Operator::new(), vms(kernel(4096), true, |_| {}));
+    let (operator, free) = (operator(), vms(kernel(4096), true, |_| {}));
     let answer = answers(free, &operator, cap(Some(250)));
     assert!(answer[0].contains("cpu-cap"), "{answer:?}");
     assert_eq!(free.all()[0].vm.cap.millicores(), None);
