@@ -2,6 +2,8 @@
 
 use core::marker::PhantomData;
 use core::sync::atomic::Ordering;
+use types::access::AccessWidth;
+use types::address::GuestPhys;
 use types::layout::GicVersion;
 use vgic::CpuInterface;
 use vmm::cpu::{self, Interrupt, Local, Pcpu, cause};
@@ -10,14 +12,15 @@ use vmm::dispatch::slow::Exit;
 use vmm::exit::{Syndrome, fault_address};
 use vmm::features::{FeaturePolicy, Lent};
 use vmm::sched::{Capped, Policy};
+use vmm::spin::Sight;
 use vmm::vm::context::{FpRegisters, Frame, TimerRegisters};
 use vmm::vm::{Kicks, Vcpu, VcpuContext, Vm};
 
 use crate::gic::{self, V2, V3, Version};
 use crate::percpu::Percpu;
-use crate::sysreg::{isb, read_register, wfi, write_register};
+use crate::sysreg::{isb, read_register, wfi, write_register, yield_hint};
 use crate::vms::{self, Vms};
-use crate::{clock, fpsimd, hot, lent, percpu, smp, switch, timer, tlb, vectors};
+use crate::{clock, fpsimd, guest_memory, hot, lent, percpu, smp, switch, timer, tlb, vectors};
 
 /// Runs guests on this CPU for good.
 pub(crate) fn run(cpu: &'static Percpu) -> ! {
@@ -255,6 +258,26 @@ impl<V: Version> cpu::Machine for Machine<V> {
 
     fn elr_el1(&self) -> u64 {
         read_register!("elr_el1")
+    }
+
+    fn sight(&self) -> Sight {
+        Sight {
+            sctlr_el1: read_register!("sctlr_el1"),
+            tcr_el1: read_register!("tcr_el1"),
+            ttbr0_el1: read_register!("ttbr0_el1"),
+            ttbr1_el1: read_register!("ttbr1_el1"),
+            sp_el0: read_register!("sp_el0"),
+            tpidr_el1: read_register!("tpidr_el1"),
+            counter: read_register!("cntvct_el0"),
+        }
+    }
+
+    fn read_ram(&self, vm: &Vm, address: GuestPhys, width: AccessWidth) -> Option<u64> {
+        Some(guest_memory::load(vm.ram_word(address, width)?, width))
+    }
+
+    fn relax(&self) {
+        yield_hint();
     }
 
     fn inject(&self, frame: &mut Frame, exception: Exception) {

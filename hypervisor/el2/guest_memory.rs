@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use stage2::{PAGE_SIZE, TableMemory};
+use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
 use types::ids::MAX_VMS;
 use vmm::memory::{GuestFault, GuestMemory};
@@ -68,6 +69,15 @@ impl GuestRam {
             _ => Err(GuestFault { address }),
         }
     }
+}
+
+/// Loads a word of a guest's RAM by one access of 64 bits, as the guest's other CPUs store it.
+pub(crate) fn load(at: HostPhys, width: AccessWidth) -> u64 {
+    let double = (at.get() & !7) as *const u64;
+    // SAFETY: `Vm::ram_word` has found it in a guest's RAM, which is mapped for as long as there are VMs, in whole pages; a guest may
+    // write it meanwhile, which a volatile access sees as old or new.
+    let value = unsafe { double.read_volatile() };
+    value >> (8 * (at.get() & 7)) & width.mask()
 }
 
 impl GuestMemory for GuestRam {

@@ -59,12 +59,15 @@ fn cpu_on<'f, V: Version>(
     leave(frame, 0)
 }
 
-/// Handles WFI and WFE. The timed forms and WFE return at once, which the architecture allows.
+/// Handles WFI and WFE. The timed forms and WFE return at once, which the architecture allows, unless others want the CPU.
 pub(crate) extern "C" fn wait<V: Version>(frame: &mut Frame, esr: u64) -> Return<'_> {
     let Some(Owner { vcpu, .. }) = frame.owner else {
         return leave(frame, cause::SYNC);
     };
     if !Syndrome::new(esr).is_wfi() {
+        if percpu::this().local.need_resched.get() {
+            return leave(frame, cause::SYNC);
+        }
         vcpu.exits.count(ExitReason::Wfe);
         advance_any(esr);
         return leave(frame, 0);

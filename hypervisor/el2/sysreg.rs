@@ -81,4 +81,11 @@ pub(crate) fn wfi() {
     unsafe { core::arch::asm!("dsb sy", "wfi", options(nostack, preserves_flags)) }
 }
 
+/// Lets another CPU go first: on QEMU with one thread for all CPUs, that is what ends this one's turn.
+#[inline(always)]
+pub(crate) fn yield_hint() {
+    // SAFETY: a hint changes no state.
+    unsafe { core::arch::asm!("yield", options(nostack, preserves_flags)) }
+}
+
 pub(crate) use {read_register, write_register};

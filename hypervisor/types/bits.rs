@@ -43,6 +43,15 @@ impl<T: Numbered, const WORDS: usize> BitSet<T, WORDS> {
         self.summary == 0
     }
 
+    /// Returns whether it has two members or more.
+    #[inline]
+    #[must_use]
+    pub fn has_several(&self) -> bool {
+        let word = self.words.get(self.summary.trailing_zeros() as usize);
+        let word = word.copied().unwrap_or(0);
+        self.summary & self.summary.wrapping_sub(1) | word & word.wrapping_sub(1) != 0
+    }
+
     /// Returns how many members it has, counting all words.
     #[must_use]
     pub fn len(&self) -> u16 {

@@ -57,6 +57,12 @@ impl Syndrome {
         self.0 & 0xffff
     }
 
+    /// Returns whether a trapped wait is WFIT or WFET.
+    #[inline]
+    pub const fn is_timed_wait(self) -> bool {
+        self.0 & 2 != 0
+    }
+
     /// Returns whether a trapped wait is WFI (and not WFE, WFIT or WFET).
     #[inline]
     pub const fn is_wfi(self) -> bool {

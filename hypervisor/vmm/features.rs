@@ -52,6 +52,8 @@ pub mod hcr {
     pub const BSU_INNER: u64 = 1 << 10;
     /// Trap WFI.
     pub const TWI: u64 = 1 << 13;
+    /// Trap WFE.
+    pub const TWE: u64 = 1 << 14;
     /// Trap ID group 1: SMIDR_EL1, and with it REVIDR_EL1 and AIDR_EL1, which belong to the MIDR_EL1 that guests see.
     pub const TID1: u64 = 1 << 16;
     /// Trap ID group 3: the feature registers.
@@ -76,6 +78,10 @@ pub mod hcr {
     pub const APK: u64 = 1 << 40;
     /// Do not trap pointer-authentication instructions.
     pub const API: u64 = 1 << 41;
+    /// Trap WFE only after a delay (FEAT_TWED).
+    pub const TWEDEN: u64 = 1 << 59;
+    /// TWEDEL of 4: the delay is 2^12 cycles at least, a microsecond or two. A lock that is given on in that time costs no trap.
+    pub const TWEDEL: u64 = 4 << 60;
     /// Whatever the CPU is.
     pub(super) const ALWAYS: u64 = VM | SWIO | FMO | IMO | AMO | FB | BSU_INNER | RW | TRAPS;
     const TRAPS: u64 = TSC | TIDCP | TACR | TSW;
@@ -166,8 +172,10 @@ impl Lent {
 pub struct FeaturePolicy {
     /// The ID registers as the guest reads them, by [`id_index`].
     pub id: [u64; ID_REGISTERS],
-    /// HCR_EL2 while the guest runs, but for TWI and the virtual SError.
+    /// HCR_EL2 while the guest runs, but for TWI, the virtual SError, and what is added while others wait for the CPU.
     pub hcr: u64,
+    /// What HCR_EL2 has besides while others wait for the CPU: WFE traps.
+    pub hcr_crowded: u64,
     /// CPTR_EL2 while the guest owns the FP unit.
     pub cptr: u64,
     /// CPTR_EL2 while another vCPU's values are in the FP unit.
@@ -236,6 +244,7 @@ impl FeaturePolicy {
         Self {
             id,
             hcr,
+            hcr_crowded: hcr::TWE | when(field(host[MMFR1], 32) != 0, hcr::TWEDEN | hcr::TWEDEL),
             cptr,
             cptr_fp_trapped: cptr | cptr::TFP,
             mdcr,

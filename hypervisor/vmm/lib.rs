@@ -19,5 +19,6 @@ pub mod hypercall;
 pub mod memory;
 pub mod ops;
 pub mod sched;
+pub mod spin;
 pub mod sync;
 pub mod vm;

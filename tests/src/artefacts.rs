@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 /// The linked kernels that guests are tested with.
-pub const KERNELS: [&str; 3] = ["linux-6.1", "linux-6.12", "linux-7.2"];
+pub const KERNELS: [&str; 4] = ["linux-6.1", "linux-6.12", "linux-7.2", "linux-6.12-rt"];
 
 /// What a program that is no test has said in place of the environment.
 static PROVIDED: OnceLock<Vec<(&'static str, OsString)>> = OnceLock::new();

@@ -9,7 +9,7 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
 pub const SHELL_LIMIT: Duration = Duration::from_secs(120);
 
 /// What in a kernel's log means that something is broken.
-const COMPLAINTS: [&str; 12] = [
+const COMPLAINTS: [&str; 14] = [
     "WARNING:",
     "BUG:",
     "Oops",
@@ -17,6 +17,8 @@ const COMPLAINTS: [&str; 12] = [
     "Kernel panic",
     "rcu: INFO",
     "soft lockup",
+    "hard LOCKUP",
+    "may not have shut down cleanly",
     "hung task",
     "Unable to handle",
     "unhandled",
@@ -47,11 +49,19 @@ pub fn wait_for_shell(console: &mut Console) -> u32 {
 /// # Panics
 /// If it does not end in time.
 pub fn run(console: &mut Console, line: &str) -> String {
+    run_within(console, line, SHELL_LIMIT)
+}
+
+/// As [`run`], for a line that may take so long.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_within(console: &mut Console, line: &str, limit: Duration) -> String {
     // The quotes keep the marks out of the echo of what is typed.
     console.line(&format!("echo BE''GIN; {line}; echo E''ND"));
     // The kernel may print right after them.
     console.expect("BEGIN", SHELL_LIMIT);
-    let text = console.expect("END", SHELL_LIMIT).replace('\r', "");
+    let text = console.expect("END", limit).replace('\r', "");
     text.strip_prefix('\n').unwrap_or(&text).to_owned()
 }
 

@@ -51,6 +51,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         }
         self.queue.reserve(slot);
         self.queue.agree(slot, vm.terms(), self.machine.now());
+        self.crowd.reserve(slot);
         self.attached[slot.index()] = Some(Attached { place, context });
         true
     }
@@ -64,6 +65,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         self.resident = None;
         self.world = None;
         let place = attached.place;
+        place.vcpu.at.loaded.store(false, Ordering::SeqCst);
         drop(attached);
         self.disown(place);
     }

@@ -34,7 +34,7 @@ impl Events {
 
 impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Notes that a vCPU was turned on or off, if the operator or a resize wants to know.
-    #[inline]
+    #[inline(always)]
     pub(super) fn announce(&mut self, vm: &Vm, slot: Slot, on: bool, now: u64) {
         if !vm.watched.load(Ordering::Relaxed) {
             return;

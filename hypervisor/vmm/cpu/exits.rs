@@ -20,7 +20,11 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
     pub(super) fn enter(&mut self, slot: Slot) {
         let trap_wfi = self.traps_wfi();
         let attached = at(&mut self.attached, slot);
-        let wanted = attached.place.vm.policy.hcr | if trap_wfi { hcr::TWI } else { 0 };
+        let policy = &attached.place.vm.policy;
+        let mut wanted = policy.hcr | if trap_wfi { hcr::TWI } else { 0 };
+        if self.crowd.is_looked_at() {
+            wanted |= policy.hcr_crowded;
+        }
         if self.hcr != wanted {
             self.hcr = wanted;
             self.machine.set_hcr(wanted);
@@ -113,6 +117,10 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
                 self.machine.inject(&mut context.frame, exception);
             }
             Next::Block => self.wait(),
+            Next::WaitForEvent { timed } => {
+                context.frame.step_over(syndrome);
+                self.waits_for_event(slot, timed);
+            }
             Next::UseFp => self.use_fp(slot),
             Next::Lend(unit) => self.machine.lend(&vm.policy, context, unit),
             Next::LoadDebug => {

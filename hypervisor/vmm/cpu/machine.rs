@@ -9,8 +9,11 @@ use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
 use crate::features::{FeaturePolicy, Lent};
 use crate::sched::{NEVER, WakeSet};
+use crate::spin::Sight;
 use crate::vm::context::{FpRegisters, Frame, Owner, TimerRegisters};
 use crate::vm::{Cause, Kicks, Vcpu, VcpuContext, Vm};
+use types::access::AccessWidth;
+use types::address::GuestPhys;
 use types::ids::{PcpuId, VcpuId};
 
 /// Causes that leave the guest, as [`Machine::enter`] returns them.
@@ -169,6 +172,12 @@ pub trait Machine {
     fn set_mdscr(&self, value: u64);
     /// Returns ELR_EL1 of the loaded vCPU.
     fn elr_el1(&self) -> u64;
+    /// Returns what says where the loaded vCPU's code and data are.
+    fn sight(&self) -> Sight;
+    /// Reads a VM's RAM, by one access; `None` where it has none. The address is a multiple of the width.
+    fn read_ram(&self, vm: &Vm, address: GuestPhys, width: AccessWidth) -> Option<u64>;
+    /// Lets another CPU go first on a machine that runs one CPU at a time (YIELD).
+    fn relax(&self);
     /// Makes the loaded vCPU take an exception at EL1.
     fn inject(&self, frame: &mut Frame, exception: Exception);
 

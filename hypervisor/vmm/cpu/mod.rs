@@ -5,10 +5,11 @@
 //! of both. `crate::sched` decides which vCPU runs.
 //!
 //! `attach` takes a vCPU's registers over and lets go of them, `world` moves registers, `exits` runs a guest and acts on its exits,
-//! `power` turns vCPUs on and off, `events` tells of it, `deferred` is what a CPU does besides, `publish` says what no other knows, `reserve`
+//! `crowd` finds those that only wait, `power` turns vCPUs on and off, `events` tells of it, `deferred` is what a CPU does besides, `publish` says what no other knows, `reserve`
 //! turns it off.
 
 mod attach;
+mod crowd;
 mod deferred;
 mod events;
 mod exits;
@@ -23,17 +24,20 @@ mod world;
 
 use alloc::vec::Vec;
 
-use crate::sched::{Deferred, NEVER, Policy, RoundRobin, RunQueue, SLICE_MS, Slot};
+use crate::sched::{Deferred, NEVER, Policy, RoundRobin, RunQueue, SLICE_FLOOR_MS, SLICE_MS, Slot};
 use crate::vm::Vm;
 use crate::vm::context::Owner;
 use attach::{Attached, at};
+use crowd::Crowd;
 use events::Events;
 pub use machine::{Interrupt, Local, Machine, Manager, cause};
 pub use placements::Placements;
 use types::ids::{MAX_VMS, VcpuId};
 
-/// How long a vCPU runs while another one waits, in nanoseconds.
+/// How long a vCPU runs at most while another one waits, in nanoseconds.
 const SLICE_NS: u64 = SLICE_MS * 1_000_000;
+/// How long it runs at least, in nanoseconds.
+const SLICE_FLOOR_NS: u64 = SLICE_FLOOR_MS * 1_000_000;
 
 /// One CPU's scheduler and what it has in its registers.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ pub struct Pcpu<M, P: Policy> {
     local: &'static Local,
     placements: &'static Placements,
     queue: RunQueue<P>,
+    crowd: Crowd,
     attached: Vec<Option<Attached>>,
     /// The vCPU whose registers are in the hardware.
     loaded: Option<Slot>,
@@ -70,7 +75,8 @@ pub struct Pcpu<M, P: Policy> {
 /// Returns how the vCPUs of a CPU take turns.
 #[must_use]
 pub fn turns<M: Machine>(machine: &M) -> RoundRobin {
-    RoundRobin::new(machine.ticks(SLICE_NS))
+    let (longest, floor) = (machine.ticks(SLICE_NS), machine.ticks(SLICE_FLOOR_NS));
+    RoundRobin::new(longest, floor)
 }
 
 impl<M: Machine, P: Policy> Pcpu<M, P> {
@@ -82,6 +88,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
             local: machine.local(),
             placements,
             queue: RunQueue::new(policy),
+            crowd: Crowd::new(&machine),
             attached: Vec::new(),
             loaded: None,
             resident: None,
@@ -100,7 +107,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
     }
 
     /// Does one round: looks at everything, then runs the vCPU whose turn it is until it exits, or sleeps until something happens.
-    #[inline]
+    #[inline(always)]
     pub fn step(&mut self) {
         if let Some(slot) = self.turn() {
             self.enter(slot);
@@ -108,7 +115,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
     }
 
     /// Looks at everything once and makes the vCPU ready whose turn it is, or sleeps until something happens.
-    #[inline]
+    #[inline(always)]
     fn turn(&mut self) -> Option<Slot> {
         if !self.local.wakes.is_empty() {
             self.handle_wakes();
@@ -116,8 +123,18 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         if self.local.has_deferred() {
             self.do_deferred();
         }
-        match self.queue.choose(self.machine.now()) {
-            Some(slot) => self.ready(slot),
+        let now = self.machine.now();
+        if now >= self.crowd.look_ticks {
+            self.look_around(now);
+        } else if self.queue.is_watched() && self.queue.current().is_none() {
+            self.compare_words(now);
+        }
+        match self.queue.choose(now) {
+            Some(slot) => self.ready(slot, now),
+            None if self.queue.is_watched() => {
+                self.watch_words();
+                None
+            }
             None => self.idle(),
         }
     }
@@ -135,13 +152,15 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
             {
                 self.queue.exempt(slot, now);
             }
-            self.queue.rouse(slot, now);
+            if !self.queue.rouse(slot, now) {
+                self.heed(slot, now);
+            }
         });
     }
 
     /// Makes a vCPU whose turn it is ready to be entered, unless others want something else of it.
     #[inline]
-    fn ready(&mut self, slot: Slot) -> Option<Slot> {
+    fn ready(&mut self, slot: Slot, now: u64) -> Option<Slot> {
         let attached = at(&mut self.attached, slot);
         let vcpu = attached.place.vcpu;
         if vcpu.requested() != 0 {
@@ -154,18 +173,29 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         if self.loaded != Some(slot) {
             self.unload();
             self.load(slot);
+            self.crowd.look_ticks = NEVER;
         }
         if !vcpu.inbox.is_empty() {
             self.deliver();
         }
-        self.arm();
+        self.arm(now);
         Some(slot)
     }
 
-    /// Sets EL2's timer for whichever comes first: the end of a slice, a soft timer, events, deferred work.
+    /// Sets EL2's timer for whichever comes first: the end of a slice, a look at who runs, a soft timer, events, deferred work.
     #[inline]
-    fn arm(&mut self) {
-        self.arm_for(self.queue.is_crowded(), self.queue.next_wake_ticks());
+    fn arm(&mut self, now: u64) {
+        if self.queue.is_crowded() {
+            let look = self.plan_look(now);
+            let wake = self.queue.next_wake_ticks().unwrap_or(NEVER);
+            return self.arm_for(true, Some(wake.min(look)));
+        }
+        self.crowd.look_ticks = NEVER;
+        let wake = match P::THROTTLES {
+            true => self.queue.next_wake_ticks(),
+            false => self.queue.next_deadline_ticks(),
+        };
+        self.arm_for(false, wake);
     }
 
     /// As [`Pcpu::arm`], for whether a vCPU waits and when to look at the queue again.
@@ -191,6 +221,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
             self.unload();
         }
         self.resume_deferred();
+        self.crowd.look_ticks = NEVER;
         self.arm_for(false, self.queue.next_deadline_ticks());
         if self.local.wakes.is_empty() && !self.local.has_deferred() {
             self.machine.sleep();

@@ -1,5 +1,6 @@
 //! CPUs step by step on a fake machine: what is loaded, when a guest runs, when a VM is left.
 
+mod crowd;
 mod fake;
 mod interrupts;
 mod races;
@@ -79,7 +80,8 @@ fn registers_timers_and_fp_values_go_with_a_vcpu_to_another_cpu() {
     assert!(system.migrate(vm, 1, 1), "no other move is under way");
     assert!(!system.migrate(vm, 1, 1), "one at a time");
     assert_eq!(vm.vcpus[1].at.home().pcpu(), PcpuId::new(0));
-    rounds(&mut zero, 10);
+    // One that waits for its CPU goes in its turn.
+    rounds(&mut zero, 40);
     assert_eq!(vm.vcpus[1].at.home().pcpu(), PcpuId::new(1));
     system.heard();
     // The fake's `check` compares what is loaded there with what was saved here, its FP values too.
@@ -240,7 +242,7 @@ fn a_guest_reads_what_other_vcpus_took_until_its_vm_begins_anew() {
         system.turn_on(vm, 0);
         vm.vcpus[0].usage.tell_guest();
     }
-    rounds(&mut cpu, 40);
+    rounds(&mut cpu, 200);
     for (vm, other) in [(vms[0], vms[1]), (vms[1], vms[0])] {
         system.round.set(Some(1));
         system.ask_deferred(0);
@@ -281,6 +283,11 @@ fn a_cpu_of_vcpus_in_reserve_is_turned_off_if_it_may_be() {
     assert!(vm.is_left());
 }
 
+/// A loop that waits for [x0] to change: ldr w1, [x0]; yield; cbz w1, .-8.
+const LOOP: u64 = 0x4008_0000;
+const LOOP_CODE: [u32; 3] = [0xb940_0001, 0xd503_203f, 0x34ff_ffc1];
+const WORD: u64 = 0x4100_0000;
+
 /// What a test does next, by chance.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -302,6 +309,9 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Act::Wait),
         Just(Act::Off),
         Just(Act::Fp),
+        // A word that never changes, and one that has.
+        any::<bool>().prop_map(|masked| Act::Code(LOOP, WORD, masked)),
+        Just(Act::Event(LOOP, WORD)),
     ];
     let interrupts = prop_oneof![
         Just(Act::Settled(guest::open)),
@@ -354,6 +364,9 @@ proptest! {
     #[test]
     fn random_lives_keep_each_vcpu_whole(steps in prop::collection::vec(step(), 1..300)) {
         let system = System::new();
+        for (index, word) in LOOP_CODE.iter().enumerate() {
+            system.store(LOOP + 4 * index as u64, *word);
+        }
         let vms = [system.vm(3, 3, 0), system.vm(3, 3, 1)];
         let mut cpus = [system.cpu(0), system.cpu(1)];
         let round = |cpus: &mut [Pcpu<Fake, RoundRobin>; 2], index: u16| {

@@ -76,7 +76,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         if !quiet {
             self.save_interrupts(slot);
         }
-        vcpu.at.loaded.store(false, Ordering::SeqCst);
+        vcpu.at.loaded.displace(Ordering::SeqCst);
         let account = self.queue.set_deadline(slot, deadline);
         vcpu.usage.publish(account);
         // A CPU that posted before that only sent an interrupt.

@@ -3,7 +3,7 @@
 //! `hot` calls this for what its shortest path does not know, `slow` once more for what `hot` could not carry out: a call that
 //! is not answered changes nothing.
 
-use psci::{Answer, Call, EntryPoint, Reset, ReturnCode, Suspend, decode};
+use psci::{Answer, Call, EntryPoint, Quick, Reset, ReturnCode, Suspend, decode};
 use types::address::GuestPhys;
 
 use crate::hypercall;
@@ -51,7 +51,7 @@ pub(super) fn call(vm: &Vm, frame: &mut Frame, kicks: &mut Kicks) -> Outcome {
         }
         Call::SystemOff => return Outcome::SystemOff,
         Call::SystemReset(Reset::Cold | Reset::Warm) => return Outcome::SystemReset,
-        Call::AffinityInfo { target } => affinity_info(vm, target),
+        Call::AffinityInfo { target } => affinity_info(vm, target, kicks),
         Call::NodeHwState { target } => match vm.vcpu_by_affinity(target) {
             Some(vcpu) if vcpu.power.state().is_on() => psci::HW_ON,
             Some(_) => psci::HW_OFF,
@@ -85,12 +85,13 @@ fn system_suspend(vm: &Vm, frame: &Frame, entry: EntryPoint) -> ReturnCode {
     }
 }
 
-/// Returns what AFFINITY_INFO says of a vCPU, as the guest's x0.
+/// Returns what AFFINITY_INFO says of a vCPU, as the guest's x0, unless that vCPU waits for its CPU.
 #[inline]
-pub(super) fn affinity_info(vm: &Vm, target: u64) -> u64 {
+pub(super) fn quick_affinity_info(vm: &Vm, target: u64) -> Quick {
     match vm.vcpu_by_affinity(target) {
-        Some(vcpu) => vcpu.power.affinity_info(),
-        None => ReturnCode::InvalidParameters.as_x0(),
+        Some(vcpu) if vcpu.at.loaded.is_displaced() => Quick::Ask,
+        Some(vcpu) => Quick::Answer(vcpu.power.affinity_info()),
+        None => Quick::Answer(ReturnCode::InvalidParameters.as_x0()),
     }
 }
 
@@ -103,6 +104,19 @@ fn stolen_time(vm: &Vm, frame: &Frame) -> u64 {
     vcpu.usage.tell_guest();
     vm.stolen_time.write(vcpu.id, vcpu.usage.all_stolen_ticks());
     vm.layout.stolen_time_of(vcpu.id).get()
+}
+
+/// Returns what AFFINITY_INFO says of a vCPU, as the guest's x0.
+///
+/// A guest that asks waits for the vCPU to be off: if that one waits for its CPU, it has it soon. Linux gives it 100 ms.
+fn affinity_info(vm: &Vm, target: u64, kicks: &mut Kicks) -> u64 {
+    let Some(vcpu) = vm.vcpu_by_affinity(target) else {
+        return ReturnCode::InvalidParameters.as_x0();
+    };
+    if vcpu.at.loaded.is_displaced() {
+        vcpu.hurry(kicks);
+    }
+    vcpu.power.affinity_info()
 }
 
 /// Turns a vCPU on, if there is one and its power state lets it, and wakes the CPU it belongs to; returns the caller's x0.

@@ -54,7 +54,7 @@ pub fn quick_hypercall(vm: &Vm, frame: &Frame, syndrome: Syndrome) -> Quick {
     if frame.x[2] as u32 != 0 {
         return Quick::Ask;
     }
-    Quick::Answer(calls::affinity_info(vm, target))
+    calls::quick_affinity_info(vm, target)
 }
 
 /// Answers an HVC.

@@ -23,6 +23,12 @@ pub enum Next {
     Inject(Exception),
     /// Sleep until there is an interrupt, then go on where the frame says.
     Block,
+    /// The guest waits for an event (WFE), or for some time if `timed` (WFET, WFIT), while others may want the CPU; go on behind the
+    /// instruction.
+    WaitForEvent {
+        /// It waits for some time at most.
+        timed: bool,
+    },
     /// Give the FP unit to this vCPU and go on.
     UseFp,
     /// Lend a unit of the CPU to this vCPU, and try again.
@@ -74,10 +80,12 @@ pub fn synchronous<L: ListRegisters>(
     }
 }
 
-/// WFI sleeps; WFE and the timed forms return at once, which the architecture allows.
+/// WFI sleeps; WFE and the timed forms return early, which the architecture allows.
 fn wait(context: &mut VcpuContext, syndrome: Syndrome) -> Next {
     if !syndrome.is_wfi() {
-        return Next::Advance;
+        return Next::WaitForEvent {
+            timed: syndrome.is_timed_wait(),
+        };
     }
     context.frame.step_over(syndrome);
     Next::Block

@@ -109,6 +109,7 @@ impl<H: Host> Vms<H> {
         }
         self.give_device_memory(instance)?;
         let start = state.ram.as_ref().ok_or("no memory")?.host_start();
+        vm.ram_start.store(start, Ordering::Release);
         let mapping = Mapping {
             guest: vm.memory.base,
             host: HostPhys::new(start),

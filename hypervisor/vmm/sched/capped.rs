@@ -67,8 +67,8 @@ impl<P: Policy> Policy for Capped<P> {
     }
 
     #[inline]
-    fn wake(&self, share: &mut Self::Share) {
-        self.turns.wake(&mut share.turns);
+    fn wake(&mut self, slot: Slot, share: &mut Self::Share) {
+        self.turns.wake(slot, &mut share.turns);
     }
 
     #[inline]
@@ -82,14 +82,27 @@ impl<P: Policy> Policy for Capped<P> {
     }
 
     #[inline]
+    fn favour(&mut self, slot: Slot, share: &mut Self::Share) -> bool {
+        self.turns.favour(slot, &mut share.turns)
+    }
+
+    fn spins(&mut self, slot: Slot, share: &mut Self::Share, gives_up: bool) {
+        self.turns.spins(slot, &mut share.turns, gives_up);
+    }
+
+    #[inline]
+    fn overtakes(&self, slot: Slot, waiting: &SlotSet) -> Option<Slot> {
+        self.turns.overtakes(slot, waiting)
+    }
+
+    #[inline]
     fn pick(&self, waiting: &SlotSet) -> Option<Slot> {
         self.turns.pick(waiting)
     }
 
     #[inline]
-    fn start(&mut self, slot: Slot, share: &mut Self::Share, is_alone: bool, now_ticks: u64) {
-        self.turns
-            .start(slot, &mut share.turns, is_alone, now_ticks);
+    fn start(&mut self, slot: Slot, share: &mut Self::Share, waiting: &SlotSet, now_ticks: u64) {
+        self.turns.start(slot, &mut share.turns, waiting, now_ticks);
         self.grant(share.cap, now_ticks);
     }
 

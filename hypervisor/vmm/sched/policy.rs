@@ -42,7 +42,7 @@ pub trait Policy {
     fn may_hold(&self, share: &Self::Share) -> bool;
 
     /// A blocked vCPU wants to run.
-    fn wake(&self, share: &mut Self::Share);
+    fn wake(&mut self, slot: Slot, share: &mut Self::Share);
 
     /// A vCPU begins to wait for the CPU.
     fn enqueue(&mut self, slot: Slot, share: &Self::Share);
@@ -50,12 +50,20 @@ pub trait Policy {
     /// A vCPU that may wait for the CPU leaves the queue.
     fn dequeue(&mut self, slot: Slot);
 
+    /// A vCPU that waits for the CPU shall have it before others, at the cost of what it will have later; returns whether it may.
+    fn favour(&mut self, slot: Slot, share: &mut Self::Share) -> bool;
+
+    /// The vCPU that has just been stopped only waited for something in a loop; `gives_up` says that the rest of its time is over.
+    fn spins(&mut self, slot: Slot, share: &mut Self::Share, gives_up: bool);
+
     /// Chooses which of those that wait runs next; `None` only if none waits.
     fn pick(&self, waiting: &SlotSet) -> Option<Slot>;
 
-    /// A vCPU gets the CPU from now on, and waits no longer; `is_alone` says that no other one waits. It may not have been enqueued, if
-    /// the CPU was idle.
-    fn start(&mut self, slot: Slot, share: &mut Self::Share, is_alone: bool, now_ticks: u64);
+    /// Returns one of those that wait that shall be favoured and run in place of the one that was picked, if that may be.
+    fn overtakes(&self, slot: Slot, waiting: &SlotSet) -> Option<Slot>;
+
+    /// A vCPU gets the CPU from now on, and waits no longer, while these wait. It may not have been enqueued, if the CPU was idle.
+    fn start(&mut self, slot: Slot, share: &mut Self::Share, waiting: &SlotSet, now_ticks: u64);
 
     /// As [`Policy::start`], for a vCPU that is not enqueued and finds the CPU idle.
     fn start_idle(&mut self, slot: Slot, share: &mut Self::Share, now_ticks: u64);

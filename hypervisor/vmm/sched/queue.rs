@@ -1,8 +1,10 @@
 //! The run queue of one physical CPU: what each vCPU does, until when it sleeps, and how long each has run and waited.
 //!
-//! A vCPU that has its place here is blocked, runnable, throttled or running. A blocked one may have a deadline (its guest timer): the
-//! CPU must wake up for it. A runnable one needs none, since its timer is looked at when it runs. A throttled one wants to run and may
-//! not before its replenishment, whatever wakes it. Which vCPU runs, for how long and which is throttled is a [`Policy`]'s to decide.
+//! A vCPU that has its place here is blocked, runnable, watching, throttled or running. A blocked one may have a deadline (its guest
+//! timer): the CPU must wake up for it. A runnable one needs none, since its timer is looked at when it runs. One that is watching
+//! stands in a loop until a word of its memory changes: it does not run before, an interrupt that it hears comes, or its deadline
+//! passes. A throttled one wants to run and may not before its replenishment, whatever wakes it. Which vCPU runs, for how long and
+//! which is throttled is a [`Policy`]'s to decide.
 //!
 //! A policy may stop a vCPU that is alone on its CPU, whose WFI does not trap and for which no slice ends: the time at which it has to
 //! stop is among those that EL2's timer is armed for, and that interrupt ends the WFI.
@@ -18,31 +20,34 @@ use super::set::{MAX_SLOTS, Slot, SlotSet};
 pub struct Account {
     /// Time it ran.
     pub run_ticks: u64,
-    /// Time it could have run and another one did, or it was throttled: what a guest calls stolen.
+    /// Time it could have run and another one did, it was watching, or throttled: what a guest calls stolen.
     pub steal_ticks: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Run {
+pub(super) enum Run {
     Vacant,
     Blocked,
     Runnable,
+    Watching,
+    /// Watching with interrupts that are not masked: one ends its loop.
+    Hearing,
     Throttled,
     Running,
 }
 
 #[derive(Clone, Debug)]
-struct Entry<S> {
-    run: Run,
+pub(super) struct Entry<S> {
+    pub(super) run: Run,
     /// It gets the CPU once whatever the policy says.
     exempt: bool,
-    /// When a blocked one wakes by itself, or a throttled one is replenished.
-    deadline_ticks: u64,
+    /// When a blocked or watching one wakes by itself, or a throttled one is replenished.
+    pub(super) deadline_ticks: u64,
     /// What the policy keeps for the slot.
-    share: S,
+    pub(super) share: S,
     /// Since when it is what it is.
     since_ticks: u64,
-    account: Account,
+    pub(super) account: Account,
 }
 
 impl<S> Entry<S> {
@@ -69,7 +74,7 @@ impl<S> Entry<S> {
 
     /// Books the time since the last change to what the vCPU has been doing.
     #[inline]
-    fn change(&mut self, run: Run, now_ticks: u64) {
+    pub(super) fn change(&mut self, run: Run, now_ticks: u64) {
         self.account = self.account_at(now_ticks);
         self.since_ticks = now_ticks;
         self.run = run;
@@ -81,7 +86,7 @@ impl<S> Entry<S> {
         let mut account = self.account;
         match self.run {
             Run::Running => account.run_ticks = account.run_ticks.wrapping_add(spent),
-            Run::Runnable | Run::Throttled => {
+            Run::Runnable | Run::Watching | Run::Hearing | Run::Throttled => {
                 account.steal_ticks = account.steal_ticks.wrapping_add(spent)
             }
             Run::Vacant | Run::Blocked => {}
@@ -93,25 +98,26 @@ impl<S> Entry<S> {
 /// The run queue of one physical CPU, used by that CPU only.
 #[derive(Debug)]
 pub struct RunQueue<P: Policy> {
-    entries: Vec<Entry<P::Share>>,
-    waiting: Waiting<P>,
-    current: Option<Slot>,
+    pub(super) entries: Vec<Entry<P::Share>>,
+    pub(super) waiting: Waiting<P>,
+    pub(super) current: Option<Slot>,
     live: u32,
 }
 
 /// Those that wait, for the CPU or for a time.
 #[derive(Debug)]
-struct Waiting<P> {
+pub(super) struct Waiting<P> {
     runnable: SlotSet,
-    /// Blocked ones with a deadline and throttled ones, and the earliest of these deadlines.
+    pub(super) watching: SlotSet,
+    /// Blocked ones with a deadline, watching and throttled ones, and the earliest of these deadlines.
     timed: SlotSet,
     earliest_ticks: u64,
-    policy: P,
+    pub(super) policy: P,
 }
 
 impl<P: Policy> Waiting<P> {
     /// Lets a vCPU that wants to run wait for the CPU, or for its replenishment.
-    fn line_up(&mut self, slot: Slot, entry: &mut Entry<P::Share>, now_ticks: u64) {
+    pub(super) fn line_up(&mut self, slot: Slot, entry: &mut Entry<P::Share>, now_ticks: u64) {
         if P::THROTTLES
             && !entry.exempt
             && let Some(until_ticks) = self.policy.held_until(&mut entry.share, now_ticks)
@@ -125,8 +131,27 @@ impl<P: Policy> Waiting<P> {
         self.policy.enqueue(slot, &entry.share);
     }
 
+    /// Forgets that a vCPU watches, if it does.
+    #[inline(always)]
+    fn forget_watch(&mut self, slot: Slot) {
+        if !self.watching.is_empty() {
+            self.forget_watching(slot);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn forget_watching(&mut self, slot: Slot) {
+        self.watching.remove(slot);
+    }
+
     #[inline]
-    fn add_deadline(&mut self, slot: Slot, entry: &mut Entry<P::Share>, deadline_ticks: u64) {
+    pub(super) fn add_deadline(
+        &mut self,
+        slot: Slot,
+        entry: &mut Entry<P::Share>,
+        deadline_ticks: u64,
+    ) {
         entry.deadline_ticks = deadline_ticks;
         self.timed.insert(slot);
         self.earliest_ticks = self.earliest_ticks.min(deadline_ticks);
@@ -141,6 +166,7 @@ impl<P: Policy> RunQueue<P> {
             entries: Vec::new(),
             waiting: Waiting {
                 runnable: SlotSet::EMPTY,
+                watching: SlotSet::EMPTY,
                 timed: SlotSet::EMPTY,
                 earliest_ticks: NEVER,
                 policy,
@@ -245,6 +271,7 @@ impl<P: Policy> RunQueue<P> {
             self.waiting.policy.stop(&mut entry.share, now_ticks);
         } else {
             self.waiting.runnable.remove(slot);
+            self.waiting.forget_watch(slot);
             self.waiting.policy.dequeue(slot);
             self.forget_deadline(slot);
         }
@@ -314,18 +341,21 @@ impl<P: Policy> RunQueue<P> {
         }
     }
 
-    /// Makes a blocked vCPU want to run; returns whether it was blocked.
+    /// Makes a vCPU that is blocked, or watches and hears, want to run; returns whether it did not.
     #[inline]
     pub fn wake(&mut self, slot: Slot, now_ticks: u64) -> bool {
         let Some(entry) = self.entries.get_mut(slot.index()) else {
             return false;
         };
         if entry.run != Run::Blocked {
-            return false;
+            if entry.run != Run::Hearing {
+                return false;
+            }
+            self.waiting.forget_watch(slot);
         }
         let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
         let waiting = &mut self.waiting;
-        waiting.policy.wake(&mut entry.share);
+        waiting.policy.wake(slot, &mut entry.share);
         waiting.line_up(slot, entry, now_ticks);
         if was != NEVER {
             self.forget_timed(slot, was);
@@ -334,7 +364,7 @@ impl<P: Policy> RunQueue<P> {
     }
 
     /// As [`RunQueue::wake`]; one that the policy never holds back runs at once if no other one runs or waits.
-    #[inline]
+    #[inline(always)]
     pub fn rouse(&mut self, slot: Slot, now_ticks: u64) -> bool {
         let idle = self.is_idle();
         match self.entries.get_mut(slot.index()) {
@@ -377,9 +407,15 @@ impl<P: Policy> RunQueue<P> {
         }
     }
 
-    /// Changes when a blocked vCPU wakes by itself; does nothing to one that is not blocked. Returns its account.
+    /// Changes when a blocked vCPU wakes by itself, or when one that watches and hears does so at the latest; does nothing to others.
+    /// Returns its account.
     #[inline]
     pub fn set_deadline(&mut self, slot: Slot, deadline_ticks: Option<u64>) -> Account {
+        if self.is_watched()
+            && let Some(account) = self.bound_watch(slot, deadline_ticks)
+        {
+            return account;
+        }
         if !self.is_throttled(slot) {
             self.forget_deadline(slot);
         }
@@ -419,8 +455,9 @@ impl<P: Policy> RunQueue<P> {
                 continue;
             }
             entry.deadline_ticks = NEVER;
+            waiting.forget_watch(slot);
             if !P::THROTTLES || entry.run == Run::Blocked {
-                waiting.policy.wake(&mut entry.share);
+                waiting.policy.wake(slot, &mut entry.share);
             }
             waiting.line_up(slot, entry, now_ticks);
         }
@@ -475,7 +512,13 @@ impl<P: Policy> RunQueue<P> {
         self.line_up_current(now_ticks);
         let waiting = &mut self.waiting;
         loop {
-            let slot = waiting.policy.pick(&waiting.runnable)?;
+            let mut slot = waiting.policy.pick(&waiting.runnable)?;
+            if let Some(other) = waiting.policy.overtakes(slot, &waiting.runnable)
+                && let Some(entry) = self.entries.get_mut(other.index())
+                && waiting.policy.favour(other, &mut entry.share)
+            {
+                slot = other;
+            }
             waiting.runnable.remove(slot);
             let entry = self.entries.get_mut(slot.index())?;
             let may_hold = P::THROTTLES && waiting.policy.may_hold(&entry.share);
@@ -488,10 +531,9 @@ impl<P: Policy> RunQueue<P> {
                     continue;
                 }
             }
-            let is_alone = waiting.runnable.is_empty();
             waiting
                 .policy
-                .start(slot, &mut entry.share, is_alone, now_ticks);
+                .start(slot, &mut entry.share, &waiting.runnable, now_ticks);
             entry.change(Run::Running, now_ticks);
             self.current = Some(slot);
             return Some(slot);
@@ -537,17 +579,18 @@ impl<P: Policy> RunQueue<P> {
         self.live == 1
     }
 
-    /// Returns whether another one waits for the CPU.
+    /// Returns whether another one waits for the CPU, or for a word.
     #[inline]
     #[must_use]
     pub const fn is_crowded(&self) -> bool {
-        !self.waiting.runnable.is_empty()
+        !self.waiting.runnable.is_empty() || !self.waiting.watching.is_empty()
     }
 
     /// Returns how many vCPUs run or want to.
     #[must_use]
     pub fn wanting(&self) -> u32 {
-        self.waiting.runnable.iter().count() as u32 + u32::from(self.current.is_some())
+        let waiting = self.waiting.runnable.len() + self.waiting.watching.len();
+        u32::from(waiting) + u32::from(self.current.is_some())
     }
 
     /// Returns how many vCPUs have their place here.
@@ -568,7 +611,7 @@ impl<P: Policy> RunQueue<P> {
         }
     }
 
-    fn forget_timed(&mut self, slot: Slot, was: u64) {
+    pub(super) fn forget_timed(&mut self, slot: Slot, was: u64) {
         self.waiting.timed.remove(slot);
         if was == self.waiting.earliest_ticks {
             self.waiting.earliest_ticks = self

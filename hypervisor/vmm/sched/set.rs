@@ -13,6 +13,9 @@ pub(super) const WORD_BITS: usize = u64::BITS as usize;
 pub struct Slot(u16);
 
 impl Slot {
+    /// The slot with the lowest index.
+    pub const FIRST: Self = Self(0);
+
     /// Makes the slot with this index; `None` if no physical CPU has so many.
     #[inline]
     #[must_use]

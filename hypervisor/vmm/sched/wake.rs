@@ -65,19 +65,22 @@ impl WakeSet {
     /// Takes every slot out and hands each to `wake`, ascending. Called by the owner.
     #[inline]
     pub fn drain(&self, mut wake: impl FnMut(Slot)) {
-        if self.words[0].load(Ordering::Relaxed) != 0 {
-            for bit in Bits(self.words[0].swap(0, Ordering::AcqRel)) {
-                wake(Slot::from_bit(0, bit));
-            }
+        let mut further = 0;
+        if self.summary.load(Ordering::Relaxed) != 0 {
+            further = self.summary.swap(0, Ordering::Acquire);
         }
-        if self.summary.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        for word in Bits(self.summary.swap(0, Ordering::Acquire)) {
-            let word = word as usize % WORDS;
-            for bit in Bits(self.words[word].swap(0, Ordering::AcqRel)) {
-                wake(Slot::from_bit(word, bit));
+        let mut word = 0;
+        loop {
+            if self.words[word].load(Ordering::Relaxed) != 0 {
+                for bit in Bits(self.words[word].swap(0, Ordering::AcqRel)) {
+                    wake(Slot::from_bit(word, bit));
+                }
             }
+            if further == 0 {
+                return;
+            }
+            word = further.trailing_zeros() as usize % WORDS;
+            further &= further - 1;
         }
     }
 }

@@ -33,6 +33,9 @@ pub struct Owner {
 /// PSTATE of a CPU that PSCI turns on: EL1h with D, A, I and F masked (PSCI DEN0022, 6.4).
 pub const PSTATE_EL1_MASKED: u64 = 0x3c5;
 
+/// PSTATE.I: interrupts are masked (Arm ARM D1.7).
+pub const PSTATE_I: u64 = 1 << 7;
+
 /// PSTATE.SS: the next instruction is executed before a software step exception is taken (Arm ARM D2.12).
 const PSTATE_SS: u64 = 1 << 21;
 

@@ -6,9 +6,9 @@
 //! All of that is sequentially consistent. Model-checked by loom: `RUSTFLAGS="--cfg loom" cargo test -p hypervisor --release --lib model`.
 
 #[cfg(not(all(loom, test)))]
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 #[cfg(all(loom, test))]
-use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use loom::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use crate::sched::Slot;
 use types::ids::{MAX_PCPUS, PcpuId};
@@ -52,7 +52,44 @@ pub struct Whereabouts {
     wanted: AtomicU32,
     /// Whether its registers are in its CPU, so that an interrupt there is enough for it to look at its inbox. The CPU that changes it
     /// looks for what others have left after.
-    pub loaded: AtomicBool,
+    pub loaded: Loaded,
+}
+
+/// Where the registers of a vCPU are: at first in no CPU.
+#[derive(Debug, Default)]
+pub struct Loaded(AtomicU8);
+
+impl Loaded {
+    const AWAY: u8 = 0;
+    const HERE: u8 = 1;
+    const DISPLACED: u8 = 2;
+
+    /// Returns whether they are in its CPU.
+    #[inline(always)]
+    #[must_use]
+    pub fn load(&self, order: Ordering) -> bool {
+        self.0.load(order) & Self::HERE != 0
+    }
+
+    /// Notes that they are in its CPU, or that it has none.
+    #[inline(always)]
+    pub fn store(&self, is_loaded: bool, order: Ordering) {
+        let state = if is_loaded { Self::HERE } else { Self::AWAY };
+        self.0.store(state, order);
+    }
+
+    /// Notes that its CPU has saved them, for another vCPU: what is asked of this one may have to hurry.
+    #[inline(always)]
+    pub fn displace(&self, order: Ordering) {
+        self.0.store(Self::DISPLACED, order);
+    }
+
+    /// Returns whether its CPU has saved them.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_displaced(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & Self::DISPLACED != 0
+    }
 }
 
 impl Whereabouts {

@@ -28,7 +28,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use psci::{Offered, Role};
-use types::address::GuestPhys;
+use types::access::AccessWidth;
+use types::address::{GuestPhys, HostPhys};
 use types::devices::DeviceId;
 use vgic::{IntId, Notice, Spis};
 
@@ -70,6 +71,8 @@ pub struct Vm {
     pub gic: Spis,
     /// Its devices.
     pub devices: Devices,
+    /// Host address at which its RAM begins; 0 before it has some, which it keeps.
+    pub ram_start: AtomicU64,
     /// VTTBR_EL2 while it runs.
     pub vttbr: AtomicU64,
     /// VTCR_EL2 while it runs.
@@ -164,6 +167,7 @@ impl Vm {
             },
             vcpus,
             stolen_time: StolenTime::new(count, parts.tick_scale),
+            ram_start: AtomicU64::new(0),
             vttbr: AtomicU64::new(0),
             vtcr: AtomicU64::new(0),
             counter_offset: AtomicU64::new(0),
@@ -238,6 +242,16 @@ impl Vm {
     #[must_use]
     pub fn is_ram(&self, address: GuestPhys) -> bool {
         address.get().wrapping_sub(self.memory.base.get()) < self.memory.size
+    }
+
+    /// Returns where a word of the VM's RAM is in the host's; `None` if it is none, or no multiple of its width.
+    #[must_use]
+    pub fn ram_word(&self, address: GuestPhys, width: AccessWidth) -> Option<HostPhys> {
+        let start = self.ram_start.load(Ordering::Acquire);
+        let offset = address.get().wrapping_sub(self.memory.base.get());
+        // RAM is whole pages, so a word that begins in it and is aligned ends in it.
+        let is_word = start != 0 && address.is_aligned(width.bytes());
+        (is_word && offset < self.memory.size).then(|| HostPhys::new(start + offset))
     }
 
     /// Tells a vCPU of an interrupt, and wakes it if it does not know of one already.

@@ -30,6 +30,8 @@ pub mod request {
     pub const ARRIVE: u32 = 1 << 3;
     /// Take what the contract of its VM says now.
     pub const AGREE: u32 = 1 << 4;
+    /// Run it before others if it waits for its CPU: another vCPU waits for it to be off.
+    pub const HURRY: u32 = 1 << 5;
 }
 
 /// The bits by which each CPU is told to look at its places.
@@ -116,6 +118,19 @@ impl Vcpu {
     #[must_use]
     pub fn requested(&self) -> u32 {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    /// Takes a request back; returns whether it was made.
+    #[inline]
+    pub fn take_request(&self, request: u32) -> bool {
+        self.requests.fetch_and(!request, Ordering::SeqCst) & request != 0
+    }
+
+    /// Makes the CPU it belongs to run it before others, if it waits for that CPU.
+    #[cold]
+    pub fn hurry(&self, kicks: &mut Kicks) {
+        self.requests.fetch_or(request::HURRY, Ordering::SeqCst);
+        self.wake(kicks);
     }
 
     /// Returns MPIDR_EL1 as the vCPU shows it: RES1 bit 31, affinity by index.

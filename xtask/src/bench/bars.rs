@@ -172,7 +172,7 @@ pub(crate) const BARS: [Bar; 54] = [
     bar(
         "cpu-off-to-affinity-off",
         "CPU_OFF -> AFFINITY_INFO says OFF",
-        400,
+        420,
         Some(3155),
         Some(6182),
     ),
@@ -180,7 +180,7 @@ pub(crate) const BARS: [Bar; 54] = [
     bar(
         "sgi-switch-shared",
         "two vCPUs on one CPU: SGI + switch",
-        900,
+        920,
         Some(5260),
         None,
     ),

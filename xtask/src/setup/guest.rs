@@ -1,4 +1,4 @@
-//! The guests' parts, from Debian's packages: three kernels, busybox and, for one test, udev with its libraries.
+//! The guests' parts, from Debian's packages: four kernels, busybox and, for one test, udev with its libraries.
 
 use super::archive::{self, Archive};
 use crate::{paths, say};
@@ -29,8 +29,9 @@ pub(crate) const LINUX_6_12: Kernel = Kernel {
     modules: "linux-image-",
 };
 
-/// The kernels that guests are tested with: 6.1 has no hot-add, 7.2 makes spares `present` at hot-add.
-pub(crate) const KERNELS: [Kernel; 3] = [
+/// The kernels that guests are tested with: 6.1 has no hot-add, 7.2 makes spares `present` at hot-add, the one with PREEMPT_RT
+/// preempts nearly everywhere.
+pub(crate) const KERNELS: [Kernel; 4] = [
     Kernel {
         name: "linux-6.1",
         suite: "bookworm",
@@ -45,6 +46,13 @@ pub(crate) const KERNELS: [Kernel; 3] = [
         package: "^linux-binary-7\\.[^-]*-cloud-arm64$",
         file: "./usr/lib/modules/*/vmlinuz",
         modules: "linux-modules-",
+    },
+    Kernel {
+        name: "linux-6.12-rt",
+        suite: "bookworm-backports",
+        package: "^linux-image-6\\.12\\.[^-]*-rt-arm64$",
+        file: "./boot/vmlinuz-*",
+        modules: "linux-image-",
     },
 ];
 

@@ -20,11 +20,14 @@ use crate::dispatch::Trap;
 use crate::dispatch::inject::Exception;
 use crate::dispatch::slow::Exit;
 use crate::exit::{Syndrome, class};
-use crate::features::{CpuFeatures, FeaturePolicy, ID_REGISTERS, Lent};
+use crate::features::{CpuFeatures, FeaturePolicy, ID_REGISTERS, Lent, hcr};
 use crate::sched::{Capped, NEVER, RoundRobin, WakeSet};
+use crate::spin::Sight;
 use crate::vm::context::{FpRegisters, Frame, Owner, TimerRegisters};
 use crate::vm::request;
 use crate::vm::{Cause, Home, Kicks, Phase, Vcpu, VcpuContext, Vm, VmParts};
+use types::access::AccessWidth;
+use types::address::GuestPhys;
 use types::ids::MAX_PCPUS;
 use types::ids::{PcpuId, VcpuId, VmId};
 use types::layout::{GuestLayout, Region};
@@ -34,6 +37,8 @@ const TIMER: u32 = 26;
 /// The maintenance interrupt of the virtual CPU interface.
 pub(super) const MAINTENANCE: u32 = 25;
 const LIST_REGISTERS: usize = 4;
+/// Where VMs' RAM begins in the host's.
+const RAM: u64 = 0x9000_0000;
 /// The FP trap bit of CPTR_EL2.
 const TFP: u64 = 1 << 10;
 
@@ -69,6 +74,11 @@ pub(super) enum Act {
     Interrupted(u32),
     /// Executes a WFI that traps; the hot path slept, and such an interrupt ended that.
     Woken(u32),
+    /// Runs code at an address, with x0 as given and interrupts masked or not, for as long as it is left to; then goes on with the
+    /// next act.
+    Code(u64, u64, bool),
+    /// Executes a WFE at an address, with x0 as given; it traps if the CPU says so.
+    Event(u64, u64),
 }
 
 /// What happens while a CPU sleeps.
@@ -105,6 +115,12 @@ pub(super) struct System {
     pub(super) elr: Cell<u64>,
     /// How often an operation by set and way has to be repeated.
     pub(super) sweeps: Cell<u32>,
+    /// Words of RAM that are not zero, by host address: all VMs share it.
+    pub(super) ram: RefCell<BTreeMap<u64, u32>>,
+    /// How often CPUs looked at what a vCPU does.
+    pub(super) looks: Cell<u32>,
+    /// Stores by others while a CPU watches words, one each time it looks.
+    pub(super) during_watch: RefCell<VecDeque<(u64, u32)>>,
     vms: RefCell<Vec<&'static Vm>>,
 }
 
@@ -128,6 +144,9 @@ impl System {
             frames: RefCell::default(),
             elr: Cell::new(0),
             sweeps: Cell::new(0),
+            ram: RefCell::default(),
+            looks: Cell::new(0),
+            during_watch: RefCell::default(),
             vms: RefCell::default(),
         }))
     }
@@ -158,6 +177,7 @@ impl System {
             assert!(vcpu.at.leave().is_some());
         }
         assert!(vm.life.start() && vm.life.started());
+        vm.ram_start.store(RAM, Ordering::Release);
         vm.watched.store(true, Ordering::Relaxed);
         self.vms.borrow_mut().push(vm);
         vm
@@ -185,6 +205,13 @@ impl System {
             local: Box::leak(Box::new(local)),
             held: Rc::new(RefCell::new(Held::default())),
         }
+    }
+
+    /// Stores a word of RAM by its guest address.
+    pub(super) fn store(&self, address: u64, word: u32) {
+        self.ram
+            .borrow_mut()
+            .insert(address - 0x4000_0000 + RAM, word);
     }
 
     pub(super) fn say(&self, words: String) {
@@ -364,7 +391,12 @@ impl Fake {
         assert_eq!(held.timers, Some((vm, vcpu)), "its timers are loaded");
         assert_eq!(held.translations.get(&vm), Some(&vcpu), "its TLB entries");
         assert_eq!(held.active, linked, "one that stays active fires no more");
-        assert_eq!(held.hcr & !crate::features::hcr::TWI, owner.vm.policy.hcr);
+        let policy = &owner.vm.policy;
+        let wfe_traps = held.hcr & hcr::TWE != 0;
+        let crowded = if wfe_traps { policy.hcr_crowded } else { 0 };
+        assert_eq!(held.hcr & !hcr::TWI, policy.hcr | crowded);
+        let others_wait = self.local.need_resched.get();
+        assert!(others_wait || !wfe_traps, "WFE traps while none waits");
         assert_eq!(self.local.loaded.get().map(name), Some((vm, vcpu)));
         assert!(owner.vcpu.at.loaded.load(Ordering::SeqCst));
         assert_eq!(
@@ -598,6 +630,24 @@ impl Machine for Fake {
     fn elr_el1(&self) -> u64 {
         self.system.elr.get()
     }
+    fn sight(&self) -> Sight {
+        assert!(self.held.borrow().vcpu.is_some(), "a vCPU is loaded");
+        self.system.looks.set(self.system.looks.get() + 1);
+        Sight::default()
+    }
+    fn read_ram(&self, vm: &Vm, address: GuestPhys, width: AccessWidth) -> Option<u64> {
+        let host = vm.ram_word(address, width)?.get();
+        let word = self.system.ram.borrow().get(&(host & !3)).copied();
+        Some(u64::from(word.unwrap_or(0)) & width.mask())
+    }
+    fn relax(&self) {
+        let now = &self.system.now;
+        now.set(now.get() + 100);
+        let turns = self.system.during_watch.borrow_mut().pop_front();
+        if let Some((address, word)) = turns {
+            self.system.store(address, word);
+        }
+    }
     fn inject(&self, _: &mut Frame, exception: Exception) {
         self.say(&format!("exception {:#x}", exception.esr));
     }
@@ -682,6 +732,27 @@ impl Machine for Fake {
             Act::Woken(intid) => {
                 self.local.acknowledged.set(Some(intid));
                 cause::WAIT
+            }
+            Act::Code(pc, x0, masked) => {
+                (frame.pc, frame.x[0]) = (pc, x0);
+                frame.pstate = if masked { 0x3c5 } else { 0x345 };
+                self.say(&format!("vm{} vcpu{} at {pc:#x}", vcpu.0, vcpu.1));
+                self.run(1_000_000)
+            }
+            Act::Event(pc, x0) => {
+                (frame.pc, frame.x[0], frame.pstate) = (pc, x0, 0x345);
+                let mut held = self.held.borrow_mut();
+                if held.hcr & hcr::TWE == 0 {
+                    drop(held);
+                    self.say(&format!("vm{} vcpu{} passes its WFE", vcpu.0, vcpu.1));
+                    return self.run(1);
+                }
+                held.exit = Some(Exit {
+                    syndrome: Syndrome::new(class::WFX << 26 | 1 << 25 | 1),
+                    far: 0,
+                    address: 0,
+                });
+                cause::SYNC
             }
         }
     }

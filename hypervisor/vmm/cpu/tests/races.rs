@@ -173,6 +173,6 @@ fn a_translation_of_another_vcpu_is_forgotten_whoever_ran_between() {
         system.turn_on(vm, vcpu);
     }
     // The fake checks at each entry whose translations there may be.
-    rounds(&mut cpu, 60);
+    rounds(&mut cpu, 200);
     assert_eq!(with(&system.heard(), "begins").len(), 3);
 }

@@ -69,9 +69,10 @@ fn waiting_by_table() {
     for iss in [1, 2, 3] {
         assert_eq!(
             exit(&mut bench, class::WFX, iss, 0),
-            Next::Advance,
+            Next::WaitForEvent { timed: iss != 1 },
             "WFE, WFIT, WFET"
         );
+        assert!(advanced(&bench) == (iss == 0), "whoever acts steps over it");
     }
 }
 

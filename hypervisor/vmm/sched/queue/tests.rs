@@ -1,6 +1,7 @@
 //! The queue by hand, and against random lives of its virtual CPUs: none starves, no time is lost or counted twice.
 
 mod throttled;
+mod watching;
 
 use super::super::round_robin::{RoundRobin, TOLLS};
 use super::{Account, MAX_SLOTS, Policy, Run, RunQueue, Slot};
@@ -24,7 +25,7 @@ fn slot(index: usize) -> Slot {
 
 /// Makes a queue in which these slots are attached and runnable at time 0, and have nothing left of the slice they began with.
 fn ready(slots: &[usize]) -> RunQueue<RoundRobin> {
-    let mut queue = RunQueue::new(RoundRobin::new(SLICE));
+    let mut queue = RunQueue::new(RoundRobin::new(SLICE, SLICE));
     for &index in slots {
         queue.attach(slot(index), 0);
         queue.entries[index].share.left_ticks = 0;
@@ -44,7 +45,7 @@ fn turns_go_round_in_the_order_of_slots() {
 
 #[test]
 fn an_empty_queue_has_nothing_to_run_and_nothing_to_wait_for() {
-    let mut queue = RunQueue::new(RoundRobin::new(SLICE));
+    let mut queue = RunQueue::new(RoundRobin::new(SLICE, SLICE));
     assert_eq!(queue.pick_next(5), None);
     assert_eq!(queue.next_wake_ticks(), None);
     assert!(!queue.wants_switch(5));
@@ -174,7 +175,7 @@ fn who_wakes_on_an_idle_cpu_has_its_turn() {
 
 #[test]
 fn off_and_on_again_gives_no_slice() {
-    let mut queue = RunQueue::new(RoundRobin::new(SLICE));
+    let mut queue = RunQueue::new(RoundRobin::new(SLICE, SLICE));
     queue.reserve(slot(1));
     queue.begin(slot(0), 0);
     queue.begin(slot(1), 10);
@@ -207,7 +208,7 @@ fn one_that_is_detached_in_the_middle_of_its_turn_is_not_urgent() {
 #[test]
 fn a_turn_is_interrupted_as_often_as_there_are_tolls() {
     const LONG: u64 = 1000 * TOLLS;
-    let mut queue = RunQueue::new(RoundRobin::new(LONG));
+    let mut queue = RunQueue::new(RoundRobin::new(LONG, LONG));
     queue.reserve(slot(1));
     queue.begin(slot(0), 0);
     queue.begin(slot(1), 0);
@@ -230,7 +231,7 @@ fn a_turn_is_interrupted_as_often_as_there_are_tolls() {
 
 #[test]
 fn whoever_is_roused_runs_at_once_unless_somebody_else_does() {
-    let mut queue = RunQueue::new(RoundRobin::new(SLICE));
+    let mut queue = RunQueue::new(RoundRobin::new(SLICE, SLICE));
     assert!(!queue.rouse(slot(1), 0), "nobody has the slot");
     for index in [1, 4] {
         queue.attach(slot(index), 0);
@@ -371,18 +372,40 @@ fn as_many_as_there_are_slots_all_run() {
     assert_eq!(turns, all);
 }
 
-/// What a virtual CPU does when it runs: how long, and then for how long it sleeps (none: it never blocks).
+/// How a virtual CPU leaves the CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaves {
+    /// It blocks.
+    Sleeps,
+    /// It waits for a word, which changes in time, and hears interrupts or not.
+    Watches(bool),
+    /// It spins.
+    Spins,
+}
+
+/// What a virtual CPU does when it runs: how long, and then for how long it sleeps (none: it never leaves).
 #[derive(Clone, Copy, Debug)]
 struct Habit {
     burst: u64,
     sleep: Option<u64>,
+    leaves: Leaves,
 }
 
 /// Any habits, many of them short, so that one that sleeps keeps some of its slice and takes it from others.
 fn habit() -> impl Strategy<Value = Habit> {
     let time = |most| prop_oneof![1..SLICE / 4, 1..most];
-    (time(3 * SLICE), prop::option::of(time(4 * SLICE)))
-        .prop_map(|(burst, sleep)| Habit { burst, sleep })
+    let leaves = prop_oneof![
+        Just(Leaves::Sleeps),
+        any::<bool>().prop_map(Leaves::Watches),
+        Just(Leaves::Spins),
+    ];
+    (time(3 * SLICE), prop::option::of(time(4 * SLICE)), leaves).prop_map(
+        |(burst, sleep, leaves)| Habit {
+            burst,
+            sleep,
+            leaves,
+        },
+    )
 }
 
 /// A machine of one CPU; the timer fires exactly when the queue asks for it.
@@ -392,6 +415,8 @@ struct Machine {
     /// What is left of their bursts.
     left: Vec<u64>,
     waiting_since: Vec<Option<u64>>,
+    /// When their words change.
+    changes: Vec<Option<u64>>,
     now: u64,
     longest_wait: u64,
 }
@@ -399,7 +424,7 @@ struct Machine {
 impl Machine {
     fn new(habits: Vec<Habit>) -> Self {
         let count = habits.len();
-        let mut queue = RunQueue::new(RoundRobin::new(SLICE));
+        let mut queue = RunQueue::new(RoundRobin::new(SLICE, SLICE));
         for index in 0..count {
             queue.attach(slot(index), 0);
             assert!(queue.wake(slot(index), 0));
@@ -409,6 +434,7 @@ impl Machine {
             left: habits.iter().map(|habit| habit.burst).collect(),
             habits,
             waiting_since: vec![None; count],
+            changes: vec![None; count],
             now: 0,
             longest_wait: 0,
         }
@@ -417,6 +443,12 @@ impl Machine {
     /// Goes on to the next event; returns whether there is one.
     fn step(&mut self) -> bool {
         let now = self.now;
+        for index in 0..self.changes.len() {
+            if self.changes[index].is_some_and(|at| at <= now) {
+                self.changes[index] = None;
+                self.queue.changed(slot(index), now);
+            }
+        }
         self.queue.expire(now);
         if self.queue.wants_switch(now) {
             self.queue.pick_next(now);
@@ -428,13 +460,18 @@ impl Machine {
             self.longest_wait = self.longest_wait.max(began.map_or(0, |began| now - began));
             *since = if waits { began } else { None };
         }
-        let wake = self.queue.next_wake_ticks();
+        let change = self.changes.iter().flatten().min().copied();
+        let wake = self.queue.next_wake_ticks().into_iter().chain(change).min();
         assert!(wake.is_none_or(|wake| wake > now), "the CPU would spin");
         let Some(running) = self.queue.current().map(Slot::index) else {
             self.now = wake.unwrap_or(now);
             return wake.is_some();
         };
-        let Habit { burst, sleep } = self.habits[running];
+        let Habit {
+            burst,
+            sleep,
+            leaves,
+        } = self.habits[running];
         let blocks_at = sleep.map_or(u64::MAX, |_| now + self.left[running]);
         self.now = blocks_at
             .min(wake.unwrap_or(u64::MAX))
@@ -444,7 +481,15 @@ impl Machine {
             && self.now == blocks_at
         {
             self.left[running] = burst;
-            self.queue.block(Some(self.now + sleep), self.now);
+            let now = self.now;
+            match leaves {
+                Leaves::Sleeps => self.queue.block(Some(now + sleep), now),
+                Leaves::Watches(hears) => {
+                    self.changes[running] = Some(now + sleep);
+                    self.queue.watch(hears, now + 2 * SLICE, now);
+                }
+                Leaves::Spins => self.queue.give_up(now),
+            }
         }
         true
     }
@@ -468,7 +513,7 @@ proptest! {
         }
         let (now, accounts) = (machine.now, machine.accounts());
         let count = accounts.len() as u64;
-        prop_assert!(machine.longest_wait <= 2 * (count - 1) * SLICE, "{} of {count}", machine.longest_wait);
+        prop_assert!(machine.longest_wait <= 3 * (count - 1) * SLICE, "{} of {count}", machine.longest_wait);
         let ran = accounts.iter().map(|account| account.run_ticks).sum::<u64>();
         prop_assert!(ran <= now);
         prop_assert!(accounts.iter().all(|account| account.run_ticks + account.steal_ticks <= now));
@@ -476,7 +521,7 @@ proptest! {
             if habit.sleep.is_none() {
                 prop_assert_eq!(account.run_ticks + account.steal_ticks, now, "one that never sleeps runs or waits");
                 prop_assert_eq!(ran, now, "and the CPU never rests");
-                let most = (2 * count - 1) * SLICE;
+                let most = (3 * count - 1) * SLICE;
                 prop_assert!(account.run_ticks * count + most >= now, "it has its share: {} of {now}", account.run_ticks);
             }
         }

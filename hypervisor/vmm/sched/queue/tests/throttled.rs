@@ -32,7 +32,7 @@ struct Cpu {
 impl Cpu {
     /// Makes a CPU on which these vCPUs, by the cap of each, want to run.
     fn with(caps: &[Option<&'static Cap>]) -> Self {
-        let mut queue = RunQueue::new(Capped::new(RoundRobin::new(SLICE)));
+        let mut queue = RunQueue::new(Capped::new(RoundRobin::new(SLICE, SLICE)));
         for (index, cap) in caps.iter().enumerate() {
             queue.reserve(slot(index));
             queue.agree(slot(index), Terms { cap: *cap }, 0);
