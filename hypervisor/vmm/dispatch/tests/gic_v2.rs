@@ -1,5 +1,6 @@
 //! A GICv2's guest: what it does to the distributor and to the part of the CPU interface that traps.
 
+use core::sync::atomic::Ordering;
 use types::layout::GicVersion;
 use vgic::{ListRegister, ListRegisters, LrState};
 
@@ -63,12 +64,18 @@ fn listed(bench: &Bench) -> alloc::vec::Vec<(u32, u8, LrState)> {
 #[test]
 fn an_sgi_arrives_with_its_sender() {
     let mut sender = bench(2);
+    let mut receivers = [1, 3].map(|index| Bench::on(sender.vm, index));
+    for receiver in &mut receivers {
+        // They run, and have heard that the distributor was turned on.
+        receiver.trap(|trap, _| trap.deliver());
+        receiver.vcpu.at.loaded.store(true, Ordering::SeqCst);
+    }
     write(&mut sender, GICD + SGIR, 0b1010 << 16 | 5);
     assert_eq!(sender.kicked(), [1, 3]);
     assert_eq!(listed(&sender), []);
-    let mut receiver = Bench::on(sender.vm, 1);
+    let [receiver, _] = &mut receivers;
     receiver.trap(|trap, _| trap.deliver());
-    assert_eq!(listed(&receiver), [(5, 2, LrState::Pending)]);
+    assert_eq!(listed(receiver), [(5, 2, LrState::Pending)]);
 }
 
 #[test]
