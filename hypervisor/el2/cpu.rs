@@ -35,7 +35,7 @@ pub(crate) fn run(cpu: &'static Percpu) -> ! {
             let machine = Machine::<V3>::of(cpu);
             let turns = cpu::turns(&machine);
             // A host of which no VM has a cap does not pay for looking.
-            if vms::vms().has_caps {
+            if vms::awaited().has_caps {
                 run_with(machine, Capped::new(turns))
             } else {
                 run_with(machine, turns)
