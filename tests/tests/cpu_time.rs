@@ -108,21 +108,12 @@ fn caps_hold_to_a_hundredth_whoever_else_wants_the_cpu() {
     assert!(share(&mut running, "quarter") >= 995);
 }
 
-/// Returns how long each of the guest's vCPUs has run, in nanoseconds, and the guest's own time, in hundredths of a second.
+/// Returns how long the guest's vCPUs have run together, and when that was, in nanoseconds of EL2's time.
 fn ran(running: &mut Running) -> (u64, u64) {
-    let list = running.command("vcpu list linux");
-    let vcpus = list["vcpus"].as_array().expect("a list of vCPUs");
-    let ran = vcpus
-        .iter()
-        .filter_map(|vcpu| vcpu["ran_ns"].as_u64())
-        .sum();
-    let text = linux::run(&mut running.console, "cat /proc/uptime");
-    // The kernel may print in between.
-    let uptime = text.lines().find_map(|line| {
-        let seconds = line.split(' ').next()?;
-        seconds.replace('.', "").parse().ok()
-    });
-    (ran, uptime.unwrap_or_else(|| panic!("no time: {text}")))
+    let sample = running.command("top");
+    let vcpus = sample["vcpus"].as_array().expect("a list of vCPUs");
+    let ran = vcpus.iter().filter_map(|vcpu| vcpu["ran_ns"].as_u64());
+    (ran.sum(), sample["time_ns"].as_u64().expect("a time"))
 }
 
 #[test]
@@ -144,7 +135,7 @@ fn a_cap_holds_while_a_guest_has_more_vcpus() {
         let (from, begun) = ran(&mut running);
         linux::run(&mut running.console, "sleep 5");
         let (to, ended) = ran(&mut running);
-        let share = (to - from) / (ended - begun) / 100_000;
+        let share = (to - from) * 100 / (ended - begun);
         println!("cap {cap}: {share} % of a CPU");
         // A period that has begun gives its whole time at both ends; a busy host may not have the time to give.
         assert!(share <= percent + percent / 20, "{share} % of a CPU");
