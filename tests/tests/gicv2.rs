@@ -207,7 +207,7 @@ fn a_gicv2_without_its_virtual_half_is_refused() {
 #[test]
 fn a_raspberry_pi_4_runs_the_guests() {
     for (guest, vcpus, words) in [
-        ("smoke", 4, ""),
+        ("smoke", 4, "no-clock"),
         ("gic", 4, ""),
         ("psci", 8, "rounds=10 cycles=10"),
     ] {
