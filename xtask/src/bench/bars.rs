@@ -235,11 +235,11 @@ pub(crate) const BARS: [Bar; 54] = [
         "cpu-on-to-first",
         "CPU_ON -> first instruction of the added vCPU",
     ),
-    // Half of what was measured first: 15,673.
+    // Half of what was measured first, 15,673, and what it takes since that commands are carried out where the host tests them.
     bar(
         "resize-to-first",
         "resize command -> first instruction, in all",
-        7_800,
+        8_000,
         None,
         None,
     ),
