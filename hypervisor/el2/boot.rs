@@ -277,10 +277,8 @@ fn try_timers(lines: PrivateLines, private: PrivateInterrupts) {
 fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize) {
     let features = cpu_features::all();
     let pa_code = features.pa_range().min(mmu::pa_range());
-    let space = match vms::address_space(pa_code) {
-        Ok(space) => space,
-        Err(error) => give_up(format_args!("stage 2: {error}")),
-    };
+    let space = vms::address_space(pa_code)
+        .unwrap_or_else(|error| give_up(format_args!("stage 2: {error}")));
     let mut slots = CpuSlots::new(cpus);
     let (options, descriptions) = read_bundle(host, &mut slots);
     log::set_max_level(options.log);
@@ -306,10 +304,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         gicv: gicv(),
         list_registers,
         tick_scale: clock::scale(),
-        cap_ticks: (
-            clock::duration_ticks(PERIOD_NS),
-            clock::duration_ticks(PIECE_NS),
-        ),
+        cap_ticks: [PERIOD_NS, PIECE_NS].map(clock::duration_ticks).into(),
         wall_clock_s: clock::epoch_s().unwrap_or(0) as u32,
     };
     vms::create(&limits, descriptions, slots);
@@ -328,17 +323,22 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         options.uart_baud.map(Pace::new),
     );
     vms::listen(heard);
-    if let Some(gic) = machine::GIC.get() {
-        for intid in ports.iter().flatten().filter_map(|port| port.1) {
-            gic.enable_shared(intid, percpu::this().affinity);
-        }
-    }
+    hear_ports(&ports);
     for (instance, autostart) in vms::vms().all().iter().zip(autostart) {
         if autostart && options.autostart {
             vms::vms().start(instance);
         }
     }
     deferred::ask(PcpuId::new(0));
+}
+
+/// Enables the interrupts of the ports that have one.
+fn hear_ports(ports: &[Option<(Uart, Option<u32>)>]) {
+    if let Some(gic) = machine::GIC.get() {
+        for intid in ports.iter().flatten().filter_map(|port| port.1) {
+            gic.enable_shared(intid, percpu::this().affinity);
+        }
+    }
 }
 
 /// Returns how much heap the VMs' own data needs; the tables of a guest that starts ask for theirs.

@@ -81,6 +81,11 @@ impl VcpuId {
     }
 }
 
+/// Least and most CPU time that a VM can be limited to, in thousandths of a CPU.
+pub const MIN_MILLICORES: u32 = 50;
+/// See [`MIN_MILLICORES`].
+pub const MAX_MILLICORES: u32 = 1000 * MAX_VCPUS as u32;
+
 /// A set of physical CPUs.
 pub type PcpuSet = BitSet<PcpuId, { MAX_PCPUS / 64 }>;
 

@@ -431,7 +431,7 @@ fn the_table_of_locks_is_complete() {
 /// With a terminal that completes and searches, tells all about a VM and shows what VMs and vCPUs take.
 /// With starts and ends of large VMs in short pieces.
 /// With what finds vCPUs that only wait: a part of A64, and a walk of a guest's tables.
-const EL2_LINES_MAX: usize = 32_600;
+const EL2_LINES_MAX: usize = 32_900;
 
 #[test]
 fn what_runs_at_el2_stays_small() {
@@ -448,7 +448,8 @@ fn what_runs_at_el2_stays_small() {
 }
 
 /// Lines of code in `el2`: what acts, and nothing that decides. Raised only with the hardware that needs it, by name.
-const EL2_ROOM_LINES_MAX: usize = 4_400;
+/// 600 for the GICv2: its distributor, CPU interface and list registers, and what the choice at boot takes.
+const EL2_ROOM_LINES_MAX: usize = 5_000;
 
 #[test]
 fn what_acts_stays_small() {

@@ -13,14 +13,14 @@ use super::error::{ConfigError, Problem};
 use super::options::{Options, pick};
 use super::schema::{self, YES_NO};
 use super::vm::{
-    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, GicChoice, Idle, MAX_MILLICORES, MAX_SPIS, MAX_VCPUS_GICV2,
-    MEMORY_LIMIT, MEMORY_UNIT, MIN_MEMORY, MIN_MILLICORES, MIN_SPIS, OnReset, Placement,
-    ReserveIdle, VmConfig, VmName,
+    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, GicChoice, Idle, MAX_SPIS, MAX_VCPUS_GICV2, MEMORY_LIMIT,
+    MEMORY_UNIT, MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig, VmName,
 };
 use crate::devicetree::{Cells, Node, Tree};
 use crate::firmware::Firmware;
 use crate::topology::Topology;
 use crate::uuid::Uuid;
+use types::ids::{MAX_MILLICORES, MIN_MILLICORES};
 use types::ids::{MAX_VCPUS, MAX_VMS, PcpuId};
 
 /// The `compatible` of a manifest's root: the schema's name and version.

@@ -12,7 +12,7 @@ use crate::firmware::Firmware;
 use crate::host::HostDescription;
 use crate::topology::Topology;
 use crate::uuid::Uuid;
-use types::ids::{MAX_VCPUS, PcpuId, VcpuId};
+use types::ids::{PcpuId, VcpuId};
 use types::layout::{GicVersion, GuestLayout, Region};
 
 /// Longest VM name in bytes.
@@ -92,11 +92,6 @@ types::words! {
     /// It traps, so that only its work counts as time that it ran.
     Trap = "trap",
 }
-
-/// Least and most CPU time that a VM can be limited to, in thousandths of a CPU.
-pub const MIN_MILLICORES: u32 = 50;
-/// See [`MIN_MILLICORES`].
-pub const MAX_MILLICORES: u32 = 1000 * MAX_VCPUS as u32;
 
 types::words! {
     /// Which interrupt controller a VM has.

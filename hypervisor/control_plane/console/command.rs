@@ -5,9 +5,8 @@ use super::names::Names;
 use super::usage::Topic;
 use super::words::Words;
 use crate::clock::utc;
-use crate::config::{MAX_MILLICORES, MIN_MILLICORES};
 use alloc::format;
-use types::ids::{PcpuId, VcpuId, VmId};
+use types::ids::{MAX_MILLICORES, MIN_MILLICORES, PcpuId, VcpuId, VmId};
 
 /// What to do with a whole VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

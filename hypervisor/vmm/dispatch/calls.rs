@@ -43,12 +43,6 @@ pub(super) fn call(vm: &Vm, frame: &mut Frame, kicks: &mut Kicks) -> Outcome {
             }
             ReturnCode::InvalidAddress.as_x0()
         }
-        Call::SystemSuspend(entry) if vm.offered.system_suspend => {
-            match system_suspend(vm, frame, entry) {
-                ReturnCode::Success => return Outcome::PowerDown(entry),
-                code => code.as_x0(),
-            }
-        }
         Call::SystemOff => return Outcome::SystemOff,
         Call::SystemReset(Reset::Cold | Reset::Warm) => return Outcome::SystemReset,
         Call::AffinityInfo { target } => affinity_info(vm, target, kicks),
@@ -69,20 +63,6 @@ pub(super) fn call(vm: &Vm, frame: &mut Frame, kicks: &mut Kicks) -> Outcome {
         },
     };
     Outcome::Answered
-}
-
-/// Returns whether the caller may suspend its VM (DEN0022F, 5.1.19): `Success` if it is the last vCPU that is on and can begin there again.
-#[cold]
-fn system_suspend(vm: &Vm, frame: &Frame, entry: EntryPoint) -> ReturnCode {
-    let caller = frame.owner.map(|Owner { vcpu, .. }| vcpu.id);
-    let mut others = vm.vcpus.iter().filter(|vcpu| Some(vcpu.id) != caller);
-    if !is_entry(vm, entry) {
-        ReturnCode::InvalidAddress
-    } else if others.any(|vcpu| vcpu.power.affinity_info() != psci::AFFINITY_OFF) {
-        ReturnCode::Denied
-    } else {
-        ReturnCode::Success
-    }
 }
 
 /// Returns what AFFINITY_INFO says of a vCPU, as the guest's x0, unless that vCPU waits for its CPU.

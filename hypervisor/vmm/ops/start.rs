@@ -96,6 +96,16 @@ impl<H: Host> Vms<H> {
             })
     }
 
+    /// Returns where a VM's records of stolen time are to be mapped.
+    fn stolen_time(&self, vm: &Vm) -> Mapping {
+        let (records, bytes) = vm.stolen_time.place();
+        Mapping {
+            guest: vm.layout.stolen_time.base,
+            host: self.host.physical(records),
+            len: bytes,
+        }
+    }
+
     /// Takes memory and begins the tables.
     fn prepare(&self, instance: &Instance<H>, state: &mut State<H>) -> Result<Option<Job>, String> {
         let vm = instance.vm;
@@ -115,21 +125,15 @@ impl<H: Host> Vms<H> {
             host: HostPhys::new(start),
             len: size,
         };
-        let (records, bytes) = vm.stolen_time.place();
-        let stolen_time = Mapping {
-            guest: vm.layout.stolen_time.base,
-            host: self.host.physical(records),
-            len: bytes,
-        };
         let gicv = self.gicv_of(vm);
-        let mappings = gicv.into_iter().chain([mapping, stolen_time]);
+        let mappings = gicv.into_iter().chain([mapping, self.stolen_time(vm)]);
         let needed = stage2::tables_needed(self.space, mappings);
         let mut pages = self
             .host
             .take_pages(needed)
             .ok_or("no memory for stage-2 tables")?;
         let mut tables = Tables::new(self.space, &mut pages).map_err(wrong_tables)?;
-        let mut mapped = tables.map(&mut pages, stolen_time, Attributes::READ_ONLY);
+        let mut mapped = tables.map(&mut pages, self.stolen_time(vm), Attributes::READ_ONLY);
         if let (Ok(()), Some(gicv)) = (mapped, gicv) {
             mapped = tables.map(&mut pages, gicv, Attributes::DEVICE);
         }

@@ -12,7 +12,7 @@
 use alloc::vec::Vec;
 
 use super::NEVER;
-use super::policy::{Policy, Terms};
+use super::policy::Policy;
 use super::set::{MAX_SLOTS, Slot, SlotSet};
 
 /// What a vCPU has had of its physical CPU since it was attached, in counter ticks.
@@ -192,27 +192,6 @@ impl<P: Policy> RunQueue<P> {
         }
     }
 
-    /// Tells the policy what the contract of a vCPU's VM says from now on, if that is new.
-    pub fn agree(&mut self, slot: Slot, terms: Terms, now_ticks: u64) {
-        let policy = &mut self.waiting.policy;
-        let entry = self.entries.get_mut(slot.index());
-        let Some(entry) = entry.filter(|entry| !policy.has_agreed(&entry.share, terms)) else {
-            return;
-        };
-        let runs = entry.run == Run::Running;
-        if runs {
-            policy.stop(&mut entry.share, now_ticks);
-        }
-        policy.agree(&mut entry.share, terms);
-        if runs {
-            policy.start_idle(slot, &mut entry.share, now_ticks);
-        } else if entry.run == Run::Throttled {
-            let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
-            self.waiting.line_up(slot, entry, now_ticks);
-            self.forget_timed(slot, was);
-        }
-    }
-
     /// Gives a slot to a vCPU, blocked until it is woken; does nothing if the slot has one.
     pub fn attach(&mut self, slot: Slot, now_ticks: u64) {
         self.reserve(slot);
@@ -314,31 +293,6 @@ impl<P: Policy> RunQueue<P> {
                 .entries
                 .get(slot.index())
                 .is_some_and(|entry| entry.run == Run::Throttled)
-    }
-
-    /// Returns whether the vCPU in a slot may ever be throttled.
-    #[inline]
-    #[must_use]
-    pub fn may_hold(&self, slot: Slot) -> bool {
-        P::THROTTLES
-            && self
-                .entries
-                .get(slot.index())
-                .is_some_and(|entry| self.waiting.policy.may_hold(&entry.share))
-    }
-
-    /// Gives a vCPU the CPU once in its turn although it may be throttled, so that what others ask of it is done. It finds no time there
-    /// that it may use.
-    pub fn exempt(&mut self, slot: Slot, now_ticks: u64) {
-        let Some(entry) = self.entries.get_mut(slot.index()) else {
-            return;
-        };
-        entry.exempt = true;
-        if entry.run == Run::Throttled {
-            let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
-            self.waiting.line_up(slot, entry, now_ticks);
-            self.forget_timed(slot, was);
-        }
     }
 
     /// Makes a vCPU that is blocked, or watches and hears, want to run; returns whether it did not.
@@ -565,13 +519,6 @@ impl<P: Policy> RunQueue<P> {
         (self.waiting.earliest_ticks != NEVER).then_some(self.waiting.earliest_ticks)
     }
 
-    /// Returns whether the vCPU that runs has to stop at a time although no other one may wait: then its sleep must not count as work.
-    #[inline]
-    #[must_use]
-    pub fn is_limited(&self) -> bool {
-        P::THROTTLES && self.waiting.policy.limit_ticks() != NEVER
-    }
-
     /// Returns whether exactly one vCPU has its place here, so that its WFI may be the CPU's own.
     #[inline]
     #[must_use]
@@ -624,5 +571,6 @@ impl<P: Policy> RunQueue<P> {
     }
 }
 
+mod limits;
 #[cfg(test)]
 mod tests;

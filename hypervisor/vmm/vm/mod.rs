@@ -162,7 +162,6 @@ impl Vm {
             policy: parts.policy,
             offered: Offered {
                 pv_time: true,
-                system_suspend: true,
                 ..Offered::default()
             },
             vcpus,

@@ -126,30 +126,6 @@ fn node_hw_state_tells_a_cpu_that_is_on_from_one_that_is_not() {
 }
 
 #[test]
-fn only_the_last_cpu_that_is_on_may_suspend_the_system() {
-    let mut bench = Bench::new();
-    let vm = bench.vm;
-    let vcpu = &vm.vcpus[0];
-    bench.context.frame.owner = Some(Owner { vm, vcpu });
-    let suspend = |entry| [u64::from(id::SYSTEM_SUSPEND | id::SMC64), entry, 7];
-    let features = [u64::from(id::PSCI_FEATURES), suspend(0)[0]];
-    assert_eq!(call(&mut bench, &features).1[0], 0);
-    let refused = |bench: &mut Bench, entry| match call(bench, &suspend(entry)) {
-        (Hot::Resume, [code, ..]) => Some(code),
-        _ => None,
-    };
-    let [outside, denied] = [ReturnCode::InvalidAddress, ReturnCode::Denied].map(ReturnCode::as_x0);
-    assert_eq!(refused(&mut bench, RAM + 1), Some(outside));
-    let (_, [code, ..]) = call(&mut bench, &[u64::from(id::CPU_ON), 1, RAM, 0]);
-    assert_eq!(code, 0);
-    assert_eq!(refused(&mut bench, RAM), Some(denied), "it is on its way");
-    assert!(vm.vcpus[1].power.start().is_some());
-    assert_eq!(refused(&mut bench, RAM), Some(denied));
-    assert!(vm.vcpus[1].power.apply(psci::Event::CpuOff).is_ok());
-    assert_eq!(refused(&mut bench, RAM), None, "it sleeps");
-}
-
-#[test]
 fn a_guest_is_told_where_it_reads_what_is_stolen_from_each_vcpu() {
     let mut bench = Bench::new();
     let features = [u64::from(id::PV_TIME_FEATURES), u64::from(id::PV_TIME_ST)];

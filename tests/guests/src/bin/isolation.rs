@@ -54,6 +54,12 @@ fn ram() -> Result<Region, Stop> {
     ram.ok_or_else(|| Stop::Ignored(Reason::new(format_args!("the tree names no memory"))))
 }
 
+/// What the guest reads of the time that is stolen from its vCPUs (docs/guest.md).
+const STOLEN_TIME: Region = Region {
+    base: 0x090a_0000,
+    size: PAGE,
+};
+
 /// Tells whether an address is one of this guest's own devices.
 fn is_ours(address: u64) -> bool {
     let distributor = Region {
@@ -61,7 +67,7 @@ fn is_ours(address: u64) -> bool {
         size: DISTRIBUTOR,
     };
     let inside = |region: Region| (region.base..region.base + region.size).contains(&address);
-    inside(distributor) || machine().redistributors().any(inside) || DEVICES.into_iter().any(inside)
+    inside(distributor) || inside(STOLEN_TIME) || machine().redistributors().any(inside) || DEVICES.into_iter().any(inside)
 }
 
 /// Checks that nothing is at an address, which is seen at `virtual_address`.
