@@ -68,7 +68,8 @@ fn a_guest_beside_one_that_has_others_print_on_a_slow_wire_keeps_its_half() {
         // Over two seconds: in the half second before, a slice more or less is 20 of 1000.
         running.console.send("2");
         let share = share(&mut running);
-        assert!(share >= 490, "beside {words} it had {share} of 1000");
+        // It loses 2 in 100 at most: what the port takes of its turns, and a crowd's looks.
+        assert!(share >= 480, "beside {words} it had {share} of 1000");
     }
 }
 

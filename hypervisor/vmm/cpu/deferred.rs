@@ -8,7 +8,7 @@ use crate::sched::{NEVER, Policy};
 /// How long a CPU that no vCPU wants does its deferred work before it looks at everything else.
 const IDLE_SHARE_NS: u64 = SLICE_NS / 4;
 /// What it takes to leave a guest for a piece of such work and to come back.
-const SWITCH_NS: u64 = 3000;
+const SWITCH_NS: u64 = 2000;
 
 impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Does deferred work for as long as its share of the CPU lasts.
