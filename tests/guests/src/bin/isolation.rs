@@ -67,7 +67,10 @@ fn is_ours(address: u64) -> bool {
         size: DISTRIBUTOR,
     };
     let inside = |region: Region| (region.base..region.base + region.size).contains(&address);
-    inside(distributor) || inside(STOLEN_TIME) || machine().redistributors().any(inside) || DEVICES.into_iter().any(inside)
+    inside(distributor)
+        || inside(STOLEN_TIME)
+        || machine().redistributors().any(inside)
+        || DEVICES.into_iter().any(inside)
 }
 
 /// Checks that nothing is at an address, which is seen at `virtual_address`.
