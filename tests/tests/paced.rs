@@ -64,12 +64,8 @@ fn a_guest_beside_one_that_has_others_print_on_a_slow_wire_keeps_its_half() {
         let test = format!("hostile-slow-half-{words}");
         let mut running = slow_wire(&test).cpus(1).boot(&Manifest::new(vms));
         running.command("console victim");
-        share(&mut running);
-        // Over two seconds: in the half second before, a slice more or less is 20 of 1000.
-        running.console.send("2");
         let share = share(&mut running);
-        // It loses 2 in 100 at most: what the port takes of its turns, and a crowd's looks.
-        assert!(share >= 480, "beside {words} it had {share} of 1000");
+        assert!(share >= 490, "beside {words} it had {share} of 1000");
     }
 }
 

@@ -16,7 +16,7 @@ use crate::vm::request;
 
 /// How long after a vCPU got the CPU it is looked at, in nanoseconds.
 const FIRST_LOOK_NS: u64 = 100_000;
-/// How long after that it is looked at again.
+/// How long after that it is looked at again at the earliest: a look takes some 6,600 instructions with its exit.
 const NEXT_LOOK_NS: u64 = 300_000;
 /// How long a vCPU waits for a word at most, if an interrupt may end its wait.
 const PATIENCE_NS: u64 = 4_000_000;
@@ -79,9 +79,17 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
     }
 
     /// Looks at the vCPU that ran until now, and at the words that others wait for.
+    ///
+    /// One that gets on is looked at again after as long as it has run, so that it hardly pays for that; sooner only while others wait for
+    /// words, which it may change.
     #[cold]
     pub(super) fn look_around(&mut self, now: u64) {
-        self.crowd.look_ticks = now + self.machine.ticks(NEXT_LOOK_NS);
+        let soon = self.machine.ticks(NEXT_LOOK_NS);
+        let wait = match self.queue.is_watched() {
+            true => soon,
+            false => soon.max(self.queue.current_ran_ticks(now)),
+        };
+        self.crowd.look_ticks = now + wait;
         if let Some(slot) = self
             .queue
             .current()

@@ -46,7 +46,7 @@ pub(super) struct Entry<S> {
     /// What the policy keeps for the slot.
     pub(super) share: S,
     /// Since when it is what it is.
-    since_ticks: u64,
+    pub(super) since_ticks: u64,
     pub(super) account: Account,
 }
 

@@ -82,6 +82,13 @@ impl<P: Policy> RunQueue<P> {
         Some(entry.account)
     }
 
+    /// Returns for how long the vCPU that runs has had the CPU.
+    #[must_use]
+    pub fn current_ran_ticks(&self, now_ticks: u64) -> u64 {
+        let entry = self.current.and_then(|slot| self.entries.get(slot.index()));
+        entry.map_or(0, |entry| now_ticks.saturating_sub(entry.since_ticks))
+    }
+
     /// Returns whether one waits for a word.
     #[inline]
     #[must_use]

@@ -138,6 +138,24 @@ fn a_lone_vcpu_is_never_looked_at_and_its_wfe_does_not_trap() {
     assert_eq!((passed.len(), system.looks.get()), (1, 0));
 }
 
+/// A look follows some dozens of instructions: one that gets on must not pay for that ever again.
+#[test]
+fn one_that_gets_on_is_looked_at_less_and_less_unless_another_waits_for_a_word() {
+    let (system, _, mut cpu) = crowd(2);
+    run(system, &mut cpu, 20 * MS);
+    system.looks.set(0);
+    run(system, &mut cpu, 100 * MS);
+    let looks = system.looks.get();
+    assert!((40..=80).contains(&looks), "{looks} looks in ten turns");
+    // What it does may be what the other one waits for.
+    system.does((0, 0), &[MASKED; 20]);
+    until(&mut cpu, |cpu| cpu.queue.is_watched());
+    system.looks.set(0);
+    run(system, &mut cpu, 15 * MS);
+    let looks = system.looks.get();
+    assert!((40..=60).contains(&looks), "{looks} looks in 15 ms");
+}
+
 #[test]
 fn wfe_traps_exactly_while_others_wait() {
     let (system, vm, mut cpu) = crowd(2);
