@@ -410,7 +410,7 @@ impl<P: Policy> RunQueue<P> {
             }
             entry.deadline_ticks = NEVER;
             waiting.forget_watch(slot);
-            if !P::THROTTLES || entry.run == Run::Blocked {
+            if !P::THROTTLES || entry.run != Run::Throttled {
                 waiting.policy.wake(slot, &mut entry.share);
             }
             waiting.line_up(slot, entry, now_ticks);
@@ -554,6 +554,15 @@ impl<P: Policy> RunQueue<P> {
             None => NEVER,
         };
         if was != NEVER {
+            self.forget_timed(slot, was);
+        }
+    }
+
+    /// Lets a vCPU that waits for a time wait for the CPU instead, or for its replenishment.
+    pub(super) fn line_up_anew(&mut self, slot: Slot, now_ticks: u64) {
+        if let Some(entry) = self.entries.get_mut(slot.index()) {
+            let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
+            self.waiting.line_up(slot, entry, now_ticks);
             self.forget_timed(slot, was);
         }
     }

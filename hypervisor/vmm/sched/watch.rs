@@ -1,6 +1,5 @@
 //! vCPUs of a run queue that stand in a loop: those that wait for a word, and those that only spin.
 
-use super::NEVER;
 use super::policy::Policy;
 use super::queue::{Account, Run, RunQueue};
 use super::set::Slot;
@@ -50,13 +49,11 @@ impl<P: Policy> RunQueue<P> {
 
     /// Lets a vCPU that waits for a word wait for the CPU, whatever the word is; does nothing to another one.
     pub fn end_watch(&mut self, slot: Slot, now_ticks: u64) {
-        if let Some(entry) = self.entries.get_mut(slot.index())
+        if let Some(entry) = self.entries.get(slot.index())
             && matches!(entry.run, Run::Watching | Run::Hearing)
         {
             self.waiting.watching.remove(slot);
-            let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
-            self.waiting.line_up(slot, entry, now_ticks);
-            self.forget_timed(slot, was);
+            self.line_up_anew(slot, now_ticks);
         }
     }
 

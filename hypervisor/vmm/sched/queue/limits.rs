@@ -21,9 +21,7 @@ impl<P: Policy> RunQueue<P> {
         if runs {
             policy.start_idle(slot, &mut entry.share, now_ticks);
         } else if entry.run == Run::Throttled {
-            let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
-            self.waiting.line_up(slot, entry, now_ticks);
-            self.forget_timed(slot, was);
+            self.line_up_anew(slot, now_ticks);
         }
     }
 
@@ -46,9 +44,7 @@ impl<P: Policy> RunQueue<P> {
         };
         entry.exempt = true;
         if entry.run == Run::Throttled {
-            let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
-            self.waiting.line_up(slot, entry, now_ticks);
-            self.forget_timed(slot, was);
+            self.line_up_anew(slot, now_ticks);
         }
     }
 

@@ -1,6 +1,6 @@
 //! A second policy on a fake CPU: a cap that all vCPUs of a VM share stops one that is alone in an untrapped WFI, and lets it go on.
 
-use super::super::super::{Cap, Capped, NEVER, RoundRobin, Terms};
+use super::super::super::{Cap, Capped, NEVER, Policy, RoundRobin, Slot, Terms};
 use super::super::{Account, RunQueue};
 use super::{SLICE, slot};
 use alloc::boxed::Box;
@@ -238,5 +238,75 @@ proptest! {
         }
         let ran: u64 = (0..caps.len()).map(|index| cpu.account(index).run_ticks).sum();
         prop_assert_eq!(ran, cpu.now);
+    }
+}
+
+/// What may happen to a vCPU or its CPU.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Begin(usize),
+    Detach(usize),
+    Rouse(usize),
+    Wake(usize),
+    Block(u64),
+    Watch(bool, u64),
+    Changed(usize),
+    GiveUp,
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let slot = || 0..4_usize;
+    let ticks = || 0..3 * SLICE;
+    prop_oneof![
+        1 => slot().prop_map(Step::Begin),
+        1 => slot().prop_map(Step::Detach),
+        1 => slot().prop_map(Step::Rouse),
+        1 => slot().prop_map(Step::Wake),
+        1 => ticks().prop_map(Step::Block),
+        1 => (any::<bool>(), ticks()).prop_map(|(hears, after)| Step::Watch(hears, after)),
+        1 => slot().prop_map(Step::Changed),
+        1 => Just(Step::GiveUp),
+        4 => ticks().prop_map(Step::Pass),
+    ]
+}
+
+/// Does a step, then chooses; returns which vCPU runs and when EL2 has to look again.
+fn take<P: Policy>(
+    queue: &mut RunQueue<P>,
+    step: Step,
+    now: &mut u64,
+) -> (Option<Slot>, Option<u64>) {
+    match step {
+        Step::Begin(index) => {
+            queue.reserve(slot(index));
+            if !queue.is_attached(slot(index)) {
+                queue.begin(slot(index), *now);
+            }
+        }
+        Step::Detach(index) => _ = queue.detach(slot(index), *now),
+        Step::Rouse(index) => _ = queue.rouse(slot(index), *now),
+        Step::Wake(index) => _ = queue.wake(slot(index), *now),
+        Step::Block(after) => queue.block(Some(*now + after), *now),
+        Step::Watch(hears, after) => queue.watch(hears, *now + after, *now),
+        Step::Changed(index) => queue.changed(slot(index), *now),
+        Step::GiveUp => queue.give_up(*now),
+        Step::Pass(ticks) => *now += ticks,
+    }
+    (queue.choose(*now), queue.next_wake_ticks())
+}
+
+proptest! {
+    /// A host on which one VM has a cap treats the others as if none had.
+    #[test]
+    fn those_without_a_cap_take_turns_as_without_caps(steps in prop::collection::vec(step(), 1..200)) {
+        let turns = || RoundRobin::new(SLICE, SLICE / 8);
+        let mut plain = (RunQueue::new(turns()), 0);
+        let mut capped = (RunQueue::new(Capped::new(turns())), 0);
+        for step in steps {
+            let expected = take(&mut plain.0, step, &mut plain.1);
+            let got = take(&mut capped.0, step, &mut capped.1);
+            prop_assert_eq!(got, expected, "after {:?}", step);
+        }
     }
 }
