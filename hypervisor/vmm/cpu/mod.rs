@@ -25,8 +25,8 @@ mod world;
 use alloc::vec::Vec;
 
 use crate::sched::{Deferred, NEVER, Policy, RoundRobin, RunQueue, SLICE_FLOOR_MS, SLICE_MS, Slot};
-use crate::vm::Vm;
 use crate::vm::context::Owner;
+use crate::vm::{Vm, request};
 use attach::{Attached, at};
 use crowd::Crowd;
 use events::Events;
@@ -147,10 +147,12 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
             if !self.queue.is_attached(slot) {
                 return self.start(slot, now);
             }
-            // What others ask of a vCPU does not wait until it is replenished.
-            if self.queue.may_hold(slot) && at(&mut self.attached, slot).place.vcpu.requested() != 0
-            {
-                self.queue.exempt(slot, now);
+            // What others ask of a vCPU does not wait until it is replenished; another vCPU that waits for it does.
+            if self.queue.may_hold(slot) {
+                let requested = at(&mut self.attached, slot).place.vcpu.requested();
+                if requested & !request::HURRY != 0 {
+                    self.queue.exempt(slot, now);
+                }
             }
             if !self.queue.rouse(slot, now) {
                 self.heed(slot, now);

@@ -6,7 +6,7 @@ use super::fake::{Act, Fake, System};
 use super::rounds;
 use crate::cpu::Pcpu;
 use crate::sched::{Capped, RoundRobin};
-use crate::vm::{Phase, Vm, request};
+use crate::vm::{Kicks, Phase, Vm, request};
 use alloc::boxed::Box;
 
 /// A fifth of a CPU, in ticks a period.
@@ -126,4 +126,25 @@ fn a_throttled_vcpu_is_stopped_with_its_vm_and_does_not_run_before() {
         assert_eq!(acts[&(0, 0)].len(), 1, "it was not entered");
         assert!(system.now.get() < PERIOD, "it was not waited for");
     }
+}
+
+/// Its guest may ask AFFINITY_INFO about it as often as it likes.
+#[test]
+fn a_throttled_vcpu_that_another_waits_for_does_not_run_before_its_replenishment() {
+    let (system, vm, mut cpu) = lone();
+    while system.now.get() <= QUOTA {
+        cpu.step();
+    }
+    cpu.step();
+    system.does((0, 0), &[Act::Spin(1)]);
+    for _ in 0..3 {
+        let mut kicks = Kicks::NONE;
+        vm.vcpus[0].hurry(&mut kicks);
+        cpu.step();
+        let acts = system.acts.borrow();
+        if system.now.get() < PERIOD {
+            assert_eq!(acts[&(0, 0)].len(), 1, "it was entered");
+        }
+    }
+    assert_eq!(vm.vcpus[0].requested(), 0);
 }
