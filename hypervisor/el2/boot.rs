@@ -25,7 +25,6 @@ use crate::{
     mmu, percpu, seeds, smc, smp, timer, uart, vectors, vms,
 };
 use vmm::ops::{Description, HostLimits};
-use vmm::sched::{PERIOD_NS, PIECE_NS};
 
 /// The boot CPU's way in: the device tree's address and the exception level.
 pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
@@ -303,8 +302,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         gic: gic::version(),
         gicv: gicv(),
         list_registers,
-        tick_scale: clock::scale(),
-        cap_ticks: [PERIOD_NS, PIECE_NS].map(clock::duration_ticks).into(),
+        counter: clock::rate(),
         wall_clock_s: clock::epoch_s().unwrap_or(0) as u32,
     };
     vms::create(&limits, descriptions, slots);

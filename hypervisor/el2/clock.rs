@@ -1,16 +1,12 @@
 //! Ticks of the system counter as nanoseconds since EL2 started, and what time of day that was.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use spin::Once;
+use types::counter::CounterRate;
 
 use crate::timer;
 
-/// Fraction bits of [`SCALE`].
-const SHIFT: u32 = 32;
-
-const NS_A_SECOND: u64 = 1_000_000_000;
-
-/// Nanoseconds a tick, as a fixed-point number.
-static SCALE: AtomicU64 = AtomicU64::new(1 << SHIFT);
+static RATE: Once<CounterRate> = Once::new();
 /// The counter when EL2 started.
 static START: AtomicU64 = AtomicU64::new(0);
 
@@ -18,23 +14,21 @@ static START: AtomicU64 = AtomicU64::new(0);
 static EPOCH_S: AtomicU64 = AtomicU64::new(0);
 static IS_EPOCH_KNOWN: AtomicBool = AtomicBool::new(false);
 
-/// Reads the counter's frequency; time begins now.
+/// Reads the counter's rate; time begins now.
 pub(crate) fn start() {
-    SCALE.store(
-        (NS_A_SECOND << SHIFT) / timer::frequency().max(1),
-        Ordering::Relaxed,
-    );
+    RATE.call_once(|| CounterRate::new(timer::frequency()));
     START.store(timer::now(), Ordering::Relaxed);
 }
 
-/// Returns the nanoseconds of a tick, with 32 fraction bits.
-pub(crate) fn scale() -> u64 {
-    SCALE.load(Ordering::Relaxed)
+/// Returns the counter's rate.
+pub(crate) fn rate() -> CounterRate {
+    let rate = RATE.get().copied();
+    rate.unwrap_or_else(|| CounterRate::new(timer::frequency()))
 }
 
 /// Converts a number of ticks.
 pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
-    ((u128::from(ticks) * u128::from(scale())) >> SHIFT) as u64
+    rate().ns(ticks)
 }
 
 /// Converts a value of the counter to nanoseconds since EL2 started.
@@ -56,11 +50,7 @@ pub(crate) fn ns_to_ticks(ns: u64) -> u64 {
 
 /// Returns how many ticks a duration has.
 pub(crate) fn duration_ticks(ns: u64) -> u64 {
-    let frequency = timer::frequency();
-    let part = (ns % NS_A_SECOND).saturating_mul(frequency) / NS_A_SECOND;
-    (ns / NS_A_SECOND)
-        .saturating_mul(frequency)
-        .saturating_add(part)
+    rate().ticks(ns)
 }
 
 /// Sets the time of day when EL2 started, in seconds since 1970.

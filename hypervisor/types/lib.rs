@@ -29,6 +29,7 @@ pub mod access;
 pub mod address;
 pub mod affinity;
 pub mod bits;
+pub mod counter;
 pub mod devices;
 pub mod gicv2;
 pub mod gicv3;

@@ -8,6 +8,7 @@ use control_plane::topology::CpuFacts;
 use core::sync::atomic::{AtomicBool, AtomicU16};
 use stage2::{AddressSpace, VmidAllocator, VmidWidth};
 use types::address::HostPhys;
+use types::counter::CounterRate;
 use types::ids::{MAX_VCPUS_A_CPU, PcpuId, VmId};
 use types::layout::GicVersion;
 
@@ -56,10 +57,8 @@ pub struct HostLimits<'a> {
     pub gicv: Option<HostPhys>,
     /// How many list registers each CPU has.
     pub list_registers: usize,
-    /// Nanoseconds of a counter tick, with 32 fraction bits.
-    pub tick_scale: u64,
-    /// Counter ticks of a cap's period and pieces: [`crate::sched::PERIOD_NS`] and [`crate::sched::PIECE_NS`].
-    pub cap_ticks: (u64, u64),
+    /// The system counter's rate.
+    pub counter: CounterRate,
     /// What guests' clocks show at first, in seconds since 1970.
     pub wall_clock_s: u32,
 }
@@ -202,8 +201,7 @@ impl<H: Host> Instance<H> {
             possible: config.max_vcpus,
             wakes,
             list_registers: limits.list_registers,
-            tick_scale: limits.tick_scale,
-            cap_ticks: limits.cap_ticks,
+            counter: limits.counter,
             wall_clock_s: limits.wall_clock_s,
             disks: disks.collect(),
             nets: nets(id, &config, networks),

@@ -24,6 +24,7 @@ use core::sync::atomic::Ordering;
 use stage2::{AddressSpace, Attributes, TableMemory, VmidWidth};
 use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
+use types::counter::CounterRate;
 use types::devices::DeviceId;
 use types::ids::{PcpuId, VcpuId, VmId};
 use types::layout::GicVersion;
@@ -372,8 +373,7 @@ fn vms_on(
         gic,
         gicv,
         list_registers: 4,
-        tick_scale: 16 << 32,
-        cap_ticks: (6_250_000, 62_500),
+        counter: CounterRate::new(62_500_000),
         wall_clock_s: 0,
     };
     let description = Description {

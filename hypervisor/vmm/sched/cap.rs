@@ -8,11 +8,12 @@
 //! that word alone: nothing else is published by it, so no order is asked for.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use types::counter::CounterRate;
 
 /// Length of a period in nanoseconds: 100 ms, as of Linux's cpu.max and of Kubernetes.
-pub const PERIOD_NS: u64 = 100_000_000;
+const PERIOD_NS: u64 = 100_000_000;
 /// How much a CPU takes at a time at most, in nanoseconds.
-pub const PIECE_NS: u64 = 1_000_000;
+const PIECE_NS: u64 = 1_000_000;
 
 /// Bits of the pool that say how many ticks are left; the period's number, modulo a power of two, is above them.
 const LEFT_BITS: u32 = 40;
@@ -77,9 +78,14 @@ impl Pool {
 }
 
 impl Cap {
-    /// Makes a cap that is not set, with the lengths of a period and a piece in counter ticks.
+    /// Makes a cap that is not set, on a machine whose counter counts at this rate.
     #[must_use]
-    pub const fn new(period_ticks: u64, piece_ticks: u64) -> Self {
+    pub const fn at(counter: CounterRate) -> Self {
+        Self::new(counter.ticks(PERIOD_NS), counter.ticks(PIECE_NS))
+    }
+
+    /// Makes a cap that is not set, with the lengths of a period and a piece in counter ticks.
+    pub(super) const fn new(period_ticks: u64, piece_ticks: u64) -> Self {
         Self {
             // A counter without a frequency must not divide by nothing.
             period_ticks: if period_ticks == 0 { 1 } else { period_ticks },

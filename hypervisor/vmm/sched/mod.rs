@@ -18,7 +18,7 @@ mod usage;
 mod wake;
 mod watch;
 
-pub use cap::{Cap, PERIOD_NS, PIECE_NS};
+pub use cap::Cap;
 pub use capped::Capped;
 pub use deferred::Deferred;
 pub use policy::{Policy, Terms};

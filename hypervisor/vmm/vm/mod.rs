@@ -30,6 +30,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use psci::{Offered, Role};
 use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
+use types::counter::CounterRate;
 use types::devices::DeviceId;
 use vgic::{IntId, Notice, Spis};
 
@@ -110,10 +111,8 @@ pub struct VmParts {
     pub wakes: &'static Wakes,
     /// List registers of the machine.
     pub list_registers: usize,
-    /// Nanoseconds of a counter tick, with 32 fraction bits.
-    pub tick_scale: u64,
-    /// Counter ticks of a period of its cap, and of the pieces in which it is handed out.
-    pub cap_ticks: (u64, u64),
+    /// The system counter's rate.
+    pub counter: CounterRate,
     /// Seconds since 1970 now.
     pub wall_clock_s: u32,
     /// Its disks.
@@ -165,13 +164,13 @@ impl Vm {
                 ..Offered::default()
             },
             vcpus,
-            stolen_time: StolenTime::new(count, parts.tick_scale),
+            stolen_time: StolenTime::new(count, parts.counter),
             ram_start: AtomicU64::new(0),
             vttbr: AtomicU64::new(0),
             vtcr: AtomicU64::new(0),
             counter_offset: AtomicU64::new(0),
             life: Life::default(),
-            cap: Cap::new(parts.cap_ticks.0, parts.cap_ticks.1),
+            cap: Cap::at(parts.counter),
             watched: AtomicBool::new(false),
             owned: AtomicU32::new(0),
         }

@@ -28,6 +28,7 @@ use crate::vm::request;
 use crate::vm::{Cause, Home, Kicks, Phase, Vcpu, VcpuContext, Vm, VmParts};
 use types::access::AccessWidth;
 use types::address::GuestPhys;
+use types::counter::CounterRate;
 use types::ids::MAX_PCPUS;
 use types::ids::{PcpuId, VcpuId, VmId};
 use types::layout::{GuestLayout, Region};
@@ -164,8 +165,7 @@ impl System {
             possible: count,
             wakes: &self.wakes,
             list_registers: LIST_REGISTERS,
-            tick_scale: 16 << 32,
-            cap_ticks: (6_250_000, 62_500),
+            counter: CounterRate::new(62_500_000),
             wall_clock_s: 0,
             disks: Vec::new(),
             nets: Vec::new(),

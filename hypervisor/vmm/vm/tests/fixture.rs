@@ -12,6 +12,7 @@ use crate::memory::GuestMemory;
 use crate::sched::{Slot, WakeSet};
 use crate::vm::context::Frame;
 use crate::vm::{Home, Kicks, Outside, Vcpu, VcpuContext, Vm, VmParts};
+use types::counter::CounterRate;
 use types::ids::{MAX_PCPUS, PcpuId, VcpuId, VmId};
 use types::layout::{GicVersion, GuestLayout, Region};
 
@@ -49,8 +50,7 @@ pub(crate) fn vm_with(gic: GicVersion, ids: &[u64; ID_REGISTERS], count: u16) ->
         possible: count,
         wakes: Box::leak(Box::new([const { WakeSet::new() }; MAX_PCPUS])),
         list_registers: LIST_REGISTERS,
-        tick_scale: 16 << 32,
-        cap_ticks: (6_250_000, 62_500),
+        counter: CounterRate::new(62_500_000),
         wall_clock_s: 1_000_000,
         disks: Vec::new(),
         nets: Vec::new(),
