@@ -11,7 +11,7 @@ use vmm::dispatch::inject::{self, Exception};
 use vmm::dispatch::slow::Exit;
 use vmm::exit::{Syndrome, fault_address};
 use vmm::features::{FeaturePolicy, Lent};
-use vmm::sched::{Capped, Policy};
+use vmm::sched::Capped;
 use vmm::spin::Sight;
 use vmm::vm::context::{FpRegisters, Frame, TimerRegisters};
 use vmm::vm::{Kicks, Vcpu, VcpuContext, Vm};
@@ -25,26 +25,13 @@ use crate::{clock, fpsimd, guest_memory, hot, lent, percpu, smp, switch, timer, 
 /// Runs guests on this CPU for good.
 pub(crate) fn run(cpu: &'static Percpu) -> ! {
     match gic::version() {
-        // One of each kind is enough where it need not be the fastest.
-        GicVersion::V2 => {
-            let machine = Machine::<V2>::of(cpu);
-            let turns = cpu::turns(&machine);
-            run_with(machine, Capped::new(turns))
-        }
-        GicVersion::V3 => {
-            let machine = Machine::<V3>::of(cpu);
-            let turns = cpu::turns(&machine);
-            // A host of which no VM has a cap does not pay for looking.
-            if vms::awaited().has_caps {
-                run_with(machine, Capped::new(turns))
-            } else {
-                run_with(machine, turns)
-            }
-        }
+        GicVersion::V2 => run_with(Machine::<V2>::of(cpu)),
+        GicVersion::V3 => run_with(Machine::<V3>::of(cpu)),
     }
 }
 
-fn run_with<V: Version, P: Policy>(machine: Machine<V>, policy: P) -> ! {
+fn run_with<V: Version>(machine: Machine<V>) -> ! {
+    let policy = Capped::new(cpu::turns(&machine));
     let mut state = Pcpu::new(machine, percpu::placements(), policy);
     loop {
         state.step();

@@ -15,7 +15,6 @@ use vmm::ops::{self, Description, HostLimits, Operator, Outbox, earlier};
 use vmm::vm::{Kicks, Outside, Vm};
 
 use crate::guest_memory::{GuestRam, TablePages};
-use crate::sysreg::wfi;
 use crate::{cache, clock, console, deferred, heap, memory, percpu, power, seeds, smp, timer, tlb};
 
 mod input;
@@ -62,17 +61,6 @@ pub(crate) const fn vmid_width(vmid_16: bool) -> VmidWidth {
 /// Returns the VMs, which are made before anything is asked of a CPU.
 pub(crate) fn vms() -> &'static Vms {
     VMS.get().expect("made while booting")
-}
-
-/// Returns the VMs, once they are made. Other CPUs than the one that boots may come here before; nothing is asked of them until then, and
-/// what is asked first interrupts them.
-pub(crate) fn awaited() -> &'static Vms {
-    loop {
-        match VMS.get() {
-            Some(vms) => return vms,
-            None => wfi(),
-        }
-    }
 }
 
 /// This machine and its operator.

@@ -123,7 +123,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         }
         let sight = self.machine.sight();
         let read = |address, width| self.machine.read_ram(vm, address, width);
-        match spin::look(&context.frame, &sight, read) {
+        match spin::look(&context.frame, &sight, &read) {
             Doing::Running => {}
             Doing::Spinning => self.queue.give_up(now),
             Doing::Waiting(words) => {
@@ -188,7 +188,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
                 }
             }
             let now = self.machine.now();
-            let deadline = self.queue.next_deadline_ticks().unwrap_or(NEVER);
+            let deadline = self.queue.next_deadline_ticks();
             if self.compare_words(now) || now >= deadline {
                 return;
             }

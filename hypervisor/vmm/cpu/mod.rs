@@ -189,27 +189,23 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
     fn arm(&mut self, now: u64) {
         if self.queue.is_crowded() {
             let look = self.plan_look(now);
-            let wake = self.queue.next_wake_ticks().unwrap_or(NEVER);
-            return self.arm_for(true, Some(wake.min(look)));
+            return self.arm_for(true, self.queue.next_wake_ticks().min(look));
         }
         self.crowd.look_ticks = NEVER;
-        let wake = match P::THROTTLES {
-            true => self.queue.next_wake_ticks(),
-            false => self.queue.next_deadline_ticks(),
-        };
-        self.arm_for(false, wake);
+        // One whose time is counted leaves the CPU when it sleeps.
+        match self.queue.is_limited() {
+            true => self.arm_for(true, self.queue.next_wake_ticks()),
+            false => self.arm_for(false, self.queue.next_deadline_ticks()),
+        }
     }
 
-    /// As [`Pcpu::arm`], for whether a vCPU waits and when to look at the queue again.
+    /// As [`Pcpu::arm`], for whether a WFI gives the CPU up, and when to look at the queue again.
     #[inline]
-    fn arm_for(&self, is_crowded: bool, wake_ticks: Option<u64>) {
-        // One whose time is counted leaves the CPU when it sleeps.
-        let rests = is_crowded || self.queue.is_limited();
+    fn arm_for(&self, rests: bool, wake_ticks: u64) {
         self.local.need_resched.set(rests || self.is_busy());
-        let deadline = wake_ticks.unwrap_or(NEVER);
-        let deadline = deadline.min(self.events.due_ticks).min(self.deferred_ticks);
+        let deferred_ticks = self.deferred_ticks.min(self.local.deferred_deadline.get());
         self.machine
-            .arm(deadline.min(self.local.deferred_deadline.get()));
+            .arm(wake_ticks.min(self.events.due_ticks).min(deferred_ticks));
     }
 
     /// Sleeps until something happens, with the last vCPU's registers still loaded; returns the vCPU that is ready to be entered.

@@ -89,9 +89,6 @@ impl<H: Host> Vms<H> {
         }
         Self {
             host,
-            has_caps: instances
-                .iter()
-                .any(|instance| instance.config.cpu_cap.is_some()),
             instances,
             rounds: Rounds::new(wakes.len()),
             vmids: FairMutex::new(VmidAllocator::new(limits.width)),

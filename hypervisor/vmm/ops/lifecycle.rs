@@ -79,14 +79,9 @@ impl<H: Host> Vms<H> {
     }
 
     /// Limits what a VM's vCPUs may use of all CPUs together, in thousandths of a CPU, from now on; no limit for `None`.
-    ///
-    /// Returns whether the CPUs hold VMs to caps; if not, nothing has changed.
-    pub fn cap(&self, vm: &Vm, millicores: Option<u32>) -> bool {
-        if self.has_caps {
-            vm.cap.set(millicores, self.host.now_ticks());
-            self.tell(vm, request::AGREE);
-        }
-        self.has_caps
+    pub fn cap(&self, vm: &Vm, millicores: Option<u32>) {
+        vm.cap.set(millicores, self.host.now_ticks());
+        self.tell(vm, request::AGREE);
     }
 
     /// Makes every vCPU look at what the VM is doing.

@@ -221,8 +221,6 @@ impl<H: Host> Default for State<H> {
 pub struct Vms<H: Host> {
     host: H,
     instances: Vec<Instance<H>>,
-    /// Whether CPUs hold VMs to caps: a VM of the manifest has one.
-    pub has_caps: bool,
     rounds: Rounds,
     vmids: FairMutex<VmidAllocator<MAX_VMS>>,
     /// The first page of the CPU interface that a GICv2's guest uses.

@@ -11,6 +11,8 @@ pub struct Capped<P> {
     turns: P,
     /// When the piece of the vCPU that runs is used up.
     limit_ticks: u64,
+    /// Whether a vCPU that has been here had a cap. Until then, one flag is all that is asked.
+    has_caps: bool,
 }
 
 /// What is kept for a slot: the other policy's share, and the cap of its VM if that has one.
@@ -27,6 +29,7 @@ impl<P> Capped<P> {
         Self {
             turns,
             limit_ticks: NEVER,
+            has_caps: false,
         }
     }
 
@@ -37,12 +40,19 @@ impl<P> Capped<P> {
             self.limit_ticks = now_ticks.saturating_add(cap.take(now_ticks));
         }
     }
+
+    /// Gives back what is left of the piece.
+    #[inline]
+    fn settle(&mut self, cap: Option<&'static Cap>, now_ticks: u64) {
+        if let Some(cap) = cap {
+            let limit = core::mem::replace(&mut self.limit_ticks, NEVER);
+            cap.give_back(limit.wrapping_sub(now_ticks) as i64, now_ticks);
+        }
+    }
 }
 
 impl<P: Policy> Policy for Capped<P> {
     type Share = Share<P::Share>;
-
-    const THROTTLES: bool = true;
 
     fn first_share(&self) -> Self::Share {
         Share {
@@ -51,8 +61,14 @@ impl<P: Policy> Policy for Capped<P> {
         }
     }
 
-    fn agree(&self, share: &mut Self::Share, terms: Terms) {
+    #[inline]
+    fn holds(&self) -> bool {
+        self.has_caps || self.turns.holds()
+    }
+
+    fn agree(&mut self, share: &mut Self::Share, terms: Terms) {
         share.cap = terms.cap;
+        self.has_caps |= terms.cap.is_some();
         self.turns.agree(&mut share.turns, terms);
     }
 
@@ -101,23 +117,39 @@ impl<P: Policy> Policy for Capped<P> {
     }
 
     #[inline]
-    fn start(&mut self, slot: Slot, share: &mut Self::Share, waiting: &SlotSet, now_ticks: u64) {
-        self.turns.start(slot, &mut share.turns, waiting, now_ticks);
-        self.grant(share.cap, now_ticks);
+    fn start<const HOLDS: bool>(
+        &mut self,
+        slot: Slot,
+        share: &mut Self::Share,
+        waiting: &SlotSet,
+        now_ticks: u64,
+    ) {
+        self.turns
+            .start::<HOLDS>(slot, &mut share.turns, waiting, now_ticks);
+        if HOLDS {
+            self.grant(share.cap, now_ticks);
+        }
     }
 
     #[inline]
-    fn start_idle(&mut self, slot: Slot, share: &mut Self::Share, now_ticks: u64) {
-        self.turns.start_idle(slot, &mut share.turns, now_ticks);
-        self.grant(share.cap, now_ticks);
+    fn start_idle<const HOLDS: bool>(
+        &mut self,
+        slot: Slot,
+        share: &mut Self::Share,
+        now_ticks: u64,
+    ) {
+        self.turns
+            .start_idle::<HOLDS>(slot, &mut share.turns, now_ticks);
+        if HOLDS {
+            self.grant(share.cap, now_ticks);
+        }
     }
 
     #[inline]
-    fn stop(&mut self, share: &mut Self::Share, now_ticks: u64) {
-        self.turns.stop(&mut share.turns, now_ticks);
-        if let Some(cap) = share.cap {
-            let limit = core::mem::replace(&mut self.limit_ticks, NEVER);
-            cap.give_back(limit.wrapping_sub(now_ticks) as i64, now_ticks);
+    fn stop<const HOLDS: bool>(&mut self, share: &mut Self::Share, now_ticks: u64) {
+        self.turns.stop::<HOLDS>(&mut share.turns, now_ticks);
+        if HOLDS {
+            self.settle(share.cap, now_ticks);
         }
     }
 

@@ -24,20 +24,21 @@ pub trait Policy {
     /// What the policy keeps for each slot, also while the vCPU in it is off: what is used up stays used up over CPU_OFF and CPU_ON.
     type Share: Clone + Debug;
 
-    /// Whether the policy ever stops a vCPU that could run. If it does not, nothing of [`Policy::limit_ticks`] and
-    /// [`Policy::held_until`] is compiled.
-    const THROTTLES: bool;
+    /// Returns whether a vCPU that is or was here may be held back, or stopped although it is alone. Until one may, nothing is asked of
+    /// [`Policy::limit_ticks`] and [`Policy::held_until`]. It never becomes false again. Hot paths have the
+    /// answer as a parameter, `HOLDS`, so that they ask once and not at each step; true is right for any answer.
+    fn holds(&self) -> bool;
 
     /// Returns what a slot has before a vCPU in it has run.
     fn first_share(&self) -> Self::Share;
 
     /// Takes what the contract of the VM says of the vCPU in a slot, which does not run; another vCPU may have been there before.
-    fn agree(&self, share: &mut Self::Share, terms: Terms);
+    fn agree(&mut self, share: &mut Self::Share, terms: Terms);
 
     /// Returns whether that is what a slot has already.
     fn has_agreed(&self, share: &Self::Share, terms: Terms) -> bool;
 
-    /// Returns whether a vCPU may ever be held back, or stopped although it is alone. Asked instead of [`Policy::held_until`] where a
+    /// Returns whether this vCPU may ever be held back, or stopped although it is alone. Asked instead of [`Policy::held_until`] where a
     /// vCPU that cannot be is to be started by the shortest way.
     fn may_hold(&self, share: &Self::Share) -> bool;
 
@@ -63,13 +64,24 @@ pub trait Policy {
     fn overtakes(&self, slot: Slot, waiting: &SlotSet) -> Option<Slot>;
 
     /// A vCPU gets the CPU from now on, and waits no longer, while these wait. It may not have been enqueued, if the CPU was idle.
-    fn start(&mut self, slot: Slot, share: &mut Self::Share, waiting: &SlotSet, now_ticks: u64);
+    fn start<const HOLDS: bool>(
+        &mut self,
+        slot: Slot,
+        share: &mut Self::Share,
+        waiting: &SlotSet,
+        now_ticks: u64,
+    );
 
     /// As [`Policy::start`], for a vCPU that is not enqueued and finds the CPU idle.
-    fn start_idle(&mut self, slot: Slot, share: &mut Self::Share, now_ticks: u64);
+    fn start_idle<const HOLDS: bool>(
+        &mut self,
+        slot: Slot,
+        share: &mut Self::Share,
+        now_ticks: u64,
+    );
 
     /// The vCPU that ran until now leaves the CPU.
-    fn stop(&mut self, share: &mut Self::Share, now_ticks: u64);
+    fn stop<const HOLDS: bool>(&mut self, share: &mut Self::Share, now_ticks: u64);
 
     /// Returns when one of those that wait gets the CPU from `current`; 0 for at once. Asked only while one waits.
     fn due_ticks(&self, current: Slot) -> u64;

@@ -69,7 +69,7 @@ impl<S> Entry<S> {
     /// Returns whether the vCPU does this, and nothing but the others keeps it from running.
     #[inline]
     fn starts_at_once<P: Policy<Share = S>>(&self, run: Run, policy: &P) -> bool {
-        self.run == run && !(P::THROTTLES && policy.may_hold(&self.share))
+        self.run == run && !(policy.holds() && policy.may_hold(&self.share))
     }
 
     /// Books the time since the last change to what the vCPU has been doing.
@@ -78,6 +78,14 @@ impl<S> Entry<S> {
         self.account = self.account_at(now_ticks);
         self.since_ticks = now_ticks;
         self.run = run;
+    }
+
+    /// As [`Entry::change`], of one that is known to do this: which time it books need not be looked up.
+    #[inline(always)]
+    fn change_from(&mut self, was: Run, run: Run, now_ticks: u64) {
+        debug_assert_eq!(self.run, was);
+        self.run = was;
+        self.change(run, now_ticks);
     }
 
     #[inline]
@@ -117,8 +125,13 @@ pub(super) struct Waiting<P> {
 
 impl<P: Policy> Waiting<P> {
     /// Lets a vCPU that wants to run wait for the CPU, or for its replenishment.
-    pub(super) fn line_up(&mut self, slot: Slot, entry: &mut Entry<P::Share>, now_ticks: u64) {
-        if P::THROTTLES
+    pub(super) fn line_up<const HOLDS: bool>(
+        &mut self,
+        slot: Slot,
+        entry: &mut Entry<P::Share>,
+        now_ticks: u64,
+    ) {
+        if HOLDS
             && !entry.exempt
             && let Some(until_ticks) = self.policy.held_until(&mut entry.share, now_ticks)
         {
@@ -214,12 +227,12 @@ impl<P: Policy> RunQueue<P> {
         match self.entries.get_mut(slot.index()) {
             Some(entry) if idle && entry.starts_at_once(Run::Vacant, &self.waiting.policy) => {
                 entry.account = Account::default();
-                entry.change(Run::Running, now_ticks);
+                entry.change_from(Run::Vacant, Run::Running, now_ticks);
                 self.live += 1;
                 self.current = Some(slot);
                 self.waiting
                     .policy
-                    .start_idle(slot, &mut entry.share, now_ticks);
+                    .start_idle::<false>(slot, &mut entry.share, now_ticks);
                 true
             }
             _ => self.begin_later(slot, now_ticks),
@@ -236,6 +249,14 @@ impl<P: Policy> RunQueue<P> {
     /// Takes the vCPU in a slot off, whatever it is doing; returns its account, or `None` if the slot had none.
     #[inline(always)]
     pub fn detach(&mut self, slot: Slot, now_ticks: u64) -> Option<Account> {
+        match self.waiting.policy.holds() {
+            true => self.detach_held(slot, now_ticks),
+            false => self.detach_if::<false>(slot, now_ticks),
+        }
+    }
+
+    #[inline(always)]
+    fn detach_if<const HOLDS: bool>(&mut self, slot: Slot, now_ticks: u64) -> Option<Account> {
         let entry = self.entries.get_mut(slot.index())?;
         if entry.run == Run::Vacant {
             return None;
@@ -247,7 +268,9 @@ impl<P: Policy> RunQueue<P> {
         if was == Run::Running {
             // Nothing else knows of the one that runs.
             self.current = None;
-            self.waiting.policy.stop(&mut entry.share, now_ticks);
+            self.waiting
+                .policy
+                .stop::<HOLDS>(&mut entry.share, now_ticks);
         } else {
             self.waiting.runnable.remove(slot);
             self.waiting.forget_watch(slot);
@@ -288,7 +311,7 @@ impl<P: Policy> RunQueue<P> {
     #[inline]
     #[must_use]
     pub fn is_throttled(&self, slot: Slot) -> bool {
-        P::THROTTLES
+        self.waiting.policy.holds()
             && self
                 .entries
                 .get(slot.index())
@@ -298,6 +321,14 @@ impl<P: Policy> RunQueue<P> {
     /// Makes a vCPU that is blocked, or watches and hears, want to run; returns whether it did not.
     #[inline]
     pub fn wake(&mut self, slot: Slot, now_ticks: u64) -> bool {
+        match self.waiting.policy.holds() {
+            true => self.wake_held(slot, now_ticks),
+            false => self.wake_if::<false>(slot, now_ticks),
+        }
+    }
+
+    #[inline(always)]
+    fn wake_if<const HOLDS: bool>(&mut self, slot: Slot, now_ticks: u64) -> bool {
         let Some(entry) = self.entries.get_mut(slot.index()) else {
             return false;
         };
@@ -310,7 +341,7 @@ impl<P: Policy> RunQueue<P> {
         let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
         let waiting = &mut self.waiting;
         waiting.policy.wake(slot, &mut entry.share);
-        waiting.line_up(slot, entry, now_ticks);
+        waiting.line_up::<HOLDS>(slot, entry, now_ticks);
         if was != NEVER {
             self.forget_timed(slot, was);
         }
@@ -323,12 +354,12 @@ impl<P: Policy> RunQueue<P> {
         let idle = self.is_idle();
         match self.entries.get_mut(slot.index()) {
             Some(entry) if idle && entry.starts_at_once(Run::Blocked, &self.waiting.policy) => {
-                entry.change(Run::Running, now_ticks);
+                entry.change_from(Run::Blocked, Run::Running, now_ticks);
                 let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
                 self.current = Some(slot);
                 self.waiting
                     .policy
-                    .start_idle(slot, &mut entry.share, now_ticks);
+                    .start_idle::<false>(slot, &mut entry.share, now_ticks);
                 if was != NEVER {
                     self.forget_timed(slot, was);
                 }
@@ -348,6 +379,14 @@ impl<P: Policy> RunQueue<P> {
     /// The caller has drained the wake-ups first and then found nothing to do for it, so that none is lost.
     #[inline]
     pub fn block(&mut self, deadline_ticks: Option<u64>, now_ticks: u64) {
+        match self.waiting.policy.holds() {
+            true => self.block_held(deadline_ticks, now_ticks),
+            false => self.block_if::<false>(deadline_ticks, now_ticks),
+        }
+    }
+
+    #[inline(always)]
+    fn block_if<const HOLDS: bool>(&mut self, deadline_ticks: Option<u64>, now_ticks: u64) {
         let Some(slot) = self.current.take() else {
             return;
         };
@@ -355,77 +394,24 @@ impl<P: Policy> RunQueue<P> {
             return;
         };
         entry.change(Run::Blocked, now_ticks);
-        self.waiting.policy.stop(&mut entry.share, now_ticks);
+        self.waiting
+            .policy
+            .stop::<HOLDS>(&mut entry.share, now_ticks);
         if let Some(deadline_ticks) = deadline_ticks {
             self.waiting.add_deadline(slot, entry, deadline_ticks);
         }
     }
 
-    /// Changes when a blocked vCPU wakes by itself, or when one that watches and hears does so at the latest; does nothing to others.
-    /// Returns its account.
-    #[inline]
-    pub fn set_deadline(&mut self, slot: Slot, deadline_ticks: Option<u64>) -> Account {
-        if self.is_watched()
-            && let Some(account) = self.bound_watch(slot, deadline_ticks)
-        {
-            return account;
-        }
-        if !self.is_throttled(slot) {
-            self.forget_deadline(slot);
-        }
-        let Some(entry) = self.entries.get_mut(slot.index()) else {
-            return Account::default();
-        };
-        if let (Run::Blocked, Some(deadline_ticks)) = (entry.run, deadline_ticks) {
-            self.waiting.add_deadline(slot, entry, deadline_ticks);
-        }
-        entry.account
-    }
-
-    /// Wakes those whose deadline has come, lets go on those that are replenished, and stops the one that runs if its limit has come; two
-    /// comparisons when there are none of these.
-    #[inline]
-    fn expire(&mut self, now_ticks: u64) {
-        if now_ticks >= self.waiting.earliest_ticks && self.waiting.earliest_ticks != NEVER {
-            self.wake_expired(now_ticks);
-        }
-        if P::THROTTLES && now_ticks >= self.waiting.policy.limit_ticks() {
-            self.line_up_current(now_ticks);
-        }
-    }
-
-    fn wake_expired(&mut self, now_ticks: u64) {
-        let waiting = &mut self.waiting;
-        let mut earliest_ticks = NEVER;
-        waiting.earliest_ticks = NEVER;
-        let timed = core::mem::take(&mut waiting.timed);
-        for slot in timed.iter() {
-            let Some(entry) = self.entries.get_mut(slot.index()) else {
-                continue;
-            };
-            if entry.deadline_ticks > now_ticks {
-                earliest_ticks = earliest_ticks.min(entry.deadline_ticks);
-                waiting.timed.insert(slot);
-                continue;
-            }
-            entry.deadline_ticks = NEVER;
-            waiting.forget_watch(slot);
-            if !P::THROTTLES || entry.run != Run::Throttled {
-                waiting.policy.wake(slot, &mut entry.share);
-            }
-            waiting.line_up(slot, entry, now_ticks);
-        }
-        waiting.earliest_ticks = waiting.earliest_ticks.min(earliest_ticks);
-    }
-
     /// Takes the CPU from the vCPU that runs.
-    #[inline]
-    fn line_up_current(&mut self, now_ticks: u64) {
+    #[inline(always)]
+    fn line_up_current<const HOLDS: bool>(&mut self, now_ticks: u64) {
         if let Some(slot) = self.current.take()
             && let Some(entry) = self.entries.get_mut(slot.index())
         {
-            self.waiting.policy.stop(&mut entry.share, now_ticks);
-            self.waiting.line_up(slot, entry, now_ticks);
+            self.waiting
+                .policy
+                .stop::<HOLDS>(&mut entry.share, now_ticks);
+            self.waiting.line_up::<HOLDS>(slot, entry, now_ticks);
         }
     }
 
@@ -433,9 +419,17 @@ impl<P: Policy> RunQueue<P> {
     /// none may run.
     #[inline(always)]
     pub fn choose(&mut self, now_ticks: u64) -> Option<Slot> {
-        self.expire(now_ticks);
+        match self.waiting.policy.holds() {
+            true => self.choose_held(now_ticks),
+            false => self.choose_if::<false>(now_ticks),
+        }
+    }
+
+    #[inline(always)]
+    fn choose_if<const HOLDS: bool>(&mut self, now_ticks: u64) -> Option<Slot> {
+        self.expire::<HOLDS>(now_ticks);
         if self.wants_switch(now_ticks) {
-            self.pick_next(now_ticks);
+            self.pick_next::<HOLDS>(now_ticks);
         }
         self.current
     }
@@ -462,8 +456,8 @@ impl<P: Policy> RunQueue<P> {
 
     /// Gives the CPU to the vCPU that the policy chooses, instead of the one that runs; `None` if none may run.
     #[inline(always)]
-    fn pick_next(&mut self, now_ticks: u64) -> Option<Slot> {
-        self.line_up_current(now_ticks);
+    fn pick_next<const HOLDS: bool>(&mut self, now_ticks: u64) -> Option<Slot> {
+        self.line_up_current::<HOLDS>(now_ticks);
         let waiting = &mut self.waiting;
         loop {
             let mut slot = waiting.policy.pick(&waiting.runnable)?;
@@ -475,48 +469,43 @@ impl<P: Policy> RunQueue<P> {
             }
             waiting.runnable.remove(slot);
             let entry = self.entries.get_mut(slot.index())?;
-            let may_hold = P::THROTTLES && waiting.policy.may_hold(&entry.share);
+            let may_hold = HOLDS && waiting.policy.may_hold(&entry.share);
             if may_hold && !core::mem::take(&mut entry.exempt) {
                 // While it waited, another vCPU of its VM may have used up on another CPU what both may use.
                 let held_until = waiting.policy.held_until(&mut entry.share, now_ticks);
                 if held_until.is_some() {
                     waiting.policy.dequeue(slot);
-                    waiting.line_up(slot, entry, now_ticks);
+                    waiting.line_up::<HOLDS>(slot, entry, now_ticks);
                     continue;
                 }
             }
             waiting
                 .policy
-                .start(slot, &mut entry.share, &waiting.runnable, now_ticks);
-            entry.change(Run::Running, now_ticks);
+                .start::<HOLDS>(slot, &mut entry.share, &waiting.runnable, now_ticks);
+            entry.change_from(Run::Runnable, Run::Running, now_ticks);
             self.current = Some(slot);
             return Some(slot);
         }
     }
 
     /// Returns when the physical CPU has to look at the queue again: when one that waits gets the CPU, when the one that runs has to stop,
-    /// or at the earliest deadline.
+    /// or at the earliest deadline; [`NEVER`] for not at all.
     #[inline]
     #[must_use]
-    pub fn next_wake_ticks(&self) -> Option<u64> {
-        if self.waiting.runnable.is_empty() && !self.is_limited() {
-            return self.next_deadline_ticks();
-        }
-        let mut wake_ticks = self.waiting.earliest_ticks;
-        if !self.waiting.runnable.is_empty() {
+    pub fn next_wake_ticks(&self) -> u64 {
+        let waiting = &self.waiting;
+        let mut wake_ticks = waiting.earliest_ticks.min(waiting.policy.limit_ticks());
+        if !waiting.runnable.is_empty() {
             wake_ticks = wake_ticks.min(self.due_ticks());
         }
-        if self.is_limited() {
-            wake_ticks = wake_ticks.min(self.waiting.policy.limit_ticks());
-        }
-        (wake_ticks != NEVER).then_some(wake_ticks)
+        wake_ticks
     }
 
     /// As [`RunQueue::next_wake_ticks`], if none runs or waits for the CPU.
     #[inline]
     #[must_use]
-    pub fn next_deadline_ticks(&self) -> Option<u64> {
-        (self.waiting.earliest_ticks != NEVER).then_some(self.waiting.earliest_ticks)
+    pub const fn next_deadline_ticks(&self) -> u64 {
+        self.waiting.earliest_ticks
     }
 
     /// Returns whether exactly one vCPU has its place here, so that its WFI may be the CPU's own.
@@ -546,40 +535,9 @@ impl<P: Policy> RunQueue<P> {
     pub const fn live(&self) -> u32 {
         self.live
     }
-
-    #[inline]
-    fn forget_deadline(&mut self, slot: Slot) {
-        let was = match self.entries.get_mut(slot.index()) {
-            Some(entry) => core::mem::replace(&mut entry.deadline_ticks, NEVER),
-            None => NEVER,
-        };
-        if was != NEVER {
-            self.forget_timed(slot, was);
-        }
-    }
-
-    /// Lets a vCPU that waits for a time wait for the CPU instead, or for its replenishment.
-    pub(super) fn line_up_anew(&mut self, slot: Slot, now_ticks: u64) {
-        if let Some(entry) = self.entries.get_mut(slot.index()) {
-            let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
-            self.waiting.line_up(slot, entry, now_ticks);
-            self.forget_timed(slot, was);
-        }
-    }
-
-    pub(super) fn forget_timed(&mut self, slot: Slot, was: u64) {
-        self.waiting.timed.remove(slot);
-        if was == self.waiting.earliest_ticks {
-            self.waiting.earliest_ticks = self
-                .waiting
-                .timed
-                .iter()
-                .filter_map(|slot| self.entries.get(slot.index()))
-                .fold(NEVER, |earliest, entry| earliest.min(entry.deadline_ticks));
-        }
-    }
 }
 
+mod deadlines;
 mod limits;
 #[cfg(test)]
 mod tests;

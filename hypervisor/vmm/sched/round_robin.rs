@@ -116,8 +116,6 @@ impl RoundRobin {
 impl Policy for RoundRobin {
     type Share = Left;
 
-    const THROTTLES: bool = false;
-
     fn first_share(&self) -> Left {
         Left {
             left_ticks: self.longest_ticks,
@@ -126,7 +124,12 @@ impl Policy for RoundRobin {
     }
 
     #[inline]
-    fn agree(&self, _share: &mut Left, _terms: Terms) {}
+    fn holds(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn agree(&mut self, _share: &mut Left, _terms: Terms) {}
 
     #[inline]
     fn has_agreed(&self, _share: &Left, _terms: Terms) -> bool {
@@ -196,7 +199,13 @@ impl Policy for RoundRobin {
     }
 
     #[inline]
-    fn start(&mut self, slot: Slot, share: &mut Left, waiting: &SlotSet, now_ticks: u64) {
+    fn start<const HOLDS: bool>(
+        &mut self,
+        slot: Slot,
+        share: &mut Left,
+        waiting: &SlotSet,
+        now_ticks: u64,
+    ) {
         let is_alone = waiting.is_empty();
         self.forget(slot);
         if self.urgent.remove(slot) && (slot == self.turn || !is_alone) {
@@ -212,13 +221,13 @@ impl Policy for RoundRobin {
     }
 
     #[inline]
-    fn start_idle(&mut self, slot: Slot, _share: &mut Left, now_ticks: u64) {
+    fn start_idle<const HOLDS: bool>(&mut self, slot: Slot, _share: &mut Left, now_ticks: u64) {
         self.turn = slot;
         self.slice_end_ticks = now_ticks.saturating_add(self.longest_ticks);
     }
 
     #[inline]
-    fn stop(&mut self, share: &mut Left, now_ticks: u64) {
+    fn stop<const HOLDS: bool>(&mut self, share: &mut Left, now_ticks: u64) {
         share.left_ticks = self.slice_end_ticks.saturating_sub(now_ticks);
     }
 

@@ -12,7 +12,7 @@ impl<P: Policy> RunQueue<P> {
             && let Some(entry) = self.entries.get_mut(slot.index())
         {
             let waiting = &mut self.waiting;
-            waiting.policy.stop(&mut entry.share, now_ticks);
+            waiting.policy.stop::<true>(&mut entry.share, now_ticks);
             waiting.policy.spins(slot, &mut entry.share, false);
             let run = if hears { Run::Hearing } else { Run::Watching };
             entry.change(run, now_ticks);
@@ -26,9 +26,11 @@ impl<P: Policy> RunQueue<P> {
         if let Some(slot) = self.current.take()
             && let Some(entry) = self.entries.get_mut(slot.index())
         {
-            self.waiting.policy.stop(&mut entry.share, now_ticks);
+            self.waiting
+                .policy
+                .stop::<true>(&mut entry.share, now_ticks);
             self.waiting.policy.spins(slot, &mut entry.share, true);
-            self.waiting.line_up(slot, entry, now_ticks);
+            self.waiting.line_up::<true>(slot, entry, now_ticks);
         }
     }
 

@@ -3,7 +3,7 @@
 //! An instruction that stores, takes or returns from an exception, or has to do with the stack pointer is not followed.
 
 use super::tables::translate;
-use super::{Sight, Word, Words};
+use super::{Read, Sight, Word, Words};
 use crate::exit::system_register;
 use crate::vm::context::Frame;
 use types::access::AccessWidth;
@@ -47,12 +47,11 @@ impl Passed {
 }
 
 /// A copy of a vCPU that runs ahead of it.
-#[derive(Debug)]
-pub(super) struct Interpreter<'a, R> {
+pub(super) struct Interpreter<'a> {
     pub(super) registers: Registers,
     pub(super) passed: Passed,
     sight: &'a Sight,
-    read: &'a R,
+    read: Read<'a>,
     /// The page of the code and that of the data that were translated last.
     pages: [(u64, u64); 2],
 }
@@ -116,8 +115,8 @@ fn bit_masks(n: u32, imms: u32, immr: u32) -> Option<(u64, u64)> {
     Some((all, top))
 }
 
-impl<'a, R: Fn(GuestPhys, AccessWidth) -> Option<u64>> Interpreter<'a, R> {
-    pub(super) fn new(frame: &Frame, sight: &'a Sight, read: &'a R) -> Self {
+impl<'a> Interpreter<'a> {
+    pub(super) fn new(frame: &Frame, sight: &'a Sight, read: Read<'a>) -> Self {
         Self {
             registers: Registers {
                 x: frame.x,

@@ -70,18 +70,18 @@ pub enum Doing {
     Waiting(Words),
 }
 
+/// Reads a guest's RAM, and refuses what is none. One call of many instructions' work: it may be virtual, so that what follows code is
+/// there once.
+type Read<'a> = &'a dyn Fn(GuestPhys, AccessWidth) -> Option<u64>;
+
 /// Says what a vCPU in AArch64 does that stands at its frame's PC; `read` reads its RAM, and refuses what is none.
 #[must_use]
-pub fn look(
-    frame: &Frame,
-    sight: &Sight,
-    read: impl Fn(GuestPhys, AccessWidth) -> Option<u64>,
-) -> Doing {
+pub fn look(frame: &Frame, sight: &Sight, read: Read<'_>) -> Doing {
     // A guest whose data is big-endian is not followed.
     if exit::is_aarch32(frame.pstate) || exit::is_big_endian(frame.pstate, sight.sctlr_el1) {
         return Doing::Running;
     }
-    let mut interpreter = Interpreter::new(frame, sight, &read);
+    let mut interpreter = Interpreter::new(frame, sight, read);
     // Where the loop may begin, and the registers that came by there last.
     let mut anchor = interpreter.registers.clone();
     let mut hints = false;
@@ -109,7 +109,7 @@ pub fn look(
 }
 
 /// Says what a loop does that changes nothing.
-fn verdict<R>(interpreter: Interpreter<'_, R>) -> Doing {
+fn verdict(interpreter: Interpreter<'_>) -> Doing {
     let passed = interpreter.passed;
     match passed.words {
         Some(words) if !passed.time && !words.is_empty() => Doing::Waiting(words),

@@ -74,7 +74,7 @@ fn at(memory: &Memory, index: u64, registers: &[(usize, u64)]) -> Doing {
     for (register, value) in registers {
         frame.x[*register] = *value;
     }
-    look(&frame, &Sight::default(), |at, width| {
+    look(&frame, &Sight::default(), &|at, width| {
         memory.read(at, width)
     })
 }
@@ -279,7 +279,7 @@ fn what_lies_outside_of_ram_or_across_words_is_not_read() {
         ..Frame::default()
     };
     let read = |at, width| memory.read(at, width);
-    assert_eq!(look(&nowhere, &Sight::default(), read), Doing::Running);
+    assert_eq!(look(&nowhere, &Sight::default(), &read), Doing::Running);
 }
 
 #[test]
@@ -295,10 +295,10 @@ fn a_guest_of_32_bits_or_of_the_other_order_is_left_alone() {
         sctlr_el1: 1 << 25,
         ..Sight::default()
     };
-    assert_eq!(look(&frame, &Sight::default(), read), Doing::Spinning);
-    assert_eq!(look(&frame, &big, read), Doing::Running);
+    assert_eq!(look(&frame, &Sight::default(), &read), Doing::Spinning);
+    assert_eq!(look(&frame, &big, &read), Doing::Running);
     frame.pstate = 0x10;
-    assert_eq!(look(&frame, &Sight::default(), read), Doing::Running);
+    assert_eq!(look(&frame, &Sight::default(), &read), Doing::Running);
 }
 
 /// One instruction by itself, and what it leaves in x0 and in NZCV; x1 and x2 as given.

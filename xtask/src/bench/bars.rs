@@ -180,7 +180,7 @@ pub(crate) const BARS: [Bar; 54] = [
     bar(
         "sgi-switch-shared",
         "two vCPUs on one CPU: SGI + switch",
-        920,
+        940,
         Some(5260),
         None,
     ),

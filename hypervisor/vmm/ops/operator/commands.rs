@@ -36,9 +36,10 @@ impl<H: Console> Vms<H> {
             Command::Vm { vm, action } => self
                 .find(vm)
                 .and_then(|instance| self.act(instance, action)),
-            Command::VmCap { vm, millicores } => self
-                .find(vm)
-                .and_then(|instance| self.limit(instance, millicores)),
+            Command::VmCap { vm, millicores } => self.find(vm).map(|instance| {
+                self.cap(instance.vm, millicores);
+                Reply::Done
+            }),
             Command::VmList => Ok(self.list()),
             Command::VmShow { vm } => self.find(vm).map(|instance| self.show(instance)),
             Command::VcpuList { vm } => match self.find(vm) {
@@ -86,17 +87,6 @@ impl<H: Console> Vms<H> {
             VmAction::PowerButton => self.press(instance),
         };
         done.then_some(Reply::Done).ok_or_else(|| not_now(instance))
-    }
-
-    fn limit(
-        &self,
-        instance: &Instance<H>,
-        millicores: Option<u32>,
-    ) -> Result<Reply, CommandError> {
-        const NO: &str = "no VM of the manifest has a `cpu-cap`, so the CPUs hold none: give one VM a cap; 512000 limits nothing";
-        let done = self.cap(instance.vm, millicores);
-        done.then_some(Reply::Done)
-            .ok_or_else(|| CommandError::new(ErrorKind::Unsupported, NO))
     }
 
     fn press(&self, instance: &Instance<H>) -> bool {

@@ -3,7 +3,7 @@
 use super::super::NEVER;
 use super::super::policy::{Policy, Terms};
 use super::super::set::Slot;
-use super::{Run, RunQueue};
+use super::{Account, Run, RunQueue};
 
 impl<P: Policy> RunQueue<P> {
     /// Tells the policy what the contract of a vCPU's VM says from now on, if that is new.
@@ -15,11 +15,11 @@ impl<P: Policy> RunQueue<P> {
         };
         let runs = entry.run == Run::Running;
         if runs {
-            policy.stop(&mut entry.share, now_ticks);
+            policy.stop::<true>(&mut entry.share, now_ticks);
         }
         policy.agree(&mut entry.share, terms);
         if runs {
-            policy.start_idle(slot, &mut entry.share, now_ticks);
+            policy.start_idle::<true>(slot, &mut entry.share, now_ticks);
         } else if entry.run == Run::Throttled {
             self.line_up_anew(slot, now_ticks);
         }
@@ -29,7 +29,7 @@ impl<P: Policy> RunQueue<P> {
     #[inline]
     #[must_use]
     pub fn may_hold(&self, slot: Slot) -> bool {
-        P::THROTTLES
+        self.waiting.policy.holds()
             && self
                 .entries
                 .get(slot.index())
@@ -52,6 +52,30 @@ impl<P: Policy> RunQueue<P> {
     #[inline]
     #[must_use]
     pub fn is_limited(&self) -> bool {
-        P::THROTTLES && self.waiting.policy.limit_ticks() != NEVER
+        self.waiting.policy.limit_ticks() != NEVER
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn choose_held(&mut self, now_ticks: u64) -> Option<Slot> {
+        self.choose_if::<true>(now_ticks)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn wake_held(&mut self, slot: Slot, now_ticks: u64) -> bool {
+        self.wake_if::<true>(slot, now_ticks)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn block_held(&mut self, deadline_ticks: Option<u64>, now_ticks: u64) {
+        self.block_if::<true>(deadline_ticks, now_ticks);
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn detach_held(&mut self, slot: Slot, now_ticks: u64) -> Option<Account> {
+        self.detach_if::<true>(slot, now_ticks)
     }
 }

@@ -3,6 +3,7 @@
 mod throttled;
 mod watching;
 
+use super::super::NEVER;
 use super::super::round_robin::{RoundRobin, TOLLS};
 use super::{Account, MAX_SLOTS, Policy, Run, RunQueue, Slot};
 use alloc::vec;
@@ -38,7 +39,7 @@ fn ready(slots: &[usize]) -> RunQueue<RoundRobin> {
 fn turns_go_round_in_the_order_of_slots() {
     let mut queue = ready(&[0, 2, 70]);
     let turns: Vec<_> = (0..7)
-        .map(|turn| queue.pick_next(turn * SLICE).map(Slot::index))
+        .map(|turn| queue.pick_next::<false>(turn * SLICE).map(Slot::index))
         .collect();
     assert_eq!(turns, [0, 2, 70, 0, 2, 70, 0].map(Some));
 }
@@ -46,12 +47,12 @@ fn turns_go_round_in_the_order_of_slots() {
 #[test]
 fn an_empty_queue_has_nothing_to_run_and_nothing_to_wait_for() {
     let mut queue = RunQueue::new(RoundRobin::new(SLICE, SLICE));
-    assert_eq!(queue.pick_next(5), None);
-    assert_eq!(queue.next_wake_ticks(), None);
+    assert_eq!(queue.pick_next::<false>(5), None);
+    assert_eq!(queue.next_wake_ticks(), NEVER);
     assert!(!queue.wants_switch(5));
     assert!(!queue.alone());
     queue.block(Some(7), 5);
-    queue.expire(u64::MAX);
+    queue.expire::<false>(u64::MAX);
     assert!(!queue.wake(slot(9), 5), "nobody has the slot");
     assert_eq!(queue.detach(slot(9), 5), None);
 }
@@ -59,13 +60,13 @@ fn an_empty_queue_has_nothing_to_run_and_nothing_to_wait_for() {
 #[test]
 fn one_that_runs_alone_keeps_its_cpu_until_another_wakes() {
     let mut queue = ready(&[1, 4]);
-    assert_eq!(queue.pick_next(0), Some(slot(1)));
-    assert_eq!(queue.next_wake_ticks(), Some(SLICE));
+    assert_eq!(queue.pick_next::<false>(0), Some(slot(1)));
+    assert_eq!(queue.next_wake_ticks(), SLICE);
     queue.block(None, 10);
-    assert_eq!(queue.pick_next(10), Some(slot(4)));
+    assert_eq!(queue.pick_next::<false>(10), Some(slot(4)));
     assert_eq!(
         queue.next_wake_ticks(),
-        None,
+        NEVER,
         "nobody to share the CPU with"
     );
     assert!(!queue.wants_switch(10 * SLICE));
@@ -74,53 +75,57 @@ fn one_that_runs_alone_keeps_its_cpu_until_another_wakes() {
         queue.wants_switch(10 * SLICE),
         "it has had its slice long ago"
     );
-    assert_eq!(queue.pick_next(10 * SLICE), Some(slot(1)));
+    assert_eq!(queue.pick_next::<false>(10 * SLICE), Some(slot(1)));
 }
 
 /// Makes a queue where 0 has its turn from 30 on, and 1 sleeps until 80 with 70 left.
 fn one_sleeps_beside_a_busy_one() -> RunQueue<RoundRobin> {
     let mut queue = ready(&[1, 0]);
     queue.waiting.policy.turn = slot(0);
-    assert_eq!(queue.pick_next(0), Some(slot(1)));
+    assert_eq!(queue.pick_next::<false>(0), Some(slot(1)));
     queue.block(Some(80), 30);
-    assert_eq!(queue.pick_next(30), Some(slot(0)));
+    assert_eq!(queue.pick_next::<false>(30), Some(slot(0)));
     queue
 }
 
 #[test]
 fn who_wakes_with_some_of_its_slice_interrupts_and_the_turn_goes_on_after() {
     let mut queue = one_sleeps_beside_a_busy_one();
-    assert_eq!(queue.next_wake_ticks(), Some(80), "although somebody runs");
-    queue.expire(80);
+    assert_eq!(queue.next_wake_ticks(), 80, "although somebody runs");
+    queue.expire::<false>(80);
     assert!(queue.wants_switch(80));
-    assert_eq!(queue.pick_next(80), Some(slot(1)));
+    assert_eq!(queue.pick_next::<false>(80), Some(slot(1)));
     assert!(!queue.wants_switch(90), "who was interrupted waits");
     queue.block(None, 90);
-    assert_eq!(queue.pick_next(90), Some(slot(0)));
-    assert_eq!(queue.next_wake_ticks(), None);
+    assert_eq!(queue.pick_next::<false>(90), Some(slot(0)));
+    assert_eq!(queue.next_wake_ticks(), NEVER);
     assert!(queue.wake(slot(1), 100));
-    assert_eq!(queue.next_wake_ticks(), Some(0), "at once");
+    assert_eq!(queue.next_wake_ticks(), 0, "at once");
     assert!(queue.wants_switch(100));
-    assert_eq!(queue.pick_next(100), Some(slot(1)));
-    assert_eq!(queue.next_wake_ticks(), Some(160), "60 of 70 were left");
+    assert_eq!(queue.pick_next::<false>(100), Some(slot(1)));
+    assert_eq!(queue.next_wake_ticks(), 160, "60 of 70 were left");
     assert!(!queue.wants_switch(159) && queue.wants_switch(160));
-    assert_eq!(queue.pick_next(160), Some(slot(0)), "the turn goes on");
-    assert_eq!(queue.next_wake_ticks(), Some(200), "60 of 100 are over");
+    assert_eq!(
+        queue.pick_next::<false>(160),
+        Some(slot(0)),
+        "the turn goes on"
+    );
+    assert_eq!(queue.next_wake_ticks(), 200, "60 of 100 are over");
     assert!(!queue.wants_switch(199), "nothing is left to the other");
-    assert_eq!(queue.pick_next(200), Some(slot(1)));
-    assert_eq!(queue.next_wake_ticks(), Some(300), "a turn is a slice");
+    assert_eq!(queue.pick_next::<false>(200), Some(slot(1)));
+    assert_eq!(queue.next_wake_ticks(), 300, "a turn is a slice");
 }
 
 #[test]
 fn who_used_its_slice_up_waits_for_its_turn() {
     let mut queue = one_sleeps_beside_a_busy_one();
-    queue.expire(80);
-    assert_eq!(queue.pick_next(80), Some(slot(1)));
+    queue.expire::<false>(80);
+    assert_eq!(queue.pick_next::<false>(80), Some(slot(1)));
     queue.block(None, 80 + 70);
-    assert_eq!(queue.pick_next(150), Some(slot(0)));
+    assert_eq!(queue.pick_next::<false>(150), Some(slot(0)));
     assert!(queue.wake(slot(1), 151));
     assert!(!queue.wants_switch(151));
-    assert_eq!(queue.next_wake_ticks(), Some(150 + 50));
+    assert_eq!(queue.next_wake_ticks(), 150 + 50);
     assert!(queue.wants_switch(200));
 }
 
@@ -128,18 +133,22 @@ fn who_used_its_slice_up_waits_for_its_turn() {
 fn one_that_is_urgent_does_not_interrupt_another() {
     let mut queue = ready(&[0, 1, 2]);
     for (index, now) in [(0, 0), (1, 10)] {
-        assert_eq!(queue.pick_next(now), Some(slot(index)));
+        assert_eq!(queue.pick_next::<false>(now), Some(slot(index)));
         queue.block(None, now + 10);
     }
-    assert_eq!(queue.pick_next(20), Some(slot(2)));
+    assert_eq!(queue.pick_next::<false>(20), Some(slot(2)));
     assert!(queue.wake(slot(1), 30));
-    assert_eq!(queue.pick_next(30), Some(slot(1)));
+    assert_eq!(queue.pick_next::<false>(30), Some(slot(1)));
     assert!(queue.wake(slot(0), 40));
     assert!(!queue.wants_switch(40));
     queue.block(None, 50);
-    assert_eq!(queue.pick_next(50), Some(slot(0)), "the turn goes on last");
+    assert_eq!(
+        queue.pick_next::<false>(50),
+        Some(slot(0)),
+        "the turn goes on last"
+    );
     queue.block(None, 60);
-    assert_eq!(queue.pick_next(60), Some(slot(2)));
+    assert_eq!(queue.pick_next::<false>(60), Some(slot(2)));
 }
 
 #[test]
@@ -147,29 +156,29 @@ fn who_wakes_on_an_idle_cpu_has_its_turn() {
     for by_deadline in [false, true] {
         let mut queue = ready(&[0, 1]);
         for now in [0, 20] {
-            assert!(queue.pick_next(now).is_some());
+            assert!(queue.pick_next::<false>(now).is_some());
             queue.block((now == 0).then_some(50), now + 20);
         }
         if by_deadline {
-            queue.expire(50);
-            assert_eq!(queue.pick_next(50), Some(slot(0)));
+            queue.expire::<false>(50);
+            assert_eq!(queue.pick_next::<false>(50), Some(slot(0)));
         } else {
             assert!(queue.rouse(slot(0), 50));
         }
         assert!(queue.wake(slot(1), 60));
         assert!(queue.wants_switch(60), "a turn can be interrupted");
-        assert_eq!(queue.pick_next(60), Some(slot(1)));
+        assert_eq!(queue.pick_next::<false>(60), Some(slot(1)));
         queue.block(None, 65);
-        assert_eq!(queue.pick_next(65), Some(slot(0)));
+        assert_eq!(queue.pick_next::<false>(65), Some(slot(0)));
         assert!(queue.wake(slot(1), 66));
-        assert_eq!(queue.pick_next(66), Some(slot(1)));
+        assert_eq!(queue.pick_next::<false>(66), Some(slot(1)));
         queue.block(None, 70);
-        assert_eq!(queue.pick_next(70), Some(slot(0)));
+        assert_eq!(queue.pick_next::<false>(70), Some(slot(0)));
         queue.attach(slot(2), 80);
         queue.entries[2].share.left_ticks = 0;
         assert!(queue.wake(slot(2), 80));
         let whole = 50 + SLICE + (70 - 60) - (66 - 65);
-        assert_eq!(queue.next_wake_ticks(), Some(whole));
+        assert_eq!(queue.next_wake_ticks(), whole);
     }
 }
 
@@ -180,28 +189,28 @@ fn off_and_on_again_gives_no_slice() {
     queue.begin(slot(0), 0);
     queue.begin(slot(1), 10);
     assert!(queue.wants_switch(10), "a place begins with a slice");
-    assert_eq!(queue.pick_next(10), Some(slot(1)));
+    assert_eq!(queue.pick_next::<false>(10), Some(slot(1)));
     assert!(queue.detach(slot(1), 10 + 80).is_some());
-    assert_eq!(queue.pick_next(90), Some(slot(0)));
+    assert_eq!(queue.pick_next::<false>(90), Some(slot(0)));
     queue.begin(slot(1), 91);
-    assert_eq!(queue.pick_next(91), Some(slot(1)));
-    assert_eq!(queue.next_wake_ticks(), Some(91 + 20));
-    assert_eq!(queue.pick_next(111), Some(slot(0)));
+    assert_eq!(queue.pick_next::<false>(91), Some(slot(1)));
+    assert_eq!(queue.next_wake_ticks(), 91 + 20);
+    assert_eq!(queue.pick_next::<false>(111), Some(slot(0)));
     assert!(queue.detach(slot(1), 112).is_some());
     queue.begin(slot(1), 113);
     assert!(!queue.wants_switch(113), "it has nothing left");
-    assert_eq!(queue.pick_next(111 + 89), Some(slot(1)));
+    assert_eq!(queue.pick_next::<false>(111 + 89), Some(slot(1)));
 }
 
 #[test]
 fn one_that_is_detached_in_the_middle_of_its_turn_is_not_urgent() {
     let mut queue = one_sleeps_beside_a_busy_one();
-    queue.expire(80);
-    assert_eq!(queue.pick_next(80), Some(slot(1)));
+    queue.expire::<false>(80);
+    assert_eq!(queue.pick_next::<false>(80), Some(slot(1)));
     assert!(queue.detach(slot(0), 85).is_some());
     queue.block(None, 90);
     assert!(!queue.wants_switch(90));
-    assert_eq!(queue.pick_next(90), None);
+    assert_eq!(queue.pick_next::<false>(90), None);
 }
 
 /// A vCPU that does nothing but sleep and wake pays for it: the busy one loses the time of so many switches at most, however short they are.
@@ -214,17 +223,17 @@ fn a_turn_is_interrupted_as_often_as_there_are_tolls() {
     queue.begin(slot(1), 0);
     let (mut now, mut interrupted) = (0, 0);
     while queue.wants_switch(now) {
-        assert_eq!(queue.pick_next(now), Some(slot(1)));
+        assert_eq!(queue.pick_next::<false>(now), Some(slot(1)));
         interrupted += 1;
         now += 1;
         queue.block(None, now);
-        assert_eq!(queue.pick_next(now), Some(slot(0)));
+        assert_eq!(queue.pick_next::<false>(now), Some(slot(0)));
         assert!(queue.wake(slot(1), now));
     }
     assert!(interrupted <= TOLLS, "{interrupted} times");
     assert_eq!(
         queue.next_wake_ticks(),
-        Some(LONG + now),
+        LONG + now,
         "its turn was not shortened"
     );
 }
@@ -242,13 +251,13 @@ fn whoever_is_roused_runs_at_once_unless_somebody_else_does() {
         (queue.current(), queue.is_crowded()),
         (Some(slot(4)), false)
     );
-    assert_eq!(queue.next_wake_ticks(), None, "its deadline is forgotten");
+    assert_eq!(queue.next_wake_ticks(), NEVER, "its deadline is forgotten");
     assert!(!queue.rouse(slot(4), 20), "it runs");
     queue.entries[1].share.left_ticks = 0;
     assert!(queue.rouse(slot(1), 30));
     assert_eq!((queue.current(), queue.is_crowded()), (Some(slot(4)), true));
-    assert_eq!(queue.next_wake_ticks(), Some(10 + SLICE));
-    assert_eq!(queue.pick_next(10 + SLICE), Some(slot(1)));
+    assert_eq!(queue.next_wake_ticks(), 10 + SLICE);
+    assert_eq!(queue.pick_next::<false>(10 + SLICE), Some(slot(1)));
     let account = queue.account_at(slot(1), 10 + SLICE).expect("attached");
     assert_eq!((account.run_ticks, account.steal_ticks), (0, SLICE - 20));
 }
@@ -257,39 +266,39 @@ fn whoever_is_roused_runs_at_once_unless_somebody_else_does() {
 fn a_deadline_wakes_the_blocked_one_and_no_earlier() {
     let mut queue = ready(&[0, 1, 2]);
     for (turn, deadline) in [(0, Some(500)), (1, None), (2, Some(300))] {
-        assert_eq!(queue.pick_next(0), Some(slot(turn)));
+        assert_eq!(queue.pick_next::<false>(0), Some(slot(turn)));
         queue.block(deadline, 0);
     }
-    assert_eq!(queue.pick_next(0), None);
-    assert_eq!(queue.next_wake_ticks(), Some(300));
-    queue.expire(299);
+    assert_eq!(queue.pick_next::<false>(0), None);
+    assert_eq!(queue.next_wake_ticks(), 300);
+    queue.expire::<false>(299);
     assert!(!queue.wants_switch(299));
-    queue.expire(300);
+    queue.expire::<false>(300);
     assert!(queue.wants_switch(300));
-    assert_eq!(queue.pick_next(300), Some(slot(2)));
-    assert_eq!(queue.next_wake_ticks(), Some(500));
-    queue.expire(u64::MAX);
-    assert_eq!(queue.pick_next(900), Some(slot(0)));
+    assert_eq!(queue.pick_next::<false>(300), Some(slot(2)));
+    assert_eq!(queue.next_wake_ticks(), 500);
+    queue.expire::<false>(u64::MAX);
+    assert_eq!(queue.pick_next::<false>(900), Some(slot(0)));
 }
 
 #[test]
 fn a_wake_takes_the_deadline_away() {
     let mut queue = ready(&[0, 1]);
     for deadline in [Some(200), Some(400)] {
-        assert!(queue.pick_next(0).is_some());
+        assert!(queue.pick_next::<false>(0).is_some());
         queue.block(deadline, 0);
     }
     assert!(queue.wake(slot(0), 10));
-    assert_eq!(queue.pick_next(10), Some(slot(0)));
-    assert_eq!(queue.next_wake_ticks(), Some(400));
+    assert_eq!(queue.pick_next::<false>(10), Some(slot(0)));
+    assert_eq!(queue.next_wake_ticks(), 400);
     queue.set_deadline(slot(1), Some(50));
-    assert_eq!(queue.next_wake_ticks(), Some(50));
+    assert_eq!(queue.next_wake_ticks(), 50);
     queue.set_deadline(slot(1), None);
-    assert_eq!(queue.next_wake_ticks(), None);
+    assert_eq!(queue.next_wake_ticks(), NEVER);
     queue.set_deadline(slot(0), Some(50));
     assert_eq!(
         queue.next_wake_ticks(),
-        None,
+        NEVER,
         "it runs: its timer is the CPU's"
     );
 }
@@ -311,12 +320,16 @@ fn one_that_is_detached_leaves_nothing_behind() {
     for running in [false, true] {
         let mut queue = ready(&[0, 1]);
         if running {
-            assert_eq!(queue.pick_next(0), Some(slot(0)));
+            assert_eq!(queue.pick_next::<false>(0), Some(slot(0)));
         }
         assert!(queue.detach(slot(0), 10).is_some());
         assert_eq!(queue.current(), None);
-        assert_eq!(queue.pick_next(10), Some(slot(1)));
-        assert_eq!(queue.pick_next(20), Some(slot(1)), "the other one is gone");
+        assert_eq!(queue.pick_next::<false>(10), Some(slot(1)));
+        assert_eq!(
+            queue.pick_next::<false>(20),
+            Some(slot(1)),
+            "the other one is gone"
+        );
         queue.attach(slot(0), 30);
         assert_eq!(queue.account_at(slot(0), 40), Some(Account::default()));
     }
@@ -325,7 +338,7 @@ fn one_that_is_detached_leaves_nothing_behind() {
 #[test]
 fn what_one_had_is_known_until_its_slot_is_used_again() {
     let mut queue = ready(&[0]);
-    assert_eq!(queue.pick_next(0), Some(slot(0)));
+    assert_eq!(queue.pick_next::<false>(0), Some(slot(0)));
     let had = queue.detach(slot(0), 30);
     assert!(had.is_some_and(|account| account.run_ticks == 30));
     assert_eq!(queue.account_at(slot(0), 90), had);
@@ -344,10 +357,10 @@ fn what_one_had_is_known_until_its_slot_is_used_again() {
 #[test]
 fn time_is_booked_as_run_and_stolen() {
     let mut queue = ready(&[0, 1]);
-    assert_eq!(queue.pick_next(0), Some(slot(0)));
-    assert_eq!(queue.pick_next(100), Some(slot(1)));
+    assert_eq!(queue.pick_next::<false>(0), Some(slot(0)));
+    assert_eq!(queue.pick_next::<false>(100), Some(slot(1)));
     queue.block(None, 130);
-    assert_eq!(queue.pick_next(130), Some(slot(0)));
+    assert_eq!(queue.pick_next::<false>(130), Some(slot(0)));
     let expected = [(0, 100 + 20, 30), (1, 30, 100)];
     for (index, run_ticks, steal_ticks) in expected {
         let account = Account {
@@ -367,7 +380,7 @@ fn as_many_as_there_are_slots_all_run() {
     let all: Vec<_> = (0..MAX_SLOTS).collect();
     let mut queue = ready(&all);
     let turns: Vec<_> = (0..MAX_SLOTS as u64)
-        .filter_map(|turn| queue.pick_next(turn * SLICE).map(Slot::index))
+        .filter_map(|turn| queue.pick_next::<false>(turn * SLICE).map(Slot::index))
         .collect();
     assert_eq!(turns, all);
 }
@@ -449,9 +462,9 @@ impl Machine {
                 self.queue.changed(slot(index), now);
             }
         }
-        self.queue.expire(now);
+        self.queue.expire::<false>(now);
         if self.queue.wants_switch(now) {
-            self.queue.pick_next(now);
+            self.queue.pick_next::<false>(now);
         }
         for index in 0..self.habits.len() {
             let since = &mut self.waiting_since[index];
@@ -461,7 +474,8 @@ impl Machine {
             *since = if waits { began } else { None };
         }
         let change = self.changes.iter().flatten().min().copied();
-        let wake = self.queue.next_wake_ticks().into_iter().chain(change).min();
+        let wake = Some(self.queue.next_wake_ticks()).filter(|ticks| *ticks != NEVER);
+        let wake = wake.into_iter().chain(change).min();
         assert!(wake.is_none_or(|wake| wake > now), "the CPU would spin");
         let Some(running) = self.queue.current().map(Slot::index) else {
             self.now = wake.unwrap_or(now);

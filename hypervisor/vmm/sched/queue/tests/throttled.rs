@@ -55,7 +55,7 @@ impl Cpu {
             Some(_) => self.queue.next_wake_ticks(),
             None => self.queue.next_deadline_ticks(),
         };
-        self.timer = wake.unwrap_or(NEVER);
+        self.timer = wake;
         self.traps_wfi = !self.queue.alone();
         assert!(self.timer > began, "the CPU would spin at {began}");
         if self.timer == NEVER {
@@ -98,7 +98,7 @@ fn a_lone_vcpu_in_an_untrapped_wfi_is_stopped_at_its_time_and_goes_on() {
             stops.push((cpu.now, cpu.queue.next_deadline_ticks()));
         }
     }
-    let expected = [0, 1, 2].map(|period| (period * PERIOD + 200, Some((period + 1) * PERIOD)));
+    let expected = [0, 1, 2].map(|period| (period * PERIOD + 200, (period + 1) * PERIOD));
     assert_eq!(stops, expected, "when it stops, and until when");
     let account = cpu.account(0);
     assert_eq!((account.run_ticks, account.steal_ticks), (600, 2400));
@@ -141,7 +141,7 @@ fn nothing_but_the_replenishment_ends_a_throttle() {
     assert_eq!(cpu.queue.choose(200), None);
     assert!(!cpu.queue.wake(slot(0), 250) && !cpu.queue.rouse(slot(0), 260));
     cpu.queue.set_deadline(slot(0), Some(300));
-    assert_eq!(cpu.queue.next_deadline_ticks(), Some(PERIOD));
+    assert_eq!(cpu.queue.next_deadline_ticks(), PERIOD);
     assert_eq!(
         cpu.queue.choose(300),
         None,
@@ -150,7 +150,7 @@ fn nothing_but_the_replenishment_ends_a_throttle() {
     assert_eq!(cpu.queue.wanting(), 0);
     // Off and on again.
     assert!(cpu.queue.detach(slot(0), 400).is_some());
-    assert_eq!(cpu.queue.next_deadline_ticks(), None);
+    assert_eq!(cpu.queue.next_deadline_ticks(), NEVER);
     assert!(!cpu.queue.begin(slot(0), 410), "it does not run at once");
     assert_eq!(cpu.queue.choose(410), None);
     assert!(cpu.queue.is_throttled(slot(0)));
@@ -164,11 +164,11 @@ fn one_that_sleeps_keeps_what_it_did_not_use() {
     cpu.queue.block(Some(900), 20);
     assert_eq!(cpu.queue.choose(899), None);
     assert_eq!(cpu.queue.choose(900), Some(slot(0)), "its guest's timer");
-    assert_eq!(cpu.queue.next_wake_ticks(), Some(930), "30 of 50 are left");
+    assert_eq!(cpu.queue.next_wake_ticks(), 930, "30 of 50 are left");
     assert_eq!(cpu.queue.choose(937), None, "EL2 came late");
     assert_eq!(cpu.queue.choose(PERIOD), Some(slot(0)));
     let owed = PERIOD + 50 - 7;
-    assert_eq!(cpu.queue.next_wake_ticks(), Some(owed), "and takes it back");
+    assert_eq!(cpu.queue.next_wake_ticks(), owed, "and takes it back");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_new_contract_counts_from_the_moment_it_is_told() {
     let cap = cap(200);
     cpu.queue.agree(slot(0), Terms { cap: Some(cap) }, 300);
     assert_eq!(cpu.queue.current(), Some(slot(0)), "it runs on");
-    assert_eq!(cpu.queue.next_wake_ticks(), Some(300 + PIECE));
+    assert_eq!(cpu.queue.next_wake_ticks(), 300 + PIECE);
     assert_eq!(cpu.queue.choose(520), None, "200, and 20 too many");
     assert!(cpu.queue.is_throttled(slot(0)));
     // Told again: nothing changes.
@@ -201,7 +201,7 @@ fn a_new_contract_counts_from_the_moment_it_is_told() {
     cpu.queue.agree(slot(0), Terms::default(), 540);
     assert_eq!(cpu.queue.choose(540), Some(slot(0)));
     assert!(!cpu.queue.is_limited());
-    assert_eq!(cpu.queue.next_wake_ticks(), None);
+    assert_eq!(cpu.queue.next_wake_ticks(), NEVER);
 }
 
 #[test]
@@ -217,9 +217,9 @@ fn one_that_is_asked_for_something_gets_the_cpu_once_and_no_time() {
         }
         cpu.queue.exempt(slot(0), 200);
         assert_eq!(cpu.queue.choose(200), Some(slot(0)), "so that it looks");
-        assert_eq!(cpu.queue.next_wake_ticks(), Some(200), "it may not stay");
+        assert_eq!(cpu.queue.next_wake_ticks(), 200, "it may not stay");
         assert_eq!(cpu.queue.choose(200), None);
-        assert_eq!(cpu.queue.next_deadline_ticks(), Some(PERIOD));
+        assert_eq!(cpu.queue.next_deadline_ticks(), PERIOD);
     }
 }
 
@@ -272,11 +272,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Does a step, then chooses; returns which vCPU runs and when EL2 has to look again.
-fn take<P: Policy>(
-    queue: &mut RunQueue<P>,
-    step: Step,
-    now: &mut u64,
-) -> (Option<Slot>, Option<u64>) {
+fn take<P: Policy>(queue: &mut RunQueue<P>, step: Step, now: &mut u64) -> (Option<Slot>, u64) {
     match step {
         Step::Begin(index) => {
             queue.reserve(slot(index));

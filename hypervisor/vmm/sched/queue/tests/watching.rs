@@ -1,13 +1,13 @@
 //! vCPUs that wait for words or spin: when they run again, and that it gains them nothing.
 
 use super::{SLICE, ready, slot};
-use crate::sched::{Policy, RoundRobin, RunQueue, Slot};
+use crate::sched::{NEVER, Policy, RoundRobin, RunQueue, Slot};
 use alloc::vec::Vec;
 
 /// The first of three waits for a word from 10 on, until 500.
 fn one_watches(hears: bool) -> RunQueue<RoundRobin> {
     let mut queue = ready(&[0, 1, 2]);
-    assert_eq!(queue.pick_next(0), Some(slot(0)));
+    assert_eq!(queue.pick_next::<false>(0), Some(slot(0)));
     queue.watch(hears, 500, 10);
     queue
 }
@@ -18,7 +18,7 @@ fn one_that_waits_for_a_word_does_not_run_before_it_changes() {
     assert!(queue.is_watched() && queue.is_crowded());
     assert_eq!((queue.wanting(), queue.watching()), (3, 1));
     let turns: Vec<_> = (0..4)
-        .map(|turn| queue.pick_next(10 + turn * SLICE).map(Slot::index))
+        .map(|turn| queue.pick_next::<false>(10 + turn * SLICE).map(Slot::index))
         .collect();
     assert_eq!(turns, [1, 2, 1, 2].map(Some));
     queue.changed(slot(0), 360);
@@ -37,7 +37,7 @@ fn its_deadline_ends_a_wait_for_a_word() {
         queue.block(None, 20 * index + 1);
     }
     assert_eq!(queue.choose(499), None);
-    assert_eq!(queue.next_wake_ticks(), Some(500));
+    assert_eq!(queue.next_wake_ticks(), 500);
     assert_eq!(queue.choose(500), Some(slot(0)));
     assert!(!queue.is_watched());
 }
@@ -51,7 +51,7 @@ fn an_interrupt_ends_the_wait_of_one_that_hears_it() {
         // A request of the operator's ends it in any case.
         queue.end_watch(slot(0), 30);
         assert!(!queue.is_watched());
-        assert!(queue.wanting() == 3 && queue.next_wake_ticks() == Some(0));
+        assert!(queue.wanting() == 3 && queue.next_wake_ticks() == 0);
     }
 }
 
@@ -75,9 +75,9 @@ fn one_that_leaves_its_cpu_waits_for_nothing() {
     assert!(!queue.is_watched());
     queue.changed(slot(0), 30);
     assert_eq!(queue.wanting(), 2);
-    assert_eq!(queue.next_wake_ticks(), Some(0));
+    assert_eq!(queue.next_wake_ticks(), 0);
     assert_eq!(queue.choose(30), Some(slot(1)));
-    assert_eq!(queue.next_wake_ticks(), Some(30 + SLICE));
+    assert_eq!(queue.next_wake_ticks(), 30 + SLICE);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn what_was_borrowed_is_paid_with_the_next_turns() {
         let Some(running) = queue.choose(now) else {
             break;
         };
-        let end = queue.next_wake_ticks().expect("others wait");
+        let end = queue.next_wake_ticks();
         turns[running.index()] += end - now;
         now = end;
     }
@@ -161,13 +161,7 @@ fn what_was_borrowed_is_paid_with_the_next_turns() {
 
 #[test]
 fn slices_are_shorter_the_more_want_to_run() {
-    for (count, slice) in [
-        (1, None),
-        (2, Some(1000)),
-        (4, Some(500)),
-        (10, Some(200)),
-        (100, Some(100)),
-    ] {
+    for (count, slice) in [(1, NEVER), (2, 1000), (4, 500), (10, 200), (100, 100)] {
         let mut queue = RunQueue::new(RoundRobin::new(1000, 100));
         for index in 0..count {
             queue.attach(slot(index), 0);
@@ -188,8 +182,8 @@ fn slices_are_the_shortest_while_some_only_spin() {
         assert!(queue.wake(slot(index), 0));
     }
     assert_eq!(queue.choose(0), Some(slot(0)));
-    assert_eq!(queue.next_wake_ticks(), Some(666));
+    assert_eq!(queue.next_wake_ticks(), 666);
     queue.give_up(10);
     assert_eq!(queue.choose(10), Some(slot(1)));
-    assert_eq!(queue.next_wake_ticks(), Some(110));
+    assert_eq!(queue.next_wake_ticks(), 110);
 }
