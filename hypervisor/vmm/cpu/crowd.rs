@@ -113,6 +113,13 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         }
     }
 
+    /// As [`Self::has_deliverable`], of which there is one here for all that is seldom.
+    #[cold]
+    #[inline(never)]
+    fn has_something_to_take(&self) -> bool {
+        self.has_deliverable()
+    }
+
     /// Finds out what the loaded vCPU does, and takes the CPU from it if it only waits.
     fn look(&mut self, slot: Slot, now: u64) {
         let attached = at(&mut self.attached, slot);
@@ -128,6 +135,10 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
             Doing::Spinning => self.queue.give_up(now),
             Doing::Waiting(words) => {
                 let hears = context.frame.pstate & PSTATE_I == 0;
+                // It was looked at before it could take one: what was posted since has not been delivered either.
+                if hears && (!vcpu.inbox.is_empty() || self.has_something_to_take()) {
+                    return;
+                }
                 let patience = if hears {
                     PATIENCE_NS
                 } else {
@@ -181,7 +192,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
                     self.interrupt();
                 }
                 if let Some(slot) = self.loaded
-                    && self.has_deliverable()
+                    && self.has_something_to_take()
                     && self.queue.wake(slot, self.machine.now())
                 {
                     return;

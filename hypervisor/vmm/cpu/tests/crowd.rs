@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 use vgic::Notice;
 
-use super::fake::{Act, Fake, System};
+use super::fake::{Act, Fake, System, guest};
 use super::{rounds, with};
 use crate::cpu::Pcpu;
 use crate::sched::{RoundRobin, Slot};
@@ -117,6 +117,20 @@ fn an_interrupt_ends_the_wait_of_one_that_would_take_it() {
         drop(post);
         rounds(&mut cpu, 2);
         assert_eq!(entries(system, 0) > 0, ends, "{act:?}");
+    }
+}
+
+/// It may be looked at before its first instruction, on a CPU that is slow or was kept from it: nothing else would wake it.
+#[test]
+fn one_with_an_interrupt_to_take_does_not_wait_for_a_word() {
+    for (act, waits) in [(MASKED, true), (UNMASKED, false)] {
+        let (system, _, mut cpu) = crowd(2);
+        let sends = [guest::open, guest::send_self].map(Act::Settled);
+        system.does((0, 0), &sends);
+        system.does((0, 0), &[act; 2]);
+        until(&mut cpu, |_| entries(system, 0) > 0);
+        cpu.step();
+        assert_eq!(cpu.queue.is_watched(), waits, "{act:?}");
     }
 }
 
