@@ -1,9 +1,14 @@
 //! What a guest is told of its CPUs: how its vCPUs are grouped, and which caches the machine's CPUs have.
 
+use core::cmp::Ordering::{Equal, Less};
+
 use heapless::Vec;
 
 /// The most packages that a guest can be told of.
 pub const MAX_PACKAGES: u16 = 16;
+
+/// Where a CPU is in its machine: a number each for its package, its cluster and its core. Two of one core are its threads.
+pub type Place = [u32; 3];
 
 /// How vCPUs are grouped, in the order of their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,33 @@ impl Topology {
         };
         let fits = product == u64::from(vcpus) && topology.packages <= MAX_PACKAGES;
         fits.then_some(topology)
+    }
+
+    /// Groups CPUs as they are in these packages, clusters and cores (numbers that grow), unless groups of a kind have not one size.
+    #[must_use]
+    pub fn of(places: &[Place]) -> Option<Self> {
+        let first = places.first()?;
+        let mut groups = [0; 3];
+        let mut left = places.len();
+        for (kind, count) in groups.iter_mut().enumerate() {
+            let number = |place: &Place| place.get(kind).copied();
+            let is_first = |place: &&Place| number(place) == number(first);
+            let size = places.iter().take_while(is_first).count().max(1);
+            let mut before = None;
+            for (index, place) in places.iter().enumerate() {
+                let here = number(place);
+                let begins = index.is_multiple_of(size);
+                if before.cmp(&here) != if begins { Less } else { Equal } {
+                    return None;
+                }
+                before = here;
+            }
+            *count = (left / size) as u32;
+            left = size;
+        }
+        let [packages, clusters, cores] = groups;
+        let threads = left as u32;
+        Self::new([packages, clusters, cores, threads], places.len() as u16)
     }
 
     /// Returns how many cores a package has.
@@ -138,7 +170,9 @@ pub fn caches(clidr: u64, ccidx: bool, mut ccsidr: impl FnMut(u64) -> u64) -> Ca
 
 #[cfg(test)]
 mod tests {
-    use super::{Cache, CacheKind, Topology, caches};
+    use std::vec::Vec;
+
+    use super::{Cache, CacheKind, Place, Topology, caches};
 
     /// The values that the manuals of Cortex-A57 (DDI0488, 4.3.22) and QEMU's `max` give.
     #[test]
@@ -172,6 +206,67 @@ mod tests {
         assert_eq!(caches(0, false, |_| panic!("there is none")), []);
         assert_eq!(caches(u64::MAX, false, |_| panic!("of no known kind")), []);
         assert_eq!(caches(0o333_3333, true, |_| u64::MAX).len(), 14);
+    }
+
+    /// The places of CPUs grouped so many, clusters of each package, cores and threads, numbered as the nodes of a tree are.
+    fn places([packages, clusters, cores, threads]: [u32; 4]) -> Vec<Place> {
+        let (mut places, mut node) = (Vec::new(), 0);
+        let mut next = || {
+            node += 1;
+            node
+        };
+        for _ in 0..packages {
+            let package = next();
+            for _ in 0..clusters {
+                let cluster = next();
+                for _ in 0..cores {
+                    let core = next();
+                    (0..threads).for_each(|_| places.push([package, cluster, core]));
+                }
+            }
+        }
+        places
+    }
+
+    #[test]
+    fn cpus_are_grouped_as_they_lie() {
+        for groups in [
+            [1, 1, 1, 1],
+            [1, 1, 6, 1],
+            [2, 1, 2, 2],
+            [1, 2, 4, 1],
+            [2, 3, 4, 2],
+            [16, 1, 1, 32],
+        ] {
+            let vcpus = groups.iter().product::<u32>() as u16;
+            let expected = Topology::new(groups, vcpus);
+            assert!(expected.is_some());
+            assert_eq!(Topology::of(&places(groups)), expected, "{groups:?}");
+        }
+        let host = places([2, 2, 2, 2]);
+        let some =
+            |cpus: &[usize]| Topology::of(&cpus.iter().map(|cpu| host[*cpu]).collect::<Vec<_>>());
+        // A cluster; a thread of each core; one CPU of each package.
+        assert_eq!(some(&[4, 5, 6, 7]), Topology::new([1, 1, 2, 2], 4));
+        assert_eq!(
+            some(&[0, 2, 4, 6, 8, 10, 12, 14]),
+            Topology::new([2, 2, 2, 1], 8)
+        );
+        assert_eq!(some(&[3, 12]), Topology::new([2, 1, 1, 1], 2));
+        // Groups of different sizes, the last one too; one that comes again; none.
+        for wrong in [
+            &[0, 1, 2][..],
+            &[0, 2, 3],
+            &[0, 1, 2, 3, 4, 5],
+            &[0, 2, 1, 3],
+            &[0, 2, 4, 6, 8, 10],
+            &[8, 9, 0, 1],
+            &[],
+        ] {
+            assert_eq!(some(wrong), None, "{wrong:?}");
+        }
+        let seventeen = places([17, 1, 1, 1]);
+        assert_eq!(Topology::of(&seventeen), None);
     }
 
     #[test]

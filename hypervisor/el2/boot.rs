@@ -373,8 +373,8 @@ fn read_bundle(
                 log::warn!("{problem}");
             }
             for vm in bundle.manifest.vms {
-                let admitted = vm.and_then(|vm| {
-                    vm.check_host(host, gicv().is_some())?;
+                let admitted = vm.and_then(|mut vm| {
+                    vm.settle(host, gicv().is_some())?;
                     slots.admit(&vm)?;
                     Ok(vm)
                 });

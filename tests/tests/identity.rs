@@ -14,7 +14,10 @@ fn guest(kernel: &str) -> Vm {
 }
 
 fn boot(name: &str, model: &str, vm: Vm) -> Running {
-    let machine = Machine::new(name).cpus(4).model(model);
+    boot_on(Machine::new(name).cpus(4).model(model), vm)
+}
+
+fn boot_on(machine: Machine, vm: Vm) -> Running {
     let mut running = machine.boot(&Manifest::new([vm]));
     linux::wait_for_shell(&mut running.console);
     linux::run(&mut running.console, "dmesg -n 1");
@@ -138,6 +141,25 @@ fn a_manifests_topology_and_uuid_reach_the_guest() {
     assert_eq!(said, "4-5");
     let complaints = linux::complaints(&mut running.console);
     assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+#[test]
+fn vcpus_with_cpus_of_their_own_are_grouped_as_those_are() {
+    let machine = Machine::new("identity-host-topology").cpus(4);
+    // Besides the number, which the harness gives.
+    let machine = machine
+        .argument("-smp")
+        .argument("sockets=2,cores=1,threads=2");
+    let vm = guest("linux-7.2").vcpus(4, 4).cpus(&[0, 1, 2, 3]);
+    let mut running = boot_on(machine, vm);
+    let said = say(&mut running, "lscpu");
+    let counts = ["Thread(s) per core", "Core(s) per socket", "Socket(s)"];
+    assert_eq!(counts.map(|key| value(&said, key)), ["2", "1", "2"]);
+    let said = say(
+        &mut running,
+        "cat /sys/devices/system/cpu/cpu3/topology/thread_siblings_list",
+    );
+    assert_eq!(said, "2-3");
 }
 
 #[test]

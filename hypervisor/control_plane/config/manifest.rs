@@ -295,10 +295,10 @@ fn uuid(node: &Node<'_, '_>, name: &VmName) -> Result<Uuid, ConfigError> {
 }
 
 /// Reads how the virtual CPUs are grouped.
-fn topology(node: &Node<'_, '_>, vcpus: u16) -> Result<Topology, ConfigError> {
+fn topology(node: &Node<'_, '_>, vcpus: u16) -> Result<Option<Topology>, ConfigError> {
     const NAME: &str = "topology";
     let Some(value) = node.property(NAME) else {
-        return Ok(Topology::flat(vcpus));
+        return Ok(None);
     };
     let (mut groups, mut cells) = ([0; 4], Cells(value));
     // A list that is too short has a product of 0.
@@ -308,6 +308,7 @@ fn topology(node: &Node<'_, '_>, vcpus: u16) -> Result<Topology, ConfigError> {
     Some(groups)
         .filter(|groups| value.len() == size_of_val(groups))
         .and_then(|groups| Topology::new(groups, vcpus))
+        .map(Some)
         .ok_or_else(|| property_error(node, NAME, Problem::NotTopology { vcpus }))
 }
 

@@ -97,7 +97,7 @@ fn defaults_are_the_documented_ones() {
         cpu_cap: None,
         idle: Idle::Native,
         uuid: Uuid::of_name("linux"),
-        topology: Topology::flat(1),
+        topology: None,
         disks: Vec::new(),
         nets: Vec::new(),
         rng: false,
@@ -209,7 +209,7 @@ fn every_value_is_understood() {
         (Firmware::Fdt, OnReset::BootSet, ReserveIdle::PsciOff)
     );
     assert_eq!(vm.uuid.to_string(), "00112233-4455-6677-8899-aabbccddeeff");
-    let topology = vm.topology;
+    let topology = vm.topology.expect("it is told");
     assert_eq!(
         (topology.packages, topology.clusters),
         (2, 4),
@@ -325,12 +325,12 @@ fn the_machine_sets_limits_too() {
     let check = |name, value, version: u8| {
         let mut properties = minimal();
         properties.push((name, value));
-        let vm = parse(&manifest(&[("vm", properties)]))
+        let mut vm = parse(&manifest(&[("vm", properties)]))
             .vms
             .remove(0)
             .expect("a VM");
         let host = gic(version).expect("QEMU's tree");
-        vm.check_host(&host, host.gic.virtual_interface().is_some())
+        vm.settle(&host, host.gic.virtual_interface().is_some())
             .map_err(|error| error.to_string())
     };
     assert_eq!(check("cpus", Cells(&[0, 3]), 3), Ok(()));
@@ -345,6 +345,43 @@ fn the_machine_sets_limits_too() {
 }
 
 #[test]
+fn vcpus_are_grouped_as_their_cpus_are_unless_the_manifest_says_otherwise() {
+    let mut host = crate::host::describe(include_bytes!("../host/testdata/virt-gic3-8.dtb"), &[])
+        .expect("QEMU's tree");
+    // Two packages of two cores of two threads.
+    for (index, cpu) in host.cpus.iter_mut().enumerate() {
+        let node = |size: usize, kind| (10 * (index / size) + kind) as u32;
+        cpu.place = [node(4, 1), node(4, 2), node(2, 3)];
+    }
+    let topology = |values: &[(&'static str, Value)]| {
+        let mut properties = minimal();
+        properties.extend_from_slice(values);
+        let vms = parse(&manifest(&[("vm", properties)])).vms;
+        let mut vm = vms.into_iter().next().expect("a VM").expect("a good one");
+        vm.settle(&host, false).expect("it suits");
+        vm.topology
+    };
+    let max = |vcpus| ("max-vcpus", U32(vcpus));
+    let all = ("cpus", Cells(&[0, 1, 2, 3, 4, 5, 6, 7]));
+    let wanted = |groups, vcpus| Topology::new(groups, vcpus);
+    assert_eq!(topology(&[max(8), all.clone()]), wanted([2, 1, 2, 2], 8));
+    // The first four of these CPUs are one package.
+    assert_eq!(topology(&[max(4), all.clone()]), wanted([1, 1, 2, 2], 4));
+    let cores = ("cpus", Cells(&[0, 2, 4, 6]));
+    assert_eq!(topology(&[max(4), cores]), wanted([2, 1, 2, 1], 4));
+    // In the manifest's words, though that is what it is called where nothing is known.
+    let flat = ("topology", Cells(&[1, 1, 8, 1]));
+    assert_eq!(
+        topology(&[max(8), all.clone(), flat]),
+        wanted([1, 1, 8, 1], 8)
+    );
+    // CPUs of no such shape, vCPUs that share CPUs, and vCPUs that have no CPU of their own.
+    assert_eq!(topology(&[max(6), all]), None);
+    assert_eq!(topology(&[max(8), ("cpus", Cells(&[0, 1, 2, 3]))]), None);
+    assert_eq!(topology(&[max(8)]), None);
+}
+
+#[test]
 fn the_interrupt_controller_is_the_machine_s_or_one_that_it_can_give() {
     let tree = |version| match version {
         2 => crate::host::describe(include_bytes!("../host/testdata/virt-gic2-4.dtb"), &[]),
@@ -353,12 +390,12 @@ fn the_interrupt_controller_is_the_machine_s_or_one_that_it_can_give() {
     let version = |word, machine: u8, has_gicv| {
         let mut properties = minimal();
         properties.push(("gic", Text(word)));
-        let vm = parse(&manifest(&[("vm", properties)]))
+        let mut vm = parse(&manifest(&[("vm", properties)]))
             .vms
             .remove(0)
             .expect("a VM");
         let host = tree(machine).expect("QEMU's tree");
-        vm.check_host(&host, has_gicv)
+        vm.settle(&host, has_gicv)
             .map(|()| vm.layout(host.gic.version()).gic)
             .map_err(|error| error.to_string())
     };
@@ -674,13 +711,10 @@ fn check(vm: &VmConfig) {
         let intid = layout.device(device).intid;
         assert!((32..32 + u32::from(vm.spis)).contains(&intid), "{device:?}");
     }
-    let Topology {
-        packages, threads, ..
-    } = vm.topology;
-    assert_eq!(
-        packages * vm.topology.package_cores() * threads,
-        vm.max_vcpus
-    );
+    if let Some(topology) = vm.topology {
+        let cores = topology.packages * topology.package_cores();
+        assert_eq!(cores * topology.threads, vm.max_vcpus);
+    }
 }
 
 proptest! {

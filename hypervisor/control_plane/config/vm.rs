@@ -152,8 +152,8 @@ pub struct VmConfig {
     pub reserve_idle: ReserveIdle,
     /// What the guest is known by: the manifest's, or made of its name.
     pub uuid: Uuid,
-    /// How the guest is told that its virtual CPUs are grouped.
-    pub topology: Topology,
+    /// How the guest is told that its virtual CPUs are grouped; `None` means as the cores of one package.
+    pub topology: Option<Topology>,
     /// Its disks, in the order in which the guest finds them.
     pub disks: Vec<DiskConfig>,
     /// Its ports of networks, likewise.
@@ -196,16 +196,21 @@ impl VmConfig {
 
     /// Checks what depends on the machine: that the CPUs of the placement exist, and that its interrupt controller can be the
     /// guest's and has room for the virtual CPUs. `has_gicv` says that there is a CPU interface which a GICv2's guest can use.
+    /// Unless the manifest says how the virtual CPUs are grouped, and if each has a CPU of its own, they are grouped as those are.
     ///
     /// # Errors
     /// The property of the manifest that does not suit this machine.
-    pub fn check_host(&self, host: &HostDescription, has_gicv: bool) -> Result<(), ConfigError> {
+    pub fn settle(&mut self, host: &HostDescription, has_gicv: bool) -> Result<(), ConfigError> {
         if let Placement::Pinned(cpus) = &self.placement {
             let last = host.cpus.len().saturating_sub(1);
             if let Some(missing) = cpus.iter().find(|cpu| cpu.index() > last) {
                 let (min, max) = (0, last as u64);
                 return Err(self.error("cpus", missing.get(), Problem::OutOfRange { min, max }));
             }
+            let own = cpus.get(..usize::from(self.max_vcpus)).unwrap_or(&[]);
+            let places = own.iter().filter_map(|cpu| host.cpus.get(cpu.index()));
+            let places: Vec<_> = places.map(|cpu| cpu.place).collect();
+            self.topology = self.topology.or_else(|| Topology::of(&places));
         }
         let native = host.gic.version();
         match self.gic_version(native) {

@@ -69,13 +69,24 @@ impl<'t, 'a> Node<'t, 'a> {
     /// Goes through the node's children in the tree's order.
     pub fn children(&self) -> impl Iterator<Item = Node<'t, 'a>> + use<'t, 'a> {
         let (tree, parent) = (self.tree, self.index);
-        let below = tree.nodes.iter().enumerate().skip(parent.saturating_add(1));
+        self.entries_below().filter_map(move |(index, entry)| {
+            (entry.parent as usize == parent).then_some(Node { tree, index })
+        })
+    }
+
+    /// Goes through all nodes below this one in the tree's order.
+    pub fn below(&self) -> impl Iterator<Item = Node<'t, 'a>> + use<'t, 'a> {
+        let tree = self.tree;
+        self.entries_below()
+            .map(move |(index, _)| Node { tree, index })
+    }
+
+    /// Goes through what is kept of all nodes below this one.
+    fn entries_below(&self) -> impl Iterator<Item = (usize, &'t Entry)> + use<'t, 'a> {
+        let (nodes, parent) = (&self.tree.nodes, self.index);
+        let behind = nodes.iter().enumerate().skip(parent.saturating_add(1));
         // Parents come before children, so the first node with an earlier parent ends this node's subtree.
-        below
-            .take_while(move |(_, entry)| entry.parent as usize >= parent)
-            .filter_map(move |(index, entry)| {
-                (entry.parent as usize == parent).then_some(Node { tree, index })
-            })
+        behind.take_while(move |(_, entry)| entry.parent as usize >= parent)
     }
 
     /// Returns where the node's properties are.

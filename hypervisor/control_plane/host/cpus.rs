@@ -9,6 +9,7 @@ use types::address::HostPhys;
 
 use super::HostError;
 use crate::devicetree::{Cells, Node, Tree};
+use crate::topology::Place;
 
 /// The affinity fields of MPIDR_EL1: Aff3 in bits 39:32, Aff2 to Aff0 in bits 23:0 (Arm ARM DDI0487, D24.2.118).
 const AFFINITY_MASK: u64 = 0xff_00ff_ffff;
@@ -16,6 +17,9 @@ const AFFINITY_MASK: u64 = 0xff_00ff_ffff;
 const ADDRESS_LIMIT: u64 = 1 << 48;
 /// Most CPUs accepted; [`types::ids::PcpuId`] and the bars hold to 512.
 const MAX_CPUS: usize = 512;
+
+/// The nodes of `cpu-map`, by what a [`Place`] says; behind them come threads.
+const NODES: [&str; 3] = ["socket", "cluster", "core"];
 
 /// How a CPU is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct HostCpu {
     pub mpidr: u64,
     /// How it is started.
     pub enable: EnableMethod,
+    /// Where it is.
+    pub place: Place,
 }
 
 /// Lists the CPUs that are not disabled, in the tree's order; nothing may be written to what is `taken`.
@@ -51,6 +57,7 @@ pub(super) fn find_all(
         what: "CPUs (no /cpus node)",
     })?;
     let (address_cells, _) = parent.child_cells();
+    let places = places(tree);
     let mut cpus: Vec<HostCpu> = Vec::new();
     for node in parent
         .children()
@@ -74,12 +81,17 @@ pub(super) fn find_all(
         if cpus.iter().any(|cpu| cpu.mpidr == mpidr) {
             return Err(bad("names the same CPU as another node"));
         }
+        let phandle = node.u32("phandle");
+        let told = places.iter().find(|(cpu, _)| Some(*cpu) == phandle);
+        // One that is placed nowhere is a core of a cluster with all others of that kind.
+        let place = told.map_or([0, 0, cpus.len() as u32], |(_, place)| *place);
         cpus.push(HostCpu {
             mpidr,
             enable: enable_method(&node, has_psci, taken).unwrap_or_else(|problem| {
                 warnings.push(format!("{}: {problem}", node.path()));
                 EnableMethod::None
             }),
+            place,
         });
     }
     if cpus.is_empty() {
@@ -88,6 +100,27 @@ pub(super) fn find_all(
         });
     }
     Ok(cpus)
+}
+
+/// Reads where the CPUs are that `cpu-map` names by their phandles (Linux Documentation/devicetree/bindings/cpu/cpu-topology.txt):
+/// packages, which need not be told, have clusters, which may have clusters; the innermost of them have cores, and those threads.
+fn places(tree: &Tree<'_>) -> Vec<(u32, Place)> {
+    let mut places = Vec::new();
+    let mut here = Place::default();
+    let Some(map) = tree.find("/cpus/cpu-map") else {
+        return places;
+    };
+    for (number, node) in (1..).zip(map.below()) {
+        let name = node.name();
+        let kind = NODES.iter().position(|kind| name.starts_with(kind));
+        if let Some(place) = kind.and_then(|kind| here.get_mut(kind)) {
+            *place = number;
+        }
+        if let Some(cpu) = node.u32("cpu") {
+            places.push((cpu, here));
+        }
+    }
+    places
 }
 
 /// Returns whether a child of `/cpus` is a CPU, and not `cpu-map`, a cache or an idle state.

@@ -9,6 +9,7 @@ use vm_fdt::{FdtReserveEntry, FdtWriter};
 
 use super::*;
 use crate::serial::Model;
+use crate::topology::Topology;
 
 const GIC3_4: &[u8] = include_bytes!("testdata/virt-gic3-4.dtb");
 /// All trees of QEMU: GIC version, number of CPUs, tree.
@@ -308,6 +309,7 @@ fn a_board_with_buses_spin_table_and_gicv2_is_understood() {
     );
     let spin = |mpidr, release| HostCpu {
         mpidr,
+        place: host.cpus[mpidr as usize].place,
         enable: EnableMethod::SpinTable {
             release: HostPhys::new(release),
         },
@@ -466,6 +468,78 @@ fn what_cannot_be_used_is_named_with_node_property_and_value() {
         describe(b"ATAG"),
         Err(HostError::Tree(TreeError::Magic(0x4154_4147)))
     );
+}
+
+/// Returns how CPUs are grouped by a `cpu-map` of these words: a node that opens, the CPU there, `^` where the innermost ends.
+fn mapped(words: &str, cpus: u32) -> Option<Topology> {
+    let mut writer = FdtWriter::new().expect("a tree");
+    let mut open = Vec::from(["", "cpus", "cpu-map"].map(|name| writer.begin_node(name).unwrap()));
+    for word in words.split(' ') {
+        match word.split_once('=') {
+            Some((_, cpu)) => writer.property_u32("cpu", cpu.parse().unwrap()).unwrap(),
+            None if word == "^" => writer.end_node(open.pop().unwrap()).unwrap(),
+            None => open.push(writer.begin_node(word).unwrap()),
+        }
+    }
+    for node in open.drain(2..).rev() {
+        writer.end_node(node).unwrap();
+    }
+    for cpu in 0..cpus {
+        let node = writer.begin_node(&format!("cpu@{cpu}")).unwrap();
+        writer.property_array_u32("reg", &[0, cpu]).unwrap();
+        writer.property_u32("phandle", 100 + cpu).unwrap();
+        writer.end_node(node).unwrap();
+    }
+    for node in open.into_iter().rev() {
+        writer.end_node(node).unwrap();
+    }
+    let blob = writer.finish().expect("a tree");
+    let tree = Tree::parse(&blob).expect("a tree");
+    let found = cpus::find_all(&tree, true, &[], &mut Vec::new()).expect("CPUs");
+    Topology::of(&found.iter().map(|cpu| cpu.place).collect::<Vec<_>>())
+}
+
+#[test]
+fn cpu_map_says_where_cpus_are() {
+    let shape = |groups: [u32; 4]| Topology::new(groups, groups.iter().product::<u32>() as u16);
+    for (words, expected) in [
+        (
+            "cluster0 core0 cpu=100 ^ core1 cpu=101 ^ ^ cluster1 core0 cpu=102 ^ core1 cpu=103",
+            shape([1, 2, 2, 1]),
+        ),
+        (
+            "socket0 cluster0 core0 cpu=100 ^ core1 cpu=101 ^ ^ ^ socket1 cluster0 core0 cpu=102 ^ core1 cpu=103",
+            shape([2, 1, 2, 1]),
+        ),
+        (
+            "socket0 cluster0 core0 thread0 cpu=100 ^ thread1 cpu=101 ^ ^ core1 thread0 cpu=102 ^ thread1 cpu=103",
+            shape([1, 1, 2, 2]),
+        ),
+        // Clusters of clusters: the innermost.
+        (
+            "cluster0 cluster0 core0 cpu=100 ^ core1 cpu=101 ^ ^ cluster1 core0 cpu=102 ^ core1 cpu=103",
+            shape([1, 2, 2, 1]),
+        ),
+        // Three and one; the same CPU twice; none that there is; threads of nothing.
+        (
+            "cluster0 core0 cpu=100 ^ core1 cpu=101 ^ core2 cpu=102 ^ ^ cluster1 core0 cpu=103",
+            None,
+        ),
+        ("cluster0 core0 cpu=100 ^ core1 cpu=100", None),
+        ("cluster0 core0 cpu=1", shape([1, 1, 4, 1])),
+        (
+            "thread0 cpu=100 ^ thread1 cpu=101 ^ thread2 cpu=102 ^ thread3 cpu=103",
+            shape([1, 1, 1, 4]),
+        ),
+    ] {
+        assert_eq!(mapped(words, 4), expected, "{words}");
+    }
+    for (_, cpus, dtb) in VIRT {
+        let host = describe(dtb).expect("QEMU's tree");
+        let places: Vec<_> = host.cpus.iter().map(|cpu| cpu.place).collect();
+        let flat = Topology::flat(*cpus as u16);
+        assert_eq!(Topology::of(&places), Some(flat), "{cpus}");
+    }
 }
 
 /// QEMU's tree with other words in place of these cells, which are looked for behind the name of a node.

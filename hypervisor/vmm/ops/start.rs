@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use control_plane::console::What;
 use control_plane::firmware::{self, Machine, Seeds};
 use control_plane::loader::{self, LoadPlan, Source};
+use control_plane::topology::Topology;
 use core::sync::atomic::Ordering;
 use psci::EntryPoint;
 use stage2::{AddressSpace, Attributes, Mapping, Tables};
@@ -334,23 +335,23 @@ impl<H: Host> Vms<H> {
         state: &mut State<H>,
         mut job: Job,
     ) -> Result<Option<Job>, String> {
-        let vm = instance.vm;
+        let (vm, config) = (instance.vm, &instance.config);
         let ram = state.ram.as_mut().ok_or("no memory")?;
         let machine = Machine {
             layout: &vm.layout,
             memory: &[vm.memory],
-            boot_vcpus: instance.config.boot_vcpus,
-            max_vcpus: instance.config.max_vcpus,
-            bootargs: &instance.config.command_line,
+            boot_vcpus: config.boot_vcpus,
+            max_vcpus: config.max_vcpus,
+            bootargs: &config.command_line,
             initrd: job.plan.initrd,
             seeds: job.seeds,
-            firmware: instance.config.firmware,
-            uuid: instance.config.uuid,
-            topology: instance.config.topology,
+            firmware: config.firmware,
+            uuid: config.uuid,
+            topology: config.topology.unwrap_or(Topology::flat(config.max_vcpus)),
             cpu: &self.cpu,
             hypervisor_id: HYPERVISOR_ID,
             // A VM has few.
-            slots: instance.config.devices() as u16,
+            slots: config.devices() as u16,
         };
         let wrong = |error| format!("firmware: {error}");
         let Some(tables) = &mut job.tables else {

@@ -16,7 +16,7 @@ use control_plane::config::{
 };
 use control_plane::console::{HostPower, Reply, VmPage, What};
 use control_plane::firmware::{Firmware, Seeds};
-use control_plane::topology::{CpuFacts, Topology};
+use control_plane::topology::CpuFacts;
 use control_plane::uuid::Uuid;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
@@ -349,7 +349,7 @@ fn vms_on(
         cpu_cap: None,
         idle: Idle::Native,
         uuid: Uuid::of_name("guest"),
-        topology: Topology::flat(4),
+        topology: None,
         disks: Vec::new(),
         nets: Vec::new(),
         rng: false,
@@ -598,7 +598,6 @@ fn a_reset_begins_again_in_the_same_memory_and_cleans_what_the_guest_left_in_cac
 fn a_large_vm_starts_and_ends_in_short_steps() {
     let vms = vms(kernel(4096), true, |config| {
         (config.boot_vcpus, config.max_vcpus) = (500, 512);
-        config.topology = Topology::flat(512);
     });
     let (instance, manager) = (&vms.all()[0], PcpuId::new(0));
     let vm = instance.vm;

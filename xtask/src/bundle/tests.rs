@@ -255,7 +255,7 @@ fn every_key_arrives() {
         format!("{:?} {:?} {:?}", vm.firmware, vm.on_reset, vm.reserve_idle),
         "Fdt BootSet PsciOff"
     );
-    let topology = vm.topology;
+    let topology = vm.topology.expect("it is told");
     assert_eq!(
         (vm.uuid.to_string().as_str(), topology.packages),
         ("00112233-4455-6677-8899-aabbccddeeff", 2)
