@@ -13,8 +13,8 @@ use types::layout;
 use super::super::Machine;
 use super::vcpus;
 
-/// Revision of ACPI 6.5, the first in which a GICC can be online-capable.
-pub(super) const REVISION: u8 = 6;
+/// Revision of ACPI 6.6, which goes with the FADT. From 6 (ACPI 6.5) on a GICC can be online-capable.
+pub(super) const REVISION: u8 = 7;
 
 /// Size of a GICC structure, and how many there are in a piece.
 const GICC_SIZE: usize = 82;
