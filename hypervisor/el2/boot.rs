@@ -17,7 +17,7 @@ use vmm::features::hcr;
 use crate::gic::PrivateLines;
 use crate::mmio::Registers;
 use crate::mmu::Use;
-use crate::sysreg::{read_register, wfi};
+use crate::sysreg::{self, wfi};
 use crate::timer::Which;
 use crate::uart::{Place, Uart};
 use crate::{
@@ -34,7 +34,7 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
             way_to_el2(level)
         ));
     }
-    if read_register!("hcr_el2") & hcr::E2H != 0 {
+    if sysreg::hcr_el2::read() & hcr::E2H != 0 {
         give_up(format_args!(
             "this CPU's EL2 knows VHE mode only (HCR_EL2.E2H is RES1, no FEAT_E2H0): it is not supported"
         ));
@@ -295,7 +295,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         width: vms::vmid_width(features.has_vmid_16()),
         pa_code,
         cpu: &CpuFacts {
-            midr: read_register!("midr_el1"),
+            midr: sysreg::midr_el1::read(),
             caches: cache::describe(),
         },
         features: &features,

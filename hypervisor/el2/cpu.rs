@@ -1,4 +1,5 @@
 //! One physical CPU as `vmm::cpu` drives it: each method is the registers and instructions that it names.
+#![expect(unsafe_code, reason = "gives this CPU a VM's memory")]
 
 use core::marker::PhantomData;
 use core::sync::atomic::Ordering;
@@ -18,7 +19,7 @@ use vmm::vm::{Kicks, Vcpu, VcpuContext, Vm};
 
 use crate::gic::{self, V2, V3, Version};
 use crate::percpu::Percpu;
-use crate::sysreg::{isb, read_register, wfi, write_register, yield_hint};
+use crate::sysreg::{self, isb, wfi, yield_hint};
 use crate::vms::{self, Vms};
 use crate::{clock, fpsimd, guest_memory, hot, lent, percpu, smp, switch, timer, tlb, vectors};
 
@@ -98,7 +99,7 @@ impl<V: Version> cpu::Machine for Machine<V> {
     }
 
     fn is_interrupted(&self) -> bool {
-        read_register!("isr_el1") != 0
+        sysreg::isr_el1::read() != 0
     }
 
     #[inline(always)]
@@ -141,10 +142,12 @@ impl<V: Version> cpu::Machine for Machine<V> {
 
     #[inline(never)]
     fn load_vm(&self, vm: &Vm) {
-        write_register!("vtcr_el2", vm.vtcr.load(Ordering::Acquire));
-        write_register!("vttbr_el2", vm.vttbr.load(Ordering::Acquire));
-        write_register!("mdcr_el2", vm.policy.mdcr);
-        write_register!("cntvoff_el2", vm.counter_offset.load(Ordering::Acquire));
+        // SAFETY: the shape of this VM's tables (`AddressSpace::vtcr`), stored before any of its vCPUs may run.
+        unsafe { sysreg::vtcr_el2::write(vm.vtcr.load(Ordering::Acquire)) };
+        // SAFETY: the root of tables that map this VM's memory alone; they are freed only after each CPU has given its vCPUs up (`vm::life`).
+        unsafe { sysreg::vttbr_el2::write(vm.vttbr.load(Ordering::Acquire)) };
+        lent::set_mdcr(vm.policy.mdcr);
+        sysreg::cntvoff_el2::write(vm.counter_offset.load(Ordering::Acquire));
         V::load_vm(vm.layout.gic);
         isb();
     }
@@ -156,7 +159,7 @@ impl<V: Version> cpu::Machine for Machine<V> {
 
     #[inline(always)]
     fn load_vcpu(&self, vcpu: &Vcpu, policy: &FeaturePolicy, context: &mut VcpuContext) {
-        write_register!("vmpidr_el2", vcpu.mpidr());
+        sysreg::vmpidr_el2::write(vcpu.mpidr());
         if core::mem::take(&mut context.fresh) {
             switch::load_reset(policy.pointer_authentication);
         } else {
@@ -240,22 +243,22 @@ impl<V: Version> cpu::Machine for Machine<V> {
     }
 
     fn set_mdscr(&self, value: u64) {
-        write_register!("mdscr_el1", value);
+        sysreg::mdscr_el1::write(value);
     }
 
     fn elr_el1(&self) -> u64 {
-        read_register!("elr_el1")
+        sysreg::elr_el1::read()
     }
 
     fn sight(&self) -> Sight {
         Sight {
-            sctlr_el1: read_register!("sctlr_el1"),
-            tcr_el1: read_register!("tcr_el1"),
-            ttbr0_el1: read_register!("ttbr0_el1"),
-            ttbr1_el1: read_register!("ttbr1_el1"),
-            sp_el0: read_register!("sp_el0"),
-            tpidr_el1: read_register!("tpidr_el1"),
-            counter: read_register!("cntvct_el0"),
+            sctlr_el1: sysreg::sctlr_el1::read(),
+            tcr_el1: sysreg::tcr_el1::read(),
+            ttbr0_el1: sysreg::ttbr0_el1::read(),
+            ttbr1_el1: sysreg::ttbr1_el1::read(),
+            sp_el0: sysreg::sp_el0::read(),
+            tpidr_el1: sysreg::tpidr_el1::read(),
+            counter: sysreg::cntvct_el0::read(),
         }
     }
 
@@ -268,13 +271,13 @@ impl<V: Version> cpu::Machine for Machine<V> {
     }
 
     fn inject(&self, frame: &mut Frame, exception: Exception) {
-        write_register!("elr_el1", frame.pc);
-        write_register!("spsr_el1", frame.pstate);
-        write_register!("esr_el1", exception.esr);
+        sysreg::elr_el1::write(frame.pc);
+        sysreg::spsr_el1::write(frame.pstate);
+        sysreg::esr_el1::write(exception.esr);
         if let Some(far) = exception.far {
-            write_register!("far_el1", far);
+            sysreg::far_el1::write(far);
         }
-        let (vbar, sctlr) = (read_register!("vbar_el1"), read_register!("sctlr_el1"));
+        let (vbar, sctlr) = (sysreg::vbar_el1::read(), sysreg::sctlr_el1::read());
         let entry = inject::enter_el1(frame.pstate, vbar, sctlr);
         frame.pc = entry.pc;
         frame.pstate = entry.pstate;
@@ -287,11 +290,11 @@ impl<V: Version> cpu::Machine for Machine<V> {
 
     #[inline(always)]
     fn exit(&self) -> Exit {
-        let far = read_register!("far_el2");
+        let far = sysreg::far_el2::read();
         Exit {
-            syndrome: Syndrome::new(read_register!("esr_el2")),
+            syndrome: Syndrome::new(sysreg::esr_el2::read()),
             far,
-            address: fault_address(read_register!("hpfar_el2"), far),
+            address: fault_address(sysreg::hpfar_el2::read(), far),
         }
     }
 

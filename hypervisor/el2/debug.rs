@@ -2,15 +2,15 @@
 //!
 //! While no such vCPU is loaded every one of them is off, so nothing that a guest left behind fires in a neighbour.
 
-use crate::sysreg::{isb, read_register, write_register};
+use crate::sysreg::{self, isb};
 use vmm::vm::debug::{DebugRegisters, counts};
 
 macro_rules! each_point {
-    ($apply:ident, $points:expr, $count:expr, $kind:literal, $($n:literal)*) => {
+    ($apply:ident, $points:expr, $count:expr, $value:ident $control:ident, $($n:literal)*) => {
         $(
             if $n < $count {
-                $apply!(concat!("dbg", $kind, "vr", $n, "_el1"), $points[$n].value);
-                $apply!(concat!("dbg", $kind, "cr", $n, "_el1"), $points[$n].control);
+                $apply!($value, $n, $points[$n].value);
+                $apply!($control, $n, $points[$n].control);
             }
         )*
     };
@@ -18,15 +18,21 @@ macro_rules! each_point {
 
 macro_rules! each_register {
     ($apply:ident, $registers:expr) => {{
-        let (breakpoints, watchpoints) = counts(read_register!("id_aa64dfr0_el1"));
-        each_point!($apply, $registers.breakpoints, breakpoints, "b", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-        each_point!($apply, $registers.watchpoints, watchpoints, "w", 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        let (breakpoints, watchpoints) = counts(sysreg::id_aa64dfr0_el1::read());
+        each_point!($apply, $registers.breakpoints, breakpoints, dbgbvr_el1 dbgbcr_el1, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+        each_point!($apply, $registers.watchpoints, watchpoints, dbgwvr_el1 dbgwcr_el1, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
     }};
 }
 
 macro_rules! read_into {
-    ($name:expr, $place:expr) => {
-        $place = read_register!($name)
+    ($name:ident, $n:literal, $place:expr) => {
+        $place = sysreg::$name::read::<$n>()
+    };
+}
+
+macro_rules! write_from {
+    ($name:ident, $n:literal, $place:expr) => {
+        sysreg::$name::write::<$n>($place)
     };
 }
 
@@ -34,7 +40,7 @@ macro_rules! read_into {
 #[cold]
 #[inline(never)]
 pub(crate) fn load(registers: &DebugRegisters) {
-    each_register!(write_register, registers);
+    each_register!(write_from, registers);
     isb();
 }
 
@@ -50,9 +56,9 @@ pub(crate) fn save(registers: &mut DebugRegisters) {
 #[cold]
 pub(crate) fn stop() {
     load(&DebugRegisters::default());
-    write_register!("mdccint_el1", 0);
-    write_register!("osdtrtx_el1", 0);
-    write_register!("dbgclaimclr_el1", CLAIM_TAGS);
+    sysreg::mdccint_el1::write(0);
+    sysreg::osdtrtx_el1::write(0);
+    sysreg::dbgclaimclr_el1::write(CLAIM_TAGS);
 }
 
 /// All of DBGCLAIMCLR_EL1.CLAIM.
@@ -61,8 +67,8 @@ const CLAIM_TAGS: u64 = 0xff;
 /// Opens the OS lock and the double lock, which a reset closes, and leaves nothing of the firmware's.
 #[cold]
 pub(crate) fn start() {
-    write_register!("mdscr_el1", 0);
-    write_register!("osdlr_el1", 0);
-    write_register!("oslar_el1", 0);
+    sysreg::mdscr_el1::write(0);
+    sysreg::osdlr_el1::write(0);
+    sysreg::oslar_el1::write(0);
     stop();
 }

@@ -1,7 +1,7 @@
 //! The FP and SIMD registers, switched only when a vCPU uses them while another's values are in the unit.
 #![expect(unsafe_code, reason = "moves registers that EL2 never uses")]
 
-use crate::sysreg::{isb, write_register};
+use crate::sysreg::{self, isb};
 use vmm::vm::context::FpRegisters;
 
 macro_rules! with_all {
@@ -27,8 +27,8 @@ pub(crate) fn save(registers: &mut FpRegisters) {
     let pointer = registers.v.as_mut_ptr();
     // SAFETY: `v` is 512 writable bytes, 16-byte aligned; EL2 is built without FP, so no live value is read.
     unsafe { with_all!("st1", pointer) };
-    registers.fpcr = crate::sysreg::read_register!("S3_3_C4_C4_0");
-    registers.fpsr = crate::sysreg::read_register!("S3_3_C4_C4_1");
+    registers.fpcr = sysreg::fpcr::read();
+    registers.fpsr = sysreg::fpsr::read();
 }
 
 /// Loads the unit's registers; the FP trap must be off.
@@ -36,13 +36,15 @@ pub(crate) fn load(registers: &FpRegisters) {
     let pointer = registers.v.as_ptr();
     // SAFETY: `v` is 512 readable bytes, 16-byte aligned; EL2 is built without FP, so no live value is lost.
     unsafe { with_all!("ld1", pointer) };
-    write_register!("S3_3_C4_C4_0", registers.fpcr);
-    write_register!("S3_3_C4_C4_1", registers.fpsr);
+    sysreg::fpcr::write(registers.fpcr);
+    sysreg::fpsr::write(registers.fpsr);
 }
 
 /// Sets CPTR_EL2, which decides whether the guest's FP instructions trap.
 #[inline]
 pub(crate) fn set_trap(cptr: u64) {
-    write_register!("cptr_el2", cptr);
+    // SAFETY: one of the two values of a `FeaturePolicy`, or 0 where no guest runs: EL2 uses none of what it traps, but for `save` and
+    // `load`, whose callers have the FP trap off.
+    unsafe { sysreg::cptr_el2::write(cptr) };
     isb();
 }

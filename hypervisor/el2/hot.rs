@@ -1,4 +1,6 @@
 //! What the vectors call first: hands a trap to `vmm`'s hot handlers and carries out what they say.
+#![expect(unsafe_code, reason = "steps over a guest's instruction")]
+
 use types::layout::{PHYSICAL_TIMER, VIRTUAL_TIMER};
 use types::stats::ExitReason;
 use vmm::cpu::{Manager, cause};
@@ -10,7 +12,7 @@ use vmm::vm::context::{Frame, Owner};
 
 use crate::gic::{self, Version};
 use crate::percpu::Percpu;
-use crate::sysreg::{isb, read_register, wfi, write_register};
+use crate::sysreg::{self, isb, wfi};
 use crate::vms::{self, El2};
 use crate::{percpu, timer};
 use psci::{Quick, ReturnCode};
@@ -139,7 +141,7 @@ pub(crate) extern "C" fn system<V: Version>(frame: &mut Frame, esr: u64) -> Retu
 /// Handles a data abort of an access in little-endian order that the hardware has described.
 pub(crate) extern "C" fn data_abort<V: Version>(frame: &mut Frame, esr: u64) -> Return<'_> {
     let iss = Abort::new(Syndrome::new(esr));
-    let address = fault_address(read_register!("hpfar_el2"), read_register!("far_el2"));
+    let address = fault_address(sysreg::hpfar_el2::read(), sysreg::far_el2::read());
     let abort = DataAbort { iss, address };
     let step = || advance_any(esr);
     settle::<V>(frame, step, |trap, frame| {
@@ -154,7 +156,7 @@ pub(crate) extern "C" fn sync<V: Version>(frame: &mut Frame, esr: u64) -> Return
         class::DATA_ABORT if !Abort::new(Syndrome::new(esr)).is_described() => {
             leave(frame, cause::SYNC)
         }
-        class::DATA_ABORT if is_big_endian(read_register!("spsr_el2")) => {
+        class::DATA_ABORT if is_big_endian(sysreg::spsr_el2::read()) => {
             let iss = Abort::new(Syndrome::new(esr));
             let cause = hot::big_endian(frame, iss, |frame| {
                 let cause = data_abort::<V>(frame, esr).cause;
@@ -223,7 +225,7 @@ fn leave_work(work: Work) {
 /// Steps over the trapped instruction of AArch64 or AArch32.
 #[inline(always)]
 fn advance_any(esr: u64) {
-    let pstate = read_register!("spsr_el2");
+    let pstate = sysreg::spsr_el2::read();
     if exit::is_aarch32(pstate) {
         return advance_aarch32(Syndrome::new(esr), pstate);
     }
@@ -233,15 +235,22 @@ fn advance_any(esr: u64) {
 #[cold]
 #[inline(never)]
 fn advance_aarch32(syndrome: Syndrome, pstate: u64) {
-    let pc = read_register!("elr_el2").wrapping_add(syndrome.instruction_bytes());
-    write_register!("elr_el2", pc);
-    write_register!("spsr_el2", exit::behind_aarch32(pstate));
+    advance_by(syndrome.instruction_bytes());
+    // SAFETY: PSTATE of the guest that trapped; only its IT bits change, so the return still leads to EL0 or EL1.
+    unsafe { sysreg::spsr_el2::write(exit::behind_aarch32(pstate)) };
 }
 
 /// Steps over the trapped instruction of AArch64.
 #[inline(always)]
 fn advance() {
-    write_register!("elr_el2", read_register!("elr_el2").wrapping_add(4));
+    advance_by(4);
+}
+
+#[inline(always)]
+fn advance_by(bytes: u64) {
+    let pc = sysreg::elr_el2::read().wrapping_add(bytes);
+    // SAFETY: SPSR_EL2 leads to the guest that trapped, whose address this is; EL2 runs nothing there.
+    unsafe { sysreg::elr_el2::write(pc) };
 }
 
 /// Deactivates the physical interrupts behind private interrupts of a guest, a bit each.
@@ -349,5 +358,5 @@ pub(crate) extern "C" fn serror(frame: &mut Frame) -> Return<'_> {
 
 /// Returns whether the loaded vCPU's instruction, trapped from this PSTATE, accesses data in big-endian order.
 fn is_big_endian(pstate: u64) -> bool {
-    vmm::exit::is_big_endian(pstate, read_register!("sctlr_el1"))
+    vmm::exit::is_big_endian(pstate, sysreg::sctlr_el1::read())
 }

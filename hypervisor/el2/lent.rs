@@ -1,8 +1,9 @@
 //! Units of this CPU that a vCPU uses for a while, and then are part of its world switch: the PMU and the debug registers.
 //!
 //! `vmm::features::Lent` says what they are and when they are lent; `pmu` and `debug` move their registers.
+#![expect(unsafe_code, reason = "sets what traps")]
 
-use crate::sysreg::{isb, write_register};
+use crate::sysreg::{self, isb};
 use crate::{debug, pmu};
 use vmm::features::{FeaturePolicy, Lent};
 use vmm::vm::VcpuContext;
@@ -30,7 +31,7 @@ pub(crate) fn load(policy: &FeaturePolicy, context: &VcpuContext, units: Lent) {
         // HPMN: every event counter is the guest's (Arm ARM D19.3.15).
         mdcr |= pmu::counters() as u64;
     }
-    write_register!("mdcr_el2", mdcr);
+    set_mdcr(mdcr);
     isb();
     if units.has(Lent::PMU) {
         pmu::load(&context.pmu);
@@ -52,7 +53,7 @@ pub(crate) fn save(policy: &FeaturePolicy, context: &mut VcpuContext) {
             context.lent = context.lent.without(Lent::DEBUG);
         }
     }
-    write_register!("mdcr_el2", policy.mdcr);
+    set_mdcr(policy.mdcr);
 }
 
 /// Takes back what is lent to a vCPU that turned itself off.
@@ -64,5 +65,12 @@ pub(crate) fn stop(policy: &FeaturePolicy, lent: Lent) {
     if lent.has(Lent::DEBUG) {
         debug::stop();
     }
-    write_register!("mdcr_el2", policy.mdcr);
+    set_mdcr(policy.mdcr);
+}
+
+/// Sets which units trap; `mdcr` comes from [`FeaturePolicy`].
+#[inline(always)]
+pub(crate) fn set_mdcr(mdcr: u64) {
+    // SAFETY: all but what is lent traps, and TDE is clear, so that no debug exception is taken at EL2; a test of `vmm::features` holds it.
+    unsafe { sysreg::mdcr_el2::write(mdcr) };
 }

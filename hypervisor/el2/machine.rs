@@ -8,7 +8,7 @@ use spin::Once;
 
 use crate::gic::{Gic, Ppis, PrivateLines};
 use crate::mmu::Use;
-use crate::sysreg::{dsb_sy, read_register};
+use crate::sysreg::{self, dsb_sy};
 use crate::uart::{Place, Uart};
 use crate::{layout, mmu, uart};
 
@@ -77,28 +77,27 @@ pub(crate) fn memory_end() -> u64 {
 pub(crate) fn host_id_registers() -> [u64; 64] {
     let mut ids = [0; 64];
     macro_rules! read {
-        ($($index:literal $name:literal),*) => { $(ids[$index] = read_register!($name);)* };
+        ($($index:literal $name:ident),* $(,)?) => { $(ids[$index] = sysreg::$name::read();)* };
     }
-    read!(
-        8 "S3_0_C0_C1_0", 9 "S3_0_C0_C1_1", 10 "S3_0_C0_C1_2", 11 "S3_0_C0_C1_3", 12 "S3_0_C0_C1_4", 13 "S3_0_C0_C1_5",
-        14 "S3_0_C0_C1_6", 15 "S3_0_C0_C1_7", 16 "S3_0_C0_C2_0", 17 "S3_0_C0_C2_1", 18 "S3_0_C0_C2_2",
-        19 "S3_0_C0_C2_3", 20 "S3_0_C0_C2_4", 21 "S3_0_C0_C2_5", 22 "S3_0_C0_C2_6", 23 "S3_0_C0_C2_7",
-        24 "S3_0_C0_C3_0", 25 "S3_0_C0_C3_1", 26 "S3_0_C0_C3_2", 28 "S3_0_C0_C3_4", 29 "S3_0_C0_C3_5", 30 "S3_0_C0_C3_6",
-        32 "S3_0_C0_C4_0", 33 "S3_0_C0_C4_1", 34 "S3_0_C0_C4_2", 36 "S3_0_C0_C4_4", 37 "S3_0_C0_C4_5",
-        40 "S3_0_C0_C5_0", 41 "S3_0_C0_C5_1", 44 "S3_0_C0_C5_4", 45 "S3_0_C0_C5_5", 48 "S3_0_C0_C6_0",
-        49 "S3_0_C0_C6_1", 50 "S3_0_C0_C6_2", 51 "S3_0_C0_C6_3", 56 "S3_0_C0_C7_0", 57 "S3_0_C0_C7_1",
-        58 "S3_0_C0_C7_2", 59 "S3_0_C0_C7_3", 60 "S3_0_C0_C7_4"
-    );
+    // By CRm and op2 of their encodings.
+    read! {
+        8 id_pfr0_el1, 9 id_pfr1_el1, 10 id_dfr0_el1, 11 id_afr0_el1, 12 id_mmfr0_el1, 13 id_mmfr1_el1, 14 id_mmfr2_el1, 15 id_mmfr3_el1,
+        16 id_isar0_el1, 17 id_isar1_el1, 18 id_isar2_el1, 19 id_isar3_el1, 20 id_isar4_el1, 21 id_isar5_el1, 22 id_mmfr4_el1,
+        23 id_isar6_el1, 24 mvfr0_el1, 25 mvfr1_el1, 26 mvfr2_el1, 28 id_pfr2_el1, 29 id_dfr1_el1, 30 id_mmfr5_el1,
+        32 id_aa64pfr0_el1, 33 id_aa64pfr1_el1, 34 id_aa64pfr2_el1, 36 id_aa64zfr0_el1, 37 id_aa64smfr0_el1,
+        40 id_aa64dfr0_el1, 41 id_aa64dfr1_el1, 44 id_aa64afr0_el1, 45 id_aa64afr1_el1,
+        48 id_aa64isar0_el1, 49 id_aa64isar1_el1, 50 id_aa64isar2_el1, 51 id_aa64isar3_el1,
+        56 id_aa64mmfr0_el1, 57 id_aa64mmfr1_el1, 58 id_aa64mmfr2_el1, 59 id_aa64mmfr3_el1, 60 id_aa64mmfr4_el1,
+    }
     ids
 }
 
 /// Returns the UART for last words: the console or, before there is one, that of the board this seems to be.
 pub(crate) fn last_console() -> Option<Uart> {
     uart::console().or_else(|| {
-        let board =
-            boards::Board::by_fingerprint(layout::image().start, read_register!("midr_el1"))?;
+        let board = boards::Board::by_fingerprint(layout::image().start, sysreg::midr_el1::read())?;
         let place = Place::pl011(board.early_uart?.pl011);
-        let is_mapped = read_register!("CurrentEL") >> 2 != EL2
+        let is_mapped = sysreg::currentel::read() >> 2 != EL2
             || !mmu::is_on()
             || mmu::map_identity(place.pages(), Use::Device).is_ok();
         // SAFETY: the board's own UART, mapped just now or reached with the MMU off.

@@ -3,15 +3,12 @@
 //! Tables only ever gain entries (invalid to valid), so no break-before-make is needed after the MMU is on.
 #![expect(unsafe_code, reason = "writes translation tables and turns the MMU on")]
 
-use aarch64_cpu::registers::{
-    ID_AA64MMFR0_EL1, MAIR_EL2, Readable, SCTLR_EL2, TCR_EL2, TTBR0_EL2, Writeable,
-};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use stage2::{PA_BITS, PA_RANGE_48};
 use vmm::sync::FairMutex;
 
-use crate::sysreg::{dsb_ishst, dsb_sy, isb, read_register, write_register};
+use crate::sysreg::{self, dsb_ishst, dsb_sy, isb};
 use crate::{layout, memory};
 
 /// Bytes of a translation granule.
@@ -47,7 +44,9 @@ mod descriptor {
 /// MAIR_EL2: index 0 normal write-back, index 1 Device-nGnRE.
 const MEMORY_ATTRIBUTES: u64 = 0x04ff;
 /// SCTLR_EL2: RES1 bits, WXN, I, SA, C, M (alignment checking stays off; the code is built for strict alignment).
-const SCTLR_EL2_ON: u64 = 0x30c5_0830 | 1 << 19 | 1 << 12 | 1 << 3 | 1 << 2 | 1;
+const SCTLR_EL2_ON: u64 = 0x30c5_0830 | 1 << 19 | 1 << 12 | 1 << 3 | 1 << 2 | MMU_ON;
+/// SCTLR_EL2.M.
+const MMU_ON: u64 = 1;
 
 /// What a mapping is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,9 +178,7 @@ impl Taken {
 
 /// Returns the CPU's place in [`PA_BITS`]; the 52 bits of FEAT_LPA are not used.
 pub(crate) fn pa_range() -> u64 {
-    ID_AA64MMFR0_EL1
-        .read(ID_AA64MMFR0_EL1::PARange)
-        .min(PA_RANGE_48)
+    (sysreg::id_aa64mmfr0_el1::read() & 0xf).min(PA_RANGE_48)
 }
 
 /// Returns where the physical addresses end that this CPU reaches.
@@ -198,7 +195,7 @@ pub(crate) fn is_below_a_stack(address: u64) -> bool {
 
 /// Returns whether this CPU translates addresses.
 pub(crate) fn is_on() -> bool {
-    SCTLR_EL2.is_set(SCTLR_EL2::M)
+    sysreg::sctlr_el2::read() & MMU_ON != 0
 }
 
 /// Rounds a range outward to pages; the last page of all is never in it.
@@ -256,7 +253,7 @@ pub(crate) fn start() {
 
 /// Drops cache lines of the image that an earlier stage may have left, now that it was written with the MMU off.
 fn invalidate_image_cache() {
-    let line = 4_u64 << (read_register!("ctr_el0") >> 16 & 0xf);
+    let line = 4_u64 << (sysreg::ctr_el0::read() >> 16 & 0xf);
     let mut at = layout::data().start;
     while at < layout::written().end {
         // SAFETY: the memory was written with caches off, so no line holds anything newer than memory does.
@@ -268,9 +265,12 @@ fn invalidate_image_cache() {
 
 /// Turns the MMU and the caches on for this CPU with the shared tables.
 fn enable(root: u64) {
-    MAIR_EL2.set(MEMORY_ATTRIBUTES);
-    TCR_EL2.set(tcr(pa_range()));
-    TTBR0_EL2.set_baddr(root);
+    // SAFETY: the MMU is off, so nothing is translated by it yet.
+    unsafe { sysreg::mair_el2::write(MEMORY_ATTRIBUTES) };
+    // SAFETY: as above.
+    unsafe { sysreg::tcr_el2::write(tcr(pa_range())) };
+    // SAFETY: as above.
+    unsafe { sysreg::ttbr0_el2::write(root) };
     dsb_sy();
     // SAFETY: no translation has been used yet; stale entries of an earlier stage are dropped.
     unsafe {
@@ -282,7 +282,8 @@ fn enable(root: u64) {
             options(nostack, preserves_flags)
         )
     };
-    SCTLR_EL2.set(SCTLR_EL2_ON);
+    // SAFETY: `start` has mapped at its own address, with the rights it needs, all that this CPU uses: image, stack, tables.
+    unsafe { sysreg::sctlr_el2::write(SCTLR_EL2_ON) };
     isb();
 }
 
@@ -304,15 +305,16 @@ pub(crate) struct Registers {
 /// Returns this CPU's MMU registers for a secondary to copy.
 pub(crate) fn registers() -> Registers {
     Registers {
-        mair: MAIR_EL2.get(),
-        tcr: TCR_EL2.get(),
-        ttbr: read_register!("ttbr0_el2"),
+        mair: sysreg::mair_el2::read(),
+        tcr: sysreg::tcr_el2::read(),
+        ttbr: sysreg::ttbr0_el2::read(),
         sctlr: SCTLR_EL2_ON,
     }
 }
 
-/// Writes the vector base of this CPU.
+/// Writes the vector base of this CPU; `address` comes from `vectors`.
 pub(crate) fn set_vectors(address: u64) {
-    write_register!("vbar_el2", address);
+    // SAFETY: one of the tables of `vectors`, which are code of the image.
+    unsafe { sysreg::vbar_el2::write(address) };
     isb();
 }

@@ -5,7 +5,7 @@
 use core::fmt::Write;
 use core::panic::PanicInfo;
 
-use crate::sysreg::{read_register, wfi};
+use crate::sysreg::{self, wfi};
 use crate::{machine, mmu, percpu};
 
 #[panic_handler]
@@ -35,7 +35,7 @@ const SYNCHRONOUS: u64 = 4;
 pub(crate) extern "C" fn el2_exception(slot: u64, saved: &[u64; 34]) -> ! {
     if let Some(mut uart) = machine::last_console() {
         if let Some(path) = machine::probed() {
-            let far = read_register!("far_el2");
+            let far = sysreg::far_el2::read();
             let _ = writeln!(
                 uart,
                 "bullpen: device tree: {path}: `reg`: nothing answers there (near {far:#x})"
@@ -48,18 +48,18 @@ pub(crate) extern "C" fn el2_exception(slot: u64, saved: &[u64; 34]) -> ! {
             "\nBULLPEN PANIC on {}: {kind} at EL2",
             percpu::describe()
         );
-        let far = read_register!("far_el2");
+        let far = sysreg::far_el2::read();
         if slot == SYNCHRONOUS && mmu::is_below_a_stack(far) {
             let _ = writeln!(uart, "  EL2's stack on this CPU has overflowed");
         }
         let _ = writeln!(
             uart,
             "  ESR {:#x}  ELR {:#x} (image + {:#x})  FAR {:#x}  SPSR {:#x}",
-            read_register!("esr_el2"),
-            read_register!("elr_el2"),
-            read_register!("elr_el2").wrapping_sub(crate::layout::image().start),
+            sysreg::esr_el2::read(),
+            sysreg::elr_el2::read(),
+            sysreg::elr_el2::read().wrapping_sub(crate::layout::image().start),
             far,
-            read_register!("spsr_el2"),
+            sysreg::spsr_el2::read(),
         );
         for (index, value) in saved.iter().take(19).enumerate() {
             let _ = write!(uart, "  x{index:<2} {value:016x}");

@@ -13,7 +13,7 @@ use vmm::sched::{NEVER, WakeSet};
 use vmm::vm::{Kicks, Wakes};
 
 use crate::gic::{KickTarget, Ppis, PrivateLines, V2, V3, Version};
-use crate::sysreg::{read_register, write_register};
+use crate::sysreg;
 use crate::{clock, gic, timer};
 
 /// One CPU's own data.
@@ -97,7 +97,7 @@ pub(crate) fn deferred_flag(id: PcpuId) -> &'static AtomicBool {
 
 /// Returns the affinity fields of this CPU's MPIDR_EL1: Aff3 in bits 39:32, the rest in 23:0.
 pub(crate) fn own_affinity() -> u64 {
-    read_register!("mpidr_el1") & 0xff_00ff_ffff
+    sysreg::mpidr_el1::read() & 0xff_00ff_ffff
 }
 
 /// Makes this CPU's data and points TPIDR_EL2 at it.
@@ -122,7 +122,8 @@ pub(crate) fn start(
 
 /// Points TPIDR_EL2 at this CPU's data.
 fn attach(data: &'static Percpu) {
-    write_register!("tpidr_el2", (&raw const *data).addr() as u64);
+    // SAFETY: the data of this CPU, which is there for good: what `this` expects.
+    unsafe { sysreg::tpidr_el2::write((&raw const *data).addr() as u64) };
 }
 
 /// Before this CPU is turned off: no CPU can kick it; returns what [`allow_kicks`] wants.
@@ -144,7 +145,7 @@ pub(crate) fn takes_kicks(id: PcpuId) -> bool {
 /// Returns this CPU's data.
 #[inline(always)]
 pub(crate) fn this() -> &'static Percpu {
-    let pointer = read_register!("tpidr_el2") as *const Percpu;
+    let pointer = sysreg::tpidr_el2::read() as *const Percpu;
     // SAFETY: `start` ran on this CPU before the first guest; it leaked the data, and only this CPU reads TPIDR_EL2.
     unsafe { &*pointer }
 }
@@ -202,7 +203,7 @@ pub(crate) fn describe() -> impl fmt::Display {
     struct Description;
     impl fmt::Display for Description {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            if read_register!("tpidr_el2") == 0 {
+            if sysreg::tpidr_el2::read() == 0 {
                 return write!(f, "the boot CPU");
             }
             let cpu = this();

@@ -17,7 +17,7 @@ use vmm::sync::FairMutex;
 use crate::gic::PrivateLines;
 use crate::mmu::{PAGE, Use};
 use crate::percpu::Percpu;
-use crate::sysreg::{dsb_sy, read_register, wfi, write_register};
+use crate::sysreg::{self, dsb_sy, wfi};
 use crate::{cache, cpu_features, debug, gic, memory, mmu, percpu, pmu, smc, timer};
 
 /// Bytes of a CPU's stack.
@@ -84,7 +84,7 @@ pub(crate) fn start(
     let handover: &Handover = Box::leak(Box::new(Handover {
         mmu: mmu::registers(),
         stack,
-        vectors: read_register!("vbar_el2"),
+        vectors: sysreg::vbar_el2::read(),
         id,
         mpidr: cpu.mpidr,
         resume: 0,
@@ -251,10 +251,12 @@ pub(crate) fn prepare(id: PcpuId) -> &'static Percpu {
 
 /// Prepares this CPU's registers and interrupt controller.
 fn prepare_registers() -> PrivateLines {
-    write_register!("hcr_el2", hcr::RW | hcr::IMO | hcr::FMO | hcr::AMO);
-    write_register!("hstr_el2", 0);
+    // SAFETY: as the entry set it, with interrupts routed to EL2; no guest runs before `vmm::cpu` has set it to a VM's.
+    unsafe { sysreg::hcr_el2::write(hcr::RW | hcr::IMO | hcr::FMO | hcr::AMO) };
+    // SAFETY: it traps AArch32's coprocessor registers of EL1, which is AArch64 in every guest (HCR_EL2.RW).
+    unsafe { sysreg::hstr_el2::write(0) };
     hide_late_features();
-    write_register!("vpidr_el2", read_register!("midr_el1"));
+    sysreg::vpidr_el2::write(sysreg::midr_el1::read());
     if features::has_pmu(&crate::machine::host_id_registers()) {
         pmu::stop();
     }
@@ -267,42 +269,48 @@ fn prepare_registers() -> PrivateLines {
     private_lines
 }
 
+/// Clears controls of what EL1 may do.
+macro_rules! clear {
+    ($($name:ident),+) => {
+        $(
+            // SAFETY: zero gives EL1 nothing that HCR_EL2, CPTR_EL2 and MDCR_EL2 keep from it, and nothing of EL2's depends on it.
+            unsafe { sysreg::$name::write(0) };
+        )+
+    };
+}
+
 /// Makes the controls of features that came after Armv8.0 trap what no guest is offered (Arm ARM D19.2, HCRX_EL2, HFGRTR_EL2).
 ///
 /// Zero enables nothing, and traps what the fine-grained controls name by "no trap"; their value at reset may be anything.
 fn hide_late_features() {
     let has = |register: u64, low: u32| register >> low & 0xf != 0;
-    if has(read_register!("id_aa64mmfr1_el1"), HCX) {
+    if has(sysreg::id_aa64mmfr1_el1::read(), HCX) {
         // Where it exists, PSTATE.ALLINT can be written without the feature being offered: that traps.
-        let traps = if has(read_register!("id_aa64pfr1_el1"), NMI) {
+        let traps = if has(sysreg::id_aa64pfr1_el1::read(), NMI) {
             TRAP_ALLINT
         } else {
             0
         };
-        write_register!("S3_4_C1_C2_2", traps);
+        // SAFETY: no bit but a trap is set: nothing of these features is on for EL1, and none of them is EL2's.
+        unsafe { sysreg::hcrx_el2::write(traps) };
     }
     // Implementation-defined controls: nothing that they could grant to EL1 is granted, or trapped one by one.
-    write_register!("actlr_el2", 0);
-    write_register!("S3_4_C1_C1_7", 0);
-    let fine_grained = read_register!("id_aa64mmfr0_el1") >> FGT & 0xf;
+    clear!(actlr_el2, hacr_el2);
+    let fine_grained = sysreg::id_aa64mmfr0_el1::read() >> FGT & 0xf;
     if fine_grained >= FGT_SECOND {
-        // HDFGRTR2, HDFGWTR2, HFGRTR2, HFGWTR2 and HFGITR2_EL2.
-        write_register!("S3_4_C3_C1_0", 0);
-        write_register!("S3_4_C3_C1_1", 0);
-        write_register!("S3_4_C3_C1_2", 0);
-        write_register!("S3_4_C3_C1_3", 0);
-        write_register!("S3_4_C3_C1_7", 0);
+        clear!(
+            hdfgrtr2_el2,
+            hdfgwtr2_el2,
+            hfgrtr2_el2,
+            hfgwtr2_el2,
+            hfgitr2_el2
+        );
     }
-    if fine_grained != 0 && has(read_register!("id_aa64pfr0_el1"), AMU) {
-        // HAFGRTR_EL2.
-        write_register!("S3_4_C3_C1_6", 0);
+    if fine_grained != 0 && has(sysreg::id_aa64pfr0_el1::read(), AMU) {
+        clear!(hafgrtr_el2);
     }
     if fine_grained != 0 {
-        write_register!("S3_4_C1_C1_4", 0);
-        write_register!("S3_4_C1_C1_5", 0);
-        write_register!("S3_4_C1_C1_6", 0);
-        write_register!("S3_4_C3_C1_4", 0);
-        write_register!("S3_4_C3_C1_5", 0);
+        clear!(hfgrtr_el2, hfgwtr_el2, hfgitr_el2, hdfgrtr_el2, hdfgwtr_el2);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The clocks: the system counter, EL2's own timer, and the guest's two timers as registers (Arm ARM D12).
+#![expect(unsafe_code, reason = "gives guests the physical timer")]
 
-use crate::sysreg::{isb, read_register, write_register};
+use crate::sysreg::{self, isb};
 use types::layout::{PHYSICAL_TIMER, VIRTUAL_TIMER};
 use vmm::vm::context::TimerRegisters;
 
@@ -27,20 +28,21 @@ const STATUS: u64 = 0b100;
 /// Returns the system counter.
 #[inline(always)]
 pub(crate) fn now() -> u64 {
-    read_register!("cntpct_el0")
+    sysreg::cntpct_el0::read()
 }
 
 /// Returns the counter's frequency in hertz.
 pub(crate) fn frequency() -> u64 {
-    read_register!("cntfrq_el0")
+    sysreg::cntfrq_el0::read()
 }
 
 /// Prepares this CPU's timers for guests and stops EL2's.
 pub(crate) fn start() {
-    write_register!("cnthctl_el2", CNTHCTL_GUEST);
-    write_register!("cnthp_ctl_el2", 0);
-    write_register!("cntv_ctl_el0", 0);
-    write_register!("cntp_ctl_el0", 0);
+    // SAFETY: what it gives to EL1 are the physical counter and CNTP; EL2 uses CNTHP.
+    unsafe { sysreg::cnthctl_el2::write(CNTHCTL_GUEST) };
+    sysreg::cnthp_ctl_el2::write(0);
+    sysreg::cntv_ctl_el0::write(0);
+    sysreg::cntp_ctl_el0::write(0);
     isb();
 }
 
@@ -49,16 +51,16 @@ pub(crate) fn set_asserted(which: Which, asserted: bool) {
     let control = if asserted { ENABLE } else { 0 };
     match which {
         Which::Hyp => {
-            write_register!("cnthp_cval_el2", 0);
-            write_register!("cnthp_ctl_el2", control);
+            sysreg::cnthp_cval_el2::write(0);
+            sysreg::cnthp_ctl_el2::write(control);
         }
         Which::Virtual => {
-            write_register!("cntv_cval_el0", 0);
-            write_register!("cntv_ctl_el0", control);
+            sysreg::cntv_cval_el0::write(0);
+            sysreg::cntv_ctl_el0::write(control);
         }
         Which::Physical => {
-            write_register!("cntp_cval_el0", 0);
-            write_register!("cntp_ctl_el0", control);
+            sysreg::cntp_cval_el0::write(0);
+            sysreg::cntp_ctl_el0::write(control);
         }
     }
     isb();
@@ -67,46 +69,46 @@ pub(crate) fn set_asserted(which: Which, asserted: bool) {
 /// Makes EL2's timer fire when the counter reaches `deadline_ticks`.
 #[inline]
 pub(crate) fn arm(deadline_ticks: u64) {
-    write_register!("cnthp_cval_el2", deadline_ticks);
-    write_register!("cnthp_ctl_el2", ENABLE);
+    sysreg::cnthp_cval_el2::write(deadline_ticks);
+    sysreg::cnthp_ctl_el2::write(ENABLE);
 }
 
 /// Keeps EL2's timer from firing.
 #[inline]
 pub(crate) fn disarm() {
-    write_register!("cnthp_ctl_el2", 0);
+    sysreg::cnthp_ctl_el2::write(0);
 }
 
 /// Returns which of the loaded vCPU's timers have their line high (CNTx_CTL: enabled, not masked, condition met), by the guest's INTID.
 #[cold]
 pub(crate) fn lines() -> u32 {
     let high = |control: u64| u32::from(control & (STATUS | WRITABLE) == STATUS | ENABLE);
-    high(read_register!("cntv_ctl_el0")) << VIRTUAL_TIMER
-        | high(read_register!("cntp_ctl_el0")) << PHYSICAL_TIMER
+    high(sysreg::cntv_ctl_el0::read()) << VIRTUAL_TIMER
+        | high(sysreg::cntp_ctl_el0::read()) << PHYSICAL_TIMER
 }
 
 /// Loads a vCPU's timers; a deadline that has passed fires at once.
 #[inline]
 pub(crate) fn load(timers: &TimerRegisters) {
-    write_register!("cntv_cval_el0", timers.cntv_cval);
-    write_register!("cntp_cval_el0", timers.cntp_cval);
-    write_register!("cntv_ctl_el0", timers.cntv_ctl);
-    write_register!("cntp_ctl_el0", timers.cntp_ctl);
+    sysreg::cntv_cval_el0::write(timers.cntv_cval);
+    sysreg::cntp_cval_el0::write(timers.cntp_cval);
+    sysreg::cntv_ctl_el0::write(timers.cntv_ctl);
+    sysreg::cntp_ctl_el0::write(timers.cntp_ctl);
 }
 
 /// Silences a vCPU's timers without saving them.
 #[inline]
 pub(crate) fn silence() {
-    write_register!("cntv_ctl_el0", 0);
-    write_register!("cntp_ctl_el0", 0);
+    sysreg::cntv_ctl_el0::write(0);
+    sysreg::cntp_ctl_el0::write(0);
 }
 
 /// Saves a vCPU's timers and silences them.
 #[inline]
 pub(crate) fn save(timers: &mut TimerRegisters) {
-    timers.cntv_cval = read_register!("cntv_cval_el0");
-    timers.cntv_ctl = read_register!("cntv_ctl_el0") & WRITABLE;
-    timers.cntp_cval = read_register!("cntp_cval_el0");
-    timers.cntp_ctl = read_register!("cntp_ctl_el0") & WRITABLE;
+    timers.cntv_cval = sysreg::cntv_cval_el0::read();
+    timers.cntv_ctl = sysreg::cntv_ctl_el0::read() & WRITABLE;
+    timers.cntp_cval = sysreg::cntp_cval_el0::read();
+    timers.cntp_ctl = sysreg::cntp_ctl_el0::read() & WRITABLE;
     silence();
 }

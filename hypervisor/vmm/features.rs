@@ -101,6 +101,9 @@ mod cptr {
 mod mdcr {
     pub(super) const TPMCR: u64 = 1 << 5;
     pub(super) const TPM: u64 = 1 << 6;
+    /// Debug exceptions go to EL2.
+    #[cfg(test)]
+    pub(super) const TDE: u64 = 1 << 8;
     pub(super) const TDA: u64 = 1 << 9;
     pub(super) const TDOSA: u64 = 1 << 10;
     pub(super) const TDRA: u64 = 1 << 11;
@@ -386,6 +389,18 @@ mod tests {
         assert_eq!(field(policy.id[MMFR1], 16), 0, "LOR");
         assert_ne!(policy.hcr & hcr::TLOR, 0);
         assert_ne!(policy.hcr & hcr::TID3, 0);
+    }
+
+    #[test]
+    fn a_guest_stays_in_its_bounds_whatever_its_cpu_has() {
+        for ids in [[0; ID_REGISTERS], host(), [u64::MAX; ID_REGISTERS]] {
+            let policy = alike(ids, 2);
+            assert_eq!(policy.hcr & hcr::ALWAYS, hcr::ALWAYS);
+            assert_eq!((policy.hcr | policy.hcr_crowded) & hcr::E2H, 0);
+            for mdcr in [policy.mdcr, policy.mdcr_with(policy.lendable)] {
+                assert_eq!(mdcr & mdcr::TDE, 0, "debug exceptions stay EL1's");
+            }
+        }
     }
 
     #[test]

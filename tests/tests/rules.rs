@@ -15,6 +15,8 @@ mod devices;
 mod doors;
 #[path = "rules/imports.rs"]
 mod imports;
+#[path = "rules/registers.rs"]
+mod registers;
 #[path = "rules/words.rs"]
 mod words;
 
@@ -431,7 +433,8 @@ fn the_table_of_locks_is_complete() {
 /// With a terminal that completes and searches, tells all about a VM and shows what VMs and vCPUs take.
 /// With starts and ends of large VMs in short pieces.
 /// With what finds vCPUs that only wait: a part of A64, and a walk of a guest's tables.
-const EL2_LINES_MAX: usize = 32_900;
+/// With a block, and the fact that it rests on, for each write of a register that can break EL2.
+const EL2_LINES_MAX: usize = 32_980;
 
 #[test]
 fn what_runs_at_el2_stays_small() {
@@ -449,7 +452,8 @@ fn what_runs_at_el2_stays_small() {
 
 /// Lines of code in `el2`: what acts, and nothing that decides. Raised only with the hardware that needs it, by name.
 /// 600 for the GICv2: its distributor, CPU interface and list registers, and what the choice at boot takes.
-const EL2_ROOM_LINES_MAX: usize = 5_000;
+/// 80 for the table of registers and the blocks of what is `unsafe` to write.
+const EL2_ROOM_LINES_MAX: usize = 5_080;
 
 #[test]
 fn what_acts_stays_small() {

@@ -99,7 +99,8 @@ macro_rules! system_registers {
 system_registers! {
     sp_el0 sp_el1 elr_el1 spsr_el1 sctlr_el1 cpacr_el1 ttbr0_el1 ttbr1_el1 tcr_el1 mair_el1 amair_el1 vbar_el1
     contextidr_el1 esr_el1 far_el1 afsr0_el1 afsr1_el1 par_el1 tpidr_el0 tpidr_el1 tpidrro_el0 cntkctl_el1 mdscr_el1 csselr_el1
-    apia_low apia_high apib_low apib_high apda_low apda_high apdb_low apdb_high apga_low apga_high
+    apiakeylo_el1 apiakeyhi_el1 apibkeylo_el1 apibkeyhi_el1 apdakeylo_el1 apdakeyhi_el1
+    apdbkeylo_el1 apdbkeyhi_el1 apgakeylo_el1 apgakeyhi_el1
 }
 
 impl SystemRegisters {

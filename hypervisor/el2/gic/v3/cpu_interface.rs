@@ -1,9 +1,10 @@
 //! EL2's own use of the CPU interface: acknowledge, drop, deactivate, and the kick from one CPU to another.
+#![expect(unsafe_code, reason = "decides which interrupts reach EL2")]
 
 use super::list_registers;
 use super::priorities::clear_active_priorities;
 use crate::gic::KICK_SGI;
-use crate::sysreg::{acknowledge_interrupt, dsb_ishst, isb, read_register, write_register};
+use crate::sysreg::{self, acknowledge_interrupt, dsb_ishst, isb};
 
 /// ICC_SRE_EL2: system registers on, for lower levels too, bypass off (GIC IHI0069, 12.2.21).
 const SRE_ENABLE: u64 = 0xf;
@@ -14,12 +15,17 @@ const EOI_MODE_SPLIT: u64 = 1 << 1;
 
 /// Turns this CPU's interface on for EL2.
 fn enable_interface() {
-    write_register!("ICC_SRE_EL2", SRE_ENABLE);
+    // SAFETY: EL2 uses the interface by system registers alone; interrupts are masked here until a guest runs.
+    unsafe { sysreg::icc_sre_el2::write(SRE_ENABLE) };
     isb();
-    write_register!("ICC_CTLR_EL1", EOI_MODE_SPLIT);
-    write_register!("ICC_PMR_EL1", 0xff);
-    write_register!("ICC_BPR1_EL1", 0);
-    write_register!("ICC_IGRPEN1_EL1", 1);
+    // SAFETY: `hot` ends each interrupt in two steps, which is what this mode asks for.
+    unsafe { sysreg::icc_ctlr_el1::write(EOI_MODE_SPLIT) };
+    // SAFETY: the lowest priority of all, so that every interrupt that EL2 has enabled comes.
+    unsafe { sysreg::icc_pmr_el1::write(0xff) };
+    // SAFETY: all interrupts have one priority (`DEFAULT_PRIORITY`), so none comes before another has been dropped.
+    unsafe { sysreg::icc_bpr1_el1::write(0) };
+    // SAFETY: VBAR_EL2 has the vectors that take them.
+    unsafe { sysreg::icc_igrpen1_el1::write(1) };
     isb();
 }
 
@@ -32,7 +38,8 @@ pub(in crate::gic) fn start_cpu() {
 
 /// Keeps interrupts from this CPU, which is about to be turned off.
 pub(in crate::gic) fn stop_cpu() {
-    write_register!("ICC_IGRPEN1_EL1", 0);
+    // SAFETY: this CPU waits for no interrupt any more; `start_cpu` comes before its next guest.
+    unsafe { sysreg::icc_igrpen1_el1::write(0) };
     isb();
 }
 
@@ -46,13 +53,13 @@ pub(super) fn acknowledge() -> u32 {
 /// Lets interrupts of the same priority in again; the interrupt stays active.
 #[inline(always)]
 pub(super) fn drop_priority(intid: u32) {
-    write_register!("ICC_EOIR1_EL1", u64::from(intid));
+    sysreg::icc_eoir1_el1::write(u64::from(intid));
 }
 
 /// Ends an interrupt whose priority was dropped.
 #[inline(always)]
 pub(super) fn deactivate(intid: u32) {
-    write_register!("ICC_DIR_EL1", u64::from(intid));
+    sysreg::icc_dir_el1::write(u64::from(intid));
 }
 
 /// Returns how the CPU with these affinity fields of MPIDR_EL1 is kicked: the target bits of ICC_SGI1R_EL1 (GIC IHI0069, 12.2.20).
@@ -70,7 +77,7 @@ pub(in crate::gic) const fn kick_bits(affinity: u64) -> u64 {
 #[inline(always)]
 pub(super) fn send_kick(target: u64) {
     dsb_ishst();
-    write_register!("ICC_SGI1R_EL1", target | (KICK_SGI as u64) << 24);
+    sysreg::icc_sgi1r_el1::write(target | (KICK_SGI as u64) << 24);
 }
 
 /// Gives EL1 the system registers, or for a guest with a GICv2 keeps them from it, which then uses GICV (GIC IHI0069, 11.2 and 12.2.20).
@@ -79,8 +86,9 @@ pub(super) fn send_kick(target: u64) {
 pub(super) fn give_registers(given: bool) {
     let level_1 = if given { SRE_ENABLE & !ENABLE_LOWER } else { 0 };
     let enable = if given { ENABLE_LOWER } else { 0 };
-    write_register!("ICC_SRE_EL1", level_1);
-    write_register!("ICC_SRE_EL2", SRE_ENABLE & !ENABLE_LOWER | enable);
+    sysreg::icc_sre_el1::write(level_1);
+    // SAFETY: EL2 keeps the system registers; the bit that changes is what EL1 may do with its own.
+    unsafe { sysreg::icc_sre_el2::write(SRE_ENABLE & !ENABLE_LOWER | enable) };
     // What VMCR means to the guest depends on it.
     isb();
 }
@@ -88,7 +96,7 @@ pub(super) fn give_registers(given: bool) {
 /// Returns whether EL1 has the system registers.
 #[inline(always)]
 pub(super) fn are_registers_given() -> bool {
-    read_register!("ICC_SRE_EL1") & 1 != 0
+    sysreg::icc_sre_el1::read() & 1 != 0
 }
 
 /// Returns whether EL1 can do without system registers: whether GICV works. HCR_EL2 must route interrupts here (GIC IHI0069, 11.2).

@@ -136,10 +136,10 @@ rt_to_el1:
     mrs     x1, id_aa64pfr0_el1
     ubfx    x1, x1, #24, #4     // GIC system registers
     cbz     x1, 2f
-    mrs     x1, S3_4_C12_C9_5   // ICC_SRE_EL2
+    mrs     x1, ICC_SRE_EL2
     orr     x1, x1, #1          // SRE
     orr     x1, x1, #8          // Enable
-    msr     S3_4_C12_C9_5, x1
+    msr     ICC_SRE_EL2, x1
     isb
 2:  msr     elr_el2, x30
     mov     x1, #{spsr}

@@ -140,11 +140,11 @@ pub fn init_cpu() {
     mmio::write32(sgi + IGROUPR, u32::MAX);
     mmio::write32(sgi + ICPENDR, u32::MAX);
     // ICC_SRE_EL1.SRE; ICC_PMR_EL1; ICC_BPR1_EL1; ICC_CTLR_EL1 (EOImode 0); ICC_IGRPEN1_EL1.
-    msr!("S3_0_C12_C12_5", mrs!("S3_0_C12_C12_5") | 1);
-    msr!("S3_0_C4_C6_0", 0xff);
-    msr!("S3_0_C12_C12_3", 0);
-    msr!("S3_0_C12_C12_4", 0);
-    msr!("S3_0_C12_C12_7", 1);
+    msr!("ICC_SRE_EL1", mrs!("ICC_SRE_EL1") | 1);
+    msr!("ICC_PMR_EL1", 0xff);
+    msr!("ICC_BPR1_EL1", 0);
+    msr!("ICC_CTLR_EL1", 0);
+    msr!("ICC_IGRPEN1_EL1", 1);
 }
 
 /// Opens this CPU's interface to group 0.
@@ -287,7 +287,7 @@ pub fn sgi_value(affinity: u64, intid: u32) -> u64 {
 /// Writes ICC_SGI1R_EL1.
 pub fn write_sgi1r(value: u64) {
     insn!("dsb ishst");
-    msr!("S3_0_C12_C11_5", value);
+    msr!("ICC_SGI1R_EL1", value);
 }
 
 /// Writes a GICv2's GICD_SGIR.
@@ -312,7 +312,7 @@ pub fn acknowledge() -> u32 {
         insn!("dsb sy");
         return acknowledged;
     }
-    let intid = mrs!("S3_0_C12_C12_0");
+    let intid = mrs!("ICC_IAR1_EL1");
     insn!("dsb sy");
     intid as u32
 }
@@ -322,7 +322,7 @@ pub fn end(intid: u32) {
     if is_v2() {
         return mmio::write32(machine().cpu_interface() + V2_EOIR, intid);
     }
-    msr!("S3_0_C12_C12_1", u64::from(intid));
+    msr!("ICC_EOIR1_EL1", u64::from(intid));
 }
 
 /// Reads or writes a register of a GICv2's CPU interface.
@@ -335,7 +335,7 @@ pub fn set_mask(priority: u8) {
     if is_v2() {
         return mmio::write32(own(V2_PMR), priority.into());
     }
-    msr!("S3_0_C4_C6_0", u64::from(priority));
+    msr!("ICC_PMR_EL1", u64::from(priority));
 }
 
 /// Returns the priority of what runs, 0xff for none: ICC_RPR_EL1, GICC_RPR.
@@ -344,7 +344,7 @@ pub fn running_priority() -> u64 {
     if is_v2() {
         return mmio::read32(own(V2_RPR)).into();
     }
-    mrs!("S3_0_C12_C11_3")
+    mrs!("ICC_RPR_EL1")
 }
 
 /// Returns the INTID of what is pending, 1023 for none: ICC_HPPIR1_EL1, GICC_HPPIR.
@@ -353,7 +353,7 @@ pub fn highest_pending() -> u64 {
     if is_v2() {
         return mmio::read32(own(V2_HPPIR)).into();
     }
-    mrs!("S3_0_C12_C12_2")
+    mrs!("ICC_HPPIR1_EL1")
 }
 
 /// Separates deactivation from the priority drop, or joins them: ICC_CTLR_EL1.EOImode, GICC_CTLR.EOImode.
@@ -362,7 +362,7 @@ pub fn set_separate(separate: bool) {
         let mode = if separate { V2_SEPARATE } else { 0 };
         return mmio::write32(own(V2_CTLR), 1 | mode);
     }
-    msr!("S3_0_C12_C12_4", u64::from(separate) << 1);
+    msr!("ICC_CTLR_EL1", u64::from(separate) << 1);
 }
 
 /// Deactivates an interrupt: ICC_DIR_EL1, GICC_DIR.
@@ -370,7 +370,7 @@ pub fn deactivate(intid: u64) {
     if is_v2() {
         return mmio::write32(own(V2_DIR), intid as u32);
     }
-    msr!("S3_0_C12_C11_1", intid);
+    msr!("ICC_DIR_EL1", intid);
 }
 
 /// Opens or closes the CPU interface to the group that is used: ICC_IGRPEN1_EL1, GICC_CTLR.
@@ -378,7 +378,7 @@ pub fn set_open(open: bool) {
     if is_v2() {
         return mmio::write32(own(V2_CTLR), open.into());
     }
-    msr!("S3_0_C12_C12_7", u64::from(open));
+    msr!("ICC_IGRPEN1_EL1", u64::from(open));
 }
 
 /// Returns the frame of the current CPU's private interrupts: its SGI frame, or a GICv2's distributor.

@@ -1,28 +1,45 @@
 //! System registers by name, for the run-time and the guests.
 
-/// Reads a system register that the assembler knows by this name.
+/// What the assembler calls a system register: its encoding where the name comes with a feature that the target is built without.
+#[macro_export]
+macro_rules! assembler_name {
+    ("apiakeylo_el1") => {
+        "S3_0_C2_C1_0"
+    };
+    ("apgakeyhi_el1") => {
+        "S3_0_C2_C3_1"
+    };
+    ("fpcr") => {
+        "S3_3_C4_C4_0"
+    };
+    ($name:tt) => {
+        $name
+    };
+}
+
+/// Reads a system register by the manual's name.
 #[macro_export]
 macro_rules! mrs {
-    ($name:literal) => {{
+    ($name:tt) => {{
         let value: u64;
         #[expect(unsafe_code, reason = "a guest reads its own CPU's registers")]
         // SAFETY: reading a register of this exception level has no effect on memory that Rust knows.
         unsafe {
-            core::arch::asm!(concat!("mrs {0}, ", $name), out(reg) value, options(nostack))
+            core::arch::asm!(concat!("mrs {0}, ", $crate::assembler_name!($name)), out(reg) value, options(nostack))
         };
         value
     }};
 }
 
-/// Writes a system register that the assembler knows by this name, and synchronises.
+/// Writes a system register by the manual's name, and synchronises.
 #[macro_export]
 macro_rules! msr {
-    ($name:literal, $value:expr) => {{
+    ($name:tt, $value:expr) => {{
         let value: u64 = $value;
         #[expect(unsafe_code, reason = "a guest owns its CPU's registers")]
         // SAFETY: callers write registers that do not change how Rust's memory is mapped.
         unsafe {
-            core::arch::asm!(concat!("msr ", $name, ", {0}"), "isb", in(reg) value, options(nostack))
+            core::arch::asm!(concat!("msr ", $crate::assembler_name!($name), ", {0}"), "isb", in(reg) value, options(nostack))
         };
     }};
 }

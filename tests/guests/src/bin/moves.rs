@@ -157,8 +157,8 @@ fn fill(pattern: u64) {
     msr!("contextidr_el1", pattern & 0xffff_ffff);
     msr!("afsr0_el1", pattern & 0xffff_ffff);
     if has_keys() {
-        msr!("S3_0_C2_C1_0", pattern);
-        msr!("S3_0_C2_C3_1", pattern);
+        msr!("apiakeylo_el1", pattern);
+        msr!("apgakeyhi_el1", pattern);
     }
 }
 
@@ -169,7 +169,7 @@ fn is_whole(pattern: u64) -> bool {
         asm!(".arch_extension fp", ".arch_extension simd", "umov {a}, v0.d[1]", "umov {b}, v9.d[0]", "umov {c}, v31.d[1]",
             a = out(reg) a, b = out(reg) b, c = out(reg) c, options(nostack))
     };
-    let keys = !has_keys() || mrs!("S3_0_C2_C1_0") == pattern && mrs!("S3_0_C2_C3_1") == pattern;
+    let keys = !has_keys() || mrs!("apiakeylo_el1") == pattern && mrs!("apgakeyhi_el1") == pattern;
     [a, b, c] == [pattern; 3]
         && mrs!("tpidr_el0") == pattern
         && mrs!("tpidrro_el0") == pattern

@@ -20,10 +20,10 @@ bench_vectors:
     .endr
     .balign 128
     mrs     x15, cntvct_el0
-    mrs     x14, S3_0_C12_C12_0 // ICC_IAR1_EL1
+    mrs     x14, ICC_IAR1_EL1
     msr     cntv_ctl_el0, xzr
     isb
-    msr     S3_0_C12_C12_1, x14 // ICC_EOIR1_EL1
+    msr     ICC_EOIR1_EL1, x14
     msr     elr_el1, x16
     mov     x14, #0x3c5         // EL1h, all masked
     msr     spsr_el1, x14
@@ -133,7 +133,7 @@ pub fn sgi_to_self(sgi1r: u64) -> (u64, u64) {
     let (start, end): (u64, u64);
     // SAFETY: the vector returns to label 2 with x14 and x15 changed.
     unsafe {
-        asm!("adr x16, 2f", "isb", "mrs {start}, cntvct_el0", "dsb ishst", "msr S3_0_C12_C11_5, {v}", "isb",
+        asm!("adr x16, 2f", "isb", "mrs {start}, cntvct_el0", "dsb ishst", "msr ICC_SGI1R_EL1, {v}", "isb",
             "msr daifclr, #2", "3: b 3b", "2:",
             start = out(reg) start, v = in(reg) sgi1r, out("x14") _, out("x15") end, out("x16") _, options(nostack))
     };
@@ -180,7 +180,7 @@ pub fn send_and_wait(sgi1r: u64) -> (u64, u64) {
     let (start, end): (u64, u64);
     // SAFETY: as in `sgi_to_self`.
     unsafe {
-        asm!("adr x16, 2f", "isb", "mrs {start}, cntvct_el0", "dsb ishst", "msr S3_0_C12_C11_5, {v}", "isb",
+        asm!("adr x16, 2f", "isb", "mrs {start}, cntvct_el0", "dsb ishst", "msr ICC_SGI1R_EL1, {v}", "isb",
             "msr daifclr, #2", "3: wfi", "b 3b", "2:",
             start = out(reg) start, v = in(reg) sgi1r, out("x14") _, out("x15") end, out("x16") _, options(nostack))
     };
@@ -192,7 +192,7 @@ pub fn echo(sgi1r: u64, rounds: u64) {
     for _ in 0..rounds {
         // SAFETY: as in `sgi_to_self`.
         unsafe {
-            asm!("adr x16, 2f", "msr daifclr, #2", "3: wfi", "b 3b", "2:", "msr S3_0_C12_C11_5, {v}", "isb",
+            asm!("adr x16, 2f", "msr daifclr, #2", "3: wfi", "b 3b", "2:", "msr ICC_SGI1R_EL1, {v}", "isb",
                 v = in(reg) sgi1r, out("x14") _, out("x15") _, out("x16") _, options(nostack))
         };
     }
@@ -246,7 +246,7 @@ pub fn poll_until_off(sgi1r: u64, mpidr: u64) -> u64 {
             let end: u64;
             // SAFETY: SMCCC's registers are declared changed.
             unsafe {
-                asm!("dsb ishst", "msr S3_0_C12_C11_5, {v}", "isb",
+                asm!("dsb ishst", "msr ICC_SGI1R_EL1, {v}", "isb",
                     "2: yield", "mov x0, {f}", "mov x1, {m}", "mov x2, xzr", $conduit, "cmp w0, #1", "b.ne 2b",
                     "mrs {end}, cntvct_el0", end = out(reg) end, v = in(reg) sgi1r, f = in(reg) psci::AFFINITY_INFO,
                     m = in(reg) mpidr, out("x0") _, out("x1") _, out("x2") _, out("x3") _, out("x4") _, out("x5") _,

@@ -440,7 +440,7 @@ fn floating_point_survives() -> Outcome {
         // SAFETY: the soft-float target keeps nothing in these registers.
         unsafe {
             asm!(".arch_extension fp", ".arch_extension simd", "dup v0.2d, {p}", "dup v7.2d, {p}", "dup v31.2d, {p}",
-                "msr S3_3_C4_C4_0, {f}", p = in(reg) pattern, f = in(reg) 0x0040_0000_u64, options(nostack))
+                "msr fpcr, {f}", p = in(reg) pattern, f = in(reg) 0x0040_0000_u64, options(nostack))
         };
         let _ = psci::version();
         let _ = mmio::read32(machine().distributor());
@@ -452,12 +452,12 @@ fn floating_point_survives() -> Outcome {
         // SAFETY: as above.
         unsafe {
             asm!(".arch_extension fp", ".arch_extension simd", "umov {a}, v0.d[1]", "umov {b}, v7.d[0]",
-                "umov {c}, v31.d[1]", "mrs {f}, S3_3_C4_C4_0", a = out(reg) a, b = out(reg) b, c = out(reg) c, f = out(reg) f,
+                "umov {c}, v31.d[1]", "mrs {f}, fpcr", a = out(reg) a, b = out(reg) b, c = out(reg) c, f = out(reg) f,
                 options(nostack))
         };
         wrong += u64::from([a, b, c] != [pattern; 3] || f != 0x0040_0000);
     }
-    msr!("S3_3_C4_C4_0", 0);
+    msr!("fpcr", 0);
     check_eq!(
         wrong,
         0,
@@ -491,7 +491,7 @@ fn wfe_and_wfit() -> Outcome {
         insn!("wfe");
         insn!("yield");
     }
-    if mrs!("S3_0_C0_C6_2") & 0xf != 2 {
+    if mrs!("id_aa64isar2_el1") & 0xf != 2 {
         ignore!("no FEAT_WFxT");
     }
     for _ in 0..20 {
