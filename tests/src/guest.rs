@@ -2,6 +2,8 @@
 
 use crate::console::Console;
 use crate::control::Control;
+use crate::machine::{Machine, PATIENCE, Running};
+use crate::manifest::{Manifest, Vm};
 use std::time::{Duration, Instant};
 
 /// How long a guest gets to go to rest before it is answered.
@@ -92,6 +94,39 @@ impl Report {
             console.tail()
         );
     }
+}
+
+/// Runs a guest to its end, alone on a machine; `vm` has the name `guest`. Checks that the hypervisor is well afterwards.
+///
+/// # Panics
+/// If not all of it passes, in time.
+pub fn run(machine: Machine, vm: Vm) -> Report {
+    let mut running = machine.boot(&Manifest::new([vm]));
+    let report = run_to_end(&mut running, "guest", PATIENCE * 2);
+    let list = running.command("vm list");
+    assert_eq!(list["vms"][0]["state"], "off", "{list}");
+    report
+}
+
+/// Follows the guest of a VM until it has passed and its VM is off. The console must show that VM.
+///
+/// # Panics
+/// If not all of it passes, in time.
+pub fn run_to_end(running: &mut Running, vm: &str, timeout: Duration) -> Report {
+    let report = expect_green(running, vm, timeout);
+    running.control().event("vm-off", vm, PATIENCE);
+    report
+}
+
+/// Follows the guest of a VM until it has passed. The console must show that VM.
+///
+/// # Panics
+/// If not all of it passes, in time.
+pub fn expect_green(running: &mut Running, vm: &str, timeout: Duration) -> Report {
+    let (console, control) = running.channels();
+    let report = follow(console, control, vm, timeout);
+    report.assert_green(&running.console);
+    report
 }
 
 /// Follows a guest to its `DONE` line, answering what it asks; `vm` is its name for the control channel.

@@ -1,10 +1,14 @@
 //! The demo's Linux guest: from its kernel's first words to its shell, and what a shell can tell.
 
 use crate::console::Console;
+use crate::machine::Running;
+use serde_json::Value;
 use std::time::Duration;
 
 /// How long a boot to the shell may take on a busy machine.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
+/// A resize's own deadline in seconds: far more than a guest needs, for a busy machine.
+pub const RESIZE_LIMIT_S: u32 = 100;
 /// How long a command in the guest may take.
 pub const SHELL_LIMIT: Duration = Duration::from_secs(120);
 
@@ -82,4 +86,45 @@ pub fn complaints(console: &mut Console) -> Vec<String> {
         .filter(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
         .map(str::to_owned)
         .collect()
+}
+
+/// Fails if the kernel's log complains of something.
+///
+/// # Panics
+/// With what it says.
+pub fn expect_no_complaints(console: &mut Console) {
+    let complaints = complaints(console);
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+/// Asks for so many vCPUs and waits for what came of it.
+///
+/// # Panics
+/// If the request is refused.
+pub fn resize(running: &mut Running, vm: &str, vcpus: u32) -> Value {
+    running.command(&format!("vcpu set {vm} {vcpus} --timeout {RESIZE_LIMIT_S}"))
+}
+
+/// Gives a guest so many vCPUs, and waits until it counts them itself. The console must show that guest.
+///
+/// # Panics
+/// If the guest does not get there.
+pub fn resize_to(running: &mut Running, vm: &str, vcpus: u32) {
+    let result = resize(running, vm, vcpus);
+    assert_eq!(result["outcome"], "done", "{result}");
+    expect_online(&mut running.console, vcpus);
+}
+
+/// Waits until the guest itself counts this many CPUs: it tells the operator first and its shell a moment later.
+///
+/// # Panics
+/// If it does not.
+pub fn expect_online(console: &mut Console, vcpus: u32) {
+    for _ in 0..20 {
+        if online(console) == vcpus {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    panic!("not {vcpus} CPUs online{}", console.tail());
 }

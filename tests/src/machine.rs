@@ -4,6 +4,7 @@ use crate::console::Console;
 use crate::control::Control;
 use crate::manifest::Manifest;
 use crate::slots::Slot;
+use crate::tree::Tree;
 use crate::{artefacts, control};
 use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -68,10 +69,20 @@ impl Machine {
             control_first: true,
             ..Self::new(name).board("raspi4b").model("cortex-a72")
         };
-        machine
-            .exact_memory_mib(2048)
-            .argument("-dtb")
-            .argument(&tree.to_string_lossy())
+        machine.exact_memory_mib(2048).blob(&tree.to_string_lossy())
+    }
+
+    /// Gives the machine this device tree in place of QEMU's.
+    ///
+    /// # Panics
+    /// If dtc is not there, or does not take the tree.
+    #[must_use]
+    pub fn tree(self, tree: &Tree) -> Self {
+        self.blob(&tree.write("machine"))
+    }
+
+    fn blob(self, tree: &str) -> Self {
+        self.argument("-dtb").argument(tree)
     }
 
     /// Has this firmware start Bullpen, which it finds at [`KERNEL`].

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
-use tests::guest::{Report, follow};
+use tests::guest::{self, Report, follow};
 use tests::machine::{Machine, PATIENCE};
 use tests::{Manifest, Running, Vm, artefacts};
 
@@ -32,14 +32,7 @@ fn run(name: &str, guest: &str, shape: Shape, words: &str) -> Report {
 
 fn run_vm(name: &str, vm: Vm, shape: Shape) -> Report {
     let machine = Machine::new(name).cpus(shape.cpus).model(shape.model);
-    let mut running = machine.boot(&Manifest::new([vm]));
-    let (console, control) = running.channels();
-    let report = follow(console, control, "guest", PATIENCE);
-    report.assert_green(&running.console);
-    running.control().event("vm-off", "guest", PATIENCE);
-    let list = running.command("vm list");
-    assert_eq!(list["vms"][0]["state"], "off", "{list}");
-    report
+    guest::run(machine, vm)
 }
 
 /// One test a line: its name, the guest, the CPUs and vCPUs, and the guest's words.
@@ -116,10 +109,7 @@ fn move_about(name: &str, cpus: u32, vcpus: u32, model: &'static str, moves: u32
         .command_line(&format!("asked cpus={cpus} moves={moves}"));
     let machine = Machine::new(name).cpus(cpus).model(model);
     let mut running = machine.boot(&Manifest::new([vm]));
-    let (console, control) = running.channels();
-    let report = follow(console, control, "guest", PATIENCE * 2);
-    report.assert_green(&running.console);
-    running.control().event("vm-off", "guest", PATIENCE);
+    guest::run_to_end(&mut running, "guest", PATIENCE * 2);
     let list = running.command("vcpu list guest");
     for vcpu in 0..vcpus {
         let cpu = &list["vcpus"][vcpu as usize]["cpu"];
@@ -165,9 +155,7 @@ fn resets_leave_nothing_behind() {
 
 /// Follows the guest through its resets to its end; returns the pages that are free then.
 fn reset_until_done(running: &mut Running, resets: usize) -> serde_json::Value {
-    let (console, control) = running.channels();
-    let report = follow(console, control, "guest", PATIENCE * 4);
-    report.assert_green(&running.console);
+    guest::expect_green(running, "guest", PATIENCE * 4);
     for _ in 1..resets {
         running.control().event("vm-reset", "guest", PATIENCE);
     }
@@ -203,10 +191,7 @@ fn cpus_of_a_reserve_are_off_until_they_are_wanted() {
     let machine = Machine::new("baremetal-reserve-off").cpus(8);
     let mut running = machine.boot(&Manifest::new([vm]));
     for life in 0..2 {
-        let (console, control) = running.channels();
-        let report = follow(console, control, "guest", PATIENCE);
-        report.assert_green(&running.console);
-        running.control().event("vm-off", "guest", PATIENCE);
+        guest::run_to_end(&mut running, "guest", PATIENCE);
         wait_for_cpus(&mut running, 2);
         running.control().forget_events();
         if life == 0 {
@@ -243,9 +228,7 @@ fn bench_gives_every_row() {
     let name = "baremetal-bench";
     let machine = Machine::new(name).cpus(4).deterministic();
     let mut running = machine.boot(&Manifest::new([vm]));
-    let (console, control) = running.channels();
-    let report = follow(console, control, "guest", PATIENCE);
-    report.assert_green(&running.console);
+    let report = guest::expect_green(&mut running, "guest", PATIENCE);
     assert_eq!(report.bench.len(), 17, "{:?}", report.bench);
 }
 
@@ -256,9 +239,7 @@ fn bench_counts_cycles_where_there_is_a_pmu() {
         .model("cortex-a57")
         .deterministic();
     let mut running = machine.boot(&Manifest::new([vm]));
-    let (console, control) = running.channels();
-    let report = follow(console, control, "guest", PATIENCE);
-    report.assert_green(&running.console);
+    let report = guest::expect_green(&mut running, "guest", PATIENCE);
     assert_eq!(report.bench.len(), 9, "{:?}", report.bench);
     // QEMU's cycle is a nanosecond, and so an instruction.
     let version = report.bench.iter().find(|row| row[0] == "hvc-psci-version");
@@ -276,9 +257,7 @@ fn bench_resizes_from_a_cpu_that_is_off() {
         .command_line("samples=8 elastic asked reserve-off cpus=2");
     let machine = Machine::new("baremetal-bench-off").cpus(2).deterministic();
     let mut running = machine.boot(&Manifest::new([vm]));
-    let (console, control) = running.channels();
-    let report = follow(console, control, "guest", PATIENCE);
-    report.assert_green(&running.console);
+    let report = guest::expect_green(&mut running, "guest", PATIENCE);
     assert_eq!(report.bench_failed, []);
 }
 

@@ -1,29 +1,14 @@
 //! Machines with a GICv2: the same image, the same guests, and what guests can do on a GICv3.
 #![forbid(unsafe_code)]
 
-use serde_json::Value;
-use std::time::Duration;
-use tests::guest::follow;
-use tests::machine::{Machine, PATIENCE, Running};
+use tests::guest::{expect_green, follow, run};
+use tests::linux::{expect_no_complaints, resize_to};
+use tests::machine::{Machine, PATIENCE};
 use tests::tree::Tree;
 use tests::{Manifest, Vm, artefacts, linux};
 
-/// A resize's own deadline in seconds: far more than a guest needs, for a busy machine.
-const DEADLINE_S: u32 = 100;
-
 fn machine(name: &str, cpus: u32) -> Machine {
     Machine::new(&format!("gicv2-{name}")).gic(2).cpus(cpus)
-}
-
-/// Runs a guest to its end and checks that the hypervisor is well afterwards.
-fn run(machine: Machine, vm: Vm) {
-    let mut running = machine.boot(&Manifest::new([vm]));
-    let (console, control) = running.channels();
-    let report = follow(console, control, "guest", PATIENCE * 2);
-    report.assert_green(&running.console);
-    running.control().event("vm-off", "guest", PATIENCE);
-    let list = running.command("vm list");
-    assert_eq!(list["vms"][0]["state"], "off", "{list}");
 }
 
 /// One test a line: its name, the guest, the CPUs, the CPU model, the vCPUs, and the guest's words.
@@ -84,25 +69,6 @@ fn two_guests_side_by_side() {
     }
 }
 
-fn resize_to(running: &mut Running, vm: &str, vcpus: u32) {
-    let result: Value = running.command(&format!("vcpu set {vm} {vcpus} --timeout {DEADLINE_S}"));
-    assert_eq!(result["outcome"], "done", "{result}");
-    // It tells the operator first and its shell a moment later.
-    let counts = (0..20).any(|_| {
-        let is_there = linux::online(&mut running.console) == vcpus;
-        if !is_there {
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        is_there
-    });
-    assert!(counts, "not {vcpus} CPUs online{}", running.console.tail());
-}
-
-fn expect_no_complaints(running: &mut Running) {
-    let complaints = linux::complaints(&mut running.console);
-    assert!(complaints.is_empty(), "{complaints:#?}");
-}
-
 #[test]
 fn linux_grows_shrinks_and_is_reset() {
     for (name, cpus, model, most) in [
@@ -115,12 +81,12 @@ fn linux_grows_shrinks_and_is_reset() {
         for vcpus in [most, 1, most] {
             resize_to(&mut running, "linux", vcpus);
         }
-        expect_no_complaints(&mut running);
+        expect_no_complaints(&mut running.console);
         running.console.line("reboot -f");
         running.control().event("vm-reset", "linux", PATIENCE);
         linux::wait_for_shell(&mut running.console);
         resize_to(&mut running, "linux", most);
-        expect_no_complaints(&mut running);
+        expect_no_complaints(&mut running.console);
         running.console.line("poweroff -f");
         running.control().event("vm-off", "linux", PATIENCE);
     }
@@ -140,11 +106,11 @@ fn two_linux_share_two_cpus() {
         running.command(&format!("vcpu pin first {vcpu} 0"));
     }
     assert_eq!(linux::online(&mut running.console), 4);
-    expect_no_complaints(&mut running);
+    expect_no_complaints(&mut running.console);
     running.command("vm reset first");
     linux::wait_for_shell(&mut running.console);
     running.command("console second");
-    expect_no_complaints(&mut running);
+    expect_no_complaints(&mut running.console);
 }
 
 #[test]
@@ -154,7 +120,7 @@ fn linux_boots_by_device_tree() {
     assert_eq!(linux::wait_for_shell(&mut running.console), 2);
     let named = linux::run(&mut running.console, "grep -c GIC-0 /proc/interrupts");
     assert_ne!(named.trim(), "0");
-    expect_no_complaints(&mut running);
+    expect_no_complaints(&mut running.console);
 }
 
 #[test]
@@ -166,8 +132,7 @@ fn what_the_machine_cannot_give_is_named() {
         guest("guest").text("gic", "v2"),
     ];
     let mut running = machine("refused", 2).boot(&Manifest::new(vms));
-    let (console, control) = running.channels();
-    follow(console, control, "guest", PATIENCE).assert_green(&running.console);
+    expect_green(&mut running, "guest", PATIENCE);
     let log = running.console.everything();
     for line in [
         "/vms/newer: `gic` = v3 cannot be had: this machine's interrupt controller is a GICv2",
@@ -184,8 +149,7 @@ fn a_gicv3_without_gicv_gives_no_gicv2() {
         Vm::guest("guest", "smoke").text("gic", "v3"),
     ];
     let mut running = Machine::new("gicv2-on-gicv3").boot(&Manifest::new(vms));
-    let (console, control) = running.channels();
-    follow(console, control, "guest", PATIENCE).assert_green(&running.console);
+    expect_green(&mut running, "guest", PATIENCE);
     let line = "/vms/older: `gic` = v2 cannot be had: this machine's GICv3 has no GICV, which a GICv2's guest needs";
     assert!(running.console.everything().contains(line));
 }
@@ -197,7 +161,7 @@ fn a_gicv2_without_its_virtual_half_is_refused() {
     let half = "reg = <0x00 0x8000000 0x00 0x10000 0x00 0x8010000 0x00 0x10000>;";
     let tree = Tree::of_virt_with(&artefacts::log_directory(test), 2, 2).replace(own, half);
     let machine = Machine::new(test).gic(2).cpus(2).exact_memory_mib(512);
-    let machine = machine.argument("-dtb").argument(&tree.write("machine"));
+    let machine = machine.tree(&tree);
     let manifest = Manifest::new([Vm::guest("guest", "smoke")]);
     let mut running = machine.launch(&manifest, |_| {});
     let why = "has no GICH and GICV: this GICv2 cannot serve guests";
@@ -226,7 +190,7 @@ fn linux_grows_on_a_raspberry_pi_4() {
     for vcpus in [4, 1, 4] {
         resize_to(&mut running, "linux", vcpus);
     }
-    expect_no_complaints(&mut running);
+    expect_no_complaints(&mut running.console);
     running.console.line("reboot -f");
     running.control().event("vm-reset", "linux", PATIENCE);
     linux::wait_for_shell(&mut running.console);

@@ -232,12 +232,9 @@ fn what_is_wrong_with_the_hosts_tree_is_named_with_its_node() {
         ),
     ];
     for (case, from, to, expected) in cases {
-        let bad = good.clone().replace(from, to).write(case);
+        let bad = good.clone().replace(from, to);
         let machine = Machine::new(&format!("hostile-tree-{case}")).cpus(2);
-        let machine = machine
-            .exact_memory_mib(512)
-            .argument("-dtb")
-            .argument(&bad);
+        let machine = machine.exact_memory_mib(512).tree(&bad);
         let mut running = machine.launch(&Manifest::new([Vm::guest("vm", "neighbour")]), |_| {});
         running.console.expect(expected, PATIENCE);
     }
