@@ -3,9 +3,11 @@
 //! Tables only ever gain entries (invalid to valid), so no break-before-make is needed after the MMU is on.
 #![expect(unsafe_code, reason = "writes translation tables and turns the MMU on")]
 
+use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, MAIR_EL2, SCTLR_EL2, TCR_EL2};
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use stage2::{PA_BITS, PA_RANGE_48};
+use tock_registers::LocalRegisterCopy;
 use vmm::sync::FairMutex;
 
 use crate::sysreg::{self, dsb_ishst, dsb_sy, isb};
@@ -42,11 +44,19 @@ mod descriptor {
 }
 
 /// MAIR_EL2: index 0 normal write-back, index 1 Device-nGnRE.
-const MEMORY_ATTRIBUTES: u64 = 0x04ff;
-/// SCTLR_EL2: RES1 bits, WXN, I, SA, C, M (alignment checking stays off; the code is built for strict alignment).
-const SCTLR_EL2_ON: u64 = 0x30c5_0830 | 1 << 19 | 1 << 12 | 1 << 3 | 1 << 2 | MMU_ON;
-/// SCTLR_EL2.M.
-const MMU_ON: u64 = 1;
+const MEMORY_ATTRIBUTES: u64 = MAIR_EL2::Attr0_Normal_Outer::WriteBack_NonTransient_ReadWriteAlloc
+    .value
+    | MAIR_EL2::Attr0_Normal_Inner::WriteBack_NonTransient_ReadWriteAlloc.value
+    | MAIR_EL2::Attr1_Device::nonGathering_nonReordering_EarlyWriteAck.value;
+/// SCTLR_EL2 without FEAT_VHE and later: bits that are one (Arm ARM D19.2, SCTLR_EL2).
+const SCTLR_EL2_RES1: u64 = 0x30c5_0830;
+/// SCTLR_EL2 while EL2 runs. Alignment checking stays off; the code is built for strict alignment.
+const SCTLR_EL2_ON: u64 = SCTLR_EL2_RES1
+    | SCTLR_EL2::WXN::Enable.value
+    | SCTLR_EL2::I::Cacheable.value
+    | SCTLR_EL2::SA::Enable.value
+    | SCTLR_EL2::C::Cacheable.value
+    | SCTLR_EL2::M::Enable.value;
 
 /// What a mapping is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +188,8 @@ impl Taken {
 
 /// Returns the CPU's place in [`PA_BITS`]; the 52 bits of FEAT_LPA are not used.
 pub(crate) fn pa_range() -> u64 {
-    (sysreg::id_aa64mmfr0_el1::read() & 0xf).min(PA_RANGE_48)
+    let features = LocalRegisterCopy::new(sysreg::id_aa64mmfr0_el1::read());
+    features.read(ID_AA64MMFR0_EL1::PARange).min(PA_RANGE_48)
 }
 
 /// Returns where the physical addresses end that this CPU reaches.
@@ -195,7 +206,7 @@ pub(crate) fn is_below_a_stack(address: u64) -> bool {
 
 /// Returns whether this CPU translates addresses.
 pub(crate) fn is_on() -> bool {
-    sysreg::sctlr_el2::read() & MMU_ON != 0
+    LocalRegisterCopy::new(sysreg::sctlr_el2::read()).is_set(SCTLR_EL2::M)
 }
 
 /// Rounds a range outward to pages; the last page of all is never in it.
@@ -287,9 +298,18 @@ fn enable(root: u64) {
     isb();
 }
 
-/// Composes TCR_EL2: 48-bit addresses, 4 KiB granule, write-back inner-shareable walks, RES1 bits 31 and 23.
-const fn tcr(pa_range: u64) -> u64 {
-    (64 - VA_BITS) | 1 << 8 | 1 << 10 | 3 << 12 | pa_range << 16 | 1 << 23 | 1 << 31
+/// TCR_EL2 without FEAT_VHE: bits that are one (Arm ARM D19.2, TCR_EL2).
+const TCR_EL2_RES1: u64 = 1 << 31 | 1 << 23;
+
+/// Composes TCR_EL2: 48-bit addresses, 4 KiB granule, write-back inner-shareable walks.
+fn tcr(pa_range: u64) -> u64 {
+    let fields = TCR_EL2::T0SZ.val(64 - VA_BITS)
+        + TCR_EL2::IRGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
+        + TCR_EL2::ORGN0::WriteBack_ReadAlloc_WriteAlloc_Cacheable
+        + TCR_EL2::SH0::Inner
+        + TCR_EL2::TG0::KiB_4
+        + TCR_EL2::PS.val(pa_range);
+    fields.value | TCR_EL2_RES1
 }
 
 /// The register values with which a secondary CPU turns its MMU on before it runs any Rust.

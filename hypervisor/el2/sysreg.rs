@@ -5,7 +5,8 @@
 //! in its memory, what traps and what interrupts reach EL2. The caller says what makes the value right. The other registers hold a
 //! guest's own state, or time and counters, which change nothing for EL2.
 //!
-//! No crate: safe code may write SCTLR_EL2 with `aarch64-cpu`, and MDCR_EL2, CNTHCTL_EL2 and ICC_IGRPEN1_EL1 with `arm-sysregs` 0.5, and
+//! Fields have the names of `aarch64-cpu` where EL2 composes a value (`mmu`). Accesses go through no crate: safe code may write SCTLR_EL2
+//! with `aarch64-cpu`, and MDCR_EL2, CNTHCTL_EL2 and ICC_IGRPEN1_EL1 with `arm-sysregs` 0.5, and
 //! both tell the compiler that such a write touches no memory, so that it may move accesses to a guest's state across the write that
 //! changes whose state that is. `arm-sysregs` has no list registers, breakpoints or event counters, and its fakes would test nothing
 //! here: what decides is `vmm`, over `vmm::cpu::Machine`.
