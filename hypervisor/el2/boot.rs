@@ -92,7 +92,8 @@ extern "C" fn on_own_stack() -> ! {
         give_up(format_args!("the boot CPU can't be used: {why}"));
     }
     percpu::make_room(host.cpus.len().min(MAX_PCPUS));
-    let boot = smp::prepare(PcpuId::new(0));
+    let boot = smp::prepare(PcpuId::new(0))
+        .unwrap_or_else(|why| give_up(format_args!("the boot CPU can't be used: {why}")));
     try_timers(boot.private_lines, host.private);
     let mut cpus = 1;
     for cpu in host

@@ -231,26 +231,31 @@ extern "C" fn secondary_main(handover: &Handover) -> ! {
         None => Err("no redistributor of the interrupt controller is its own"),
         Some(_) => cpu_features::join(crate::machine::memory_end()),
     };
-    if let Err(why) = joined {
-        *REFUSED.lock() = Some(why);
-        loop {
-            wfi();
+    let cpu = match joined.and_then(|()| prepare(handover.id)) {
+        Ok(cpu) => cpu,
+        Err(why) => {
+            *REFUSED.lock() = Some(why);
+            loop {
+                wfi();
+            }
         }
-    }
-    let cpu = prepare(handover.id);
+    };
     ONLINE.fetch_add(1, Ordering::Release);
     dsb_sy();
     (handover.enter)(cpu)
 }
 
 /// Prepares this CPU and makes its own data; its stack and MMU are set up.
-pub(crate) fn prepare(id: PcpuId) -> &'static Percpu {
-    let private_lines = prepare_registers();
-    percpu::start(id, private_lines, gic::count())
+///
+/// # Errors
+/// When its part of the interrupt controller is out of order.
+pub(crate) fn prepare(id: PcpuId) -> Result<&'static Percpu, &'static str> {
+    let private_lines = prepare_registers()?;
+    Ok(percpu::start(id, private_lines, gic::count()))
 }
 
 /// Prepares this CPU's registers and interrupt controller.
-fn prepare_registers() -> PrivateLines {
+fn prepare_registers() -> Result<PrivateLines, &'static str> {
     // SAFETY: as the entry set it, with interrupts routed to EL2; no guest runs before `vmm::cpu` has set it to a VM's.
     unsafe { sysreg::hcr_el2::write(hcr::RW | hcr::IMO | hcr::FMO | hcr::AMO) };
     // SAFETY: it traps AArch32's coprocessor registers of EL1, which is AArch64 in every guest (HCR_EL2.RW).
@@ -265,8 +270,8 @@ fn prepare_registers() -> PrivateLines {
     gic::start_cpu();
     let private_lines =
         crate::machine::private_lines(percpu::own_affinity()).expect("redistributor of this CPU");
-    private_lines.start(crate::machine::private_interrupts().enabled());
-    private_lines
+    private_lines.start(crate::machine::private_interrupts().enabled())?;
+    Ok(private_lines)
 }
 
 /// Clears controls of what EL1 may do.

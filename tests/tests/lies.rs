@@ -84,6 +84,36 @@ fn a_cpu_without_a_redistributor_stays_out() {
 }
 
 #[test]
+fn a_redistributor_that_does_not_wake_is_named() {
+    let test = "lies-asleep";
+    // Memory in its place, which keeps what it is given: GICR_TYPER.Last, and GICR_WAKER.ChildrenAsleep.
+    const REDISTRIBUTOR: u64 = 0x5000_0000;
+    let tree = Tree::of_virt(&artefacts::log_directory(test), 1)
+        .replace(
+            GIC,
+            "reg = <0 0x8000000 0 0x10000 0 0x50000000 0 0x20000>;",
+        )
+        .replace(
+            "chosen {",
+            "reserved-memory { #address-cells = <2>; #size-cells = <2>; ranges; gic@50000000 { reg = <0 0x50000000 0 0x20000>; no-map; }; }; chosen {",
+        );
+    let holds = |offset: u64, data: u64| {
+        format!(
+            "loader,addr={:#x},data={data:#x},data-len=8",
+            REDISTRIBUTOR + offset
+        )
+    };
+    let machine = machine(test, &tree, 1)
+        .argument("-device")
+        .argument(&holds(8, 1 << 4))
+        .argument("-device")
+        .argument(&holds(0x10, 0b110 << 32));
+    let mut running = machine.launch(&manifest(), |_| {});
+    let line = "bullpen: the boot CPU can't be used: its redistributor does not wake (GICR_WAKER.ChildrenAsleep)";
+    running.console.expect(line, PATIENCE);
+}
+
+#[test]
 fn entered_at_el1_it_says_how_to_get_to_el2() {
     let machine = Machine::new("lies-el1").cpus(1);
     let mut running = machine.bare(&artefacts::hypervisor(), "");

@@ -6,9 +6,25 @@ use types::gicv3;
 use super::DEFAULT_PRIORITY;
 use crate::mmio::Registers;
 use crate::mmu::{self, Use};
+use crate::{clock, timer};
 
 /// Why the interrupt controller can't be used: there is no translation table left.
 const NOT_MAPPED: &str = "its registers can't be mapped";
+
+/// How long the hardware gets for what it does at once.
+const PATIENCE_NS: u64 = 100_000_000;
+
+/// Waits until these bits of a register are zero; returns whether they are in time.
+pub(super) fn is_cleared(registers: Registers, at: u32, bits: u32) -> bool {
+    let deadline = timer::now() + clock::duration_ticks(PATIENCE_NS);
+    while registers.read32(at) & bits != 0 {
+        if timer::now() > deadline {
+            return false;
+        }
+        core::hint::spin_loop();
+    }
+    true
+}
 
 /// Maps a frame of registers.
 pub(super) fn map(range: Range<u64>) -> Result<(), &'static str> {

@@ -6,8 +6,12 @@ use control_plane::host::PrivateInterrupts;
 use types::gicv3;
 use types::layout::VIRTUAL_TIMER;
 
+use super::distributor::is_cleared;
 use super::{DEFAULT_PRIORITY, KICK_SGI};
 use crate::mmio::Registers;
+
+/// Why a CPU can't be used.
+const ASLEEP: &str = "its redistributor does not wake (GICR_WAKER.ChildrenAsleep)";
 
 /// The private interrupts that EL2 takes.
 #[derive(Clone, Copy, Debug)]
@@ -67,12 +71,15 @@ impl PrivateLines {
     }
 
     /// Wakes the redistributor, and disables all but those in `enabled`.
-    pub(crate) fn start(self, enabled: u32) {
+    ///
+    /// # Errors
+    /// When the redistributor stays asleep: nothing of it may be used then (GIC IHI0069, 12.11.42).
+    pub(crate) fn start(self, enabled: u32) -> Result<(), &'static str> {
         if let Some(control) = self.control {
             let waker = control.read32(gicv3::GICR_WAKER) & !gicv3::WAKER_PROCESSOR_SLEEP;
             control.write32(gicv3::GICR_WAKER, waker);
-            while control.read32(gicv3::GICR_WAKER) & gicv3::WAKER_CHILDREN_ASLEEP != 0 {
-                core::hint::spin_loop();
+            if !is_cleared(control, gicv3::GICR_WAKER, gicv3::WAKER_CHILDREN_ASLEEP) {
+                return Err(ASLEEP);
             }
         }
         self.banks.write32(gicv3::ICENABLER, u32::MAX);
@@ -83,6 +90,7 @@ impl PrivateLines {
             self.banks.write32(at, DEFAULT_PRIORITY);
         }
         self.banks.write32(gicv3::ISENABLER, enabled);
+        Ok(())
     }
 
     /// Returns which private interrupts are pending, a bit each, enabled or not.

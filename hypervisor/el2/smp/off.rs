@@ -60,7 +60,9 @@ pub(crate) fn power_down(cpu: &'static Percpu, is_wanted: impl FnOnce() -> bool)
         let code = unsafe { leave(handover, smc::CPU_OFF) };
         OFF[index].store(false, Ordering::SeqCst);
         ONLINE.fetch_add(1, Ordering::Release);
-        prepare_registers();
+        if let Err(why) = prepare_registers() {
+            log::error!("{}: {why}", cpu.local.id);
+        }
         if code != 0 {
             log::warn!("firmware refused CPU_OFF ({code}): CPUs of vCPUs in reserve wait in WFI");
             REFUSED.store(true, Ordering::Relaxed);

@@ -6,11 +6,13 @@ use control_plane::host::GicV3;
 use types::gicv3;
 
 use crate::gic::PrivateLines;
-use crate::gic::distributor::{map, reset_shared};
+use crate::gic::distributor::{is_cleared, map, reset_shared};
 use crate::mmio::Registers;
 
 /// Why the interrupt controller can't be used: something else is there.
 const NO_GIC: &str = "no GICv3 or GICv4 answers there (GICD_PIDR2)";
+/// The same: it never ends what it does.
+const BUSY: &str = "its distributor takes no writes (GICD_CTLR.RWP)";
 
 /// The private interrupts of a CPU, by its affinity as MPIDR_EL1 has it.
 type OfCpu = (u64, PrivateLines);
@@ -18,7 +20,7 @@ type OfCpu = (u64, PrivateLines);
 /// Maps and initialises the distributor and finds every CPU's redistributor.
 ///
 /// # Errors
-/// When there is no translation table left to map the registers.
+/// When something else is there, or there is no translation table left to map the registers.
 pub(in crate::gic) fn start(found: &GicV3) -> Result<(Registers, Vec<OfCpu>), &'static str> {
     let at = found.distributor.base.get();
     map(at..at + gicv3::GICD_SIZE)?;
@@ -33,7 +35,7 @@ pub(in crate::gic) fn start(found: &GicV3) -> Result<(Registers, Vec<OfCpu>), &'
         let region = (region.base.get(), region.size);
         find_redistributors(region, found.stride, &mut redistributors)?;
     }
-    reset(distributor);
+    reset(distributor)?;
     Ok((distributor, redistributors))
 }
 
@@ -65,22 +67,24 @@ fn find_redistributors(
     Ok(())
 }
 
-fn wait(distributor: Registers) {
-    while distributor.read32(gicv3::GICD_CTLR) & gicv3::CTLR_RWP != 0 {
-        core::hint::spin_loop();
+/// Waits until what was written has taken effect.
+fn settle(distributor: Registers) -> Result<(), &'static str> {
+    match is_cleared(distributor, gicv3::GICD_CTLR, gicv3::CTLR_RWP) {
+        true => Ok(()),
+        false => Err(BUSY),
     }
 }
 
 /// Puts all into group 1 non-secure, with affinity routing.
-fn reset(distributor: Registers) {
+fn reset(distributor: Registers) -> Result<(), &'static str> {
     distributor.write32(gicv3::GICD_CTLR, 0);
-    wait(distributor);
+    settle(distributor)?;
     reset_shared(distributor, u32::MAX);
     distributor.write32(
         gicv3::GICD_CTLR,
         gicv3::CTLR_ARE | gicv3::CTLR_NS_ENABLE_GRP1A | gicv3::CTLR_NS_ENABLE_GRP1,
     );
-    wait(distributor);
+    settle(distributor)
 }
 
 /// Routes a shared interrupt to the CPU with this MPIDR affinity.
