@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use control_plane::config::{Bundle, CpuSlots, ReserveIdle};
 use control_plane::console::Pace;
-use control_plane::host::{Conduit, EnableMethod, HostDescription, PrivateInterrupts};
+use control_plane::host::{Conduit, EnableMethod, HostDescription, Line, PrivateInterrupts};
 use control_plane::topology::CpuFacts;
 use control_plane::{devicetree, host};
 use core::fmt::Write;
@@ -312,7 +312,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
         let place = Place::from(found);
         mmu::map_identity(place.pages(), Use::Device).ok()?;
         // SAFETY: mapped just now; the device tree names it as one of this kind.
-        Some((unsafe { Uart::start(place) }, found.intid))
+        Some((unsafe { Uart::start(place) }, found.interrupt))
     });
     logger::leave_uart();
     let heard = console::start(
@@ -332,10 +332,10 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
 }
 
 /// Enables the interrupts of the ports that have one.
-fn hear_ports(ports: &[Option<(Uart, Option<u32>)>]) {
+fn hear_ports(ports: &[Option<(Uart, Option<Line>)>]) {
     if let Some(gic) = machine::GIC.get() {
-        for intid in ports.iter().flatten().filter_map(|port| port.1) {
-            gic.enable_shared(intid, percpu::this().affinity);
+        for line in ports.iter().flatten().filter_map(|port| port.1) {
+            gic.enable_shared(line, percpu::this().affinity);
         }
     }
 }

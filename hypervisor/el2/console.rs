@@ -13,6 +13,7 @@ use control_plane::console::{
     ByteSink, CommandError, Console, EscapeKey, Event, Left, Outlet, Pace, Port, Reply, Request,
     Sinks, Token,
 };
+use control_plane::host::Line;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use spin::Once;
 use types::ids::{MAX_VMS, VmId};
@@ -244,15 +245,15 @@ fn finish_busy(mut state: FairMutexGuard<'_, State>) {
 #[inline(never)]
 pub(crate) fn start(
     names: Vec<String>,
-    ports: [Option<(Uart, Option<u32>)>; 2],
+    ports: [Option<(Uart, Option<Line>)>; 2],
     attach: Option<VmId>,
     pace: Option<Pace>,
 ) -> bool {
-    let outlet = |(uart, intid): (Uart, Option<u32>)| Outlet::new(uart, intid.is_some(), pace);
+    let outlet = |(uart, line): (Uart, Option<Line>)| Outlet::new(uart, line.is_some(), pace);
     let [terminal, control] = ports.map(|port| port.map(outlet));
     for (own, port) in INTERRUPTS.iter().zip(ports) {
-        let intid = port.and_then(|port| port.1).unwrap_or(0);
-        own.store(intid, Ordering::Relaxed);
+        let line = port.and_then(|port| port.1);
+        own.store(line.map_or(0, |line| line.intid), Ordering::Relaxed);
     }
     let state = STATE.call_once(|| {
         FairMutex::new(State {

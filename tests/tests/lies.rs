@@ -114,6 +114,29 @@ fn a_redistributor_that_does_not_wake_is_named() {
 }
 
 #[test]
+fn a_uart_whose_interrupt_is_an_edge_is_heard() {
+    for gic in [2, 3] {
+        let test = format!("lies-edge-{gic}");
+        let tree = Tree::of_virt_with(&artefacts::log_directory(&test), gic, 2)
+            .replace("interrupts = <0x00 0x01 0x04>;", "interrupts = <0 1 1>;")
+            .replace("interrupts = <0x00 0x08 0x04>;", "interrupts = <0 8 1>;");
+        let vm = Vm::guest("guest", "smoke");
+        let machine = machine(&test, &tree, 2).gic(gic);
+        let mut running = machine.boot(&Manifest::new([vm]));
+        // More at once than a FIFO holds.
+        for _ in 0..20 {
+            running.command("vcpu list guest");
+            running.command("host");
+        }
+        running.console.send("\x1d");
+        for _ in 0..20 {
+            running.console.line("vm list");
+            running.console.expect("STATE", PATIENCE);
+        }
+    }
+}
+
+#[test]
 fn entered_at_el1_it_says_how_to_get_to_el2() {
     let machine = Machine::new("lies-el1").cpus(1);
     let mut running = machine.bare(&artefacts::hypervisor(), "");

@@ -16,6 +16,9 @@ const KIND_PPI: u32 = 1;
 /// A specifier's cells: kind, number, flags; GICv3 may add a fourth.
 const MIN_CELLS: usize = 3;
 const MAX_CELLS: usize = 4;
+/// Third cell of a specifier: what triggers it. One of these two bits is an edge; the others are levels (Linux
+/// include/dt-bindings/interrupt-controller/irq.h).
+const EDGES: u32 = 0b11;
 /// Most parents looked at for one interrupt: controllers may be chained.
 const MAX_PARENTS: usize = 16;
 
@@ -36,6 +39,28 @@ impl PrivateInterrupts {
     /// Returns them as a list.
     pub const fn all(self) -> [u32; 4] {
         [self.hyp, self.virt, self.physical, self.maintenance]
+    }
+}
+
+/// A device's interrupt at the GIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its INTID.
+    pub intid: u32,
+    /// Whether an edge triggers it, and not a level.
+    pub is_edge: bool,
+}
+
+impl Line {
+    /// Returns the word of GICD_ICFGR that it is in, whose value is `word`, with its field as the tree has it: of its two bits the upper
+    /// one says that it is edge-triggered, the lower one stays (GIC IHI0069, 12.9.9; IHI0048, 4.3.13).
+    pub const fn configured(self, word: u32) -> u32 {
+        let edge = 0b10_u32.wrapping_shl((self.intid % 16) << 1);
+        if self.is_edge {
+            word | edge
+        } else {
+            word & !edge
+        }
     }
 }
 
@@ -71,7 +96,12 @@ pub(super) const OUT_OF_RANGE: &str = "names no PPI or SPI that a GIC has";
 
 /// Reads a node's `index`th interrupt, if it goes to a GIC and is a PPI or SPI.
 pub(super) fn intid(node: &Node<'_, '_>, index: usize) -> Option<u32> {
-    decode(specifier(node, index)?)
+    decode(specifier(node, index)?).map(|line| line.intid)
+}
+
+/// Reads a node's first interrupt with what triggers it, if it goes to a GIC and is a PPI or SPI.
+pub(super) fn line(node: &Node<'_, '_>) -> Option<Line> {
+    decode(specifier(node, 0)?)
 }
 
 /// Returns whether a node's first interrupt goes to a GIC that has none of that kind and number.
@@ -95,7 +125,7 @@ pub(super) fn own_intid(node: &Node<'_, '_>) -> Result<Option<u32>, HostError> {
     let is_own = elsewhere.iter().all(|name| node.property(name).is_none());
     match is_own.then(|| plain(node, node, 0)).flatten().map(decode) {
         Some(None) => Err(HostError::property(node, "interrupts", OUT_OF_RANGE)),
-        found => Ok(found.flatten()),
+        found => Ok(found.flatten().map(|line| line.intid)),
     }
 }
 
@@ -127,13 +157,15 @@ fn specifier_cells(controller: &Node<'_, '_>) -> Option<usize> {
     (MIN_CELLS..=MAX_CELLS).contains(&cells).then_some(cells)
 }
 
-/// Reads the specifier at the front: kind and number.
-fn decode(mut specifier: Cells<'_>) -> Option<u32> {
-    match (specifier.cell()?, specifier.cell()?) {
-        (KIND_SPI, number) if number < SPIS => number.checked_add(FIRST_SPI),
-        (KIND_PPI, number) if number < PPIS => number.checked_add(FIRST_PPI),
-        _ => None,
-    }
+/// Reads the specifier at the front: kind, number, and flags, without which it is a level.
+fn decode(mut specifier: Cells<'_>) -> Option<Line> {
+    let intid = match (specifier.cell()?, specifier.cell()?) {
+        (KIND_SPI, number) if number < SPIS => number.checked_add(FIRST_SPI)?,
+        (KIND_PPI, number) if number < PPIS => number.checked_add(FIRST_PPI)?,
+        _ => return None,
+    };
+    let is_edge = specifier.cell().unwrap_or(0) & EDGES != 0;
+    Some(Line { intid, is_edge })
 }
 
 /// Finds the controller that a node's interrupts go to: the nearest `interrupt-parent`, its own or an ancestor's.

@@ -32,7 +32,7 @@ use crate::serial;
 pub use chosen::Chosen;
 pub use cpus::{EnableMethod, HostCpu};
 pub use gic::{Gic, GicV2, GicV3};
-pub use interrupts::PrivateInterrupts;
+pub use interrupts::{Line, PrivateInterrupts};
 pub use psci::{Conduit, Psci};
 pub use uart::Uart;
 

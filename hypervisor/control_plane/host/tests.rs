@@ -59,7 +59,14 @@ fn qemu_virt_is_understood_in_every_form() {
             })
         );
         assert_eq!(host.private, USUAL);
-        let uart = |uart: Option<&Uart>| uart.map(|uart| (uart.registers.base.get(), uart.intid));
+        let uart = |uart: Option<&Uart>| {
+            uart.map(|uart| {
+                (
+                    uart.registers.base.get(),
+                    uart.interrupt.map(|line| line.intid),
+                )
+            })
+        };
         assert_eq!(uart(host.console()), Some((0x0900_0000, Some(33))));
         assert_eq!(uart(host.control()), Some((0x0904_0000, Some(40))));
         assert_eq!(find_console(dtb).as_ref(), host.console());
@@ -330,7 +337,9 @@ fn a_board_with_buses_spin_table_and_gicv2_is_understood() {
         [&serial::BCM2835_AUX, &serial::PL011],
         "disabled and unreachable ones are left out"
     );
-    let place = |uart: Option<&Uart>| uart.map(|uart| (uart.registers, uart.intid));
+    let place = |uart: Option<&Uart>| {
+        uart.map(|uart| (uart.registers, uart.interrupt.map(|line| line.intid)))
+    };
     // `stdout-path` names the mini UART.
     let console = (range(0xfe21_5040, 0x40), Some(125));
     assert_eq!(place(host.console()), Some(console));
@@ -614,12 +623,38 @@ fn phandles_in_a_circle_end() {
 #[test]
 fn a_uart_whose_interrupt_is_out_of_range_is_used_without_it() {
     let host = describe(&altered("pl011@9000000", &[0, 1, 4], &[0, 988, 4])).expect("a board");
-    assert_eq!(host.console().map(|uart| uart.intid), Some(None));
+    assert_eq!(host.console().map(|uart| uart.interrupt), Some(None));
     let warning = host.warnings.first().expect("a warning");
     assert!(
         warning.contains("/pl011@9000000: `interrupts` = <0x0 0x3dc 0x4>: names no PPI or SPI"),
         "{warning}"
     );
+}
+
+#[test]
+fn a_uarts_interrupt_is_configured_as_its_flags_say() {
+    // SPI 1 is INTID 33: the second field of its word. The lower bit of a field is not ours.
+    const BEFORE: u32 = 0x5aa5_5a5a;
+    for (flags, is_edge, after) in [
+        (1, true, BEFORE | 0b10 << 2),
+        (2, true, BEFORE | 0b10 << 2),
+        (4, false, BEFORE & !(0b10 << 2)),
+        (8, false, BEFORE & !(0b10 << 2)),
+        (0xf04, false, BEFORE & !(0b10 << 2)),
+        (0, false, BEFORE & !(0b10 << 2)),
+    ] {
+        let tree = altered("pl011@9000000", &[0, 1, 4], &[0, 1, flags]);
+        let host = describe(&tree).expect("a board");
+        let line = host.console().and_then(|uart| uart.interrupt);
+        let line = line.expect("an interrupt");
+        assert_eq!((line.intid, line.is_edge), (33, is_edge), "{flags}");
+        assert_eq!(line.configured(BEFORE), after, "{flags}");
+    }
+    let last = Line {
+        intid: 47,
+        is_edge: true,
+    };
+    assert_eq!(last.configured(0), 0x8000_0000);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use types::address::HostPhys;
 
-use super::{HostError, HostRange, interrupts};
+use super::{HostError, HostRange, Line, interrupts};
 use crate::devicetree::{Node, Tree, show};
 use crate::serial::{self, Model};
 
@@ -70,8 +70,8 @@ pub struct Uart {
     pub shift: u8,
     /// Bytes of one access: 1, 2 or 4.
     pub width: u8,
-    /// INTID of its interrupt, if it has one at the GIC.
-    pub intid: Option<u32>,
+    /// Its interrupt, if it has one at the GIC.
+    pub interrupt: Option<Line>,
     /// The node's full path.
     pub path: String,
 }
@@ -172,7 +172,7 @@ fn read(node: &Node<'_, '_>, kind: &Kind) -> Result<Uart, String> {
         registers,
         shift: shift as u8,
         width: width as u8,
-        intid: interrupts::intid(node, 0),
+        interrupt: interrupts::line(node),
         path: node.path(),
     })
 }

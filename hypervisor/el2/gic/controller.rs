@@ -1,7 +1,7 @@
 //! The interrupt controller as a whole: set up at start, and then only to enable a line.
 
 use alloc::vec::Vec;
-use control_plane::host::{self, PrivateInterrupts};
+use control_plane::host::{self, Line, PrivateInterrupts};
 use core::sync::atomic::Ordering;
 use types::address::HostPhys;
 use types::gicv3;
@@ -66,12 +66,17 @@ impl Gic {
         }
     }
 
-    /// Enables a shared interrupt and routes it to this CPU, which has this MPIDR affinity.
-    pub(crate) fn enable_shared(&self, intid: u32, affinity: u64) {
+    /// Enables a shared interrupt, triggered as the tree says, and routes it to this CPU, which has this MPIDR affinity.
+    pub(crate) fn enable_shared(&self, line: Line, affinity: u64) {
+        let intid = line.intid;
         match self.private {
             Private::Banked(_) => v2::route_here(self.distributor, intid),
             Private::Redistributors(_) => v3::route(self.distributor, intid, affinity),
         }
+        let configuration = gicv3::ICFGR + 4 * (intid / 16);
+        let before = self.distributor.read32(configuration);
+        self.distributor
+            .write32(configuration, line.configured(before));
         let (word, bit) = (intid / 32, intid % 32);
         self.distributor
             .write32(gicv3::ISENABLER + 4 * word, 1 << bit);

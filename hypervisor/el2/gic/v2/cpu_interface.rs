@@ -5,7 +5,7 @@ use super::list_registers;
 use crate::gic::KICK_SGI;
 use crate::mmio::Registers;
 use crate::sysreg::{dsb_ishst, dsb_sy, isb};
-use types::{gicv2, gicv3};
+use types::gicv2;
 
 /// What the software before us has decided about the bypass: bits 8 to 5 of GICC_CTLR (GIC IHI0048, 4.4.1).
 const BYPASS: u32 = 0x1e0;
@@ -99,8 +99,4 @@ pub(super) fn send_kick(target: u32) {
 pub(in crate::gic) fn route_here(distributor: Registers, intid: u32) {
     let target = own_target() as u8;
     distributor.write8(gicv2::GICD_ITARGETSR + intid, target);
-    // A level, as all of EL2's are.
-    let (at, shift) = (gicv3::ICFGR + 4 * (intid / 16), 2 * (intid % 16));
-    let levels = distributor.read32(at) & !(0b10 << shift);
-    distributor.write32(at, levels);
 }
