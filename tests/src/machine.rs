@@ -97,6 +97,12 @@ impl Machine {
         self.argument("-device").argument(&device)
     }
 
+    /// Returns the test's name, which its logs have.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Sets the number of physical CPUs.
     #[must_use]
     pub fn cpus(mut self, cpus: u32) -> Self {

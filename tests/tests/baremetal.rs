@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
-use tests::guest::{self, Report, follow};
+use tests::guest::{self, follow};
 use tests::machine::{Machine, PATIENCE};
-use tests::{Manifest, Running, Vm, artefacts};
+use tests::versions::At;
+use tests::{Manifest, Running, Vm, artefacts, on_both_gics};
 
 /// How many vCPUs a guest gets, and on how many CPUs.
 #[derive(Clone, Copy)]
@@ -22,61 +23,69 @@ const fn shape(cpus: u32, vcpus: u32) -> Shape {
     }
 }
 
+/// The same on a CPU of this model.
+const fn on(model: &'static str, cpus: u32, vcpus: u32) -> Shape {
+    Shape {
+        model,
+        ..shape(cpus, vcpus)
+    }
+}
+
 /// Runs a guest to its end and checks that the hypervisor is well afterwards.
-fn run(name: &str, guest: &str, shape: Shape, words: &str) -> Report {
+fn run(at: At, guest: &str, shape: Shape, words: &str) {
     let vm = Vm::guest("guest", guest)
         .vcpus(shape.vcpus, shape.vcpus)
         .command_line(words);
-    run_vm(name, vm, shape)
+    run_vm(at, vm, shape);
 }
 
-fn run_vm(name: &str, vm: Vm, shape: Shape) -> Report {
-    let machine = Machine::new(name).cpus(shape.cpus).model(shape.model);
-    guest::run(machine, vm)
+fn run_vm(at: At, vm: Vm, shape: Shape) {
+    guest::run(at.machine().cpus(shape.cpus).model(shape.model), vm);
 }
 
-/// One test a line: its name, the guest, the CPUs and vCPUs, and the guest's words.
-macro_rules! guest_tests {
-    ($($name:ident: $guest:literal, $shape:expr, $words:literal;)+) => {
-        $(
-            #[test]
-            fn $name() {
-                run(concat!("baremetal-", stringify!($name)), $guest, $shape, $words);
-            }
-        )+
-    };
-}
-
-guest_tests! {
-    smoke_1_on_1: "smoke", shape(1, 1), "";
-    smoke_4_on_4: "smoke", shape(4, 4), "";
-    smoke_8_on_2: "smoke", shape(2, 8), "";
-    smoke_4_on_1: "smoke", shape(1, 4), "";
-    smoke_on_cortex_a57: "smoke", Shape { cpus: 4, vcpus: 4, model: "cortex-a57" }, "";
-    smoke_on_neoverse_n1: "smoke", Shape { cpus: 4, vcpus: 4, model: "neoverse-n1" }, "";
-    psci_1_on_1: "psci", shape(1, 1), "";
-    psci_4_on_4: "psci", shape(4, 4), "";
-    psci_8_on_4: "psci", shape(4, 8), "rounds=30 cycles=20";
-    psci_4_on_1: "psci", shape(1, 4), "rounds=10 cycles=10";
-    sysreg_1_on_1: "sysreg", shape(1, 1), "";
-    sysreg_4_on_4: "sysreg", shape(4, 4), "";
-    sysreg_4_on_1: "sysreg", shape(1, 4), "only=breakpoints_and_watchpoints_fire,breakpoints_stay_with_their_cpu,performance_monitors_count_and_start_afresh";
-    sysreg_on_cortex_a57: "sysreg", Shape { cpus: 2, vcpus: 2, model: "cortex-a57" }, "";
-    sysreg_on_neoverse_n1: "sysreg", Shape { cpus: 2, vcpus: 2, model: "neoverse-n1" }, "";
-    user_1_on_1: "user", shape(1, 1), "";
-    user_on_cortex_a57: "user", Shape { cpus: 1, vcpus: 1, model: "cortex-a57" }, "";
-    memory_1_on_1: "memory", shape(1, 1), "";
-    memory_4_on_4: "memory", shape(4, 4), "";
-    memory_on_cortex_a57: "memory", Shape { cpus: 2, vcpus: 2, model: "cortex-a57" }, "";
-    gic_1_on_1: "gic", shape(1, 1), "";
-    gic_4_on_4: "gic", shape(4, 4), "";
-    gic_4_on_1: "gic", shape(1, 4), "";
-    gic_on_cortex_a57: "gic", Shape { cpus: 4, vcpus: 4, model: "cortex-a57" }, "";
+on_both_gics! {
+    smoke_1_on_1: Gate, |at| run(at, "smoke", shape(1, 1), "");
+    smoke_4_on_4: Gate, |at| run(at, "smoke", shape(4, 4), "");
+    smoke_8_on_2: Gate, |at| run(at, "smoke", shape(2, 8), "");
+    smoke_8_on_8: Gate, |at| run(at, "smoke", on("cortex-a72", 8, 8), "");
+    smoke_4_on_1: Gate, |at| run(at, "smoke", shape(1, 4), "");
+    smoke_on_cortex_a57: Full, |at| run(at, "smoke", on("cortex-a57", 4, 4), "");
+    smoke_on_neoverse_n1: Full, |at| run(at, "smoke", on("neoverse-n1", 4, 4), "");
+    psci_1_on_1: Full, |at| run(at, "psci", shape(1, 1), "");
+    psci_4_on_4: Gate, |at| run(at, "psci", shape(4, 4), "");
+    psci_8_on_4: Gate, |at| run(at, "psci", shape(4, 8), "rounds=30 cycles=20");
+    psci_4_on_1: Gate, |at| run(at, "psci", shape(1, 4), "rounds=10 cycles=10");
+    sysreg_1_on_1: Gate, |at| run(at, "sysreg", shape(1, 1), "");
+    sysreg_4_on_4: Full, |at| run(at, "sysreg", shape(4, 4), "");
+    sysreg_4_on_1: Full, |at| run(at, "sysreg", shape(1, 4), "only=breakpoints_and_watchpoints_fire,breakpoints_stay_with_their_cpu,performance_monitors_count_and_start_afresh");
+    sysreg_on_cortex_a57: Full, |at| run(at, "sysreg", on("cortex-a57", 2, 2), "");
+    sysreg_on_neoverse_n1: Full, |at| run(at, "sysreg", on("neoverse-n1", 2, 2), "");
+    user_1_on_1: Full, |at| run(at, "user", shape(1, 1), "");
+    user_on_cortex_a57: Full, |at| run(at, "user", on("cortex-a57", 1, 1), "");
+    memory_1_on_1: Full, |at| run(at, "memory", shape(1, 1), "");
+    memory_4_on_4: Gate, |at| run(at, "memory", shape(4, 4), "");
+    memory_on_cortex_a57: Gate, |at| run(at, "memory", on("cortex-a57", 2, 2), "");
+    gic_1_on_1: Gate, |at| run(at, "gic", shape(1, 1), "");
+    gic_4_on_4: Gate, |at| run(at, "gic", shape(4, 4), "");
+    gic_4_on_1: Gate, |at| run(at, "gic", shape(1, 4), "");
+    gic_on_cortex_a57: Gate, |at| run(at, "gic", on("cortex-a57", 4, 4), "");
+    virtio_1_on_1: Full, |at| drive_disks(at, shape(1, 1));
+    virtio_2_on_2: Gate, |at| drive_disks(at, on("cortex-a57", 2, 2));
+    vcpus_move_4_on_4: Full, |at| move_about(at, on("max,pauth-impdef=on", 4, 4), if artefacts::full() { 2000 } else { 200 });
+    vcpus_move_6_on_2: Gate, |at| move_about(at, on("cortex-a57", 2, 6), 60);
+    held_vcpus_are_denied: Gate, held;
+    resets_leave_nothing_behind: Gate, resets;
+    hotplug_block_as_a_driver_and_an_abuser_see_it: Gate, |at| hotplug(at, shape(4, 8), "");
+    hotplug_on_one_cpu: Gate, |at| hotplug(at, shape(1, 8), " cycles=1");
+    cpus_of_a_reserve_are_off_until_they_are_wanted: Full, reserve;
+    the_last_cpu_off_turns_the_vm_off: Gate, last_off;
+    two_guests_side_by_side: Gate, two_side_by_side;
+    registers_of_two_guests_on_one_cpu_do_not_mix: Full, two_on_one_cpu;
 }
 
 /// Runs the guest that drives two disks, one of them as a hostile driver would, beside its harness.
-fn drive_disks(name: &str, shape: Shape) {
-    let image = artefacts::log_directory(name).join("disk.img");
+fn drive_disks(at: At, shape: Shape) {
+    let image = artefacts::log_directory(at.machine().name()).join("disk.img");
     let content: Vec<u8> = (0..128 * 1024)
         .map(|n| (n / 512 * 7 + n % 251) as u8)
         .collect();
@@ -85,29 +94,16 @@ fn drive_disks(name: &str, shape: Shape) {
         .vcpus(shape.vcpus, shape.vcpus)
         .disk("fixed", &image, 0)
         .disk("changing", &image, 1);
-    run_vm(name, vm, shape);
-}
-
-#[test]
-fn virtio_1_on_1() {
-    drive_disks("baremetal-virtio_1_on_1", shape(1, 1));
-}
-
-#[test]
-fn virtio_2_on_2() {
-    let shape = Shape {
-        model: "cortex-a57",
-        ..shape(2, 2)
-    };
-    drive_disks("baremetal-virtio_2_on_2", shape);
+    run_vm(at, vm, shape);
 }
 
 /// Has vCPUs moved while they are at work, and looks where they are in the end.
-fn move_about(name: &str, cpus: u32, vcpus: u32, model: &'static str, moves: u32) {
+fn move_about(at: At, shape: Shape, moves: u32) {
+    let Shape { cpus, vcpus, model } = shape;
     let vm = Vm::guest("guest", "moves")
         .vcpus(vcpus, vcpus)
         .command_line(&format!("asked cpus={cpus} moves={moves}"));
-    let machine = Machine::new(name).cpus(cpus).model(model);
+    let machine = at.machine().cpus(cpus).model(model);
     let mut running = machine.boot(&Manifest::new([vm]));
     guest::run_to_end(&mut running, "guest", PATIENCE * 2);
     let list = running.command("vcpu list guest");
@@ -117,34 +113,21 @@ fn move_about(name: &str, cpus: u32, vcpus: u32, model: &'static str, moves: u32
     }
 }
 
-#[test]
-fn vcpus_move_4_on_4() {
-    let moves = if artefacts::full() { 2000 } else { 200 };
-    move_about("baremetal-move-4", 4, 4, "max,pauth-impdef=on", moves);
-}
-
-#[test]
-fn vcpus_move_6_on_2() {
-    move_about("baremetal-move-6", 2, 6, "cortex-a57", 60);
-}
-
-#[test]
-fn held_vcpus_are_denied() {
+fn held(at: At) {
     let vm = Vm::guest("guest", "psci")
         .vcpus(2, 8)
         .command_line("held=2 max=8 only=cpu_on_of_a_held_cpu,on_off_cycles");
-    run_vm("baremetal-held", vm, shape(4, 2));
+    run_vm(at, vm, shape(4, 2));
 }
 
-#[test]
-fn resets_leave_nothing_behind() {
+fn resets(at: At) {
     let resets = if artefacts::full() { 1000 } else { 20 };
     let vm = Vm::guest("guest", "psci")
         .vcpus(4, 4)
         .command_line(&format!(
             "asked resets={resets} only=machine_was_as_after_reset,on_off_cycles"
         ));
-    let machine = Machine::new("baremetal-resets").cpus(4);
+    let machine = at.machine().cpus(4);
     let mut running = machine.boot(&Manifest::new([vm]));
     let before = reset_until_done(&mut running, resets);
     running.control().forget_events();
@@ -163,32 +146,21 @@ fn reset_until_done(running: &mut Running, resets: usize) -> serde_json::Value {
     running.command("host")["free_pages"].clone()
 }
 
-#[test]
-fn hotplug_block_as_a_driver_and_an_abuser_see_it() {
+fn hotplug(at: At, shape: Shape, words: &str) {
     let vm = Vm::guest("guest", "hotplug")
         .text("firmware", "acpi")
         .vcpus(2, 8)
-        .command_line("asked cpus=2 boot=2 max=8");
-    run_vm("baremetal-hotplug", vm, shape(4, 8));
+        .command_line(&format!("asked cpus=2 boot=2 max=8{words}"));
+    run_vm(at, vm, shape);
 }
 
-#[test]
-fn hotplug_on_one_cpu() {
-    let vm = Vm::guest("guest", "hotplug")
-        .text("firmware", "acpi")
-        .vcpus(2, 8)
-        .command_line("asked cpus=2 boot=2 max=8 cycles=1");
-    run_vm("baremetal-hotplug-1", vm, shape(1, 8));
-}
-
-#[test]
-fn cpus_of_a_reserve_are_off_until_they_are_wanted() {
+fn reserve(at: At) {
     let vm = Vm::guest("guest", "hotplug")
         .text("firmware", "acpi")
         .text("reserve-idle", "psci-off")
         .vcpus(2, 8)
         .command_line("asked reserve-off cpus=2 boot=2 max=8 cycles=5");
-    let machine = Machine::new("baremetal-reserve-off").cpus(8);
+    let machine = at.machine().cpus(8);
     let mut running = machine.boot(&Manifest::new([vm]));
     for life in 0..2 {
         guest::run_to_end(&mut running, "guest", PATIENCE);
@@ -213,10 +185,9 @@ fn wait_for_cpus(running: &mut Running, wanted: u64) {
     }
 }
 
-#[test]
-fn the_last_cpu_off_turns_the_vm_off() {
+fn last_off(at: At) {
     let vm = Vm::guest("guest", "smoke").command_line("only=psci_version end=cpu-off");
-    run_vm("baremetal-last-off", vm, shape(1, 1));
+    run_vm(at, vm, shape(1, 1));
 }
 
 #[test]
@@ -267,35 +238,31 @@ fn a_neighbour_does_not_meet_breakpoints() {
     let vm = |name: &str, words: &str| Vm::guest(name, "sysreg").cpus(&[0]).command_line(words);
     let armed = vm("armed", only);
     let bystander = vm("bystander", &format!("{only} bystander"));
-    both_green("baremetal-breakpoints", 1, [armed, bystander]);
+    both_green(
+        Machine::new("baremetal-breakpoints").cpus(1),
+        [armed, bystander],
+    );
 }
 
-#[test]
-fn registers_of_two_guests_on_one_cpu_do_not_mix() {
+fn two_on_one_cpu(at: At) {
     let vm = |name: &str| {
         Vm::guest(name, "sysreg")
             .vcpus(2, 2)
             .cpus(&[0])
             .command_line("only=floating_point_survives,keys_survive")
     };
-    let name = "baremetal-registers";
-    let machine = Machine::new(name).cpus(1).model("max");
-    both_green_on(machine, [vm("one"), vm("other")]);
+    let machine = at.machine().cpus(1).model("max");
+    both_green(machine, [vm("one"), vm("other")]);
 }
 
-#[test]
-fn two_guests_side_by_side() {
+fn two_side_by_side(at: At) {
     let noisy = Vm::guest("noisy", "memory").vcpus(2, 2).cpus(&[0, 1]);
     let quiet = Vm::guest("quiet", "gic").vcpus(2, 2).cpus(&[1, 0]);
-    both_green("baremetal-two", 2, [noisy, quiet]);
+    both_green(at.machine().cpus(2), [noisy, quiet]);
 }
 
 /// Runs two guests beside each other to their ends.
-fn both_green(name: &str, cpus: u32, vms: [Vm; 2]) {
-    both_green_on(Machine::new(name).cpus(cpus), vms);
-}
-
-fn both_green_on(machine: Machine, vms: [Vm; 2]) {
+fn both_green(machine: Machine, vms: [Vm; 2]) {
     let names = vms.each_ref().map(|vm| vm.name().to_owned());
     let mut running = machine.boot(&Manifest::new(vms));
     let begin = Instant::now();

@@ -1,7 +1,8 @@
-//! Machines with a GICv2: the same image, the same guests, and what guests can do on a GICv3.
+//! Machines with a GICv2: what Linux does on a GICv3, what is refused, and the Raspberry Pi 4. The bare-metal guests run on both
+//! versions by the tables of `baremetal` and `hostile`.
 #![forbid(unsafe_code)]
 
-use tests::guest::{expect_green, follow, run};
+use tests::guest::{expect_green, run};
 use tests::linux::{expect_no_complaints, resize_to};
 use tests::machine::{Machine, PATIENCE};
 use tests::tree::Tree;
@@ -9,64 +10,6 @@ use tests::{Manifest, Vm, artefacts, linux};
 
 fn machine(name: &str, cpus: u32) -> Machine {
     Machine::new(&format!("gicv2-{name}")).gic(2).cpus(cpus)
-}
-
-/// One test a line: its name, the guest, the CPUs, the CPU model, the vCPUs, and the guest's words.
-macro_rules! guest_tests {
-    ($($name:ident: $guest:literal, $cpus:literal, $model:literal, $vcpus:literal, $words:literal;)+) => {
-        $(
-            #[test]
-            fn $name() {
-                let vm = Vm::guest("guest", $guest).vcpus($vcpus, $vcpus).command_line($words);
-                run(machine(stringify!($name), $cpus).model($model), vm);
-            }
-        )+
-    };
-}
-
-guest_tests! {
-    smoke_1_on_1: "smoke", 1, "max,pauth=off", 1, "";
-    smoke_8_on_8: "smoke", 8, "cortex-a72", 8, "";
-    smoke_8_on_2: "smoke", 2, "max,pauth=off", 8, "";
-    smoke_4_on_1: "smoke", 1, "cortex-a57", 4, "";
-    psci_4_on_4: "psci", 4, "max,pauth=off", 4, "";
-    psci_8_on_4: "psci", 4, "cortex-a72", 8, "rounds=30 cycles=20";
-    gic_1_on_1: "gic", 1, "max,pauth=off", 1, "";
-    gic_4_on_4: "gic", 4, "cortex-a72", 4, "";
-    gic_4_on_1: "gic", 1, "max,pauth=off", 4, "";
-    memory_4_on_4: "memory", 4, "cortex-a72", 4, "";
-    moves_6_on_2: "moves", 2, "cortex-a72", 6, "asked cpus=2 moves=60";
-}
-
-#[test]
-fn hotplug_block_as_a_driver_and_an_abuser_see_it() {
-    for (cpus, words) in [(4, ""), (1, " cycles=1")] {
-        let vm = Vm::guest("guest", "hotplug")
-            .text("firmware", "acpi")
-            .vcpus(2, 8)
-            .command_line(&format!("asked cpus=2 boot=2 max=8{words}"));
-        run(machine(&format!("hotplug-{cpus}"), cpus), vm);
-    }
-}
-
-#[test]
-fn resets_leave_nothing_behind() {
-    let vm = Vm::guest("guest", "psci")
-        .vcpus(4, 4)
-        .command_line("asked resets=20 only=machine_was_as_after_reset,on_off_cycles");
-    run(machine("resets", 4), vm);
-}
-
-#[test]
-fn two_guests_side_by_side() {
-    let noisy = Vm::guest("noisy", "memory").vcpus(2, 2).cpus(&[0, 1]);
-    let quiet = Vm::guest("quiet", "gic").vcpus(2, 2).cpus(&[1, 0]);
-    let mut running = machine("two", 2).boot(&Manifest::new([noisy, quiet]));
-    for name in ["noisy", "quiet"] {
-        running.command(&format!("console {name}"));
-        let report = follow(&mut running.console, None, name, PATIENCE * 2);
-        report.assert_green(&running.console);
-    }
 }
 
 #[test]

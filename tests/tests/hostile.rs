@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::neighbour::ask;
 use tests::tree::Tree;
-use tests::{Manifest, Vm, artefacts};
+use tests::versions::At;
+use tests::{Manifest, Vm, artefacts, on_both_gics};
 
 /// Writes a copy of a guest's image that can be told from others, with some of its bytes changed.
 fn image(test: &str, name: &str, changes: &[(usize, &[u8])]) -> PathBuf {
@@ -45,6 +46,13 @@ fn state(running: &mut Running, vm: &str) -> (String, String) {
             .to_owned()
     };
     (text("state"), text("note"))
+}
+
+on_both_gics! {
+    a_guest_that_is_ended_in_the_middle_of_everything_ends_at_once: Gate, end_in_the_middle;
+    a_guest_may_reset_itself_on_any_cpu_and_inside_of_an_interrupt: Gate, reset_anywhere;
+    resizes_are_asked_for_faster_than_any_guest_takes_them_and_each_is_answered: Gate, resize_fast;
+    a_guest_that_prints_without_end_holds_nobody_up: Full, print_without_end;
 }
 
 /// The header of an arm64 Image (Linux, Documentation/arch/arm64/booting.rst).
@@ -349,15 +357,13 @@ fn no_line_is_too_long_or_too_strange_for_the_prompt() {
     assert!(beats.late_us < LATE_US && beats.damaged == 0, "{beats:?}");
 }
 
-#[test]
-fn a_guest_that_prints_without_end_holds_nobody_up() {
+fn print_without_end(at: At) {
     let flood = Vm::guest("flood", "neighbour")
         .command_line("flood")
         .cpus(&[0]);
     let beats = Vm::guest("beats", "neighbour").cpus(&[0]);
-    let mut running = Machine::new("hostile-flood")
-        .cpus(2)
-        .boot(&Manifest::new([flood, beats]));
+    let machine = at.machine().cpus(2);
+    let mut running = machine.boot(&Manifest::new([flood, beats]));
     ask(&mut running, "beats");
     let before = running.command("host")["free_pages"].clone();
     running.command("console flood");
@@ -381,15 +387,14 @@ fn a_guest_that_prints_without_end_holds_nobody_up() {
 }
 
 /// A guest whose CPUs never rest, on all CPUs but one, and one that keeps a beat on the first, which they share.
-fn storm(test: &str, words: &str) -> Running {
+fn storm(at: At, words: &str) -> Running {
     let storm = Vm::guest("storm", "storm")
         .vcpus(4, 4)
         .cpus(&[0, 1])
         .command_line(words);
     let beats = Vm::guest("beats", "neighbour").cpus(&[0]);
-    let mut running = Machine::new(test)
-        .cpus(3)
-        .boot(&Manifest::new([storm, beats]));
+    let machine = at.machine().cpus(3);
+    let mut running = machine.boot(&Manifest::new([storm, beats]));
     for vm in ["beats", "storm"] {
         running.command(&format!("console {vm}"));
         running.console.expect("READY", PATIENCE);
@@ -426,9 +431,8 @@ fn work_goes_on(running: &mut Running, times: u64) {
     }
 }
 
-#[test]
-fn a_guest_that_is_ended_in_the_middle_of_everything_ends_at_once() {
-    let mut running = storm("hostile-storm", "");
+fn end_in_the_middle(at: At) {
+    let mut running = storm(at, "");
     let before = running.command("host")["free_pages"].clone();
     for number in 0..if artefacts::full() { 300 } else { 30 } {
         // Some moment of its life, which each of these begins anew or leaves where it is.
@@ -453,9 +457,8 @@ fn a_guest_that_is_ended_in_the_middle_of_everything_ends_at_once() {
     nothing_is_left_of(running, &before);
 }
 
-#[test]
-fn a_guest_may_reset_itself_on_any_cpu_and_inside_of_an_interrupt() {
-    let mut running = storm("hostile-reset", "reset");
+fn reset_anywhere(at: At) {
+    let mut running = storm(at, "reset");
     let before = running.command("host")["free_pages"].clone();
     for _ in 0..if artefacts::full() { 1000 } else { 50 } {
         running.control().event("vm-reset", "storm", PATIENCE);
@@ -464,16 +467,14 @@ fn a_guest_may_reset_itself_on_any_cpu_and_inside_of_an_interrupt() {
     nothing_is_left_of(running, &before);
 }
 
-#[test]
-fn resizes_are_asked_for_faster_than_any_guest_takes_them_and_each_is_answered() {
+fn resize_fast(at: At) {
     // It does not know what a hot-added vCPU is.
     let deaf = Vm::guest("deaf", "neighbour")
         .text("firmware", "acpi")
         .vcpus(1, 8);
     let beats = Vm::guest("beats", "neighbour");
-    let mut running = Machine::new("hostile-resizes")
-        .cpus(2)
-        .boot(&Manifest::new([deaf, beats]));
+    let machine = at.machine().cpus(2);
+    let mut running = machine.boot(&Manifest::new([deaf, beats]));
     ask(&mut running, "beats");
     let before = running.command("host")["free_pages"].clone();
     let control = running.control();

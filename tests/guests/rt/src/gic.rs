@@ -296,6 +296,15 @@ pub fn write_sgir(value: u32) {
     mmio::write32(machine().distributor() + V2_SGIR, value);
 }
 
+/// Sends an SGI to all CPUs but this one.
+pub fn send_sgi_to_others(intid: u32) {
+    if is_v2() {
+        write_sgir(1 << 24 | intid);
+    } else {
+        write_sgi1r(1 << 40 | u64::from(intid) << 24);
+    }
+}
+
 /// Sends an SGI to one CPU.
 pub fn send_sgi(affinity: u64, intid: u32) {
     if is_v2() {

@@ -13,8 +13,6 @@ guest!(main);
 
 /// Interrupts of the whole machine after which it resets itself.
 const RESET_AFTER: u64 = 2_000;
-/// ICC_SGI1R_EL1.IRM: to all but oneself.
-const ALL_BUT_SELF: u64 = 1 << 40;
 /// Below the GIC of QEMU's virt there is nothing.
 const HOLE: u64 = 0x0700_0000;
 
@@ -60,8 +58,10 @@ fn storm(seed: u64) {
         let word = (random >> 40) % 0x400 * 4;
         match random >> 8 & 15 {
             0..4 => gic::send_sgi(affinity, intid),
-            4 => gic::write_sgi1r(ALL_BUT_SELF | u64::from(intid) << 24),
+            4 => gic::send_sgi_to_others(intid),
             5 => drop(mmio::read32(machine().distributor() + word)),
+            // A GICv2 has each CPU's own in the distributor, which is read above.
+            6 if gic::is_v2() => gic::write_bit(gic::ICPENDR, 32 + intid),
             6 => drop(gic::find_redistributor(affinity).map(|frame| mmio::read32(frame + word))),
             7 => drop(probe::load(HOLE + word, Width::Word)),
             8 => drop(psci::affinity_info(affinity)),

@@ -155,11 +155,7 @@ pub(crate) fn sgi_to_all_but_self() -> Outcome {
         exception::unmask();
         let others = machine().cpus().len() as u32 - 1;
         for round in 1..=20 {
-            if gic::is_v2() {
-                gic::write_sgir(1 << 24 | 6);
-            } else {
-                gic::write_sgi1r(1 << 40 | 6 << 24);
-            }
+            gic::send_sgi_to_others(6);
             let all = timer::within_ms(2000, || gic::count(6) == others * round);
             check!(
                 all,
