@@ -1,7 +1,8 @@
 //! The demo's Linux guest: from its kernel's first words to its shell, and what a shell can tell.
 
 use crate::console::Console;
-use crate::machine::Running;
+use crate::machine::{Machine, PATIENCE, Running};
+use crate::manifest::{Manifest, Vm};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -29,6 +30,36 @@ const COMPLAINTS: [&str; 14] = [
     "failed to boot CPU",
     "redistributor is inaccessible",
 ];
+
+/// Boots a Linux alone on a machine; returns how many CPUs it says are online.
+///
+/// # Panics
+/// If it does not come to its shell.
+#[must_use]
+pub fn boot(machine: Machine, vm: Vm) -> (Running, u32) {
+    let mut running = machine.boot(&Manifest::new([vm]));
+    let online = wait_for_shell(&mut running.console);
+    (running, online)
+}
+
+/// Has the guest of a VM reboot itself; returns how many CPUs are online when its shell is back. The console must show that guest.
+///
+/// # Panics
+/// If it does not come back.
+pub fn reboot(running: &mut Running, vm: &str) -> u32 {
+    running.console.line("reboot -f");
+    running.control().event("vm-reset", vm, PATIENCE);
+    wait_for_shell(&mut running.console)
+}
+
+/// Has the guest of a VM turn itself off. The console must show that guest.
+///
+/// # Panics
+/// If its VM does not go off.
+pub fn power_off(running: &mut Running, vm: &str) {
+    running.console.line("poweroff -f");
+    running.control().event("vm-off", vm, PATIENCE);
+}
 
 /// Waits until the guest's first process has started its shell; returns how many CPUs it says are online.
 ///

@@ -425,6 +425,24 @@ impl Running {
         }
     }
 
+    /// Goes from the guest that the console shows to the prompt.
+    ///
+    /// # Panics
+    /// If there is no prompt.
+    pub fn prompt(&mut self) {
+        self.console.send("\x1d");
+        self.console.expect("bullpen> ", PATIENCE);
+    }
+
+    /// Stops a VM and waits until it is off.
+    ///
+    /// # Panics
+    /// If it does not go off.
+    pub fn stop(&mut self, vm: &str) {
+        self.command(&format!("vm stop {vm}"));
+        self.control().event("vm-off", vm, PATIENCE);
+    }
+
     /// Waits until QEMU ends by itself, as it does when the host is powered off.
     ///
     /// # Panics

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;
-use tests::guest::follow;
+use tests::guest::expect_green;
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::neighbour::ask;
 use tests::tree::Tree;
@@ -16,8 +16,7 @@ fn machine(test: &str, tree: &Tree) -> Machine {
     Machine::new(test)
         .cpus(CPUS)
         .exact_memory_mib(512)
-        .argument("-dtb")
-        .argument(&tree.write("machine"))
+        .tree(tree)
 }
 
 /// One VM that uses every CPU.
@@ -33,9 +32,7 @@ fn check(test: &str, tree: &Tree) -> Running {
 /// Boots a machine and runs a guest's tests on it.
 fn check_machine(machine: Machine) -> Running {
     let mut running = machine.boot(&manifest());
-    let (console, control) = running.channels();
-    let report = follow(console, control, "guest", PATIENCE);
-    report.assert_green(&running.console);
+    expect_green(&mut running, "guest", PATIENCE);
     running
 }
 
@@ -74,9 +71,7 @@ fn use_every_cpu(test: &str, cpus: u32) {
     let console = running.console.everything();
     let line = format!("{cpus} of {cpus} CPUs");
     assert!(console.contains(&line), "{}", running.console.tail());
-    let (console, control) = running.channels();
-    let report = follow(console, control, "many", PATIENCE);
-    report.assert_green(&running.console);
+    expect_green(&mut running, "many", PATIENCE);
     assert_eq!(running.command("host")["cpus_online"], cpus);
     for cpu in [last, 63, 64] {
         running.command(&format!("vcpu pin still 0 {cpu}"));
@@ -213,7 +208,7 @@ fn a_16550_is_a_console() {
         .model("cortex-a35")
         .cpus(4)
         .memory_mib(1024);
-    let machine = machine.argument("-dtb").argument(&tree.write("machine"));
+    let machine = machine.tree(&tree);
     let mut running = machine.bare(&artefacts::hypervisor(), "");
     running
         .console

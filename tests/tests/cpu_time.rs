@@ -120,12 +120,9 @@ fn ran(running: &mut Running) -> (u64, u64) {
 fn a_cap_holds_while_a_guest_has_more_vcpus() {
     // No VM has a cap when the CPUs begin.
     let vm = Vm::linux("linux", "linux-6.12").vcpus(2, 4);
-    let mut running = Machine::new("cpu-time-cap")
-        .cpus(4)
-        .boot(&Manifest::new([vm]));
-    linux::wait_for_shell(&mut running.console);
-    let result = running.command("vcpu set linux 4 --timeout 100");
-    assert_eq!(result["outcome"], "done", "{result}");
+    let machine = Machine::new("cpu-time-cap").cpus(4);
+    let (mut running, _) = linux::boot(machine, vm);
+    linux::resize_to(&mut running, "linux", 4);
     let busy = "for cpu in 0 1 2 3; do taskset $((1 << cpu)) sh -c 'while :; do :; done' & done";
     linux::run(&mut running.console, busy);
     for (cap, percent) in [("1500m", 150), ("500", 50)] {
@@ -143,33 +140,22 @@ fn a_cap_holds_while_a_guest_has_more_vcpus() {
     running.command("vm cap linux none");
     assert_eq!(running.command("vm show linux").get("cap"), None);
     linux::run(&mut running.console, "kill $(jobs -p)");
-    assert_eq!(
-        linux::complaints(&mut running.console),
-        Vec::<String>::new()
-    );
+    linux::expect_no_complaints(&mut running.console);
 }
 
 #[test]
 fn a_guest_shows_what_was_stolen_from_its_vcpus() {
     let vm = Vm::linux("linux", "linux-6.12").vcpus(1, 2);
-    let mut running = Machine::new("cpu-time-stolen")
-        .cpus(1)
-        .boot(&Manifest::new([vm]));
-    linux::wait_for_shell(&mut running.console);
+    let machine = Machine::new("cpu-time-stolen").cpus(1);
+    let (mut running, _) = linux::boot(machine, vm);
     let log = linux::run(&mut running.console, "dmesg | grep stolen");
     assert!(log.contains("using stolen time PV"), "{log}");
-    let result = running.command("vcpu set linux 2 --timeout 100");
-    assert_eq!(result["outcome"], "done", "{result}");
+    linux::resize_to(&mut running, "linux", 2);
     expect_the_same(&mut running);
     running.control().forget_events();
     // A reboot begins at nothing, and the vCPU that was added comes back.
-    running.console.line("reboot -f");
-    running.control().event("vm-reset", "linux", PATIENCE);
-    linux::wait_for_shell(&mut running.console);
+    linux::reboot(&mut running, "linux");
     running.control().event("resize-done", "linux", PATIENCE);
     expect_the_same(&mut running);
-    assert_eq!(
-        linux::complaints(&mut running.console),
-        Vec::<String>::new()
-    );
+    linux::expect_no_complaints(&mut running.console);
 }

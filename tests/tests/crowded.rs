@@ -45,8 +45,7 @@ fn once(name: &str, kernel: &str, vcpus: u32, cpus: u32) -> (u64, u64) {
     let toggles = toggles.and_then(|text| text.split_whitespace().next());
     println!("{name}: boot {booted} s, load {took} s, off and on {toggles:?}");
     assert!(toggles.is_some_and(|number| number != "0"), "{said}");
-    let complaints = linux::complaints(console);
-    assert!(complaints.is_empty(), "{complaints:#?}");
+    linux::expect_no_complaints(console);
     (booted, took)
 }
 

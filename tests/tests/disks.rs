@@ -5,11 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tests::machine::{Machine, PATIENCE, Running};
-use tests::{Manifest, Vm, artefacts, linux};
+use tests::{Vm, artefacts, linux};
 
 const MIB: usize = 1 << 20;
-/// A resize's deadline in seconds, for a busy machine.
-const DEADLINE_S: u32 = 100;
 
 /// Makes an image whose bytes repeat nowhere near; its length is no whole number of pages.
 fn image(test: &str, name: &str, bytes: usize) -> PathBuf {
@@ -47,9 +45,7 @@ fn sum_in_guest(running: &mut Running, file: &str) -> String {
 }
 
 fn boot(test: &str, vm: Vm) -> Running {
-    let mut running = Machine::new(test).cpus(2).boot(&Manifest::new([vm]));
-    linux::wait_for_shell(&mut running.console);
-    running
+    linux::boot(Machine::new(test).cpus(2), vm).0
 }
 
 /// Boots a guest with a disk that is only read, and checks what it says of it and what is on it.
@@ -70,8 +66,7 @@ fn read_an_image(test: &str, kernel: &str, words: &str) {
         "dd if=/dev/zero of=/dev/vda count=1 2>&1",
     );
     assert!(refused.contains("not permitted"), "{refused}");
-    let complaints = linux::complaints(&mut running.console);
-    assert!(complaints.is_empty(), "{complaints:#?}");
+    linux::expect_no_complaints(&mut running.console);
 }
 
 #[test]
@@ -125,8 +120,7 @@ fn what_is_written_stays_over_a_reset_and_goes_with_a_stop() {
     assert!(full.contains("I/O error"), "{full}");
     let event = running.control().event("disk-full", "linux", PATIENCE);
     assert_eq!(event["device"], "root");
-    running.command("vm stop linux");
-    running.control().event("vm-off", "linux", PATIENCE);
+    running.stop("linux");
     running.command("vm start linux");
     linux::wait_for_shell(&mut running.console);
     assert_eq!(sum_in_guest(&mut running, "/dev/vda"), sum(&image));
@@ -150,8 +144,7 @@ fn vcpus_come_and_go_while_a_disk_is_read_and_written() {
     let cycles = if artefacts::full() { 50 } else { 3 };
     for _ in 0..cycles {
         for vcpus in [4, 2] {
-            let result = running.command(&format!("vcpu set linux {vcpus} --timeout {DEADLINE_S}"));
-            assert_eq!(result["outcome"], "done", "{result}");
+            linux::resize_to(&mut running, "linux", vcpus);
         }
     }
     let ended = linux::run(
@@ -161,6 +154,5 @@ fn vcpus_come_and_go_while_a_disk_is_read_and_written() {
     let rounds: u32 = first_word(&ended).parse().unwrap_or(0);
     assert!(rounds > 0 && !ended.contains("wrong"), "{ended}");
     assert_eq!(sum_in_guest(&mut running, "/dev/vda"), expected);
-    let complaints = linux::complaints(&mut running.console);
-    assert!(complaints.is_empty(), "{complaints:#?}");
+    linux::expect_no_complaints(&mut running.console);
 }

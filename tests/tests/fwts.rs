@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use tests::machine::Machine;
-use tests::{Manifest, Vm, artefacts, linux};
+use tests::{Vm, artefacts, linux};
 
 /// Its tests of ACPI, of SMBIOS, and of the kernel's log. Those of EFI want a module that Debian's kernels leave out.
 const TESTS: &str = "--acpitests dmicheck klog oops";
@@ -23,9 +23,8 @@ fn judge(name: &str, kernel: &str, model: &str) {
         .text("initrd", &artefacts::initrd_fwts().to_string_lossy())
         .memory_mib(1024);
     let machine = Machine::new(name).cpus(2).model(model);
-    let mut running = machine.boot(&Manifest::new([vm]));
+    let (mut running, _) = linux::boot(machine, vm);
     let console = &mut running.console;
-    linux::wait_for_shell(console);
     linux::run(console, "dmesg -n 1");
     let line = format!("fwts --quiet --results-output={RESULTS} {TESTS} < /dev/null");
     linux::run(console, &line);

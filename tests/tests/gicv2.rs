@@ -19,19 +19,16 @@ fn linux_grows_shrinks_and_is_reset() {
         ("linux-on-2", 2, "max,pauth=off", 8),
     ] {
         let vm = Vm::linux("linux", "linux-6.12").vcpus(1, most);
-        let mut running = machine(name, cpus).model(model).boot(&Manifest::new([vm]));
-        assert_eq!(linux::wait_for_shell(&mut running.console), 1);
+        let (mut running, online) = linux::boot(machine(name, cpus).model(model), vm);
+        assert_eq!(online, 1);
         for vcpus in [most, 1, most] {
             resize_to(&mut running, "linux", vcpus);
         }
         expect_no_complaints(&mut running.console);
-        running.console.line("reboot -f");
-        running.control().event("vm-reset", "linux", PATIENCE);
-        linux::wait_for_shell(&mut running.console);
+        linux::reboot(&mut running, "linux");
         resize_to(&mut running, "linux", most);
         expect_no_complaints(&mut running.console);
-        running.console.line("poweroff -f");
-        running.control().event("vm-off", "linux", PATIENCE);
+        linux::power_off(&mut running, "linux");
     }
 }
 
@@ -59,8 +56,8 @@ fn two_linux_share_two_cpus() {
 #[test]
 fn linux_boots_by_device_tree() {
     let vm = Vm::linux("linux", "linux-6.12").text("firmware", "fdt");
-    let mut running = machine("linux-fdt", 4).boot(&Manifest::new([vm]));
-    assert_eq!(linux::wait_for_shell(&mut running.console), 2);
+    let (mut running, online) = linux::boot(machine("linux-fdt", 4), vm);
+    assert_eq!(online, 2);
     let named = linux::run(&mut running.console, "grep -c GIC-0 /proc/interrupts");
     assert_ne!(named.trim(), "0");
     expect_no_complaints(&mut running.console);
@@ -128,16 +125,13 @@ fn a_raspberry_pi_4_runs_the_guests() {
 #[test]
 fn linux_grows_on_a_raspberry_pi_4() {
     let vm = Vm::linux("linux", "linux-6.12").vcpus(1, 4).memory_mib(384);
-    let mut running = Machine::pi4("pi4-linux").boot(&Manifest::new([vm]));
-    assert_eq!(linux::wait_for_shell(&mut running.console), 1);
+    let (mut running, online) = linux::boot(Machine::pi4("pi4-linux"), vm);
+    assert_eq!(online, 1);
     for vcpus in [4, 1, 4] {
         resize_to(&mut running, "linux", vcpus);
     }
     expect_no_complaints(&mut running.console);
-    running.console.line("reboot -f");
-    running.control().event("vm-reset", "linux", PATIENCE);
-    linux::wait_for_shell(&mut running.console);
+    linux::reboot(&mut running, "linux");
     resize_to(&mut running, "linux", 4);
-    running.console.line("poweroff -f");
-    running.control().event("vm-off", "linux", PATIENCE);
+    linux::power_off(&mut running, "linux");
 }

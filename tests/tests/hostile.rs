@@ -336,8 +336,7 @@ fn no_line_is_too_long_or_too_strange_for_the_prompt() {
     ask(&mut running, "beats");
     let before = running.command("host")["free_pages"].clone();
     // To the prompt.
-    running.console.send("\x1d");
-    running.console.expect("bullpen> ", PATIENCE);
+    running.prompt();
     running.console.send_bytes(&long_line());
     running.console.line("");
     let every_byte: Vec<u8> = (0..=u8::MAX).filter(|byte| *byte != 0x1d).collect();
@@ -374,8 +373,7 @@ fn print_without_end(at: At) {
         assert_eq!(state(&mut running, "beats").0, "running");
     }
     // The escape key works in the middle of it, and so does the prompt.
-    running.console.send("\x1d");
-    running.console.expect("bullpen> ", PATIENCE);
+    running.prompt();
     running.console.line("vcpu list beats");
     running.console.expect("STOLEN", PATIENCE);
     let beats = ask(&mut running, "beats");
@@ -405,8 +403,7 @@ fn storm(at: At, words: &str) -> Running {
 /// Ends the storm and begins it once more; free pages are then as before, and the neighbour is well.
 fn nothing_is_left_of(mut running: Running, before: &serde_json::Value) {
     running.control().forget_events();
-    running.command("vm stop storm");
-    running.control().event("vm-off", "storm", PATIENCE);
+    running.stop("storm");
     running.command("vm start storm");
     running.control().event("vm-start", "storm", PATIENCE);
     assert_eq!(&running.command("host")["free_pages"], before, "free pages");

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use tests::machine::{Machine, Running};
-use tests::{Manifest, Vm, artefacts, linux};
+use tests::{Vm, artefacts, linux};
 
 /// The UUID of the VM called "linux" (`control_plane::uuid`), and one of a manifest.
 const UUID: &str = "bf2af833-0590-8e98-ac9b-9f4e9efa7df7";
@@ -18,8 +18,7 @@ fn boot(name: &str, model: &str, vm: Vm) -> Running {
 }
 
 fn boot_on(machine: Machine, vm: Vm) -> Running {
-    let mut running = machine.boot(&Manifest::new([vm]));
-    linux::wait_for_shell(&mut running.console);
+    let (mut running, _) = linux::boot(machine, vm);
     linux::run(&mut running.console, "dmesg -n 1");
     running
 }
@@ -85,21 +84,12 @@ fn acpi_guest(name: &str, kernel: &str, model: &str) {
         "Socket(s)",
     ];
     assert_eq!(counts.map(|key| value(&said, key)), ["0,1", "1", "2", "1"]);
-    let result = running.command("vcpu set linux 8 --timeout 100");
-    assert_eq!(result["outcome"], "done", "{result}");
-    for _ in 0..20 {
-        if linux::online(&mut running.console) == 8 {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(200));
-    }
+    linux::resize_to(&mut running, "linux", 8);
     let said = say(&mut running, "lscpu");
     assert_eq!(counts.map(|key| value(&said, key)), ["0-7", "1", "8", "1"]);
-    let complaints = linux::complaints(&mut running.console);
-    assert!(complaints.is_empty(), "{complaints:#?}");
+    linux::expect_no_complaints(&mut running.console);
     // The same after a reset.
-    running.console.line("reboot -f");
-    linux::wait_for_shell(&mut running.console);
+    linux::reboot(&mut running, "linux");
     linux::run(&mut running.console, "dmesg -n 1");
     expect_uuid(&mut running, UUID);
 }
@@ -139,8 +129,7 @@ fn a_manifests_topology_and_uuid_reach_the_guest() {
         "cat /sys/devices/system/cpu/cpu5/topology/thread_siblings_list",
     );
     assert_eq!(said, "4-5");
-    let complaints = linux::complaints(&mut running.console);
-    assert!(complaints.is_empty(), "{complaints:#?}");
+    linux::expect_no_complaints(&mut running.console);
 }
 
 #[test]

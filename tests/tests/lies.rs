@@ -14,8 +14,7 @@ fn machine(test: &str, tree: &Tree, cpus: u32) -> Machine {
     Machine::new(test)
         .cpus(cpus)
         .exact_memory_mib(512)
-        .argument("-dtb")
-        .argument(&tree.write("machine"))
+        .tree(tree)
 }
 
 fn manifest() -> Manifest {

@@ -4,38 +4,12 @@
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+use tests::linux::{RESIZE_LIMIT_S, expect_no_complaints, expect_online, resize, resize_to};
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::{Manifest, Vm, artefacts, linux};
 
-/// A resize's own deadline in seconds: far more than a guest needs, for a busy machine.
-const DEADLINE_S: u32 = 100;
-
 fn boot(name: &str, cpus: u32, model: &str, vm: Vm) -> (Running, u32) {
-    let machine = Machine::new(name).cpus(cpus).model(model);
-    let mut running = machine.boot(&Manifest::new([vm]));
-    let online = linux::wait_for_shell(&mut running.console);
-    (running, online)
-}
-
-fn resize(running: &mut Running, vcpus: u32, deadline_s: u32) -> Value {
-    running.command(&format!("vcpu set linux {vcpus} --timeout {deadline_s}"))
-}
-
-fn resize_to(running: &mut Running, vcpus: u32) {
-    let result = resize(running, vcpus, DEADLINE_S);
-    assert_eq!(result["outcome"], "done", "{result}");
-    expect_online(running, vcpus);
-}
-
-/// Waits until the guest itself counts this many CPUs: it tells the operator first and its shell a moment later.
-fn expect_online(running: &mut Running, vcpus: u32) {
-    for _ in 0..20 {
-        if linux::online(&mut running.console) == vcpus {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    panic!("not {vcpus} CPUs online{}", running.console.tail());
+    linux::boot(Machine::new(name).cpus(cpus).model(model), vm)
 }
 
 /// Checks that no event is older than one before it, and that what a resize counts is what was told to be on.
@@ -55,25 +29,20 @@ fn expect_events_in_order(running: &mut Running) {
     }
 }
 
-fn expect_no_complaints(running: &mut Running) {
-    let complaints = linux::complaints(&mut running.console);
-    assert!(complaints.is_empty(), "{complaints:#?}");
-}
-
 /// Boots 2 of 8, asks for 8, for 2, and for 1, `cycles` times.
 fn grow_and_shrink(name: &str, kernel: &str, cpus: u32, model: &str, cycles: u32) {
     let (mut running, online) = boot(name, cpus, model, Vm::linux("linux", kernel));
     assert_eq!(online, 2, "CPUs online after the boot");
     for _ in 0..cycles {
         for vcpus in [8, 2] {
-            resize_to(&mut running, vcpus);
+            resize_to(&mut running, "linux", vcpus);
         }
     }
-    let result = resize(&mut running, 1, DEADLINE_S);
+    let result = resize(&mut running, "linux", 1);
     assert_eq!(result["reached"], 2, "{result}");
     assert!(result.to_string().contains("boot-vcpu"), "{result}");
     expect_events_in_order(&mut running);
-    expect_no_complaints(&mut running);
+    expect_no_complaints(&mut running.console);
 }
 
 fn cycles() -> u32 {
@@ -126,7 +95,7 @@ fn busy_vcpus_move() {
     for vcpu in [2, 3] {
         running.command(&format!("vcpu pin linux {vcpu} 0"));
     }
-    resize_to(&mut running, 4);
+    resize_to(&mut running, "linux", 4);
     let list = running.command("vcpu list linux");
     for vcpu in [2, 3] {
         let row = &list["vcpus"][vcpu];
@@ -136,8 +105,8 @@ fn busy_vcpus_move() {
             "{list}"
         );
     }
-    resize_to(&mut running, 2);
-    expect_no_complaints(&mut running);
+    resize_to(&mut running, "linux", 2);
+    expect_no_complaints(&mut running.console);
 }
 
 #[test]
@@ -146,13 +115,13 @@ fn cpus_of_a_reserve_are_off_between_resizes() {
     let (mut running, _) = boot("linux-reserve-off", 8, "cortex-a57", vm);
     for _ in 0..cycles().div_ceil(3) {
         for vcpus in [8, 5, 2, 3, 2] {
-            resize_to(&mut running, vcpus);
+            resize_to(&mut running, "linux", vcpus);
             // Asked for after the ejection was over and told: a CPU of the reserve has long gone off.
             let host = running.command("host");
             assert_eq!(host["cpus_online"], vcpus, "{host}");
         }
     }
-    expect_no_complaints(&mut running);
+    expect_no_complaints(&mut running.console);
 }
 
 #[test]
@@ -164,11 +133,11 @@ fn vcpus_move_to_cpus_that_are_off() {
     running.command("vcpu pin linux 2 3");
     assert_eq!(linux::online(&mut running.console), 2);
     for vcpus in [4, 2, 3, 2] {
-        resize_to(&mut running, vcpus);
+        resize_to(&mut running, "linux", vcpus);
     }
     running.command("vcpu pin linux 1 2");
-    resize_to(&mut running, 4);
-    expect_no_complaints(&mut running);
+    resize_to(&mut running, "linux", 4);
+    expect_no_complaints(&mut running.console);
 }
 
 /// Returns for how many nanoseconds the guest's vCPUs have run together, and whether that counts their sleep.
@@ -221,7 +190,7 @@ fn the_alarm_of_the_clock_wakes_a_guest_that_sleeps() {
         "echo +3 >/sys/class/rtc/rtc0/wakealarm && echo freeze >/sys/power/state && echo woke";
     let text = linux::run(&mut running.console, sleep);
     assert!(text.lines().any(|line| line == "woke"), "{text}");
-    expect_no_complaints(&mut running);
+    expect_no_complaints(&mut running.console);
 }
 
 /// Checks how a resize ended, and why for each vCPU that stood in the way.
@@ -236,10 +205,10 @@ fn expect_reasons(result: &Value, outcome: &str, expected: &[&str]) {
 fn does_not_take_them(name: &str, vm: Vm, expected_online: u32) {
     let (mut running, online) = boot(name, 4, "max,pauth=off", vm);
     assert_eq!(online, expected_online, "CPUs online after the boot");
-    let result = resize(&mut running, 4, 10);
+    let result = running.command("vcpu set linux 4 --timeout 10");
     expect_reasons(&result, "timed-out", &["only-acknowledged"; 2]);
     assert_eq!(linux::online(&mut running.console), expected_online);
-    expect_no_complaints(&mut running);
+    expect_no_complaints(&mut running.console);
 }
 
 #[test]
@@ -258,13 +227,13 @@ fn maxcpus_does_not_hinder_a_hot_add() {
     let vm = Vm::linux("linux", "linux-6.12").command_line("rdinit=/init maxcpus=1");
     let (mut running, online) = boot("linux-maxcpus", 4, "max,pauth=off", vm);
     assert_eq!(online, 1, "CPUs online after the boot");
-    let result = resize(&mut running, 4, DEADLINE_S);
+    let result = resize(&mut running, "linux", 4);
     assert_eq!(result["reached"], 3, "{result}");
     expect_reasons(&result, "partly", &["left-off"]);
     assert_eq!(result["reasons"][0]["vcpu"], 1, "{result}");
     let list = running.command("vm list");
     assert_eq!(list["vms"][0]["on"], 3, "{list}");
-    expect_online(&mut running, 3);
+    expect_online(&mut running.console, 3);
 }
 
 #[test]
@@ -285,21 +254,17 @@ fn udev_turns_added_cpus_on() {
         .text("initrd", &artefacts::initrd_udev().to_string_lossy())
         .command_line("rdinit=/init bullpen.online=udev");
     let (mut running, _) = boot("linux-udev", 4, "max,pauth=off", vm);
-    let result = resize(&mut running, 4, DEADLINE_S);
-    assert_eq!(result["outcome"], "done", "{result}");
-    expect_online(&mut running, 4);
+    resize_to(&mut running, "linux", 4);
 }
 
 #[test]
 fn sixty_four_possible_eight_running() {
     let vm = Vm::linux("linux", "linux-6.12").vcpus(2, 64);
     let (mut running, _) = boot("linux-64", 4, "max,pauth=off", vm);
-    let result = resize(&mut running, 8, DEADLINE_S);
-    assert_eq!(result["outcome"], "done", "{result}");
-    expect_online(&mut running, 8);
+    resize_to(&mut running, "linux", 8);
     let possible = linux::run(&mut running.console, "cat /sys/devices/system/cpu/possible");
     assert_eq!(possible.trim(), "0-63");
-    expect_no_complaints(&mut running);
+    expect_no_complaints(&mut running.console);
 }
 
 #[test]
@@ -308,14 +273,14 @@ fn asked_while_booting_is_not_lost() {
     let mut running = machine.boot(&Manifest::new([Vm::linux("linux", "linux-6.12")]));
     let id = running
         .control()
-        .send(&format!("vcpu set linux 4 --timeout {DEADLINE_S}"));
+        .send(&format!("vcpu set linux 4 --timeout {RESIZE_LIMIT_S}"));
     linux::wait_for_shell(&mut running.console);
     let result = running
         .control()
         .reply(id, PATIENCE)
         .expect("it is carried out");
     assert_eq!(result["outcome"], "done", "{result}");
-    expect_online(&mut running, 4);
+    expect_online(&mut running.console, 4);
 }
 
 #[test]
@@ -326,15 +291,11 @@ fn a_reboot_keeps_the_target() {
         "max,pauth=off",
         Vm::linux("linux", "linux-6.12"),
     );
-    let result = resize(&mut running, 4, DEADLINE_S);
-    assert_eq!(result["outcome"], "done", "{result}");
-    running.console.line("reboot -f");
-    running.control().event("vm-reset", "linux", PATIENCE);
-    let online = linux::wait_for_shell(&mut running.console);
+    resize_to(&mut running, "linux", 4);
+    let online = linux::reboot(&mut running, "linux");
     assert!(online >= 2);
-    expect_online(&mut running, 4);
-    running.console.line("poweroff -f");
-    running.control().event("vm-off", "linux", PATIENCE);
+    expect_online(&mut running.console, 4);
+    linux::power_off(&mut running, "linux");
 }
 
 #[test]

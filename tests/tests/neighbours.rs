@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use std::time::Instant;
-use tests::guest::follow;
+use tests::guest::{expect_green, run_to_end};
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::neighbour::{Beats, ask};
 use tests::{Manifest, Vm, artefacts, linux};
@@ -85,8 +85,7 @@ fn a_guest_that_cleans_its_caches_by_set_and_way_keeps_nobody_waiting() {
     let beats = Vm::guest("beats", "neighbour").cpus(&[0]);
     let machine = Machine::new("set-way").cpus(2).deterministic();
     let mut running = machine.boot(&Manifest::new([sweeper, beats]));
-    let report = follow(&mut running.console, None, "sweeper", PATIENCE);
-    report.assert_green(&running.console);
+    expect_green(&mut running, "sweeper", PATIENCE);
     let beats = ask(&mut running, "beats");
     // A slice of the other vCPU, and one step of what is done on its behalf.
     assert!(beats.late_us < 15_000 && beats.damaged == 0, "{beats:?}");
@@ -114,8 +113,7 @@ fn a_vcpu_that_stands_still_moves() {
         "{after:?}"
     );
     assert_eq!(where_it_is(&mut running)["cpu"], 1);
-    running.command("vm stop beats");
-    running.control().event("vm-off", "beats", PATIENCE);
+    running.stop("beats");
     running.command("vcpu pin beats 0 0");
     assert_eq!(where_it_is(&mut running)["cpu"], 0);
     running.command("vm start beats");
@@ -217,9 +215,7 @@ fn no_page_of_the_host_is_within_a_guests_reach() {
         .deterministic()
         .exact_memory_mib(HOST_MIB);
     let mut running = machine.boot(&Manifest::new([curious, beats]));
-    let report = follow(&mut running.console, None, "curious", PATIENCE);
-    report.assert_green(&running.console);
-    running.control().event("vm-off", "curious", PATIENCE);
+    run_to_end(&mut running, "curious", PATIENCE);
     let beats = ask(&mut running, "beats");
     // Under `-icount` QEMU gives each CPU that does not rest 100 ms at a time, so that a beat of the other waits for that.
     assert!(beats.damaged == 0 && beats.late_us < 100_000, "{beats:?}");
@@ -361,8 +357,7 @@ impl Two {
             span + 2 * GAP_MS > elapsed,
             "{span} ms have passed for it of {elapsed}"
         );
-        let complaints = linux::complaints(&mut self.running.console);
-        assert!(complaints.is_empty(), "{complaints:#?}");
+        linux::expect_no_complaints(&mut self.running.console);
     }
 }
 

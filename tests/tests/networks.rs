@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use serde_json::Value;
-use tests::machine::{Machine, PATIENCE, Running};
+use tests::machine::{Machine, Running};
 use tests::{Manifest, Vm, linux};
 
 /// Has the terminal talk to a guest.
@@ -97,8 +97,7 @@ fn two_guests_reach_each_other_and_a_third_hears_nothing() {
     assert!(two["received_bytes"].as_u64() > Some(8 << 20), "{two}");
     for vm in ["one", "two"] {
         attach(&mut running, vm);
-        let complaints = linux::complaints(&mut running.console);
-        assert!(complaints.is_empty(), "{complaints:#?}");
+        linux::expect_no_complaints(&mut running.console);
     }
     // A guest that is reset, and one that is off, mean nothing to the other.
     running.command("vm reset one");
@@ -108,8 +107,7 @@ fn two_guests_reach_each_other_and_a_third_hears_nothing() {
     run(&mut running, "one", "ifconfig eth0 10.0.0.1 up");
     expect_pings(&mut running, "two", "10.0.0.1");
     running.control().forget_events();
-    running.command("vm stop one");
-    running.control().event("vm-off", "one", PATIENCE);
+    running.stop("one");
     expect_no_answer(&mut running);
 }
 
@@ -132,8 +130,8 @@ fn guests_that_share_a_cpu_copy_a_file() {
 #[test]
 fn a_guest_draws_from_its_source_of_randomness() {
     let vm = Vm::linux_with_devices("linux", "linux-6.12").raw("rng", "true");
-    let mut running = Machine::new("rng").cpus(2).boot(&Manifest::new([vm]));
-    linux::wait_for_shell(&mut running.console);
+    let machine = Machine::new("rng").cpus(2);
+    let (mut running, _) = linux::boot(machine, vm);
     let sum = "dd if=/dev/hwrng bs=64 count=4 2>/dev/null | sha256sum";
     let line = format!("cat /sys/class/misc/hw_random/rng_current; {sum}; {sum}");
     let shown = linux::run(&mut running.console, &line);

@@ -16,8 +16,7 @@ fn manifest() -> Manifest {
 fn boot(machine: Machine) -> Running {
     let mut running = machine.cpus(CPUS).boot(&manifest());
     running.console.expect("READY", PATIENCE);
-    running.console.send("\x1d");
-    running.console.expect("bullpen> ", PATIENCE);
+    running.prompt();
     running
 }
 
@@ -47,8 +46,7 @@ fn a_host_is_turned_off_after_a_question() {
 #[test]
 fn a_host_without_vms_that_run_is_turned_off_unasked() {
     let mut running = boot(Machine::new("operator-quiet"));
-    running.command("vm stop guest");
-    running.control().event("vm-off", "guest", PATIENCE);
+    running.stop("guest");
     running.command("host poweroff");
     assert!(running.wait_for_end(PATIENCE).success());
 }
@@ -79,10 +77,7 @@ fn a_board_without_a_clock_is_told_the_time() {
     let test = "operator-time";
     let tree = Tree::of_virt(&artefacts::log_directory(test), CPUS);
     let tree = tree.replace("arm,pl031", "acme,clock");
-    let machine = Machine::new(test)
-        .exact_memory_mib(512)
-        .argument("-dtb")
-        .argument(&tree.write("machine"));
+    let machine = Machine::new(test).exact_memory_mib(512).tree(&tree);
     let mut running = boot(machine);
     // What a test may take, in seconds.
     let patience = PATIENCE.as_secs();

@@ -77,8 +77,7 @@ fn a_guest_that_prints_without_end_on_a_slow_wire_holds_nobody_up() {
     running
         .console
         .expect("0123456789abcdef0123456789abcdef", PATIENCE);
-    running.console.send("\x1d");
-    running.console.expect("bullpen> ", PATIENCE);
+    running.prompt();
 }
 
 #[test]
@@ -88,15 +87,13 @@ fn a_guest_that_resets_itself_without_end_on_a_slow_wire_holds_nobody_up() {
         running.control().event(event, "loud", PATIENCE);
     }
     // What has happened to another VM comes through.
-    running.command("vm stop victim");
-    running.control().event("vm-off", "victim", PATIENCE);
+    running.stop("victim");
 }
 
 #[test]
 fn vcpus_that_come_and_go_without_end_on_a_slow_wire_hold_nobody_up() {
     let mut running = a_slow_wire_holds_nobody_up("hostile-slow-flicker", "flicker");
-    running.command("vm stop victim");
-    running.control().event("vm-off", "victim", PATIENCE);
+    running.stop("victim");
 }
 
 #[test]

@@ -97,8 +97,7 @@ fn the_folder_for_a_raspberry_pi_4_starts_on_qemus() {
         .cpus(4)
         .memory_mib(2048);
     let machine = machine
-        .argument("-dtb")
-        .argument(&tree.write("machine"))
+        .tree(&tree)
         .argument("-initrd")
         .argument(&initrd.to_string_lossy());
     let mut running = machine.bare(&folder.join("bullpen.img"), "");

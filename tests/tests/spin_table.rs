@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
-use tests::guest::follow;
+use tests::guest::expect_green;
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::tree::Tree;
 use tests::{Manifest, Vm, artefacts};
@@ -47,8 +47,7 @@ fn machine(test: &str, tree: &Tree) -> Machine {
         .cpus(CPUS)
         .exact_memory_mib(512)
         .after(&artefacts::guest("spin_table"))
-        .argument("-dtb")
-        .argument(&tree.write("machine"))
+        .tree(tree)
 }
 
 /// Boots a machine, expects so many CPUs, and runs a guest's tests with a vCPU on each of them.
@@ -56,9 +55,7 @@ fn check(machine: Machine, cpus: u32) -> Running {
     let places: Vec<u32> = (0..cpus).collect();
     let vm = Vm::guest("guest", "smoke").vcpus(cpus, cpus).cpus(&places);
     let mut running = machine.boot(&Manifest::new([vm]));
-    let (console, control) = running.channels();
-    let report = follow(console, control, "guest", PATIENCE);
-    report.assert_green(&running.console);
+    let report = expect_green(&mut running, "guest", PATIENCE);
     assert!(report.passed.iter().any(|name| name == "all_cpus_start"));
     assert_eq!(running.command("host")["cpus_online"], cpus);
     running
@@ -162,9 +159,7 @@ fn a_cpu_that_comes_too_late_stays_out() {
     }
     assert_eq!(running.command("host")["cpus_online"], 2);
     running.command("vm start guest");
-    let (console, control) = running.channels();
-    let report = follow(console, control, "guest", PATIENCE);
-    report.assert_green(&running.console);
+    expect_green(&mut running, "guest", PATIENCE);
 }
 
 #[test]
@@ -196,9 +191,7 @@ fn some_cpus_may_be_started_by_psci_and_some_not() {
         "guest: `reserve-idle` = \"psci-off\": CPUs that PSCI did not start wait in WFI",
     );
     assert_eq!(running.command("host")["cpus"], CPUS);
-    let (console, control) = running.channels();
-    let report = follow(console, control, "guest", PATIENCE);
-    report.assert_green(&running.console);
+    expect_green(&mut running, "guest", PATIENCE);
     // Both of its CPUs have nothing but vCPUs in reserve, but only one can be turned off.
     let deadline = Instant::now() + PATIENCE;
     while running.command("host")["cpus_online"] != CPUS - 1 {

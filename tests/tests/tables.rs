@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tests::console::Console;
 use tests::machine::Machine;
-use tests::{Manifest, Vm, artefacts, linux, source};
+use tests::{Vm, artefacts, linux, source};
 
 /// What the guest's sysfs must hold, all of it: the tables that the XSDT leads to.
 const IN_SYSFS: [&str; 7] = ["APIC", "DSDT", "FACP", "GTDT", "PPTT", "SPCR", "SRAT"];
@@ -204,11 +204,8 @@ fn check_by_acpica(tables: &Tables, directory: PathBuf) {
 fn acpi_tables_as_linux_reads_them() {
     let name = "linux-acpi-tables";
     let vm = Vm::linux("linux", "linux-6.12").memory_mib(MEMORY_MIB);
-    let mut running = Machine::new(name)
-        .cpus(2)
-        .model("cortex-a57")
-        .boot(&Manifest::new([vm]));
-    linux::wait_for_shell(&mut running.console);
+    let machine = Machine::new(name).cpus(2).model("cortex-a57");
+    let (mut running, _) = linux::boot(machine, vm);
     let tables = collect(&mut running.console);
     drop(running);
     for (name, table) in &tables {

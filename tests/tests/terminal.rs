@@ -18,8 +18,7 @@ fn boot(name: &str) -> Running {
         .cpus(2)
         .boot(&Manifest::new([busy, idle]));
     running.console.expect("READY", PATIENCE);
-    running.console.send("\x1d");
-    running.console.expect("bullpen> ", PATIENCE);
+    running.prompt();
     running
 }
 
