@@ -37,6 +37,18 @@ macro_rules! id {
             }
         }
 
+        impl Numbered for $name {
+            #[inline]
+            fn number(self) -> usize {
+                self.index()
+            }
+
+            #[inline]
+            fn from_number(number: usize) -> Option<Self> {
+                u16::try_from(number).ok().map(Self)
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, concat!($letter, "{}"), self.0)
@@ -88,33 +100,8 @@ pub const MAX_MILLICORES: u32 = 1000 * MAX_VCPUS as u32;
 
 /// A set of physical CPUs.
 pub type PcpuSet = BitSet<PcpuId, { MAX_PCPUS / 64 }>;
-
-impl Numbered for PcpuId {
-    #[inline]
-    fn number(self) -> usize {
-        self.index()
-    }
-
-    #[inline]
-    fn from_number(number: usize) -> Option<Self> {
-        u16::try_from(number).ok().map(Self)
-    }
-}
-
 /// A set of vCPUs of one VM.
 pub type VcpuSet = BitSet<VcpuId, { MAX_VCPUS as usize / 64 }>;
-
-impl Numbered for VcpuId {
-    #[inline]
-    fn number(self) -> usize {
-        self.index()
-    }
-
-    #[inline]
-    fn from_number(number: usize) -> Option<Self> {
-        u16::try_from(number).ok().map(Self)
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,8 @@ static GICH: AtomicU64 = AtomicU64::new(0);
 
 /// Size of a frame of which each 4 KiB are there sixteen times, so that the pages of 64 KiB have one each (GIC-400, DDI 0471, 3.2).
 const ALIASED_SIZE: u64 = 0x2_0000;
+/// The list registers that `vgic` uses.
+const LIST_REGISTERS: usize = 0xf;
 /// Where the last copy of its first 4 KiB is: the second 4 KiB follow.
 const LAST_COPY: u64 = 0xf000;
 
@@ -80,4 +82,10 @@ pub(super) fn gicc() -> Registers {
 pub(super) fn gich() -> Registers {
     // SAFETY: `start` has mapped this range of the device tree's before anything asks.
     unsafe { Registers::new(GICH.load(Ordering::Relaxed), gicv2::GICH_SIZE) }
+}
+
+/// Returns where the list register of this number is in [`gich`].
+#[inline(always)]
+pub(super) const fn list_register_at(n: usize) -> u32 {
+    gicv2::GICH_LR + 4 * (n & LIST_REGISTERS) as u32
 }

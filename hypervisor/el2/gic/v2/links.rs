@@ -11,12 +11,10 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use types::gicv2;
 use vgic::v2::ends;
 
-use super::frames::{gicc, gich};
+use super::frames::{gicc, gich, list_register_at};
 
 /// GICC_IIDR of QEMU's.
 const FORGETFUL: u32 = 0x0002_043b;
-/// The list registers that `vgic` uses.
-const LIST_REGISTERS: u32 = 0xf;
 
 static IS_FORGETFUL: AtomicBool = AtomicBool::new(false);
 static VIRTUAL: AtomicU32 = AtomicU32::new(0);
@@ -62,7 +60,7 @@ pub(super) fn read(at: u32) -> u32 {
 pub(super) fn end() {
     let mut ended = gich().read32(gicv2::GICH_EISR);
     while ended != 0 {
-        let at = gicv2::GICH_LR + 4 * (ended.trailing_zeros() & LIST_REGISTERS);
+        let at = list_register_at(ended.trailing_zeros() as usize);
         if let Some(intid) = ends::behind(gich().read32(at), timers()) {
             gich().write32(at, 0);
             gicc().write32(gicv2::GICC_DIR, intid);

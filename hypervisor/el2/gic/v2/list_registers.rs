@@ -4,24 +4,17 @@ use types::gicv2;
 use vgic::v2::list_register::{self, HCR_EVENTS};
 use vgic::{ListRegister, ListRegisters, Maintenance};
 
-use super::frames::gich;
+use super::frames::{gich, list_register_at};
 use super::links;
 
 /// GICH_HCR.En: the virtual CPU interface is on.
 const ENABLE: u32 = 1;
 /// GICH_HCR.EOICount.
 const EOI_COUNT: u32 = 0x1f << 27;
-/// The list registers that `vgic` uses.
-const LIST_REGISTERS: u32 = 0xf;
 
 /// The list registers of this CPU, which hold the loaded vCPU's interrupts.
 #[derive(Debug)]
 pub(crate) struct HardwareListRegisters;
-
-#[inline(always)]
-fn offset(n: usize) -> u32 {
-    gicv2::GICH_LR + 4 * (n as u32 & LIST_REGISTERS)
-}
 
 impl ListRegisters for HardwareListRegisters {
     const SERVE_GICV3: bool = false;
@@ -34,9 +27,9 @@ impl ListRegisters for HardwareListRegisters {
     #[inline]
     fn read(&self, n: usize) -> ListRegister {
         let value = if links::are_kept() {
-            links::read(offset(n))
+            links::read(list_register_at(n))
         } else {
-            gich().read32(offset(n))
+            gich().read32(list_register_at(n))
         };
         list_register::decode(value)
     }
@@ -47,7 +40,7 @@ impl ListRegisters for HardwareListRegisters {
         if links::are_kept() {
             value = links::hidden(value);
         }
-        gich().write32(offset(n), value);
+        gich().write32(list_register_at(n), value);
     }
 
     #[inline]
