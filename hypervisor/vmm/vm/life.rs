@@ -2,8 +2,14 @@
 //!
 //! One word holds the phase and the reason for it, so that of several CPUs that want to end a VM exactly one does, and its reason is
 //! told. Requests to single vCPUs (`vcpu::request`) only make them look here: the phase is the truth, a stale request does no harm.
+//! Model-checked by loom, with what CPUs and the VM's manager do around it (`model`).
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+#[cfg(not(all(loom, test)))]
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+#[cfg(all(loom, test))]
+use model::sequential::{AtomicBool, AtomicU32, AtomicU64};
+
+use core::sync::atomic::Ordering;
 
 types::words! {
     /// What a VM is doing as a whole.
@@ -97,6 +103,8 @@ pub struct Life {
     word: AtomicU32,
     /// vCPUs that are attached to a CPU.
     attached: AtomicU32,
+    /// vCPUs whose registers some CPU owns, on or off.
+    owned: AtomicU32,
     /// Those among them that stand still because of a pause.
     halted: AtomicU32,
     /// When the last vCPU came to rest, in counter ticks. Grows only.
@@ -229,6 +237,27 @@ impl Life {
         self.attached.load(Ordering::SeqCst)
     }
 
+    /// Counts a vCPU whose registers a CPU takes over; returns whether the VM wants that. Otherwise call [`Life::disown`] at once.
+    ///
+    /// Counted first and asked after, so that an end of the VM either is seen here or sees the count.
+    #[must_use]
+    pub fn own(&self) -> bool {
+        self.owned.fetch_add(1, Ordering::SeqCst);
+        matches!(self.phase(), Phase::Running | Phase::Paused)
+    }
+
+    /// Counts a vCPU whose registers are given back; returns whether no CPU owns any now.
+    #[must_use]
+    pub fn disown(&self) -> bool {
+        self.owned.fetch_sub(1, Ordering::SeqCst) == 1
+    }
+
+    /// Returns whether no CPU runs a vCPU or owns the registers of one.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.attached() == 0 && self.owned.load(Ordering::SeqCst) == 0
+    }
+
     /// Counts an attached vCPU that has come to rest for a pause.
     pub fn halt(&self, now_ticks: u64) {
         self.halted_ticks.fetch_max(now_ticks, Ordering::SeqCst);
@@ -250,6 +279,9 @@ impl Life {
             .is_ok()
     }
 }
+
+#[cfg(all(loom, test))]
+mod model;
 
 #[cfg(test)]
 mod tests;

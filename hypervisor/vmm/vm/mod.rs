@@ -26,7 +26,7 @@ mod vcpu;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use psci::{Offered, Role};
 use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
@@ -86,8 +86,6 @@ pub struct Vm {
     pub cap: Cap,
     /// Whether a client wants to know of single vCPUs coming and going: a control channel, or a resize.
     pub watched: AtomicBool,
-    /// vCPUs whose registers some CPU owns, on or off.
-    owned: AtomicU32,
 }
 
 /// What a new VM is made of.
@@ -172,7 +170,6 @@ impl Vm {
             life: Life::default(),
             cap: Cap::at(parts.counter),
             watched: AtomicBool::new(false),
-            owned: AtomicU32::new(0),
         }
     }
 
@@ -198,27 +195,24 @@ impl Vm {
         matches!(self.phase(), Phase::Stopping | Phase::Resetting)
     }
 
-    /// Counts a vCPU whose registers a CPU takes over; returns whether the VM wants that. Otherwise call [`Vm::disown`] at once.
-    ///
-    /// Counted first and asked after, so that an end of the VM either is seen here or sees the count.
+    /// Notes a vCPU whose registers a CPU takes over; returns whether the VM wants that. Otherwise call [`Vm::disown`] at once.
     #[must_use]
     pub fn own(&self, vcpu: &Vcpu) -> bool {
-        self.owned.fetch_add(1, Ordering::SeqCst);
         vcpu.is_owned.store(true, Ordering::SeqCst);
-        matches!(self.phase(), Phase::Running | Phase::Paused)
+        self.life.own()
     }
 
-    /// Counts a vCPU whose registers are given back; returns whether no CPU owns any now.
+    /// Notes a vCPU whose registers are given back; returns whether no CPU owns any now.
     #[must_use]
     pub fn disown(&self, vcpu: &Vcpu) -> bool {
         vcpu.is_owned.store(false, Ordering::SeqCst);
-        self.owned.fetch_sub(1, Ordering::SeqCst) == 1
+        self.life.disown()
     }
 
     /// Returns whether no CPU runs one of its vCPUs or owns the registers of one.
     #[must_use]
     pub fn is_left(&self) -> bool {
-        self.life.attached() == 0 && self.owned.load(Ordering::SeqCst) == 0
+        self.life.is_left()
     }
 
     /// Finds a vCPU by its id.

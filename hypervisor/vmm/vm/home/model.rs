@@ -3,6 +3,7 @@
 extern crate std;
 
 use super::{Home, PcpuId, Slot, Whereabouts};
+use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering, fence};
 use loom::thread;
@@ -13,6 +14,8 @@ const CPUS: usize = 2;
 #[derive(Default)]
 struct World {
     at: Whereabouts,
+    /// Its registers: loom fails if two CPUs touch them and neither knows that the other has.
+    registers: UnsafeCell<()>,
     inbox: AtomicBool,
     taken: AtomicBool,
     wakes: [AtomicBool; CPUS],
@@ -58,6 +61,7 @@ impl World {
     fn give_up(&self) {
         self.at.loaded.store(false, Ordering::SeqCst);
         self.look();
+        self.registers.with_mut(|_| ());
         assert_eq!(self.at.leave(), Some(home(0)));
         sequentially();
         self.wake();
@@ -66,6 +70,7 @@ impl World {
     /// As the CPU where it goes: load it when told, and look.
     fn arrive(&self, cpu: usize) {
         if self.wakes[cpu].swap(false, Ordering::SeqCst) && self.at.home() == home(cpu) {
+            self.registers.with_mut(|_| ());
             self.at.loaded.store(true, Ordering::SeqCst);
             self.look();
         }
