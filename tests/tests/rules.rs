@@ -11,6 +11,8 @@ mod callers;
 mod dependencies;
 #[path = "rules/devices.rs"]
 mod devices;
+#[path = "rules/documents.rs"]
+mod documents;
 #[path = "rules/doors.rs"]
 mod doors;
 #[path = "rules/imports.rs"]
