@@ -474,7 +474,7 @@ fn a_vm_that_has_no_room_on_its_cpus_is_named_and_takes_none() {
 }
 
 #[test]
-fn vcpus_without_a_wish_go_round_the_cpus_that_have_room() {
+fn vcpus_without_a_pin_go_round_the_cpus_that_have_room() {
     let (_, mut slots) = admit(&[(3, &[]), (511, &[0])]);
     let dealt: Vec<_> = (0..3)
         .filter_map(|_| slots.deal())

@@ -12,7 +12,7 @@ use types::ids::VcpuId;
 pub enum Origin {
     /// The operator, who waits for the report.
     Operator,
-    /// A reset of the VM, after which the vCPUs it held are offered again; the operator's next wish replaces it.
+    /// A reset of the VM, after which the vCPUs it held are offered again; the operator's next request replaces it.
     Reset,
 }
 

@@ -6,7 +6,7 @@ use spin::mutex::SpinMutexGuard;
 use super::{Machine, Manager, Pcpu, SLICE_NS};
 use crate::sched::{Policy, Slot};
 use crate::vm::context::Owner;
-use crate::vm::{Home, Phase, VcpuContext, request};
+use crate::vm::{Phase, Placement, VcpuContext, request};
 
 /// A vCPU whose registers this CPU owns.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         };
         let Owner { vm, vcpu } = place;
         // A slot may be kept for one that is not here yet.
-        if vcpu.at.home() != Home::new(pcpu, slot) {
+        if vcpu.at.placement() != Placement::new(pcpu, slot) {
             return false;
         }
         // One that was on elsewhere is taken in any case: its VM waits for it.
@@ -124,7 +124,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// CPU.
     pub(super) fn migrate_out(&mut self, place: Owner, slot: Slot) -> bool {
         let Owner { vm, vcpu } = place;
-        if !vcpu.at.is_wanted() {
+        if !vcpu.at.is_pending() {
             return false;
         }
         if let Some(Some(_)) = self.attached.get(slot.index()) {

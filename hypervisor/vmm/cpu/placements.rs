@@ -7,7 +7,7 @@ use psci::State;
 use crate::sched::Slot;
 use crate::sync::FairMutex;
 use crate::vm::context::Owner;
-use crate::vm::{Home, Vm};
+use crate::vm::{Placement, Vm};
 use types::ids::PcpuId;
 
 /// The vCPUs that are placed on each CPU, or are about to be, by slot.
@@ -31,7 +31,7 @@ impl Placements {
 
     /// Keeps a slot of a CPU for a vCPU; `None` if all 512 are taken.
     #[must_use]
-    pub fn take(&self, place: Owner, pcpu: PcpuId) -> Option<Home> {
+    pub fn take(&self, place: Owner, pcpu: PcpuId) -> Option<Placement> {
         let mut slots = self.slots[pcpu.index()].lock();
         let mut free = None;
         if self.freed.load(Ordering::Relaxed) != 0 {
@@ -43,12 +43,12 @@ impl Placements {
             None => slots.push(None),
         }
         slots[slot.index()] = Some(place);
-        Some(Home::new(pcpu, slot))
+        Some(Placement::new(pcpu, slot))
     }
 
     /// Lets other vCPUs have a slot.
-    pub fn free(&self, home: Home) {
-        self.slots[home.pcpu().index()].lock()[home.slot().index()] = None;
+    pub fn free(&self, placement: Placement) {
+        self.slots[placement.pcpu().index()].lock()[placement.slot().index()] = None;
         self.freed.fetch_add(1, Ordering::Relaxed);
     }
 

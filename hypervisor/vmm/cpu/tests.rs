@@ -79,10 +79,10 @@ fn registers_timers_and_fp_values_go_with_a_vcpu_to_another_cpu() {
     rounds(&mut zero, 40);
     assert!(system.migrate(vm, 1, 1), "no other move is under way");
     assert!(!system.migrate(vm, 1, 1), "one at a time");
-    assert_eq!(vm.vcpus[1].at.home().pcpu(), PcpuId::new(0));
+    assert_eq!(vm.vcpus[1].at.placement().pcpu(), PcpuId::new(0));
     // One that waits for its CPU goes in its turn.
     rounds(&mut zero, 40);
-    assert_eq!(vm.vcpus[1].at.home().pcpu(), PcpuId::new(1));
+    assert_eq!(vm.vcpus[1].at.placement().pcpu(), PcpuId::new(1));
     system.heard();
     // The fake's `check` compares what is loaded there with what was saved here, its FP values too.
     system.does((0, 1), &[Act::Fp, Act::Wait]);
@@ -385,7 +385,7 @@ proptest! {
                 Step::Act(vm, vcpu, act) => system.does((vm, vcpu), &[act]),
                 Step::Migrate(vm, vcpu, cpu) => {
                     let vm = vms[usize::from(vm)];
-                    if vm.vcpus[usize::from(vcpu)].at.home().pcpu() != PcpuId::new(cpu) {
+                    if vm.vcpus[usize::from(vcpu)].at.placement().pcpu() != PcpuId::new(cpu) {
                         system.migrate(vm, vcpu, cpu);
                     }
                 }
@@ -418,7 +418,7 @@ proptest! {
             prop_assert_eq!(vm.phase(), Phase::Running, "stopped and started");
             prop_assert_eq!(vm.life.attached(), 0);
             for vcpu in &*vm.vcpus {
-                prop_assert!(!vcpu.at.is_wanted(), "no move is left half done");
+                prop_assert!(!vcpu.at.is_pending(), "no move is left half done");
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::features::{CpuFeatures, FeaturePolicy, hcr};
 use crate::sync::FairMutex;
 use crate::vm::context::Owner;
 use crate::vm::resize::Resizer;
-use crate::vm::{Home, Vm, VmParts, Wakes};
+use crate::vm::{Placement, Vm, VmParts, Wakes};
 
 const _: () = assert!(MAX_VCPUS_A_CPU as usize == crate::sched::MAX_SLOTS);
 
@@ -85,7 +85,7 @@ impl<H: Host> Vms<H> {
         place(&instances, placements, slots);
         for instance in &mut instances {
             let first = instance.vm.vcpus.first();
-            instance.manager = first.map_or(PcpuId::new(0), |vcpu| vcpu.at.home().pcpu());
+            instance.manager = first.map_or(PcpuId::new(0), |vcpu| vcpu.at.placement().pcpu());
         }
         Self {
             host,
@@ -149,9 +149,9 @@ fn place<H: Host>(instances: &[Instance<H>], placements: &'static Placements, mu
             for vcpu in if held { reserve } else { boot } {
                 let pinned = slots.pinned(&config.placement, vcpu.id);
                 let pcpu = pinned.or_else(|| slots.deal());
-                let home = pcpu.and_then(|pcpu| placements.take(Owner { vm, vcpu }, pcpu));
-                let home = home.expect("an admitted vCPU has a place");
-                vcpu.at.change_wish(Home::NOWHERE, home);
+                let placement = pcpu.and_then(|pcpu| placements.take(Owner { vm, vcpu }, pcpu));
+                let placement = placement.expect("an admitted vCPU has a place");
+                vcpu.at.change_pending(Placement::NOWHERE, placement);
                 vcpu.at.leave();
             }
         }

@@ -58,7 +58,7 @@ impl<H: Host> Vms<H> {
 
     /// Makes a vCPU's CPU look at it, even if the CPU is off, before a move or after.
     pub fn look_at(&self, vm: &Vm, vcpu: &Vcpu) {
-        self.host.bring_up(vcpu.at.home().pcpu());
+        self.host.bring_up(vcpu.at.placement().pcpu());
         let mut kicks = Kicks::NONE;
         vcpu.wake(&mut kicks);
         self.host.kick(kicks);
@@ -83,7 +83,7 @@ impl<H: Host> Vms<H> {
                 Effect::Insert(id) => {
                     // Its CPU comes up and prepares while the guest finds out.
                     if let Some(vcpu) = vm.vcpu(id) {
-                        self.host.bring_up(vcpu.at.home().pcpu());
+                        self.host.bring_up(vcpu.at.placement().pcpu());
                         vcpu.wake(&mut kicks);
                     }
                     pulse |= vm.devices.hotplug.request_insert(id);

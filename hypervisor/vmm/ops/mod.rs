@@ -273,7 +273,7 @@ impl<H: Host> Vms<H> {
 
     /// Makes the CPU of a vCPU in reserve find out whether it is needed.
     fn park_vcpu(&self, vm: &Vm, vcpu: &Vcpu) {
-        let cpu = vcpu.at.home().pcpu();
+        let cpu = vcpu.at.placement().pcpu();
         if self.may_power_down(vm) && !self.host.is_off(cpu) {
             self.host.ask(cpu);
         }
@@ -282,7 +282,7 @@ impl<H: Host> Vms<H> {
     /// Has vCPUs that are turned on and off be noted or not, now that it has changed whether an operator hears of them.
     pub fn watch(&self) {
         for instance in &self.instances {
-            // Under the lock, as a resize does it, so that neither takes the other's wish back.
+            // Under the lock, as a resize does it, so that neither undoes what the other has set.
             let resizer = instance.resizer.lock();
             let watched = resizer.is_active() || self.host.is_heard();
             instance.vm.watched.store(watched, Ordering::Release);

@@ -17,7 +17,7 @@ use self::answers::{Answer, Round};
 use super::Host;
 use crate::cpu::Placements;
 use crate::sync::FairMutex;
-use crate::vm::{Home, Vcpu, Vm};
+use crate::vm::{Placement, Vcpu, Vm};
 
 /// The console, and what else of the machine only its operator asks for.
 pub trait Console: Host {
@@ -45,7 +45,7 @@ pub trait Console: Host {
 struct Move {
     token: Token,
     vcpu: &'static Vcpu,
-    to: Home,
+    to: Placement,
     deadline_ns: u64,
 }
 

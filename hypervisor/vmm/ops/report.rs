@@ -73,7 +73,7 @@ impl<H: Host> Vms<H> {
         let on = vm.vcpus.iter().filter(|vcpu| vcpu.power.state().is_on());
         let mut cpus = PcpuSet::EMPTY;
         for vcpu in on {
-            cpus.insert(vcpu.at.home().pcpu());
+            cpus.insert(vcpu.at.placement().pcpu());
         }
         let exits = vm.vcpus.iter().map(|vcpu| vcpu.exits.snapshot().total());
         let record = instance.record.lock();
@@ -123,7 +123,7 @@ impl<H: Host> Vms<H> {
         VcpuRow {
             vcpu: vcpu.id,
             state: state.word(),
-            cpu: vcpu.at.home().pcpu(),
+            cpu: vcpu.at.placement().pcpu(),
             exits: vcpu.exits.snapshot().total(),
             ran_ns: self.host.ns(usage.ran_ticks()),
             counts_sleep: state.is_on() && usage.counts_sleep(),

@@ -699,7 +699,7 @@ fn a_resize_offers_a_vcpu_before_the_guest_is_told_and_ends_when_it_is_on() {
         psci::State::EnabledOff,
         "permitted"
     );
-    let cpu = vm.vcpus[2].at.home().pcpu().get();
+    let cpu = vm.vcpus[2].at.placement().pcpu().get();
     assert_eq!(*host.up.borrow(), [cpu], "its CPU comes up first");
     for vcpu in [1, 2] {
         let code = vm.vcpus[vcpu].power.cpu_on(psci::EntryPoint::default());

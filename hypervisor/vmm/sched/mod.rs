@@ -2,7 +2,7 @@
 //!
 //! Every physical CPU owns one [`RunQueue`] and no other CPU touches it, so it needs no lock. What others want of it arrives through the
 //! lock-free [`WakeSet`], which says which places have something to do; every vCPU has its place from the making of its VM on
-//! (`vm::Home`). The owner drains the [`WakeSet`], tells the queue, and asks it which vCPU is next.
+//! (`vm::Placement`). The owner drains the [`WakeSet`], tells the queue, and asks it which vCPU is next.
 //!
 //! [`RunQueue`] is mechanism, its [`Policy`] a type parameter. The one that is used is [`RoundRobin`] with slices between [`SLICE_FLOOR_MS`] and
 //! [`SLICE_MS`], under the caps of the VMs ([`Capped`]). Real-time budgets are another policy. The timer, the IPI and the switch are in `el2`.

@@ -82,7 +82,7 @@ const fn word(phase: Phase, cause: Cause) -> u32 {
     phase as u32 | (cause as u32) << CAUSE_SHIFT
 }
 
-/// How a wish to resume stands.
+/// How a request to resume stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Resume {
@@ -181,7 +181,7 @@ impl Life {
         paused
     }
 
-    /// Wishes a pause to end; returns whether there is one. [`Life::resume`] ends it.
+    /// Asks for the end of a pause; returns whether there is one. [`Life::resume`] ends it.
     #[must_use]
     pub fn ask_resume(&self) -> bool {
         let paused = self.phase() == Phase::Paused;
@@ -191,7 +191,7 @@ impl Life {
         paused
     }
 
-    /// Ends a pause if that is wished for and every vCPU has come to rest, so that they agree on the time that has passed.
+    /// Ends a pause if that was asked for and every vCPU has come to rest, so that they agree on the time that has passed.
     ///
     /// `set_back` is called with the ticks of the pause before any vCPU can run.
     pub fn resume(&self, now_ticks: u64, set_back: impl FnOnce(u64)) -> Resume {

@@ -9,8 +9,8 @@ use super::context::{
     FpRegisters, Frame, PSTATE_EL1_MASKED, Streak, SystemRegisters, TimerRegisters,
 };
 use super::debug::DebugRegisters;
-use super::home::Whereabouts;
 use super::kicks::Kicks;
+use super::placement::PlacementCell;
 use super::pmu::PmuRegisters;
 use crate::features::Lent;
 use crate::sched::{Usage, WakeSet};
@@ -43,7 +43,7 @@ pub struct Vcpu {
     /// Its index within its VM.
     pub id: VcpuId,
     /// Where it is.
-    pub at: Whereabouts,
+    pub at: PlacementCell,
     wakes: &'static Wakes,
     /// Whether a CPU has its registers, or is about to find out whether its VM lets it.
     pub is_owned: AtomicBool,
@@ -78,7 +78,7 @@ impl Vcpu {
         };
         Self {
             id,
-            at: Whereabouts::default(),
+            at: PlacementCell::default(),
             wakes,
             is_owned: AtomicBool::new(false),
             power: PowerCell::new(role),
@@ -94,20 +94,20 @@ impl Vcpu {
     /// Makes the CPU it belongs to look at it.
     #[inline]
     pub fn wake(&self, kicks: &mut Kicks) {
-        let home = self.at.home();
-        let wakes = self.wakes.get(home.pcpu().index());
-        if wakes.is_some_and(|wakes| wakes.set(home.slot())) {
-            kicks.add(home.pcpu());
+        let placement = self.at.placement();
+        let wakes = self.wakes.get(placement.pcpu().index());
+        if wakes.is_some_and(|wakes| wakes.set(placement.slot())) {
+            kicks.add(placement.pcpu());
         }
     }
 
     /// Makes the CPU it belongs to look at its inbox, after something was put into it.
     ///
-    /// The CPU that unloads it says so first and looks at the inbox after, so one of the two sees the other; see [`super::home`].
+    /// The CPU that unloads it says so first and looks at the inbox after, so one of the two sees the other; see [`super::placement`].
     #[inline]
     pub fn notify(&self, kicks: &mut Kicks) {
         if self.at.loaded.load(Ordering::SeqCst) {
-            kicks.add(self.at.home().pcpu());
+            kicks.add(self.at.placement().pcpu());
         } else {
             self.wake(kicks);
         }

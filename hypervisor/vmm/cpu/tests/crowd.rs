@@ -253,7 +253,7 @@ fn a_stop_a_pause_and_a_move_end_a_wait() {
     let (system, vm, mut cpu) = waiting();
     assert!(system.migrate(vm, 0, 1));
     rounds(&mut cpu, 6);
-    assert_eq!(vm.vcpus[0].at.home().pcpu(), PcpuId::new(1));
+    assert_eq!(vm.vcpus[0].at.placement().pcpu(), PcpuId::new(1));
 }
 
 #[test]

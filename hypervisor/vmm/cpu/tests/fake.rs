@@ -25,7 +25,7 @@ use crate::sched::{Capped, NEVER, RoundRobin, WakeSet};
 use crate::spin::Sight;
 use crate::vm::context::{FpRegisters, Frame, Owner, TimerRegisters};
 use crate::vm::request;
-use crate::vm::{Cause, Home, Kicks, Phase, Vcpu, VcpuContext, Vm, VmParts};
+use crate::vm::{Cause, Kicks, Phase, Placement, Vcpu, VcpuContext, Vm, VmParts};
 use types::access::AccessWidth;
 use types::address::GuestPhys;
 use types::counter::CounterRate;
@@ -172,8 +172,11 @@ impl System {
             has_rng: false,
         })));
         for vcpu in &*vm.vcpus {
-            let home = self.placements.take(Owner { vm, vcpu }, PcpuId::new(cpu));
-            assert!(vcpu.at.change_wish(Home::NOWHERE, home.unwrap()));
+            let placement = self.placements.take(Owner { vm, vcpu }, PcpuId::new(cpu));
+            assert!(
+                vcpu.at
+                    .change_pending(Placement::NOWHERE, placement.unwrap())
+            );
             assert!(vcpu.at.leave().is_some());
         }
         assert!(vm.life.start() && vm.life.started());
@@ -259,7 +262,7 @@ impl System {
         let vcpu = &vm.vcpus[usize::from(vcpu)];
         let to = self.placements.take(Owner { vm, vcpu }, PcpuId::new(cpu));
         let to = to.unwrap();
-        if !vcpu.at.change_wish(Home::NOWHERE, to) {
+        if !vcpu.at.change_pending(Placement::NOWHERE, to) {
             self.placements.free(to);
             return false;
         }
@@ -400,7 +403,7 @@ impl Fake {
         assert_eq!(self.local.loaded.get().map(name), Some((vm, vcpu)));
         assert!(owner.vcpu.at.loaded.load(Ordering::SeqCst));
         assert_eq!(
-            owner.vcpu.at.home().pcpu(),
+            owner.vcpu.at.placement().pcpu(),
             self.local.id,
             "it is placed here"
         );

@@ -93,7 +93,7 @@ fn a_vcpu_that_is_wanted_elsewhere_while_its_cpu_sleeps_begins_there() {
     };
     *system.in_sleep.borrow_mut() = Some(Box::new(happens));
     rounds(&mut cpu, 3);
-    assert_eq!(vm.vcpus[0].at.home().pcpu(), PcpuId::new(1));
+    assert_eq!(vm.vcpus[0].at.placement().pcpu(), PcpuId::new(1));
     rounds(&mut one, 2);
     assert_eq!(with(&system.heard(), "begins"), ["cpu1: vm0 vcpu0 begins"]);
 }

@@ -101,8 +101,8 @@ impl Round {
             let concerned = vms.all().iter().map(|instance| instance.vm);
             let concerned = concerned.filter(|one| vm.is_none_or(|vm| vm.id == one.id));
             let vcpus = concerned.flat_map(|vm| &*vm.vcpus);
-            let homes = vcpus.map(|vcpu| vcpu.at.home().pcpu());
-            for id in homes.filter(|id| vms.host.is_there(*id)) {
+            let cpus = vcpus.map(|vcpu| vcpu.at.placement().pcpu());
+            for id in cpus.filter(|id| vms.host.is_there(*id)) {
                 self.open.insert(id);
             }
             self.answers.push((vm, answer));

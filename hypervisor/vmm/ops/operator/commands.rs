@@ -12,7 +12,7 @@ use super::super::{DEFAULT_LIMITS, Instance, Vms, strict};
 use super::answers::Answer;
 use super::{Console, Move, Operator};
 use crate::vm::context::Owner;
-use crate::vm::{Cause, Home, Phase, request};
+use crate::vm::{Cause, Phase, Placement, request};
 
 impl<H: Console> Vms<H> {
     /// Carries a command out and answers it, at once or when it has ended.
@@ -142,13 +142,13 @@ impl<H: Console> Vms<H> {
         if operator.moving.lock().is_some() {
             return no(ErrorKind::Busy, "a vCPU is being moved");
         }
-        let mut to = vcpu.at.home();
+        let mut to = vcpu.at.placement();
         if to.pcpu() != cpu {
             let Some(place) = self.host.placements().take(Owner { vm, vcpu }, cpu) else {
                 return no(ErrorKind::NoResources, "the CPU has 512 vCPUs");
             };
             to = place;
-            vcpu.at.change_wish(Home::NOWHERE, to);
+            vcpu.at.change_pending(Placement::NOWHERE, to);
             vcpu.requests.fetch_or(request::MOVE, Ordering::SeqCst);
         }
         let deadline_ns = self.host.now_ns() + DEFAULT_LIMITS.timeout_ns;

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use super::super::{Instance, Vms};
 use super::answers::Answer;
 use super::{Console, Operator, earlier};
-use crate::vm::{Home, Vm};
+use crate::vm::{Placement, Vm};
 
 /// Most events that are told before the guests have their turn.
 const EVENTS_A_VISIT: usize = 4;
@@ -42,7 +42,7 @@ impl Operator {
     fn tell_move<H: Console>(&self, host: &H) -> Option<u64> {
         let mut moving = self.moving.lock();
         let one = moving.as_ref()?;
-        if one.vcpu.at.is_wanted() && host.now_ns() < one.deadline_ns {
+        if one.vcpu.at.is_pending() && host.now_ns() < one.deadline_ns {
             return Some(one.deadline_ns);
         }
         if !host.accepts(Some(one.token)) {
@@ -51,7 +51,7 @@ impl Operator {
         let one = moving.take()?;
         drop(moving);
         let mut result = Ok(Reply::Done);
-        if one.vcpu.at.change_wish(one.to, Home::NOWHERE) {
+        if one.vcpu.at.change_pending(one.to, Placement::NOWHERE) {
             host.placements().free(one.to);
             let why = "its CPU does not give it up";
             result = Err(CommandError::new(ErrorKind::Timeout, why));

@@ -117,7 +117,7 @@ fn grown(idle: ReserveIdle) -> (&'static Vms<Fake>, &'static Vm) {
 fn a_vcpu_that_the_guest_gives_back_is_in_reserve_and_its_cpu_may_be_turned_off() {
     for idle in [ReserveIdle::Wfi, ReserveIdle::PsciOff] {
         let (vms, vm) = grown(idle);
-        let cpu = vm.vcpus[2].at.home().pcpu().get();
+        let cpu = vm.vcpus[2].at.placement().pcpu().get();
         let is_asked = || vms.host.asked.take().contains(&cpu);
         assert!(resize(vms, 2));
         assert_eq!(event(vms, vm), EJECT_REQUEST | 2);

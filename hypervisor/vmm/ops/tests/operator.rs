@@ -14,7 +14,7 @@ use types::ids::{PcpuId, VcpuId, VmId};
 use super::{Fake, kernel, leave, run, running, vms, work};
 use crate::cpu::{Manager, Placements};
 use crate::ops::{Console, Host, Operator, Outbox, Vms};
-use crate::vm::{Cause, Home, Phase};
+use crate::vm::{Cause, Phase, Placement};
 
 impl Console for Fake {
     fn accepts(&self, _: Option<Token>) -> bool {
@@ -166,14 +166,14 @@ fn a_vcpu_that_moves_is_told_of_when_it_is_there_or_stays() {
     let nowhere = "error: there is no such vCPU or CPU";
     assert_eq!(answers(vms, &operator, pin(0, 2)), [nowhere]);
     assert_eq!(answers(vms, &operator, pin(9, 1)), [nowhere]);
-    let (vcpu, old) = (&vm.vcpus[0], vm.vcpus[0].at.home());
+    let (vcpu, old) = (&vm.vcpus[0], vm.vcpus[0].at.placement());
     assert!(answers(vms, &operator, pin(0, 1)).is_empty());
     assert_eq!(
         answers(vms, &operator, pin(1, 0)),
         ["error: a vCPU is being moved"]
     );
     let until = operator.tell(vms).expect("a limit");
-    assert!(vcpu.at.is_wanted() && host.replied.borrow().is_empty());
+    assert!(vcpu.at.is_pending() && host.replied.borrow().is_empty());
     // Its CPU has not given it up in time: it stays, and its place is free again.
     host.now.set(host.ticks(until));
     host.is_full.set(true);
@@ -182,13 +182,16 @@ fn a_vcpu_that_moves_is_told_of_when_it_is_there_or_stays() {
     host.is_full.set(false);
     operator.tell(vms);
     assert_eq!(host.replied.take(), ["error: its CPU does not give it up"]);
-    assert!(!vcpu.at.is_wanted() && vcpu.at.home() == old);
+    assert!(!vcpu.at.is_pending() && vcpu.at.placement() == old);
     // Where it is already, it need not move.
     let here = pin(0, old.pcpu().get());
     assert!(answers(vms, &operator, here).is_empty());
     operator.tell(vms);
     assert_eq!(host.replied.take(), ["Done"]);
-    assert!(!vcpu.at.change_wish(old, Home::NOWHERE), "nothing is left");
+    assert!(
+        !vcpu.at.change_pending(old, Placement::NOWHERE),
+        "nothing is left"
+    );
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn a_stop_beats_a_resume() {
 }
 
 #[test]
-fn a_pause_takes_a_wish_to_resume_back() {
+fn a_pause_takes_a_request_to_resume_back() {
     let life = in_phase(Phase::Paused);
     assert!(!life.pause(1), "is paused already");
     assert!(life.ask_resume() && life.pause(1));

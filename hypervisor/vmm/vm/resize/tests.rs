@@ -434,7 +434,7 @@ fn the_boot_set_is_awaited_while_the_guest_boots() {
 }
 
 #[test]
-fn impossible_and_second_wishes_are_refused() {
+fn impossible_and_second_requests_are_refused() {
     let mut machine = Machine::up(Guest::Deaf, 2);
     assert_eq!(machine.begin(0, LIMITS), Err(BeginError::Zero));
     assert_eq!(

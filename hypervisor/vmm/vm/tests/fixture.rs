@@ -11,7 +11,7 @@ use crate::features::{CpuFeatures, FeaturePolicy, ID_REGISTERS};
 use crate::memory::GuestMemory;
 use crate::sched::{Slot, WakeSet};
 use crate::vm::context::Frame;
-use crate::vm::{Home, Kicks, Outside, Vcpu, VcpuContext, Vm, VmParts};
+use crate::vm::{Kicks, Outside, Placement, Vcpu, VcpuContext, Vm, VmParts};
 use types::counter::CounterRate;
 use types::ids::{MAX_PCPUS, PcpuId, VcpuId, VmId};
 use types::layout::{GicVersion, GuestLayout, Region};
@@ -58,8 +58,8 @@ pub(crate) fn vm_with(gic: GicVersion, ids: &[u64; ID_REGISTERS], count: u16) ->
     })));
     for (index, vcpu) in (0..).zip(&*vm.vcpus) {
         let slot = Slot::new(usize::from(index / PCPUS)).unwrap();
-        let home = Home::new(PcpuId::new(index % PCPUS), slot);
-        assert!(vcpu.at.change_wish(Home::NOWHERE, home) && vcpu.at.leave().is_some());
+        let placement = Placement::new(PcpuId::new(index % PCPUS), slot);
+        assert!(vcpu.at.change_pending(Placement::NOWHERE, placement) && vcpu.at.leave().is_some());
     }
     assert!(vm.life.start() && vm.life.started());
     vm

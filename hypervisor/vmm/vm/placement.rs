@@ -1,8 +1,9 @@
 //! Where a vCPU has its place, whether its registers are there, and how it moves to another CPU without losing what it is told.
 //!
-//! A CPU that tells a vCPU something first leaves it (in its inbox, its requests, its power cell), then looks at `loaded`, then at the home.
-//! A CPU that moves it lets go of its registers, stores the new home and only then tells the CPU there; that one looks at everything there
-//! can be. So of these two, one sees the other: a sender that still saw the old home left its message before the new CPU looks.
+//! A CPU that tells a vCPU something first leaves it (in its inbox, its requests, its power cell), then looks at `loaded`, then at the
+//! placement.
+//! A CPU that moves it lets go of its registers, stores the new placement and only then tells the CPU there; that one looks at everything there
+//! can be. So of these two, one sees the other: a sender that still saw the old placement left its message before the new CPU looks.
 //! All of that is sequentially consistent. Model-checked by loom: `RUSTFLAGS="--cfg loom" cargo test -p hypervisor --release --lib model`.
 
 #[cfg(not(all(loom, test)))]
@@ -15,9 +16,9 @@ use types::ids::{MAX_PCPUS, PcpuId};
 
 /// A CPU, and a place in that CPU's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Home(u32);
+pub struct Placement(u32);
 
-impl Home {
+impl Placement {
     /// No place at all.
     pub const NOWHERE: Self = Self(0);
     /// Set in every other.
@@ -47,9 +48,10 @@ impl Home {
 
 /// Where a vCPU is and where it is to go: nowhere at first.
 #[derive(Debug, Default)]
-pub struct Whereabouts {
-    home: AtomicU32,
-    wanted: AtomicU32,
+pub struct PlacementCell {
+    current: AtomicU32,
+    /// Where a pending migration leads, or nowhere.
+    pending: AtomicU32,
     /// Whether its registers are in its CPU, so that an interrupt there is enough for it to look at its inbox. The CPU that changes it
     /// looks for what others have left after.
     pub loaded: Loaded,
@@ -92,33 +94,33 @@ impl Loaded {
     }
 }
 
-impl Whereabouts {
+impl PlacementCell {
     /// Returns its place: from there on it runs only once that CPU has been told.
     #[inline(always)]
     #[must_use]
-    pub fn home(&self) -> Home {
-        Home(self.home.load(Ordering::SeqCst))
+    pub fn placement(&self) -> Placement {
+        Placement(self.current.load(Ordering::SeqCst))
     }
 
-    /// Wishes it to a place that is kept free for it, if `from` is nowhere, and then its CPU is to be asked; or takes that wish back, if
-    /// `to` is nowhere. Returns whether that could be: no other CPU wished, or it had not come true.
-    pub fn change_wish(&self, from: Home, to: Home) -> bool {
-        self.wanted
+    /// Asks for its migration to a place that is kept free for it, if `from` is nowhere, and then its CPU is to be asked; or calls the
+    /// migration off, if `to` is nowhere. Returns whether that could be: none was pending, or it had not been carried out.
+    pub fn change_pending(&self, from: Placement, to: Placement) -> bool {
+        self.pending
             .compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
     }
 
-    /// Returns whether it is wished elsewhere.
+    /// Returns whether a migration is pending.
     #[must_use]
-    pub fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::SeqCst) != Home::NOWHERE.0
+    pub fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::SeqCst) != Placement::NOWHERE.0
     }
 
-    /// Moves it to where it is wanted, if it is wanted; returns the place that is free now. Its old CPU calls this, holding nothing of
+    /// Carries a pending migration out; returns the place that is free now. Its old CPU calls this, holding nothing of
     /// it any more, and tells the new one after.
-    pub fn leave(&self) -> Option<Home> {
-        let to = self.wanted.swap(Home::NOWHERE.0, Ordering::SeqCst);
-        (to != Home::NOWHERE.0).then(|| Home(self.home.swap(to, Ordering::SeqCst)))
+    pub fn leave(&self) -> Option<Placement> {
+        let to = self.pending.swap(Placement::NOWHERE.0, Ordering::SeqCst);
+        (to != Placement::NOWHERE.0).then(|| Placement(self.current.swap(to, Ordering::SeqCst)))
     }
 }
 
@@ -127,37 +129,43 @@ mod model;
 
 #[cfg(test)]
 mod tests {
-    use super::{Home, MAX_PCPUS, PcpuId, Slot, Whereabouts};
+    use super::{MAX_PCPUS, PcpuId, Placement, PlacementCell, Slot};
     use crate::sched::MAX_SLOTS;
 
-    fn home(pcpu: usize, slot: usize) -> Home {
-        Home::new(PcpuId::new(pcpu as u16), Slot::new(slot).unwrap())
+    fn place(pcpu: usize, slot: usize) -> Placement {
+        Placement::new(PcpuId::new(pcpu as u16), Slot::new(slot).unwrap())
     }
 
     #[test]
     fn every_place_is_itself() {
         for (pcpu, slot) in [(0, 0), (MAX_PCPUS - 1, MAX_SLOTS - 1), (5, 300)] {
-            let place = home(pcpu, slot);
-            let named = (place.pcpu().index(), place.slot().index());
+            let found = place(pcpu, slot);
+            let named = (found.pcpu().index(), found.slot().index());
             assert_eq!(named, (pcpu, slot));
-            assert_ne!(place, Home::NOWHERE);
+            assert_ne!(found, Placement::NOWHERE);
         }
     }
 
     #[test]
-    fn one_wish_at_a_time_comes_true_once() {
-        const NOWHERE: Home = Home::NOWHERE;
-        let at = Whereabouts::default();
-        assert!(at.change_wish(NOWHERE, home(1, 2)));
-        assert_eq!((at.leave(), at.home()), (Some(NOWHERE), home(1, 2)));
+    fn one_migration_is_pending_at_a_time_and_carried_out_once() {
+        const NOWHERE: Placement = Placement::NOWHERE;
+        let at = PlacementCell::default();
+        assert!(at.change_pending(NOWHERE, place(1, 2)));
+        assert_eq!((at.leave(), at.placement()), (Some(NOWHERE), place(1, 2)));
         assert_eq!(at.leave(), None);
-        assert!(at.change_wish(NOWHERE, home(3, 4)));
-        assert!(!at.change_wish(NOWHERE, home(5, 6)), "the first wish holds");
-        assert_eq!(at.home(), home(1, 2), "its CPU decides when");
-        assert!(at.is_wanted() && !at.change_wish(home(5, 6), NOWHERE));
-        assert_eq!((at.leave(), at.home()), (Some(home(1, 2)), home(3, 4)));
-        assert!(!at.is_wanted() && !at.change_wish(home(3, 4), NOWHERE));
-        assert!(at.change_wish(NOWHERE, home(1, 2)) && at.change_wish(home(1, 2), NOWHERE));
-        assert_eq!((at.leave(), at.home()), (None, home(3, 4)));
+        assert!(at.change_pending(NOWHERE, place(3, 4)));
+        assert!(
+            !at.change_pending(NOWHERE, place(5, 6)),
+            "the first one holds"
+        );
+        assert_eq!(at.placement(), place(1, 2), "its CPU decides when");
+        assert!(at.is_pending() && !at.change_pending(place(5, 6), NOWHERE));
+        assert_eq!(
+            (at.leave(), at.placement()),
+            (Some(place(1, 2)), place(3, 4))
+        );
+        assert!(!at.is_pending() && !at.change_pending(place(3, 4), NOWHERE));
+        assert!(at.change_pending(NOWHERE, place(1, 2)) && at.change_pending(place(1, 2), NOWHERE));
+        assert_eq!((at.leave(), at.placement()), (None, place(3, 4)));
     }
 }

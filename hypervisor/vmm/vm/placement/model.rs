@@ -2,7 +2,7 @@
 
 extern crate std;
 
-use super::{Home, PcpuId, Slot, Whereabouts};
+use super::{PcpuId, Placement, PlacementCell, Slot};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering, fence};
@@ -13,7 +13,7 @@ const CPUS: usize = 2;
 /// One vCPU, its inbox, and what its two CPUs were told.
 #[derive(Default)]
 struct World {
-    at: Whereabouts,
+    at: PlacementCell,
     /// Its registers: loom fails if two CPUs touch them and neither knows that the other has.
     registers: UnsafeCell<()>,
     inbox: AtomicBool,
@@ -22,8 +22,8 @@ struct World {
     kicks: [AtomicBool; CPUS],
 }
 
-fn home(pcpu: usize) -> Home {
-    Home::new(PcpuId::new(pcpu as u16), Slot::new(7).unwrap())
+fn place(pcpu: usize) -> Placement {
+    Placement::new(PcpuId::new(pcpu as u16), Slot::new(7).unwrap())
 }
 
 /// Loom gives accesses no more than acquire and release; what the shipped ones have beyond that is a fence here.
@@ -33,7 +33,7 @@ fn sequentially() {
 
 impl World {
     fn wake(&self) {
-        let cpu = self.at.home().pcpu().index();
+        let cpu = self.at.placement().pcpu().index();
         self.wakes[cpu].swap(true, Ordering::SeqCst);
         self.kicks[cpu].store(true, Ordering::SeqCst);
     }
@@ -43,7 +43,7 @@ impl World {
         self.inbox.swap(true, Ordering::SeqCst);
         sequentially();
         if self.at.loaded.load(Ordering::SeqCst) {
-            let cpu = self.at.home().pcpu().index();
+            let cpu = self.at.placement().pcpu().index();
             self.kicks[cpu].store(true, Ordering::SeqCst);
         } else {
             self.wake();
@@ -62,14 +62,14 @@ impl World {
         self.at.loaded.store(false, Ordering::SeqCst);
         self.look();
         self.registers.with_mut(|_| ());
-        assert_eq!(self.at.leave(), Some(home(0)));
+        assert_eq!(self.at.leave(), Some(place(0)));
         sequentially();
         self.wake();
     }
 
     /// As the CPU where it goes: load it when told, and look.
     fn arrive(&self, cpu: usize) {
-        if self.wakes[cpu].swap(false, Ordering::SeqCst) && self.at.home() == home(cpu) {
+        if self.wakes[cpu].swap(false, Ordering::SeqCst) && self.at.placement() == place(cpu) {
             self.registers.with_mut(|_| ());
             self.at.loaded.store(true, Ordering::SeqCst);
             self.look();
@@ -81,10 +81,10 @@ impl World {
 fn a_message_to_a_vcpu_that_moves_is_seen() {
     loom::model(|| {
         let world = Arc::new(World::default());
-        assert!(world.at.change_wish(Home::NOWHERE, home(0)));
-        assert_eq!(world.at.leave(), Some(Home::NOWHERE));
+        assert!(world.at.change_pending(Placement::NOWHERE, place(0)));
+        assert_eq!(world.at.leave(), Some(Placement::NOWHERE));
         world.at.loaded.store(true, Ordering::SeqCst);
-        assert!(world.at.change_wish(Home::NOWHERE, home(1)));
+        assert!(world.at.change_pending(Placement::NOWHERE, place(1)));
         let run = |work: fn(&World)| {
             let world = world.clone();
             thread::spawn(move || work(&world))
