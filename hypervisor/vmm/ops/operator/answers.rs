@@ -99,11 +99,14 @@ impl Round {
         self.open = PcpuSet::EMPTY;
         for (vm, answer) in waiting {
             let concerned = vms.all().iter().map(|instance| instance.vm);
-            let concerned = concerned.filter(|one| vm.is_none_or(|vm| vm.id == one.id));
-            let vcpus = concerned.flat_map(|vm| &*vm.vcpus);
-            let cpus = vcpus.map(|vcpu| vcpu.at.placement().pcpu());
-            for id in cpus.filter(|id| vms.host.is_there(*id)) {
-                self.open.insert(id);
+            for concerned in concerned.filter(|one| vm.is_none_or(|vm| vm.id == one.id)) {
+                let cpus = concerned
+                    .vcpus
+                    .iter()
+                    .map(|vcpu| vcpu.at.placement().pcpu());
+                for id in cpus.filter(|id| vms.host.is_there(*id)) {
+                    self.open.insert(id);
+                }
             }
             self.answers.push((vm, answer));
         }

@@ -164,9 +164,13 @@ impl<H: Console> Vms<H> {
 
     /// Returns the rows of one VM or of all.
     fn rows<R>(&self, vm: Option<VmId>, of: impl Fn(&Instance<H>) -> Vec<R>) -> Vec<R> {
-        let chosen = self.all().iter();
-        let chosen = chosen.filter(|instance| vm.is_none_or(|vm| vm == instance.vm.id));
-        chosen.flat_map(of).collect()
+        let mut rows = Vec::new();
+        for instance in self.all() {
+            if vm.is_none_or(|vm| vm == instance.vm.id) {
+                rows.append(&mut of(instance));
+            }
+        }
+        rows
     }
 
     fn stats(&self, vm: Option<VmId>) -> Reply {
