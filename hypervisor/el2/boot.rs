@@ -299,6 +299,7 @@ fn start_vms(host: &'static HostDescription, cpus: usize, list_registers: usize)
             midr: sysreg::midr_el1::read(),
             caches: cache::describe(),
         },
+        has_pmu_interrupt: host.private.pmu.is_some(),
         features: &features,
         gic: gic::version(),
         gicv: gicv(),

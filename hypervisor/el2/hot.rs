@@ -1,7 +1,7 @@
 //! What the vectors call first: hands a trap to `vmm`'s hot handlers and carries out what they say.
 #![expect(unsafe_code, reason = "steps over a guest's instruction")]
 
-use types::layout::{PHYSICAL_TIMER, VIRTUAL_TIMER};
+use types::layout::{PHYSICAL_TIMER, PMU_OVERFLOW, VIRTUAL_TIMER};
 use types::stats::ExitReason;
 use vmm::cpu::{Manager, cause};
 use vmm::devices::Work;
@@ -281,11 +281,14 @@ pub(crate) fn take<V: Version, F>(frame: F, cpu: &Percpu, intid: u32, cause: u64
     if let Some(loaded) = loaded {
         let own = &cpu.ppis.own;
         if intid == own.virt {
-            raise_timer::<V>(loaded, VIRTUAL_TIMER, intid);
+            raise::<V>(loaded, VIRTUAL_TIMER, intid);
             return (frame, 0);
         }
         if intid == own.physical {
-            return physical_timer::<V, _>(frame, loaded, intid);
+            return seldom::<V, _>(frame, loaded, PHYSICAL_TIMER, intid);
+        }
+        if own.pmu == Some(intid) {
+            return seldom::<V, _>(frame, loaded, PMU_OVERFLOW, intid);
         }
     }
     match intid {
@@ -298,20 +301,24 @@ pub(crate) fn take<V: Version, F>(frame: F, cpu: &Percpu, intid: u32, cause: u64
     }
 }
 
-/// Raises a timer of the guest: inlined, because a constant INTID folds to fewer instructions.
+/// Raises a guest's interrupt behind which there is a physical one: inlined, because a constant INTID folds to fewer instructions.
 #[inline(always)]
-fn raise_timer<V: Version>(Owner { vm, vcpu }: Owner, intid: u32, physical: u32) {
+fn raise<V: Version>(Owner { vm, vcpu }: Owner, intid: u32, physical: u32) {
     V::drop_priority(physical);
     let mut lists = V::lists();
     let mut trap = Trap::new(vm, vcpu, &mut lists);
-    hot::raise_timer(&mut trap, intid, physical);
+    hot::raise(&mut trap, intid, physical);
     percpu::kick_by::<V>(trap.kicks);
-    vcpu.exits.count(ExitReason::TimerInterrupt);
+    vcpu.exits.count(match intid {
+        PMU_OVERFLOW => ExitReason::Interrupt,
+        _ => ExitReason::TimerInterrupt,
+    });
 }
 
+/// Raises those of a guest's interrupts that come seldom.
 #[inline(never)]
-fn physical_timer<V: Version, F>(frame: F, loaded: Owner, physical: u32) -> (F, u64) {
-    raise_timer::<V>(loaded, PHYSICAL_TIMER, physical);
+fn seldom<V: Version, F>(frame: F, loaded: Owner, intid: u32, physical: u32) -> (F, u64) {
+    raise::<V>(loaded, intid, physical);
     (frame, 0)
 }
 

@@ -3,6 +3,8 @@
 //! Only a loaded vCPU's counters run: every other vCPU finds the PMU stopped, its interrupts off and closed to EL0.
 
 use crate::sysreg::{self, isb};
+use types::layout::PMU_OVERFLOW;
+use vmm::features;
 use vmm::vm::pmu::{MAX_EVENT_COUNTERS, PmuRegisters, pmcr};
 
 /// Every counter's bit in the registers that have one for each.
@@ -23,6 +25,18 @@ pub(crate) fn stop() {
 #[cold]
 pub(crate) fn counters() -> usize {
     pmcr::counters(sysreg::pmcr_el0::read()).min(MAX_EVENT_COUNTERS)
+}
+
+/// Returns the overflow interrupt's bit, by the guest's INTID, if its line is high; of a vCPU that does not use the PMU it is low.
+#[cold]
+#[inline(never)]
+pub(crate) fn line() -> u32 {
+    if !features::has_pmu(sysreg::id_aa64dfr0_el1::read()) {
+        return 0;
+    }
+    let over = sysreg::pmovsset_el0::read() & sysreg::pmintenset_el1::read();
+    let is_high = over != 0 && sysreg::pmcr_el0::read() & pmcr::ENABLE != 0;
+    u32::from(is_high) << PMU_OVERFLOW
 }
 
 /// Starts the PMU as the registers say; it must be stopped.

@@ -262,7 +262,7 @@ fn prepare_registers() -> Result<PrivateLines, &'static str> {
     unsafe { sysreg::hstr_el2::write(0) };
     hide_late_features();
     sysreg::vpidr_el2::write(sysreg::midr_el1::read());
-    if features::has_pmu(&crate::machine::host_id_registers()) {
+    if features::has_pmu(sysreg::id_aa64dfr0_el1::read()) {
         pmu::stop();
     }
     debug::start();

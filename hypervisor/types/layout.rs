@@ -22,6 +22,8 @@ pub const STOLEN_TIME_BYTES: u64 = 64;
 pub const VIRTUAL_TIMER: u32 = 27;
 /// INTID of a guest's non-secure EL1 physical timer.
 pub const PHYSICAL_TIMER: u32 = 30;
+/// INTID of the overflow interrupt of a guest's performance monitors.
+pub const PMU_OVERFLOW: u32 = 23;
 
 /// A range of guest addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -238,7 +238,7 @@ impl FeaturePolicy {
             | mdcr::TDRA
             | when(field(host[DFR0], 32) != 0, mdcr::TPMS)
             | when(field(host[DFR0], 40) != 0, mdcr::TTRF)
-            | when(has_pmu(host), mdcr::TPM | mdcr::TPMCR);
+            | when(has_pmu(host[DFR0]), mdcr::TPM | mdcr::TPMCR);
         let pmu = if offers_pmu(common) {
             Lent::PMU
         } else {
@@ -285,10 +285,10 @@ const fn when(condition: bool, bits: u64) -> u64 {
     if condition { bits } else { 0 }
 }
 
-/// Returns whether a CPU has the architecture's PMU, from its ID registers.
+/// Returns whether a CPU has the architecture's PMU, from its ID_AA64DFR0_EL1.
 #[must_use]
-pub const fn has_pmu(host: &[u64; ID_REGISTERS]) -> bool {
-    let version = field(host[DFR0], 8);
+pub const fn has_pmu(dfr0: u64) -> bool {
+    let version = field(dfr0, 8);
     version != 0 && version != pmu_version::IMPLEMENTATION_DEFINED
 }
 
@@ -506,7 +506,7 @@ mod tests {
             let shown = if offered { version } else { 0 };
             assert_eq!(field(policy.id[DFR0], 8), shown, "{version}");
             assert_eq!(field(policy.id[AARCH32_DFR0], 24), shown, "{version}");
-            assert_eq!(has_pmu(&host), there, "{version}");
+            assert_eq!(has_pmu(host[DFR0]), there, "{version}");
             let expected = if there { traps } else { 0 };
             assert_eq!(policy.mdcr & traps, expected, "{version}");
             assert_eq!(policy.lendable.has(Lent::PMU), offered, "{version}");

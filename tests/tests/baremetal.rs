@@ -57,7 +57,7 @@ on_both_gics! {
     psci_4_on_1: Gate, |at| run(at, "psci", shape(1, 4), "rounds=10 cycles=10");
     sysreg_1_on_1: Gate, |at| run(at, "sysreg", shape(1, 1), "");
     sysreg_4_on_4: Full, |at| run(at, "sysreg", shape(4, 4), "");
-    sysreg_4_on_1: Full, |at| run(at, "sysreg", shape(1, 4), "only=breakpoints_and_watchpoints_fire,breakpoints_stay_with_their_cpu,performance_monitors_count_and_start_afresh");
+    sysreg_4_on_1: Full, |at| run(at, "sysreg", shape(1, 4), "only=breakpoints_and_watchpoints_fire,breakpoints_stay_with_their_cpu,performance_monitors_count_and_start_afresh,counters_that_overflow_interrupt");
     sysreg_on_cortex_a57: Full, |at| run(at, "sysreg", on("cortex-a57", 2, 2), "");
     sysreg_on_neoverse_n1: Full, |at| run(at, "sysreg", on("neoverse-n1", 2, 2), "");
     user_1_on_1: Full, |at| run(at, "user", shape(1, 1), "");

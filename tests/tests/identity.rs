@@ -37,8 +37,21 @@ fn value<'a>(said: &'a str, key: &str) -> &'a str {
         .unwrap_or_else(|| panic!("{key} in {said}"))
 }
 
-/// Checks what every guest is told, by ACPI or by a tree: a virtual machine, and none of those that have a name.
+/// Checks what every guest is told, by ACPI or by a tree: a virtual machine, and none of those that have a name; and of performance
+/// monitors whose counters interrupt when they overflow.
 fn expect_vm_other(running: &mut Running) {
+    let said = say(
+        running,
+        "grep arm-pmu /proc/interrupts; dmesg | grep -E 'PMU|perfevents'",
+    );
+    assert!(
+        said.contains(" 23 Level ") && said.contains("armv8_pmuv3"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("No ACPI PMU IRQ") && !said.contains("no irqs"),
+        "{said}"
+    );
     assert_eq!(say(running, "systemd-detect-virt"), "vm-other");
     // It knows other hypervisors by their names: nothing is what it says of those that it does not know.
     assert_eq!(say(running, "virt-what; echo status $?"), "status 0");

@@ -11,7 +11,7 @@ use super::efi::Location;
 use crate::devicetree::TreeWriter;
 use types::devices::{DeviceId, Node, Row};
 use types::ids::VcpuId;
-use types::layout::{DeviceSlot, GicVersion, Region};
+use types::layout::{DeviceSlot, GicVersion, PMU_OVERFLOW, Region};
 
 /// `linux,uefi-secure-boot`: Debian's kernels take a tree without it for a broken one.
 const SECURE_BOOT_DISABLED: u32 = 2;
@@ -29,7 +29,8 @@ const GIC_SPI: u32 = 0;
 const GIC_PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 
-/// First INTID that is an SPI (GIC IHI0069, 2.2.1).
+/// First INTIDs that are a PPI and an SPI (GIC IHI0069, 2.2.1).
+const FIRST_PPI: u32 = 16;
 const FIRST_SPI: u32 = 32;
 
 /// PPI numbers of the timers in the order of the binding arm,arch_timer: secure, non-secure, virtual, hypervisor.
@@ -101,6 +102,9 @@ impl Full {
             }
             Next::Timer => {
                 timer(tree);
+                if machine.has_pmu_interrupt {
+                    pmu(tree);
+                }
                 Next::Gic
             }
             Next::Gic => {
@@ -242,6 +246,15 @@ fn timer(tree: &mut TreeWriter) {
             .collect();
         tree.cells("interrupts", &interrupts);
         tree.property("always-on", &[]);
+    });
+}
+
+/// Describes the performance monitors. Without their interrupt a kernel could not tell how often a counter of 32 bits has come round.
+fn pmu(tree: &mut TreeWriter) {
+    tree.node("pmu", |tree| {
+        tree.texts("compatible", &["arm,armv8-pmuv3"]);
+        let ppi = PMU_OVERFLOW.saturating_sub(FIRST_PPI);
+        tree.cells("interrupts", &[GIC_PPI, ppi, LEVEL_HIGH]);
     });
 }
 

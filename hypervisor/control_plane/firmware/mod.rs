@@ -71,6 +71,8 @@ pub struct Machine<'a> {
     pub topology: Topology,
     /// What the CPUs are like.
     pub cpu: &'a CpuFacts,
+    /// Whether they have performance monitors whose overflow interrupts, at [`PMU_OVERFLOW`](types::layout::PMU_OVERFLOW).
+    pub has_pmu_interrupt: bool,
     /// How many windows have something behind them, of a device that has several.
     pub slots: u16,
     /// The vendor in the FADT (ACPI 6.5, 5.2.9, Hypervisor Vendor Identity).

@@ -33,10 +33,12 @@ pub struct PrivateInterrupts {
     pub physical: u32,
     /// INTID of the maintenance interrupt.
     pub maintenance: u32,
+    /// INTID of the performance monitors' overflow interrupt, if the tree names one that is private to each CPU.
+    pub pmu: Option<u32>,
 }
 
 impl PrivateInterrupts {
-    /// Returns them as a list.
+    /// Returns those that every machine has as a list.
     pub const fn all(self) -> [u32; 4] {
         [self.hyp, self.virt, self.physical, self.maintenance]
     }
@@ -71,11 +73,12 @@ pub(super) fn private(tree: &Tree<'_>, maintenance: u32) -> Result<PrivateInterr
         let problem = "the counter would stand still";
         return Err(HostError::property(&node, "clock-frequency", problem));
     }
-    let found = PrivateInterrupts {
+    let mut found = PrivateInterrupts {
         hyp: timer.hyp,
         virt: timer.virt,
         physical: timer.physical,
         maintenance,
+        pmu: None,
     };
     let all = found.all();
     let is_twice = |(index, intid): (usize, &u32)| {
@@ -88,6 +91,11 @@ pub(super) fn private(tree: &Tree<'_>, maintenance: u32) -> Result<PrivateInterr
             "gives one PPI to two of the EL1 and EL2 timers and the maintenance interrupt";
         return Err(HostError::property(&node, "interrupts", problem));
     }
+    // The node of a machine whose CPUs are all alike (Linux Documentation/devicetree/bindings/arm/pmu.yaml).
+    let pmu = tree.find("/pmu").filter(Node::is_enabled);
+    found.pmu = pmu
+        .and_then(|node| ppi(intid(&node, 0)?))
+        .filter(|intid| !all.contains(intid));
     Ok(found)
 }
 

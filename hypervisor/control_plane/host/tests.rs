@@ -41,6 +41,7 @@ const USUAL: PrivateInterrupts = PrivateInterrupts {
     virt: 27,
     physical: 30,
     maintenance: 25,
+    pmu: None,
 };
 
 #[test]
@@ -58,7 +59,8 @@ fn qemu_virt_is_understood_in_every_form() {
                 at_least_1_0: true
             })
         );
-        assert_eq!(host.private, USUAL);
+        let pmu = Some(23);
+        assert_eq!(host.private, PrivateInterrupts { pmu, ..USUAL });
         let uart = |uart: Option<&Uart>| {
             uart.map(|uart| {
                 (
@@ -479,6 +481,27 @@ fn what_cannot_be_used_is_named_with_node_property_and_value() {
     );
 }
 
+#[test]
+fn a_pmu_interrupts_by_a_ppi_of_its_own_or_not_at_all() {
+    let with = |node: &[Step]| {
+        let mut all = pi();
+        all.extend_from_slice(node);
+        describe(&write(&all)).expect("a board").private.pmu
+    };
+    let told = |cells| with(&[Open("pmu"), Cells("interrupts", cells), Close]);
+    assert_eq!(told(&[1, 7, 4]), Some(23));
+    assert_eq!(told(&[1, 9, 4]), None, "the maintenance interrupt");
+    assert_eq!(told(&[0, 16, 4]), None, "an SPI for each CPU");
+    assert_eq!(with(&[Open("pmu"), Close]), None);
+    let off = [
+        Open("pmu"),
+        Text("status", "disabled"),
+        Cells("interrupts", &[1, 7, 4]),
+        Close,
+    ];
+    assert_eq!(with(&off), None);
+}
+
 /// Returns how CPUs are grouped by a `cpu-map` of these words: a node that opens, the CPU there, `^` where the innermost ends.
 fn mapped(words: &str, cpus: u32) -> Option<Topology> {
     let mut writer = FdtWriter::new().expect("a tree");
@@ -570,7 +593,9 @@ fn altered(node: &str, from: &[u32], to: &[u32]) -> Vec<u8> {
 fn a_tree_that_lies_is_refused_with_node_and_property() {
     // The four timers' specifiers begin with the secure one's: PPI 13, edge or level in the flags.
     let timer = |ppi: u32| altered("timer\0", &[1, 13], &[1, ppi]);
-    assert_eq!(describe(&timer(13)).expect("QEMU's tree").private, USUAL);
+    let pmu = Some(23);
+    let usual = PrivateInterrupts { pmu, ..USUAL };
+    assert_eq!(describe(&timer(13)).expect("QEMU's tree").private, usual);
     let own = |from: &[u32], to: &[u32]| describe(&altered("intc@8000000", from, to));
     let error = own(&[1, 9, 4], &[1, 16, 4]).expect_err("there are 16 PPIs");
     assert_eq!(
@@ -929,6 +954,7 @@ fn private_interrupts_are_those_of_the_tree_and_all_different() {
         virt: 30,
         physical: 29,
         maintenance: 25,
+        pmu: None,
     };
     assert_eq!(
         private(0, &[1, 0, 4, 1, 13, 4, 1, 14, 4, 1, 15, 4]),

@@ -1,10 +1,10 @@
-//! The private interrupts of this machine: which of them stand behind the guests' timers, and the registers of one CPU's.
+//! The private interrupts of this machine: which of them stand behind the guests' timers and PMUs, and the registers of one CPU's.
 //!
-//! A guest's timers have the INTIDs that most machines have; a machine's own are those of its device tree.
+//! A guest's have the INTIDs that most machines have; a machine's own are those of its device tree.
 
 use control_plane::host::PrivateInterrupts;
 use types::gicv3;
-use types::layout::VIRTUAL_TIMER;
+use types::layout::{PMU_OVERFLOW, VIRTUAL_TIMER};
 
 use super::distributor::is_cleared;
 use super::{DEFAULT_PRIORITY, KICK_SGI};
@@ -28,8 +28,9 @@ impl Ppis {
 
     /// Returns the interrupts to enable on every CPU, a bit each.
     pub(crate) fn enabled(self) -> u32 {
+        let pmu = self.own.pmu.map_or(0, |intid| 1 << intid);
         let bits = self.own.all().map(|intid| 1 << intid);
-        bits.iter().fold(1 << KICK_SGI, |all, bit| all | bit)
+        bits.iter().fold(1 << KICK_SGI | pmu, |all, bit| all | bit)
     }
 
     /// Returns the physical interrupt behind a guest's private one.
@@ -37,6 +38,7 @@ impl Ppis {
     pub(crate) fn behind(&self, guest: u32) -> u32 {
         match guest {
             VIRTUAL_TIMER => self.own.virt,
+            PMU_OVERFLOW => self.own.pmu.unwrap_or(self.own.physical),
             _ => self.own.physical,
         }
     }

@@ -119,9 +119,9 @@ pub fn system<L: ListRegisters>(
     (Hot::Leave, ExitReason::SystemRegister)
 }
 
-/// Hands one of the guest's own timers' interrupts to it; the guest will deactivate the physical one.
+/// Hands the interrupt of one of the guest's own timers or of its PMU to it; the guest will deactivate the physical one.
 #[inline]
-pub fn raise_timer<L: ListRegisters>(trap: &mut Trap<'_, L>, intid: u32, physical: u32) {
+pub fn raise<L: ListRegisters>(trap: &mut Trap<'_, L>, intid: u32, physical: u32) {
     let after = trap
         .vcpu
         .gic

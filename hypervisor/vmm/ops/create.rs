@@ -49,6 +49,8 @@ pub struct HostLimits<'a> {
     pub pa_code: u64,
     /// What guests are told of the CPUs.
     pub cpu: &'a CpuFacts,
+    /// Whether the overflow interrupt of the CPUs' performance monitors can be given to guests.
+    pub has_pmu_interrupt: bool,
     /// What the feature registers of all CPUs say.
     pub features: &'a CpuFeatures,
     /// The version of the machine's interrupt controller.
@@ -96,6 +98,7 @@ impl<H: Host> Vms<H> {
             space: limits.space,
             width: limits.width,
             cpu: limits.cpu.clone(),
+            has_pmu_interrupt: limits.has_pmu_interrupt,
         }
     }
 }

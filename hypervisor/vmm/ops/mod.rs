@@ -229,6 +229,7 @@ pub struct Vms<H: Host> {
     width: VmidWidth,
     /// What guests are told of the CPUs.
     cpu: CpuFacts,
+    has_pmu_interrupt: bool,
 }
 
 impl<H: Host> Debug for Vms<H> {

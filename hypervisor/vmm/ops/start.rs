@@ -18,6 +18,7 @@ use types::address::{GuestPhys, HostPhys};
 use types::layout::GicVersion;
 
 use super::{GuestRam, Host, Instance, State, Vms};
+use crate::features::Lent;
 use crate::memory::GuestFault;
 use crate::vm::{Kicks, Vm};
 
@@ -349,6 +350,7 @@ impl<H: Host> Vms<H> {
             uuid: config.uuid,
             topology: config.topology.unwrap_or(Topology::flat(config.max_vcpus)),
             cpu: &self.cpu,
+            has_pmu_interrupt: self.has_pmu_interrupt && vm.policy.lendable.has(Lent::PMU),
             hypervisor_id: HYPERVISOR_ID,
             // A VM has few.
             slots: config.devices() as u16,

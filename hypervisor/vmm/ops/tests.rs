@@ -375,6 +375,7 @@ fn vms_on(
         list_registers: 4,
         counter: CounterRate::new(62_500_000),
         wall_clock_s: 0,
+        has_pmu_interrupt: true,
     };
     let description = Description {
         config,

@@ -2,8 +2,8 @@
 //!
 //! Few guests do, but every Linux writes PMUSERENR_EL0 on each CPU that comes online. So `crate::features` shows the PMU and
 //! keeps it trapped; the first access that means something (`crate::dispatch::sysreg`) lends it to this vCPU until the vCPU is turned
-//! off. `el2` moves the registers. Counters stand still while their vCPU is not loaded. The overflow
-//! interrupt is not offered: no firmware table names one, and EL2 leaves the physical one disabled.
+//! off. `el2` moves the registers. Counters stand still while their vCPU is not loaded, so none overflows then. The physical overflow
+//! interrupt is behind the guest's as a timer's is, where the machine has a private one.
 
 /// How many event counters a PMU can have (PMCR_EL0.N, Arm ARM D19.5.13).
 pub const MAX_EVENT_COUNTERS: usize = 31;

@@ -6,9 +6,9 @@
 
 use alloc::vec::Vec;
 
-use acpi_tables::madt::{EnabledStatus, GicVersion, Gicc, Gicd, Gicr};
+use acpi_tables::madt::{EnabledStatus, GicVersion, Gicc, Gicd, Gicr, Trigger};
 use acpi_tables::{Aml, AmlSink};
-use types::layout;
+use types::layout::{self, PMU_OVERFLOW};
 
 use super::super::Machine;
 use super::vcpus;
@@ -38,6 +38,12 @@ pub(super) fn piece(machine: &Machine<'_>, number: u16) -> Option<Vec<u8>> {
         layout::GicVersion::V2 => machine.layout.cpu_interface.base.get(),
         layout::GicVersion::V3 => 0,
     };
+    // 0 says that there is none.
+    let overflow = if machine.has_pmu_interrupt {
+        PMU_OVERFLOW
+    } else {
+        0
+    };
     if let Some(vcpus) = vcpus(machine, part, VCPUS_A_PIECE) {
         for (vcpu, boot) in vcpus {
             let status = if boot {
@@ -50,6 +56,7 @@ pub(super) fn piece(machine: &Machine<'_>, number: u16) -> Option<Vec<u8>> {
                 .cpu_interface_number(number)
                 .acpi_processor_uid(number)
                 .base_address(cpu_interface)
+                .performance_interrupt(overflow, Trigger::Level)
                 .mpidr(vcpu.affinity())
                 .to_aml_bytes(&mut piece);
         }

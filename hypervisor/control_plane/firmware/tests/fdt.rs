@@ -107,7 +107,8 @@ fn the_full_tree_is_qemu_virts_without_what_is_not_there() {
     let timers: Vec<u32> = cells(&node("/timer"), "interrupts");
     assert_eq!(timers, [1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]);
     assert!(node("/timer").property("always-on").is_some());
-
+    assert_eq!(strings(&node("/pmu"), "compatible"), ["arm,armv8-pmuv3"]);
+    assert_eq!(cells(&node("/pmu"), "interrupts"), [1, 7, 4]);
     let gic = node("/intc@8000000");
     assert_eq!(gic.string("compatible"), Some("arm,gic-v3"));
     assert_eq!(gic.u32("#redistributor-regions"), Some(2));

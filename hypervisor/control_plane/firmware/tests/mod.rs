@@ -91,6 +91,7 @@ fn machine<'a>(layout: &'a GuestLayout, memory: &'a [Region], firmware: Firmware
         uuid: Uuid::of_name("web"),
         topology: Topology::flat(8),
         cpu: cortex_a57(),
+        has_pmu_interrupt: true,
         slots: 0,
         hypervisor_id: *b"BULLPEN ",
     }

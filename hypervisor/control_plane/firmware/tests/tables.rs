@@ -95,8 +95,8 @@ fn madt_enables_boot_vcpus_and_reserves_the_rest() {
                 if index < boot { 1 } else { 8 },
                 "flags of {index}"
             );
-            // No interrupt of the performance monitors, whose trigger flag 1 would say: none is delivered.
-            assert_eq!(u32_at(gicc, 20), 0, "performance interrupt of {index}");
+            // The flags say that it is level-triggered.
+            assert_eq!(u32_at(gicc, 20), 23, "performance interrupt of {index}");
             assert_eq!(
                 (u64_at(gicc, 32), u64_at(gicc, 60)),
                 (0, 0),
@@ -123,6 +123,27 @@ fn madt_enables_boot_vcpus_and_reserves_the_rest() {
             structures.len(),
             usize::from(max) + 1 + redistributors.len()
         );
+    }
+}
+
+#[test]
+fn without_an_overflow_interrupt_there_is_no_pmu() {
+    let layout = GuestLayout::default();
+    let memory = [Region::new(0x4000_0000, 1 << 30)];
+    for firmware in Firmware::ALL {
+        let image = build(&Machine {
+            has_pmu_interrupt: false,
+            ..machine(&layout, &memory, firmware)
+        })
+        .unwrap();
+        if firmware == Firmware::Acpi {
+            let madt = structures(&blob(&image, "APIC").bytes, 44);
+            let mut giccs = madt.iter().filter(|structure| structure[0] == 11);
+            assert!(giccs.all(|gicc| u32_at(gicc, 20) == 0));
+        } else {
+            let tree = crate::devicetree::Tree::parse(&image.blobs[0].bytes).unwrap();
+            assert!(tree.find("/pmu").is_none() && tree.find("/timer").is_some());
+        }
     }
 }
 

@@ -19,11 +19,14 @@ const FORGETFUL: u32 = 0x0002_043b;
 static IS_FORGETFUL: AtomicBool = AtomicBool::new(false);
 static VIRTUAL: AtomicU32 = AtomicU32::new(0);
 static PHYSICAL: AtomicU32 = AtomicU32::new(0);
+/// No PPI where there is none.
+static PMU: AtomicU32 = AtomicU32::new(0);
 
 /// Finds out how it is here.
 pub(super) fn start(private: PrivateInterrupts) {
     VIRTUAL.store(private.virt, Ordering::Relaxed);
     PHYSICAL.store(private.physical, Ordering::Relaxed);
+    PMU.store(private.pmu.unwrap_or(0), Ordering::Relaxed);
     let forgets = gicc().read32(gicv2::GICC_IIDR) == FORGETFUL;
     IS_FORGETFUL.store(forgets, Ordering::Relaxed);
 }
@@ -34,16 +37,16 @@ pub(super) fn are_kept() -> bool {
     IS_FORGETFUL.load(Ordering::Relaxed)
 }
 
-/// The physical interrupts of the guests' timers.
-fn timers() -> [u32; 2] {
-    [&VIRTUAL, &PHYSICAL].map(|intid| intid.load(Ordering::Relaxed))
+/// The physical interrupts behind the guests': of two timers and of the PMU.
+fn physical() -> [u32; 3] {
+    [&VIRTUAL, &PHYSICAL, &PMU].map(|intid| intid.load(Ordering::Relaxed))
 }
 
 /// Returns what the hardware gets for a list register.
 #[cold]
 #[inline(never)]
 pub(super) fn hidden(value: u32) -> u32 {
-    ends::hide(value, timers())
+    ends::hide(value, physical())
 }
 
 /// Returns the list register at this offset as it was meant.
@@ -51,7 +54,7 @@ pub(super) fn hidden(value: u32) -> u32 {
 #[inline(never)]
 pub(super) fn read(at: u32) -> u32 {
     end();
-    ends::show(gich().read32(at), timers())
+    ends::show(gich().read32(at), physical())
 }
 
 /// Ends the physical interrupts behind those that the guest has ended.
@@ -61,7 +64,7 @@ pub(super) fn end() {
     let mut ended = gich().read32(gicv2::GICH_EISR);
     while ended != 0 {
         let at = list_register_at(ended.trailing_zeros() as usize);
-        if let Some(intid) = ends::behind(gich().read32(at), timers()) {
+        if let Some(intid) = ends::behind(gich().read32(at), physical()) {
             gich().write32(at, 0);
             gicc().write32(gicv2::GICC_DIR, intid);
         }

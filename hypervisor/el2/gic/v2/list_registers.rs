@@ -72,7 +72,7 @@ impl ListRegisters for HardwareListRegisters {
     }
 
     fn lines(&self) -> u32 {
-        crate::timer::lines()
+        crate::timer::lines() | crate::pmu::line()
     }
 }
 

@@ -100,7 +100,7 @@ fn private_registers_are_those_of_the_vcpu_that_asks() {
 fn a_write_of_gicc_dir_ends_what_is_active() {
     let mut bench = bench(0);
     write(&mut bench, GICD + ISENABLER, 1 << 27);
-    bench.trap(|trap, _| crate::dispatch::hot::raise_timer(trap, 27, 30));
+    bench.trap(|trap, _| crate::dispatch::hot::raise(trap, 27, 30));
     let list = bench.lists.read(0);
     assert!(list.is_hardware() && list.intid() == 27);
     bench.lists.write(0, list.acknowledged());

@@ -8,7 +8,7 @@ use vgic::{IntId, ListRegister, ListRegisters};
 
 use super::Access;
 use crate::devices::Fed;
-use crate::dispatch::hot::{DataAbort, Hot, mmio, raise_timer, system};
+use crate::dispatch::hot::{DataAbort, Hot, mmio, raise, system};
 use crate::exit::{Abort, Syndrome, class, system_register};
 use crate::vm::Around;
 use crate::vm::tests::fixture::{At, Bench};
@@ -108,7 +108,7 @@ fn send_self(bench: &mut Bench, intid: u64) {
 fn a_timer_is_linked_to_its_physical_interrupt() {
     let mut bench = Bench::new();
     open(&mut bench);
-    bench.trap(|trap, _| raise_timer(trap, VIRTUAL_PPI, PHYSICAL_PPI));
+    bench.trap(|trap, _| raise(trap, VIRTUAL_PPI, PHYSICAL_PPI));
     let list = bench.lists.read(0).fields();
     assert!(list.pending && list.hardware && list.group1);
     assert_eq!(
@@ -120,7 +120,7 @@ fn a_timer_is_linked_to_its_physical_interrupt() {
 #[test]
 fn a_timer_that_the_guest_has_not_enabled_waits_until_it_does() {
     let mut bench = Bench::new();
-    bench.trap(|trap, _| raise_timer(trap, VIRTUAL_PPI, PHYSICAL_PPI));
+    bench.trap(|trap, _| raise(trap, VIRTUAL_PPI, PHYSICAL_PPI));
     assert!(pending(&bench).is_empty());
     let gic = &bench.vcpu.gic;
     assert_eq!(gic.lock().linked(&bench.lists), 1 << VIRTUAL_PPI, "kept");
@@ -136,7 +136,7 @@ fn a_timer_that_fires_while_every_list_register_is_taken_comes_when_one_is_free(
     for intid in 0..4 {
         send_self(&mut bench, intid);
     }
-    bench.trap(|trap, _| raise_timer(trap, VIRTUAL_PPI, PHYSICAL_PPI));
+    bench.trap(|trap, _| raise(trap, VIRTUAL_PPI, PHYSICAL_PPI));
     let mut seen = Vec::new();
     for _ in 0..3 {
         seen.extend(take(&mut bench, true));
@@ -177,7 +177,7 @@ fn a_trapped_deactivation_ends_what_it_names_and_ignores_what_there_is_not() {
     let mut bench = Bench::new();
     open(&mut bench);
     send_self(&mut bench, 5);
-    bench.trap(|trap, _| raise_timer(trap, VIRTUAL_PPI, PHYSICAL_PPI));
+    bench.trap(|trap, _| raise(trap, VIRTUAL_PPI, PHYSICAL_PPI));
     assert_eq!(take(&mut bench, false), [5, VIRTUAL_PPI]);
     let active = |bench: &Bench, intid| {
         let held = bench
@@ -219,7 +219,7 @@ fn a_vcpu_that_turns_itself_off_gives_a_shared_interrupt_to_another_and_keeps_it
     );
     receive(&mut bench);
     assert_eq!(pending(&bench), [uart]);
-    bench.trap(|trap, _| raise_timer(trap, VIRTUAL_PPI, PHYSICAL_PPI));
+    bench.trap(|trap, _| raise(trap, VIRTUAL_PPI, PHYSICAL_PPI));
     // vCPU 1 runs too.
     let mut other = Bench::on(bench.vm, 1);
     other.trap(|trap, _| trap.deliver());

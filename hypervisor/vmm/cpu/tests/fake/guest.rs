@@ -83,7 +83,7 @@ pub(in crate::cpu::tests) fn fire(trap: &mut Trap<'_, Lists>) {
     held.active |= bit;
     drop(held);
     if !was_active {
-        hot::raise_timer(trap, VIRTUAL_PPI, PHYSICAL_PPI);
+        hot::raise(trap, VIRTUAL_PPI, PHYSICAL_PPI);
     }
 }
 

@@ -10,9 +10,9 @@
 
 mod debug;
 mod features;
+mod pmu;
 
 use core::arch::asm;
-use features::DFR0;
 use guest_rt::exception::Fault;
 use guest_rt::probe::{self, Encoding, Observation};
 use guest_rt::suite::{self, Outcome};
@@ -39,7 +39,8 @@ fn main() {
             debug::breakpoints_and_watchpoints_fire,
             debug::breakpoints_stay_with_their_cpu,
             debug::single_steps_take_one_instruction,
-            performance_monitors_count_and_start_afresh,
+            pmu::performance_monitors_count_and_start_afresh,
+            pmu::counters_that_overflow_interrupt,
             os_lock,
             set_and_way,
             tlb_and_cache_by_the_thousand,
@@ -222,57 +223,6 @@ fn masked_debug_registers_do_nothing() -> Outcome {
     ] {
         check!(is_an_answer(&register.read()), "reading {register:?}");
         check!(is_an_answer(&register.write(0)), "writing {register:?}");
-    }
-    Ok(())
-}
-
-/// What the next CPU reads of its PMCR_EL0.E and PMUSERENR_EL0, with bit 63 to say that it has.
-static PMU_AT_START: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
-/// PMCNTENSET_EL0, PMCCFILTR_EL0: the cycle counter, everywhere but at EL2.
-const CYCLES: u64 = 1 << 31;
-
-/// Counts cycles, and leaves the counter running and open to EL0.
-fn count_cycles(_: u64) {
-    let start = mrs!("pmcr_el0") & 1 | mrs!("pmuserenr_el0") << 1;
-    msr!("pmccfiltr_el0", 0);
-    msr!("pmccntr_el0", 0);
-    msr!("pmcntenset_el0", CYCLES);
-    msr!("pmcr_el0", mrs!("pmcr_el0") | 1);
-    msr!("pmuserenr_el0", 1);
-    insn!("isb");
-    PMU_AT_START.store(1 << 63 | start, core::sync::atomic::Ordering::Release);
-}
-
-fn performance_monitors_count_and_start_afresh() -> Outcome {
-    if matches!(DFR0.read().x0 >> 8 & 0xf, 0 | 0xf) {
-        ignore!("no PMU");
-    }
-    count_cycles(0);
-    for _ in 0..100 {
-        let before = mrs!("pmccntr_el0");
-        timer::delay(1000);
-        check!(mrs!("pmccntr_el0") > before, "no cycles after {before}");
-        // A hypercall and a sleep, which may bring another vCPU: what was set stays.
-        let _ = psci::version();
-        check_eq!(mrs!("pmcntenset_el0") & CYCLES, CYCLES, "PMCNTENSET_EL0");
-        check_eq!(mrs!("pmuserenr_el0"), 1, "PMUSERENR_EL0");
-    }
-    msr!("pmcntenclr_el0", CYCLES);
-    insn!("isb");
-    let stopped = mrs!("pmccntr_el0");
-    timer::delay(1000);
-    check_eq!(mrs!("pmccntr_el0"), stopped, "a stopped counter");
-    msr!("pmuserenr_el0", 0);
-    for index in (1..machine().cpus().len()).flat_map(|index| [index; 2]) {
-        PMU_AT_START.store(0, core::sync::atomic::Ordering::Release);
-        check_eq!(cpu::start(index, count_cycles, 0), psci::SUCCESS, "CPU_ON");
-        let left = || PMU_AT_START.load(core::sync::atomic::Ordering::Acquire);
-        check!(
-            timer::within_ms(2000, || left() != 0),
-            "CPU {index} says nothing"
-        );
-        check!(cpu::wait_off(index), "CPU {index} does not turn off");
-        check_eq!(left(), 1 << 63, "CPU {index}'s PMU at its start");
     }
     Ok(())
 }
