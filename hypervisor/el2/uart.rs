@@ -61,18 +61,16 @@ pub(crate) struct Uart {
     is_plain: bool,
 }
 
-/// The registers of a plain PL011.
-struct Plain(Registers);
-
-impl serial::Registers for Plain {
+/// Words, by their offset in bytes.
+impl serial::Registers for Registers {
     #[inline(always)]
     fn read(&self, register: u16) -> u32 {
-        self.0.read32(register)
+        self.read32(register)
     }
 
     #[inline(always)]
     fn write(&self, register: u16, value: u32) {
-        self.0.write32(register, value);
+        self.write32(register, value);
     }
 }
 
@@ -129,7 +127,7 @@ impl Uart {
     /// Returns whether a byte has come.
     pub(crate) fn has_byte(&self) -> bool {
         if self.is_plain {
-            return serial::PL011.has_byte(&Plain(self.registers));
+            return serial::PL011.has_byte(&self.registers);
         }
         self.place.model.has_byte(self)
     }
@@ -138,7 +136,7 @@ impl Uart {
     /// there is room for; returns how many.
     pub(crate) fn receive(&self, to: &mut [u8]) -> usize {
         if self.is_plain {
-            return receive(&serial::PL011, &Plain(self.registers), to);
+            return receive(&serial::PL011, &self.registers, to);
         }
         receive(self.place.model, self, to)
     }
@@ -169,7 +167,7 @@ impl Transmit for Uart {
     #[inline]
     fn is_full(&self) -> bool {
         if self.is_plain {
-            serial::PL011.is_full(&Plain(self.registers))
+            serial::PL011.is_full(&self.registers)
         } else {
             self.is_another_full()
         }
@@ -178,7 +176,7 @@ impl Transmit for Uart {
     #[inline]
     fn send(&mut self, byte: u8) {
         if self.is_plain {
-            serial::PL011.send(&Plain(self.registers), byte);
+            serial::PL011.send(&self.registers, byte);
         } else {
             self.send_to_another(byte);
         }

@@ -123,6 +123,23 @@ fn a_raspberry_pi_4_runs_the_guests() {
 }
 
 #[test]
+fn a_raspberry_pi_4_without_psci_is_ended_by_its_watchdog() {
+    let boot = |machine: Machine| {
+        let mut running = machine.boot(&Manifest::new([Vm::guest("guest", "neighbour")]));
+        running.console.expect("READY", PATIENCE);
+        running
+    };
+    let mut running = boot(Machine::pi4("pi4-poweroff"));
+    running.command("host poweroff --force");
+    assert!(running.wait_for_end(PATIENCE).success());
+    let machine = Machine::pi4("pi4-reboot").argument("-action");
+    let mut running = boot(machine.argument("reboot=reset"));
+    running.command("host reboot --force");
+    running.console.expect("READY", PATIENCE);
+    assert_eq!(running.command("vm list")["vms"][0]["state"], "running");
+}
+
+#[test]
 fn linux_grows_on_a_raspberry_pi_4() {
     let vm = Vm::linux("linux", "linux-6.12").vcpus(1, 4).memory_mib(384);
     let (mut running, online) = linux::boot(Machine::pi4("pi4-linux"), vm);

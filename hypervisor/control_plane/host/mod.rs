@@ -18,6 +18,7 @@ mod psci;
 #[cfg(test)]
 mod tests;
 mod uart;
+mod watchdog;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -35,6 +36,7 @@ pub use gic::{Gic, GicV2, GicV3};
 pub use interrupts::{Line, PrivateInterrupts};
 pub use psci::{Conduit, Psci};
 pub use uart::Uart;
+pub use watchdog::end_by_watchdog;
 
 /// A range of the machine's physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +103,8 @@ pub struct HostDescription {
     pub uarts: Vec<Uart>,
     /// Registers of the real-time clock (Arm PL031), if the tree names one.
     pub rtc: Option<HostRange>,
+    /// Registers of a Raspberry Pi's power management with its watchdog, if the tree names them.
+    pub watchdog: Option<HostRange>,
     /// PSCI firmware, if the tree names any. Without it no SMC or HVC may be issued: some machines hang.
     pub psci: Option<Psci>,
     /// What the boot loader adds for the program it starts.
@@ -233,6 +237,7 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
         gic,
         uarts,
         rtc: rtc(&tree),
+        watchdog: watchdog::find(&tree),
         psci,
         chosen,
         compatible,

@@ -18,7 +18,9 @@ impl<H: Host> Vms<H> {
     pub fn end_host(&self, power: HostPower, force: bool) -> Result<Reply, CommandError> {
         let word = power.word();
         if !self.host.can_end(power) {
-            let message = format!("this board has no PSCI firmware, which `host {word}` needs");
+            let message = format!(
+                "this board has no PSCI firmware and no watchdog: `host {word}` needs one of them"
+            );
             return Err(CommandError::new(ErrorKind::Unsupported, message));
         }
         let on = self.instances.iter().map(|instance| instance.vm);
