@@ -154,7 +154,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
                     self.queue.exempt(slot, now);
                 }
             }
-            if !self.queue.rouse(slot, now) {
+            if !self.queue.wake_at_once(slot, now) {
                 self.heed(slot, now);
             }
         });
@@ -231,7 +231,7 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
             return self.restart();
         };
         if self.queue.current().is_none() && self.has_deliverable() {
-            self.queue.rouse(slot, self.machine.now());
+            self.queue.wake_at_once(slot, self.machine.now());
         }
         None
     }

@@ -350,7 +350,7 @@ impl<P: Policy> RunQueue<P> {
 
     /// As [`RunQueue::wake`]; one that the policy never holds back runs at once if no other one runs or waits.
     #[inline(always)]
-    pub fn rouse(&mut self, slot: Slot, now_ticks: u64) -> bool {
+    pub fn wake_at_once(&mut self, slot: Slot, now_ticks: u64) -> bool {
         let idle = self.is_idle();
         match self.entries.get_mut(slot.index()) {
             Some(entry) if idle && entry.starts_at_once(Run::Blocked, &self.waiting.policy) => {

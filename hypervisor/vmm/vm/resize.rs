@@ -1,7 +1,7 @@
 //! Giving a running VM more vCPUs, or taking some back: one resize at a time, with a deadline, ending in exactly one [`Report`].
 //!
-//! A resize is a talk with a guest that may answer late, wrongly or never. The state of each vCPU is in its [`PowerCell`], where the guest's
-//! CPU_ON and CPU_OFF meet what is decided here, so a vCPU turned on in the last moment counts as such; here is only what the talk is about.
+//! A resize is done with a guest that may answer late, wrongly or never. The state of each vCPU is in its [`PowerCell`], where the guest's
+//! CPU_ON and CPU_OFF meet what is decided here, so a vCPU turned on in the last moment counts as such; here is only what is asked of the guest.
 //! Rules:
 //! * A vCPU is added when the guest has turned it on and it has run, not when the guest says so; it is taken back with `_EJ0`.
 //! * Nothing is offered before the guest listens, which is when it first reads the event register after it starts. What is asked for while it
@@ -26,7 +26,7 @@ use psci::{Event, PowerCell, State};
 
 use control_plane::resize::ost::Ost;
 use control_plane::resize::{BeginError, Origin, Outcome, Report, Shortfall, Why};
-use ledger::{Ledger, Talk};
+use ledger::{Ledger, Step};
 use types::ids::VcpuId;
 use want::{EjectWord, Phase, Want};
 
@@ -190,10 +190,10 @@ impl Resizer {
     pub fn on_listening(&mut self, cells: &impl Cells, now_ns: u64) -> Progress {
         self.listening = true;
         let mut progress = Progress::default();
-        let (active, mut talk) = self.talk(cells, &mut progress);
+        let (active, mut step) = self.step(cells, &mut progress);
         if let Some(active) = active {
             active.open -= usize::from(core::mem::take(&mut active.awaits_boot));
-            if active.offer_waiting(&mut talk) && active.limits.boot_grace_ns != 0 {
+            if active.offer_waiting(&mut step) && active.limits.boot_grace_ns != 0 {
                 active.deadline_ns = now_ns.saturating_add(active.limits.timeout_ns);
             }
         }
@@ -215,11 +215,11 @@ impl Resizer {
     /// Has a vCPU given back, as `_EJ0` asks: nothing happens if its cell does not accept that.
     pub fn on_eject(&mut self, cells: &impl Cells, vcpu: VcpuId, now_ns: u64) -> Option<Progress> {
         let mut progress = Progress::default();
-        let (active, mut talk) = self.talk(cells, &mut progress);
-        talk.apply(vcpu, Event::Eject).ok()?;
-        talk.ledger.ejected(vcpu, now_ns);
+        let (active, mut step) = self.step(cells, &mut progress);
+        step.apply(vcpu, Event::Eject).ok()?;
+        step.ledger.ejected(vcpu, now_ns);
         if let Some(active) = active {
-            active.given_back(&mut talk, vcpu);
+            active.given_back(&mut step, vcpu);
         }
         Some(self.settled(cells, progress))
     }
@@ -236,13 +236,13 @@ impl Resizer {
     ) -> Progress {
         let mut progress = Progress::default();
         let listening = self.listening;
-        let (active, mut talk) = self.talk(cells, &mut progress);
+        let (active, mut step) = self.step(cells, &mut progress);
         let said = Ost::decode(source, status);
-        let closes = said.closes_eject() && talk.ledger.close(vcpu);
+        let closes = said.closes_eject() && step.ledger.close(vcpu);
         if let Some(active) = active {
-            active.change(vcpu, |want| want.hear(&mut talk, said));
+            active.change(vcpu, |want| want.hear(&mut step, said));
             if closes && listening {
-                active.offer_waiting(&mut talk);
+                active.offer_waiting(&mut step);
             }
         }
         self.settled(cells, progress)
@@ -252,11 +252,11 @@ impl Resizer {
     pub fn on_deadline(&mut self, cells: &impl Cells, now_ns: u64) -> Progress {
         let mut progress = Progress::default();
         let listening = self.listening;
-        let (active, mut talk) = self.talk(cells, &mut progress);
+        let (active, mut step) = self.step(cells, &mut progress);
         match active {
             Some(active) if now_ns >= active.deadline_ns => self.cancel(cells),
-            Some(active) if talk.ledger.close_old(now_ns) && listening => {
-                active.offer_waiting(&mut talk);
+            Some(active) if step.ledger.close_old(now_ns) && listening => {
+                active.offer_waiting(&mut step);
                 progress
             }
             _ => progress,
@@ -266,12 +266,12 @@ impl Resizer {
     /// Ends the resize now, as its deadline would.
     pub fn cancel(&mut self, cells: &impl Cells) -> Progress {
         let mut progress = Progress::default();
-        let (active, mut talk) = self.talk(cells, &mut progress);
+        let (active, mut step) = self.step(cells, &mut progress);
         if let Some(active) = active {
             active.open = 0;
             active.awaits_boot = false;
             for want in &mut active.wants {
-                want.give_up(&mut talk);
+                want.give_up(&mut step);
             }
         }
         self.settled(cells, progress)
@@ -342,16 +342,16 @@ impl Resizer {
         self.ledger.close_old(now_ns);
         let (have, listening) = (self.ledger.held(), self.listening);
         let mut wants = core::mem::take(&mut self.room);
-        let (_, mut talk) = self.talk(cells, &mut progress);
+        let (_, mut step) = self.step(cells, &mut progress);
         let direction = if target < have {
-            shrink(&mut talk, have - target, &mut wants);
+            shrink(&mut step, have - target, &mut wants);
             Direction::Shrink
         } else {
-            grow(&mut talk, target - have, &mut wants);
+            grow(&mut step, target - have, &mut wants);
             Direction::Grow
         };
         let mut open = wants.iter().filter(|want| !want.phase.is_decided()).count();
-        let awaits_boot = !listening && open == 0 && talk.ledger.on(cells) < talk.ledger.held();
+        let awaits_boot = !listening && open == 0 && step.ledger.on(cells) < step.ledger.held();
         open += usize::from(awaits_boot);
         let mut active = Active {
             target,
@@ -364,7 +364,7 @@ impl Resizer {
             awaits_boot,
         };
         if listening {
-            active.offer_waiting(&mut talk);
+            active.offer_waiting(&mut step);
         } else if awaits_boot || active.wants.iter().any(|want| want.phase == Phase::Waiting) {
             let grace_ends_ns = self.started_ns.saturating_add(limits.boot_grace_ns);
             active.deadline_ns = active.deadline_ns.max(grace_ends_ns);
@@ -390,25 +390,25 @@ impl Resizer {
     }
 
     /// Returns the resize under way, and what a step of it works with.
-    fn talk<'a, C: Cells>(
+    fn step<'a, C: Cells>(
         &'a mut self,
         cells: &'a C,
         progress: &'a mut Progress,
-    ) -> (Option<&'a mut Active>, Talk<'a, C>) {
+    ) -> (Option<&'a mut Active>, Step<'a, C>) {
         let (ledger, effects) = (&mut self.ledger, &mut progress.effects);
-        let talk = Talk {
+        let step = Step {
             cells,
             ledger,
             effects,
         };
-        (self.active.as_mut(), talk)
+        (self.active.as_mut(), step)
     }
 }
 
 /// Picks vCPUs to offer; what has been offered before and not been turned on yet is awaited with them.
-fn grow(talk: &mut Talk<'_, impl Cells>, mut missing: u16, wants: &mut Vec<Want>) {
-    let ledger = &mut *talk.ledger;
-    ledger.look_at_offered(talk.cells);
+fn grow(step: &mut Step<'_, impl Cells>, mut missing: u16, wants: &mut Vec<Want>) {
+    let ledger = &mut *step.ledger;
+    ledger.look_at_offered(step.cells);
     let (mut spare, mut offered) = (ledger.spare.first_from(0), ledger.offered.first_from(0));
     loop {
         spare = spare.filter(|_| missing > 0);
@@ -429,29 +429,29 @@ fn grow(talk: &mut Talk<'_, impl Cells>, mut missing: u16, wants: &mut Vec<Want>
 }
 
 /// Asks vCPUs back; those of the boot set that would be needed too are refused on the spot. What is left of an offer is awaited.
-fn shrink(talk: &mut Talk<'_, impl Cells>, mut surplus: u16, wants: &mut Vec<Want>) {
-    let mut below = talk.cells.possible();
+fn shrink(step: &mut Step<'_, impl Cells>, mut surplus: u16, wants: &mut Vec<Want>) {
+    let mut below = step.cells.possible();
     while surplus > 0
-        && let Some(vcpu) = talk.ledger.lent.last_below(below)
+        && let Some(vcpu) = step.ledger.lent.last_below(below)
     {
         below = vcpu.get();
-        let phase = match talk.apply(vcpu, Event::RequestEject) {
+        let phase = match step.apply(vcpu, Event::RequestEject) {
             // Never turned on: it is out of the guest's reach at once, whenever the guest ejects it.
             Ok(State::Withdrawn) => Phase::Reached,
             Ok(_) => Phase::Asked(EjectWord::Nothing),
             Err(_) => continue,
         };
-        talk.effects.push(Effect::Eject(vcpu));
+        step.effects.push(Effect::Eject(vcpu));
         wants.push(Want { vcpu, phase });
         surplus -= 1;
     }
-    talk.ledger.look_at_offered(talk.cells);
-    while let Some(vcpu) = talk.ledger.offered.last_below(below) {
+    step.ledger.look_at_offered(step.cells);
+    while let Some(vcpu) = step.ledger.offered.last_below(below) {
         below = vcpu.get();
         let phase = Phase::OFFERED;
         wants.push(Want { vcpu, phase });
     }
-    let boot_set = (0..talk.ledger.boot).rev().map(VcpuId::new);
+    let boot_set = (0..step.ledger.boot).rev().map(VcpuId::new);
     wants.extend(boot_set.take(surplus.into()).map(|vcpu| Want {
         vcpu,
         phase: Phase::Failed(Why::BootVcpu),
@@ -461,7 +461,7 @@ fn shrink(talk: &mut Talk<'_, impl Cells>, mut surplus: u16, wants: &mut Vec<Wan
 
 impl Active {
     /// Offers what waits, but not a vCPU that the guest still ejects; returns whether there was anything.
-    fn offer_waiting(&mut self, talk: &mut Talk<'_, impl Cells>) -> bool {
+    fn offer_waiting(&mut self, step: &mut Step<'_, impl Cells>) -> bool {
         let mut any = false;
         for want in self
             .wants
@@ -469,8 +469,8 @@ impl Active {
             .filter(|want| want.phase == Phase::Waiting)
         {
             any = true;
-            if !talk.ledger.is_closing(want.vcpu) {
-                want.offer(talk);
+            if !step.ledger.is_closing(want.vcpu) {
+                want.offer(step);
             }
         }
         any
@@ -492,7 +492,7 @@ impl Active {
     }
 
     /// Takes note of a vCPU that the guest has ejected.
-    fn given_back(&mut self, talk: &mut Talk<'_, impl Cells>, vcpu: VcpuId) {
+    fn given_back(&mut self, step: &mut Step<'_, impl Cells>, vcpu: VcpuId) {
         let failed = Phase::Failed(Why::GivenBack);
         if let Err(place) = self.find(vcpu) {
             let phase = failed;
@@ -503,7 +503,7 @@ impl Active {
             Phase::Asked(_) => want.phase = Phase::Reached,
             // The guest was still at an earlier eject when the vCPU was offered to it again.
             Phase::Offered { .. } => {
-                talk.effects.push(Effect::Retract(vcpu));
+                step.effects.push(Effect::Retract(vcpu));
                 want.phase = Phase::Waiting;
             }
             Phase::Reached if is_growing => want.phase = failed,

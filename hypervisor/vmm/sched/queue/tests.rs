@@ -163,7 +163,7 @@ fn who_wakes_on_an_idle_cpu_has_its_turn() {
             queue.expire::<false>(50);
             assert_eq!(queue.pick_next::<false>(50), Some(slot(0)));
         } else {
-            assert!(queue.rouse(slot(0), 50));
+            assert!(queue.wake_at_once(slot(0), 50));
         }
         assert!(queue.wake(slot(1), 60));
         assert!(queue.wants_switch(60), "a turn can be interrupted");
@@ -239,22 +239,22 @@ fn a_turn_is_interrupted_as_often_as_there_are_tolls() {
 }
 
 #[test]
-fn whoever_is_roused_runs_at_once_unless_somebody_else_does() {
+fn a_vcpu_that_is_woken_at_once_runs_unless_another_does() {
     let mut queue = RunQueue::new(RoundRobin::new(SLICE, SLICE));
-    assert!(!queue.rouse(slot(1), 0), "nobody has the slot");
+    assert!(!queue.wake_at_once(slot(1), 0), "nobody has the slot");
     for index in [1, 4] {
         queue.attach(slot(index), 0);
     }
     queue.set_deadline(slot(4), Some(900));
-    assert!(queue.rouse(slot(4), 10));
+    assert!(queue.wake_at_once(slot(4), 10));
     assert_eq!(
         (queue.current(), queue.is_crowded()),
         (Some(slot(4)), false)
     );
     assert_eq!(queue.next_wake_ticks(), NEVER, "its deadline is forgotten");
-    assert!(!queue.rouse(slot(4), 20), "it runs");
+    assert!(!queue.wake_at_once(slot(4), 20), "it runs");
     queue.entries[1].share.left_ticks = 0;
-    assert!(queue.rouse(slot(1), 30));
+    assert!(queue.wake_at_once(slot(1), 30));
     assert_eq!((queue.current(), queue.is_crowded()), (Some(slot(4)), true));
     assert_eq!(queue.next_wake_ticks(), 10 + SLICE);
     assert_eq!(queue.pick_next::<false>(10 + SLICE), Some(slot(1)));

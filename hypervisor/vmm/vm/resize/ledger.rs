@@ -125,13 +125,13 @@ impl Ledger {
 }
 
 /// What a step of a resize works with.
-pub(super) struct Talk<'a, C> {
+pub(super) struct Step<'a, C> {
     pub(super) cells: &'a C,
     pub(super) ledger: &'a mut Ledger,
     pub(super) effects: &'a mut Vec<Effect>,
 }
 
-impl<C: Cells> Talk<'_, C> {
+impl<C: Cells> Step<'_, C> {
     /// Applies an event to a vCPU's cell and takes note of what came of it.
     pub(super) fn apply(&mut self, vcpu: VcpuId, event: Event) -> Result<State, Refusal> {
         let cell = self.cells.cell(vcpu).ok_or(Refusal::Absent)?;

@@ -1,4 +1,4 @@
-//! Resizes against guests of every temper: scenarios with the real cells and the real event block, and random talk.
+//! Resizes against guests of every temper: scenarios with the real cells and the real event block, and random step.
 
 use super::ledger::EJECT_CLOSES_NS;
 use super::{

@@ -1,8 +1,8 @@
-//! One vCPU of a resize: how far the talk about it is, and what each thing said about it leads to.
+//! One vCPU of a resize: how far the guest has come with it, and what each thing said about it leads to.
 
 use psci::{Event, Refusal};
 
-use super::ledger::Talk;
+use super::ledger::Step;
 use super::{Cells, Effect};
 use control_plane::resize::Why;
 use control_plane::resize::ost::Ost;
@@ -50,57 +50,57 @@ pub(super) struct Want {
 
 impl Want {
     /// Offers the vCPU; one that the guest holds already is just awaited.
-    pub(super) fn offer(&mut self, talk: &mut Talk<'_, impl Cells>) {
-        if talk.apply(self.vcpu, Event::Offer).is_ok() {
-            talk.effects.push(Effect::Insert(self.vcpu));
+    pub(super) fn offer(&mut self, step: &mut Step<'_, impl Cells>) {
+        if step.apply(self.vcpu, Event::Offer).is_ok() {
+            step.effects.push(Effect::Insert(self.vcpu));
         }
         self.phase = Phase::OFFERED;
     }
 
     /// Takes note of what the guest says about the vCPU.
-    pub(super) fn hear(&mut self, talk: &mut Talk<'_, impl Cells>, said: Ost) {
+    pub(super) fn hear(&mut self, step: &mut Step<'_, impl Cells>, said: Ost) {
         self.phase = match (self.phase, said) {
             (Phase::Offered { .. }, Ost::Added) => Phase::Offered { acknowledged: true },
             (Phase::Offered { .. }, Ost::AddFailed(status)) => {
-                self.withdraw(talk, Why::AddRefused(status))
+                self.withdraw(step, Why::AddRefused(status))
             }
             (Phase::Asked(_), Ost::Ejecting) => Phase::Asked(EjectWord::InProgress),
             (Phase::Asked(_), Ost::Ejected) => Phase::Asked(EjectWord::Success),
             (Phase::Asked(_), Ost::EjectFailed(status)) => {
-                self.keep(talk, Why::EjectRefused(status))
+                self.keep(step, Why::EjectRefused(status))
             }
             (phase, _) => phase,
         };
     }
 
     /// Decides the vCPU at the deadline.
-    pub(super) fn give_up(&mut self, talk: &mut Talk<'_, impl Cells>) {
+    pub(super) fn give_up(&mut self, step: &mut Step<'_, impl Cells>) {
         self.phase = match self.phase {
-            Phase::Waiting if talk.ledger.is_closing(self.vcpu) => {
+            Phase::Waiting if step.ledger.is_closing(self.vcpu) => {
                 Phase::Failed(Why::EjectUnfinished)
             }
             Phase::Waiting => Phase::Failed(Why::NotListening),
             Phase::Offered {
                 acknowledged: false,
-            } => self.withdraw(talk, Why::NotTurnedOn),
-            Phase::Offered { acknowledged: true } => self.withdraw(talk, Why::OnlyAcknowledged),
+            } => self.withdraw(step, Why::NotTurnedOn),
+            Phase::Offered { acknowledged: true } => self.withdraw(step, Why::OnlyAcknowledged),
             Phase::Asked(word) => {
                 let why = match word {
                     EjectWord::Nothing => Why::EjectUnanswered,
                     EjectWord::InProgress => Why::EjectUnfinished,
                     EjectWord::Success => Why::EjectNotCarriedOut,
                 };
-                self.keep(talk, why)
+                self.keep(step, why)
             }
             decided => decided,
         };
     }
 
     /// Withdraws an offer, unless the guest has been quicker and turned it on, or given it back.
-    fn withdraw(&self, talk: &mut Talk<'_, impl Cells>, why: Why) -> Phase {
-        match talk.apply(self.vcpu, Event::Withdraw) {
+    fn withdraw(&self, step: &mut Step<'_, impl Cells>, why: Why) -> Phase {
+        match step.apply(self.vcpu, Event::Withdraw) {
             Ok(_) => {
-                talk.effects.push(Effect::Eject(self.vcpu));
+                step.effects.push(Effect::Eject(self.vcpu));
                 Phase::Failed(why)
             }
             Err(Refusal::AlreadyOn) => Phase::Reached,
@@ -109,10 +109,10 @@ impl Want {
     }
 
     /// Takes an eject request back, unless the guest has been quicker and given the vCPU back.
-    fn keep(&self, talk: &mut Talk<'_, impl Cells>, why: Why) -> Phase {
-        match talk.apply(self.vcpu, Event::EjectRefused) {
+    fn keep(&self, step: &mut Step<'_, impl Cells>, why: Why) -> Phase {
+        match step.apply(self.vcpu, Event::EjectRefused) {
             Ok(_) => {
-                talk.effects.push(Effect::Retract(self.vcpu));
+                step.effects.push(Effect::Retract(self.vcpu));
                 Phase::Failed(why)
             }
             Err(_) => Phase::Reached,

@@ -139,7 +139,7 @@ fn nothing_but_the_replenishment_ends_a_throttle() {
     let mut cpu = Cpu::with(&[Some(cap(200))]);
     cpu.run_until(200);
     assert_eq!(cpu.queue.choose(200), None);
-    assert!(!cpu.queue.wake(slot(0), 250) && !cpu.queue.rouse(slot(0), 260));
+    assert!(!cpu.queue.wake(slot(0), 250) && !cpu.queue.wake_at_once(slot(0), 260));
     cpu.queue.set_deadline(slot(0), Some(300));
     assert_eq!(cpu.queue.next_deadline_ticks(), PERIOD);
     assert_eq!(
@@ -246,7 +246,7 @@ proptest! {
 enum Step {
     Begin(usize),
     Detach(usize),
-    Rouse(usize),
+    WakeAtOnce(usize),
     Wake(usize),
     Block(u64),
     Watch(bool, u64),
@@ -261,7 +261,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => slot().prop_map(Step::Begin),
         1 => slot().prop_map(Step::Detach),
-        1 => slot().prop_map(Step::Rouse),
+        1 => slot().prop_map(Step::WakeAtOnce),
         1 => slot().prop_map(Step::Wake),
         1 => ticks().prop_map(Step::Block),
         1 => (any::<bool>(), ticks()).prop_map(|(hears, after)| Step::Watch(hears, after)),
@@ -281,7 +281,7 @@ fn take<P: Policy>(queue: &mut RunQueue<P>, step: Step, now: &mut u64) -> (Optio
             }
         }
         Step::Detach(index) => _ = queue.detach(slot(index), *now),
-        Step::Rouse(index) => _ = queue.rouse(slot(index), *now),
+        Step::WakeAtOnce(index) => _ = queue.wake_at_once(slot(index), *now),
         Step::Wake(index) => _ = queue.wake(slot(index), *now),
         Step::Block(after) => queue.block(Some(*now + after), *now),
         Step::Watch(hears, after) => queue.watch(hears, *now + after, *now),
