@@ -17,11 +17,15 @@ impl<'t, 'a> Node<'t, 'a> {
         self.tree.nodes.get(self.index).copied()
     }
 
+    /// Returns the bytes of the node's name with unit address.
+    fn name_bytes(&self) -> &'a [u8] {
+        let name = self.entry().map(|entry| entry.name);
+        name.map_or(&[][..], |name| name.bytes(self.tree.structure))
+    }
+
     /// Returns the node's name with unit address.
     fn full_name(&self) -> &'a str {
-        let name = self.entry().map(|entry| entry.name);
-        let bytes = name.map_or(&[][..], |name| name.bytes(self.tree.structure));
-        core::str::from_utf8(bytes).unwrap_or_default()
+        core::str::from_utf8(self.name_bytes()).unwrap_or_default()
     }
 
     /// Returns the tree this is a node of.
@@ -37,11 +41,12 @@ impl<'t, 'a> Node<'t, 'a> {
 
     /// Returns whether the node has this name and, where one is given, this unit address.
     pub(super) fn is_called(&self, name: &str, unit: Option<&str>) -> bool {
-        let Some(rest) = self.full_name().strip_prefix(name) else {
+        // As bytes: a search comes by all other nodes.
+        let Some(rest) = self.name_bytes().strip_prefix(name.as_bytes()) else {
             return false;
         };
-        let own = rest.strip_prefix('@');
-        (rest.is_empty() || own.is_some()) && (unit.is_none() || own == unit)
+        let own = rest.strip_prefix(b"@");
+        (rest.is_empty() || own.is_some()) && (unit.is_none() || own == unit.map(str::as_bytes))
     }
 
     /// Returns the node's full path, for messages.
@@ -162,10 +167,8 @@ impl<'t, 'a> Node<'t, 'a> {
 
     /// Returns whether the node may be used: no `status`, or one that says so (Devicetree Specification 2.3.4).
     pub fn is_enabled(&self) -> bool {
-        match self.property("status") {
-            None => true,
-            Some(value) => matches!(single_string(value), Some("okay" | "ok")),
-        }
+        self.property("status")
+            .is_none_or(|value| matches!(value, b"okay\0" | b"ok\0"))
     }
 
     /// Returns how many cells an address and a size take in this node's children (Devicetree Specification 2.3.5).

@@ -103,7 +103,7 @@ pub struct HostDescription {
     pub uarts: Vec<Uart>,
     /// Registers of the real-time clock (Arm PL031), if the tree names one.
     pub rtc: Option<HostRange>,
-    /// Registers of a Raspberry Pi's power management with its watchdog, if the tree names them.
+    /// Registers of a Raspberry Pi's power management with its watchdog, if the tree names them and no PSCI firmware.
     pub watchdog: Option<HostRange>,
     /// PSCI firmware, if the tree names any. Without it no SMC or HVC may be issued: some machines hang.
     pub psci: Option<Psci>,
@@ -237,7 +237,10 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
         gic,
         uarts,
         rtc: rtc(&tree),
-        watchdog: watchdog::find(&tree),
+        watchdog: match psci {
+            Some(_) => None,
+            None => watchdog::find(&tree),
+        },
         psci,
         chosen,
         compatible,
