@@ -443,6 +443,19 @@ impl Running {
         self.control().event("vm-off", vm, PATIENCE);
     }
 
+    /// Returns how long it takes from one answer of the control channel over that to `vm list` to a third, by the clock of the machine:
+    /// to take the bytes of two commands, and to answer them.
+    ///
+    /// # Panics
+    /// If one is refused or not answered.
+    pub fn answer_ns(&mut self) -> u64 {
+        let control = self.control();
+        let ids = ["host", "vm list", "host"].map(|command| control.send(command));
+        let [first, _, last] = ids.map(|id| control.reply(id, PATIENCE).expect("it is answered"));
+        let ns = |host: &serde_json::Value| host["uptime_ns"].as_u64().expect("a number");
+        ns(&last) - ns(&first)
+    }
+
     /// Waits until QEMU ends by itself, as it does when the host is powered off.
     ///
     /// # Panics

@@ -65,6 +65,30 @@ fn load(kernel: &str, vcpus: u32, cpus: u32, in_gate: bool) {
     }
 }
 
+/// How long the control channel may take to answer beside the load, by the clock of the machine.
+const ANSWER_NS: u64 = 100_000_000;
+
+/// `vm list` is answered in time while 24 jobs keep 8 vCPUs busy on 2 CPUs: asked 20 times in the gate, 200 times with `--full`.
+#[test]
+fn a_program_is_answered_beside_24_busy_jobs() {
+    let vm = Vm::linux("linux", "linux-6.12").vcpus(8, 8);
+    let machine = Machine::new("crowded-answers").cpus(2).deterministic();
+    let machine = machine.model("neoverse-n1");
+    let mut running = machine.boot(&Manifest::new([vm]));
+    linux::wait_for_shell(&mut running.console);
+    let jobs = "for job in $(seq 24); do sh -c 'while :; do :; done' & done";
+    linux::run(&mut running.console, jobs);
+    let asks = if artefacts::full() { 200 } else { 20 };
+    let mut took: Vec<u64> = (0..asks).map(|_| running.answer_ns()).collect();
+    took.sort_unstable();
+    let (median, slowest) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("{asks} asks: median {median} ns, slowest {slowest} ns");
+    assert!(slowest < ANSWER_NS, "{took:?}");
+    // They were busy all the while.
+    let said = linux::run(&mut running.console, "jobs | grep -c Running");
+    assert!(said.contains("24"), "{said}");
+}
+
 #[test]
 fn rt_8_vcpus_on_1() {
     load("linux-6.12-rt", 8, 1, true);

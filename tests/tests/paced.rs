@@ -16,15 +16,6 @@ fn slow_wire(test: &str) -> Machine {
 /// How late an answer may be on a slow wire.
 const ANSWER_NS: u64 = 1_000_000_000;
 
-/// Returns how long it takes from one answer over another one to a third, by the clock of the machine.
-fn answer_ns(running: &mut Running) -> u64 {
-    let control = running.control();
-    let ids = ["host", "vm list", "host"].map(|command| control.send(command));
-    let [first, _, last] = ids.map(|id| control.reply(id, PATIENCE).expect("it is answered"));
-    let ns = |host: &serde_json::Value| host["uptime_ns"].as_u64().expect("a number");
-    ns(&last) - ns(&first)
-}
-
 /// Reads how much of half a second a neighbour guest had, in thousandths.
 fn share(running: &mut Running) -> u64 {
     running.console.expect("SHARE permille=", PATIENCE);
@@ -40,7 +31,7 @@ fn a_slow_wire_holds_nobody_up(test: &str, words: &str) -> Running {
     let victim = Vm::guest("victim", "neighbour").cpus(&[0]);
     let vms = [loud.command_line(words), victim];
     let mut running = slow_wire(test).cpus(3).boot(&Manifest::new(vms));
-    let slowest = (0..3).map(|_| answer_ns(&mut running)).max();
+    let slowest = (0..3).map(|_| running.answer_ns()).max();
     println!("beside {words}: answered within {slowest:?} ns");
     assert!(slowest.is_some_and(|ns| ns < ANSWER_NS), "{slowest:?} ns");
     let beats = ask(&mut running, "victim");
