@@ -1,10 +1,10 @@
-//! The parts of `cargo xtask test --full` that judge the tests themselves: line coverage and mutants.
+//! The parts of `cargo xtask test --full` that are no tests: line coverage and mutants, which judge the tests, and the bench on a GICv2.
 //!
 //! Each part has a name and runs alone by it, `cargo xtask test --full coverage`. The programs come from the crate
 //! registry into the cache outside the tree; LLVM's tools come from the distribution, in the version of the compiler.
 
 use crate::setup::toolchain;
-use crate::{paths, process, say};
+use crate::{bench, paths, process, say};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -20,6 +20,8 @@ const CAUGHT_PERCENT: u64 = 80;
 const TIMEOUT_S: &str = "60";
 
 const COVERAGE: &str = "coverage";
+/// The quick bench on a GICv2, against its baseline.
+const BENCH_OF_GICV2: &str = "bench-gicv2";
 
 /// A room whose code is changed in small ways, to see whether its tests notice.
 struct Mutated {
@@ -81,7 +83,9 @@ const MUTATED: [Mutated; 4] = [
 /// The names of the parts.
 pub(crate) fn parts() -> impl Iterator<Item = &'static str> {
     let mutants = MUTATED.iter().flat_map(|room| room.parts);
-    std::iter::once(COVERAGE).chain(mutants.copied())
+    std::iter::once(COVERAGE)
+        .chain(mutants.copied())
+        .chain([BENCH_OF_GICV2])
 }
 
 /// Runs the part of that name and says how many rooms it judged.
@@ -91,6 +95,9 @@ pub(crate) fn parts() -> impl Iterator<Item = &'static str> {
 pub(crate) fn run(part: &str) -> anyhow::Result<u32> {
     if part == COVERAGE {
         return coverage();
+    }
+    if part == BENCH_OF_GICV2 {
+        return bench::gate_of_v2();
     }
     for room in &MUTATED {
         if let Some(index) = room.parts.iter().position(|name| *name == part) {

@@ -1,8 +1,9 @@
 //! The committed counts, one set for each version of the compiler, and what counts as worse.
 //!
-//! `tests/baseline/bench.toml` is a table for each compiler, with the median of each row. A person who makes a row worse, or
+//! `tests/baseline/bench.toml`, and `bench-gicv2.toml` for a GICv2, is a table for each compiler, with the median of each row. A person who makes a row worse, or
 //! better for good, writes it anew by `cargo xtask bench --bless` in the same commit.
 
+use super::Gic;
 use super::rows::Findings;
 use crate::{paths, say};
 use anyhow::{Context, bail};
@@ -16,9 +17,12 @@ const HEAD: &str = "# Medians of `cargo xtask bench`, in instructions, for each 
 
 type Counts = BTreeMap<String, u64>;
 
-/// The counts of every compiler that was ever used.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Baseline(BTreeMap<String, Counts>);
+/// The counts of every compiler that was ever used, on a machine with this interrupt controller.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Baseline {
+    gic: Gic,
+    counts: BTreeMap<String, Counts>,
+}
 
 /// A row that got worse, or vanished.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,27 +32,47 @@ pub(crate) struct Worse {
     is: Option<u64>,
 }
 
-fn file() -> PathBuf {
-    paths::root().join("tests/baseline/bench.toml")
+fn file(gic: Gic) -> PathBuf {
+    paths::root().join(match gic {
+        Gic::V2 => "tests/baseline/bench-gicv2.toml",
+        Gic::V3 => "tests/baseline/bench.toml",
+    })
 }
 
 impl Baseline {
     /// Reads the committed counts; there may be none yet.
-    pub(crate) fn read() -> anyhow::Result<Self> {
-        match std::fs::read_to_string(file()) {
-            Ok(text) => Self::parse(&text).with_context(|| file().display().to_string()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| file().display().to_string()),
+    pub(crate) fn read(gic: Gic) -> anyhow::Result<Self> {
+        let place = || file(gic).display().to_string();
+        match std::fs::read_to_string(file(gic)) {
+            Ok(text) => Self::parse(gic, &text).with_context(place),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::parse(gic, ""),
+            Err(error) => Err(error).with_context(place),
         }
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
-        Ok(Self(toml::from_str(text)?))
+    fn parse(gic: Gic, text: &str) -> anyhow::Result<Self> {
+        let counts = toml::from_str(text)?;
+        Ok(Self { gic, counts })
+    }
+
+    /// Writes the table of rows beside these counts.
+    pub(crate) fn beside(&self, compiler: &str, findings: &Findings) -> String {
+        let counts = self.of(compiler).map(|(_, counts)| counts);
+        let mut text = format!("{:<34}{:>9}{:>9}\n", "median", "GICv2", "GICv3");
+        for row in &findings.rows {
+            let other = counts.and_then(|counts| counts.get(&row.name));
+            let other = other.map_or_else(|| "-".to_owned(), u64::to_string);
+            text.push_str(&format!("{:<34}{:>9}{other:>9}\n", row.name, row.median));
+        }
+        for (name, why) in &findings.failures {
+            text.push_str(&format!("{name:<34}FAILED: {why}\n"));
+        }
+        text
     }
 
     fn text(&self) -> String {
         let mut text = HEAD.to_owned();
-        for (compiler, counts) in &self.0 {
+        for (compiler, counts) in &self.counts {
             text.push_str(&format!("\n[\"{compiler}\"]\n"));
             for (row, median) in counts {
                 text.push_str(&format!("{row} = {median}\n"));
@@ -59,20 +83,32 @@ impl Baseline {
 
     /// Replaces the counts of these rows for one compiler, and writes the file.
     pub(crate) fn bless(mut self, compiler: &str, findings: &Findings) -> anyhow::Result<PathBuf> {
-        let counts = self.0.entry(compiler.to_owned()).or_default();
+        let counts = self.counts.entry(compiler.to_owned()).or_default();
         for row in &findings.rows {
             counts.insert(row.name.clone(), row.median);
         }
-        let path = file();
+        let path = file(self.gic);
         std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
         std::fs::write(&path, self.text()).with_context(|| path.display().to_string())?;
         Ok(path)
     }
 
+    /// What writes these counts.
+    const fn bless_command(&self) -> &'static str {
+        match self.gic {
+            Gic::V2 => "cargo xtask bench --gic v2 --bless",
+            Gic::V3 => "cargo xtask bench --bless",
+        }
+    }
+
     /// The counts of this compiler or, second, those of the newest other one.
     fn of(&self, compiler: &str) -> Option<(&str, &Counts)> {
-        let exact = self.0.get_key_value(compiler);
-        let newest = || self.0.iter().max_by_key(|(version, _)| numbers(version));
+        let exact = self.counts.get_key_value(compiler);
+        let newest = || {
+            self.counts
+                .iter()
+                .max_by_key(|(version, _)| numbers(version))
+        };
         exact
             .or_else(newest)
             .map(|(version, counts)| (version.as_str(), counts))
@@ -89,15 +125,17 @@ impl Baseline {
     ) -> anyhow::Result<()> {
         let Some((version, counts)) = self.of(compiler) else {
             bail!(
-                "there are no committed counts: write them by `cargo xtask bench --bless` and commit {}",
-                file().display()
+                "there are no committed counts: write them by `{}` and commit {}",
+                self.bless_command(),
+                file(self.gic).display()
             );
         };
         let worse = worse(counts, findings, wanted);
         let list: Vec<String> = worse.iter().map(Worse::sentence).collect();
         if version != compiler {
             say::line(&format!(
-                "warning: no counts for rustc {compiler}, only for {version}: `cargo xtask bench --bless` writes them"
+                "warning: no counts for rustc {compiler}, only for {version}: `{}` writes them",
+                self.bless_command()
             ));
             for line in &list {
                 say::line(&format!("warning: {line}"));
@@ -108,9 +146,10 @@ impl Baseline {
             return Ok(());
         }
         bail!(
-            "worse than {} for rustc {compiler}:\n  {}\nif that is meant, run `cargo xtask bench --bless` and commit the file too",
-            file().display(),
-            list.join("\n  ")
+            "worse than {} for rustc {compiler}:\n  {}\nif that is meant, run `{}` and commit the file too",
+            file(self.gic).display(),
+            list.join("\n  "),
+            self.bless_command()
         )
     }
 }
@@ -168,7 +207,11 @@ mod tests {
     }
 
     fn baseline() -> Baseline {
-        Baseline::parse("[\"1.9.0\"]\na = 100\nb = 3\n[\"1.10.0\"]\na = 50\n").unwrap()
+        Baseline::parse(
+            Gic::V3,
+            "[\"1.9.0\"]\na = 100\nb = 3\n[\"1.10.0\"]\na = 50\n",
+        )
+        .unwrap()
     }
 
     #[test]
@@ -191,7 +234,7 @@ mod tests {
 
     #[test]
     fn another_compiler_warns_only() {
-        let (version, _) = baseline().0.into_iter().next().unwrap();
+        let (version, _) = baseline().counts.into_iter().next().unwrap();
         assert_eq!(
             version, "1.10.0",
             "as text, which is why versions are compared as numbers"
@@ -207,7 +250,8 @@ mod tests {
     #[test]
     fn without_any_counts_the_check_fails() {
         assert!(
-            Baseline::default()
+            Baseline::parse(Gic::V3, "")
+                .unwrap()
                 .check("1.9.0", &found(&[]), |_| true)
                 .is_err()
         );
@@ -216,13 +260,23 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read() {
         let text = baseline().text();
-        assert_eq!(Baseline::parse(&text).unwrap(), baseline());
+        assert_eq!(Baseline::parse(Gic::V3, &text).unwrap(), baseline());
     }
 
     #[test]
     fn the_committed_file_is_whole() {
-        let baseline = Baseline::read().unwrap();
-        assert!(!baseline.0.is_empty());
-        assert!(baseline.0.values().all(|counts| !counts.is_empty()));
+        let read = |gic| Baseline::read(gic).unwrap();
+        let (v2, v3) = (read(Gic::V2), read(Gic::V3));
+        let rows = |baseline: &Baseline| -> Vec<String> {
+            let newest = baseline.of("0").map(|(_, counts)| counts.keys().cloned());
+            newest.into_iter().flatten().collect()
+        };
+        assert!(!rows(&v3).is_empty());
+        let of_both = rows(&v3).into_iter().filter(|row| row != "gicr-typer-read");
+        assert_eq!(
+            rows(&v2),
+            of_both.collect::<Vec<_>>(),
+            "a GICv2 has no GICR"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Runs the bench guest: under Bullpen with a CPU for each vCPU, and with two vCPUs a CPU; or on the bare machine.
 
+use super::Gic;
 use super::rows::{Findings, Row};
 use ::tests::guest::{Report, follow};
 use ::tests::{Machine, Manifest, Vm, artefacts};
@@ -41,14 +42,23 @@ pub(crate) enum Placement {
 }
 
 /// Runs the guest under Bullpen both ways: the rows that are the same in every run.
-pub(crate) fn measure(samples: u32) -> Findings {
-    let mut findings = under_bullpen(Placement::Own, samples, &[]);
-    findings.extend(under_bullpen(Placement::Shared, samples, &[]));
+pub(crate) fn measure(samples: u32, gic: Gic) -> Findings {
+    let mut findings = under_bullpen_on(gic, Placement::Own, samples, &[]);
+    findings.extend(under_bullpen_on(gic, Placement::Shared, samples, &[]));
     findings
 }
 
 /// Runs the guest under Bullpen; further arguments go to QEMU.
 pub(crate) fn under_bullpen(placement: Placement, samples: u32, arguments: &[String]) -> Findings {
+    under_bullpen_on(Gic::V3, placement, samples, arguments)
+}
+
+fn under_bullpen_on(
+    gic: Gic,
+    placement: Placement,
+    samples: u32,
+    arguments: &[String],
+) -> Findings {
     let (name, words) = match placement {
         Placement::Own => ("bench", format!("samples={samples} disk")),
         Placement::Shared => ("bench-shared", format!("samples={samples} shared")),
@@ -61,7 +71,7 @@ pub(crate) fn under_bullpen(placement: Placement, samples: u32, arguments: &[Str
         .vcpus(CPUS, CPUS)
         .cpus(&cpus)
         .command_line(&words);
-    let machine = machine(name, arguments);
+    let machine = machine_with(gic, name, arguments);
     super::attempt(name, || {
         let disk = artefacts::log_directory(name).join("disk.img");
         std::fs::write(&disk, vec![0x5a; DISK_BYTES])?;
@@ -114,7 +124,12 @@ pub(crate) fn bare(samples: u32) -> Findings {
 
 /// The deterministic machine that every run of the guest has.
 pub(crate) fn machine(name: &str, arguments: &[String]) -> Machine {
-    let machine = Machine::new(name).cpus(CPUS).model(MODEL).deterministic();
+    machine_with(Gic::V3, name, arguments)
+}
+
+fn machine_with(gic: Gic, name: &str, arguments: &[String]) -> Machine {
+    let machine = Machine::new(name).gic(gic.version());
+    let machine = machine.cpus(CPUS).model(MODEL).deterministic();
     arguments
         .iter()
         .fold(machine, |machine, argument| machine.argument(argument))

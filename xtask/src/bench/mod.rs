@@ -56,12 +56,34 @@ pub(crate) struct Options {
     /// Writes only the bars, as SVG
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// The version of the interrupt controller, of machine and guest; v2 gives the rows that are the same in every run, beside those of v3
+    #[arg(long, value_enum, default_value_t = Gic::V3)]
+    gic: Gic,
     /// Shows only how costs grow with the number and size of things
     #[arg(long)]
     scale: bool,
     /// Makes what is measured the committed baseline
     #[arg(long)]
     bless: bool,
+}
+
+/// The interrupt controller of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Gic {
+    /// GICv2
+    V2,
+    /// GICv3
+    V3,
+}
+
+impl Gic {
+    /// Its number.
+    pub(crate) const fn version(self) -> u32 {
+        match self {
+            Self::V2 => 2,
+            Self::V3 => 3,
+        }
+    }
 }
 
 /// Runs the bench. Not a success if a row misses its bar or gives no number.
@@ -74,12 +96,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut findings = say::step("the bench guest under Bullpen", || {
-        Ok(guest::measure(options.samples))
+        Ok(guest::measure(options.samples, options.gic))
     })?;
     if options.bless {
         // The rows that are the same on every machine.
-        let path = Baseline::read()?.bless(&compiler, &findings)?;
+        let path = Baseline::read(options.gic)?.bless(&compiler, &findings)?;
         say::line(&format!("wrote {} for rustc {compiler}", path.display()));
+    }
+    if options.gic == Gic::V2 {
+        return beside_v3(&compiler, findings);
     }
     findings.extend(guest::elastic(options.samples));
     if !options.quick {
@@ -127,19 +152,38 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Shows the rows of a GICv2 beside the committed ones of a GICv3, and holds them against their own baseline.
+fn beside_v3(compiler: &str, mut findings: Findings) -> anyhow::Result<ExitCode> {
+    findings.sort();
+    print!("{}", Baseline::read(Gic::V3)?.beside(compiler, &findings));
+    Baseline::read(Gic::V2)?.check(compiler, &findings, |_| true)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The part of `--full` that does so with the gate's samples. Returns how many rows were checked.
+pub(crate) fn gate_of_v2() -> anyhow::Result<u32> {
+    let compiler = toolchain::ensure()?.compiler_version()?;
+    setup::qemu::ensure()?;
+    ::tests::artefacts::provide(system::environment()?);
+    let findings = guest::measure(GATE_SAMPLES, Gic::V2);
+    let rows = u32::try_from(findings.rows.len())?;
+    beside_v3(&compiler, findings)?;
+    Ok(rows)
+}
+
 /// The gate's part: the image's size, and few samples held against the committed counts. Returns how many were checked.
 pub(crate) fn gate(variables: Vec<(&'static str, OsString)>) -> anyhow::Result<u32> {
     let compiler = toolchain::ensure()?.compiler_version()?;
     let image = variables.iter().find(|(name, _)| *name == system::IMAGE);
     build::check_size(image.context("no image was built")?.1.as_ref())?;
     ::tests::artefacts::provide(variables);
-    let mut findings = guest::measure(GATE_SAMPLES);
+    let mut findings = guest::measure(GATE_SAMPLES, Gic::V3);
     findings.sort();
     print!("{}", findings.table());
     if let Some((row, why)) = findings.failures.first() {
         return Err(anyhow!("bench row {row}: {why}"));
     }
-    Baseline::read()?.check(&compiler, &findings, |_| true)?;
+    Baseline::read(Gic::V3)?.check(&compiler, &findings, |_| true)?;
     Ok(1 + u32::try_from(findings.rows.len())?)
 }
 

@@ -284,6 +284,21 @@ pub fn sgi_value(affinity: u64, intid: u32) -> u64 {
         | 1 << (aff0 & 15)
 }
 
+/// Returns what sends an SGI to one CPU: a value of ICC_SGI1R_EL1, or of a GICv2's GICD_SGIR.
+#[must_use]
+pub fn sgi_word(affinity: u64, intid: u32) -> u64 {
+    if is_v2() {
+        return 1 << (16 + (affinity & 7)) | u64::from(intid & 15);
+    }
+    sgi_value(affinity, intid)
+}
+
+/// Returns the address of a GICv2's GICD_SGIR.
+#[must_use]
+pub fn sgir() -> u64 {
+    machine().distributor() + V2_SGIR
+}
+
 /// Writes ICC_SGI1R_EL1.
 pub fn write_sgi1r(value: u64) {
     insn!("dsb ishst");
@@ -293,7 +308,7 @@ pub fn write_sgi1r(value: u64) {
 /// Writes a GICv2's GICD_SGIR.
 pub fn write_sgir(value: u32) {
     insn!("dsb ishst");
-    mmio::write32(machine().distributor() + V2_SGIR, value);
+    mmio::write32(sgir(), value);
 }
 
 /// Sends an SGI to all CPUs but this one.
@@ -308,7 +323,7 @@ pub fn send_sgi_to_others(intid: u32) {
 /// Sends an SGI to one CPU.
 pub fn send_sgi(affinity: u64, intid: u32) {
     if is_v2() {
-        return write_sgir(1 << (16 + (affinity & 7)) | intid & 15);
+        return write_sgir(sgi_word(affinity, intid) as u32);
     }
     write_sgi1r(sgi_value(affinity, intid));
 }

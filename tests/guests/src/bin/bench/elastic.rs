@@ -7,7 +7,7 @@
 
 use crate::paths::{self, MAILBOX};
 use crate::report::{Samples, nanoseconds, ticks};
-use guest_rt::gic::sgi_value;
+use guest_rt::gic::sgi_word;
 use guest_rt::{ask, cpu, exception, gic, insn, machine, mmio, println, psci, timer};
 
 /// The vCPU hot-plug block (docs/hotplug-registers.md): EVENT.
@@ -138,7 +138,7 @@ fn take_back() -> Option<[u64; 4]> {
     let (asked, start, handler) = command(1);
     take_event(ASKED_BACK)?;
     report(ASKED_BACK, EJECTING);
-    let off = paths::poll_until_off(sgi_value(UID, paths::rows_sgi()), UID);
+    let off = paths::poll_until_off(sgi_word(UID, paths::rows_sgi()), UID);
     insn!("isb");
     let before = timer::now();
     mmio::write32(FRAMES + 16 * UID + 4, 1);

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "measured instruction sequences")]
 
 use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicU64, Ordering};
 use guest_rt::machine::{Conduit, machine};
 use guest_rt::stub::{self, Mailbox};
 use guest_rt::{cpu, gic, msr, psci, timer};
@@ -37,16 +38,69 @@ bench_vectors:
     "#
 );
 
+/// Where a GICv2's CPU interface is, for the vectors.
+static INTERFACE: AtomicU64 = AtomicU64::new(0);
+
+global_asm!(
+    r#"
+    .section .text.bench, "ax"
+    .balign 2048
+bench_vectors_of_gicv2:
+    .rept 5
+    .balign 128
+    b       rt_vectors + 0x200
+    .endr
+    .balign 128
+    mrs     x15, cntvct_el0
+    stp     x12, x13, [sp, #-16]!
+    adrp    x12, {interface}
+    ldr     x12, [x12, :lo12:{interface}]
+    ldr     w13, [x12, #0xc]    // GICC_IAR
+    msr     cntv_ctl_el0, xzr
+    isb
+    str     w13, [x12, #0x10]   // GICC_EOIR
+    ldp     x12, x13, [sp], #16
+    msr     elr_el1, x16
+    mov     x14, #0x3c5         // EL1h, all masked
+    msr     spsr_el1, x14
+    eret
+    .rept 10
+    .balign 128
+    b       rt_vectors + 0x200
+    .endr
+    .balign 128
+
+    "#,
+    interface = sym INTERFACE,
+);
+
 /// The mailbox of the two-CPU rows.
 pub static MAILBOX: Mailbox = Mailbox::new();
 
 unsafe extern "C" {
     fn bench_vectors();
+    fn bench_vectors_of_gicv2();
 }
 
 /// Makes this CPU use the bench's vectors.
 pub fn install_vectors() {
-    msr!("vbar_el1", bench_vectors as *const () as u64);
+    if gic::is_v2() {
+        INTERFACE.store(machine().cpu_interface(), Ordering::Relaxed);
+        msr!("vbar_el1", bench_vectors_of_gicv2 as *const () as u64);
+    } else {
+        msr!("vbar_el1", bench_vectors as *const () as u64);
+    }
+}
+
+/// Does what it is given with the instruction that sends an SGI of a word `v`, and with the operands that it needs besides.
+macro_rules! sending {
+    ($by:ident) => {
+        if gic::is_v2() {
+            $by!("str {v:w}, [{sgir}]", sgir = in(reg) gic::sgir(),)
+        } else {
+            $by!("msr ICC_SGI1R_EL1, {v}",)
+        }
+    };
 }
 
 /// Measures `count` round trips of an instruction sequence; returns ticks, counted as the loop without its first MRS.
@@ -129,14 +183,19 @@ pub fn physical_timer(count: u64) -> u64 {
 }
 
 /// Sends an SGI to this CPU; returns the count before the barrier and at the handler's first instruction.
-pub fn sgi_to_self(sgi1r: u64) -> (u64, u64) {
+pub fn sgi_to_self(word: u64) -> (u64, u64) {
     let (start, end): (u64, u64);
-    // SAFETY: the vector returns to label 2 with x14 and x15 changed.
-    unsafe {
-        asm!("adr x16, 2f", "isb", "mrs {start}, cntvct_el0", "dsb ishst", "msr ICC_SGI1R_EL1, {v}", "isb",
-            "msr daifclr, #2", "3: b 3b", "2:",
-            start = out(reg) start, v = in(reg) sgi1r, out("x14") _, out("x15") end, out("x16") _, options(nostack))
-    };
+    macro_rules! by {
+        ($send:literal, $($operand:tt)*) => {
+            // SAFETY: the vector returns to label 2 with x14 and x15 changed.
+            unsafe {
+                asm!("adr x16, 2f", "isb", "mrs {start}, cntvct_el0", "dsb ishst", $send, "isb",
+                    "msr daifclr, #2", "3: b 3b", "2:", $($operand)*
+                    start = out(reg) start, v = in(reg) word, out("x14") _, out("x15") end, out("x16") _, options(nostack))
+            }
+        };
+    }
+    sending!(by);
     (start, end)
 }
 
@@ -176,26 +235,36 @@ pub fn wait() -> u64 {
 }
 
 /// Sends an SGI and waits in WFI for an interrupt; returns the counts before sending and in the handler.
-pub fn send_and_wait(sgi1r: u64) -> (u64, u64) {
+pub fn send_and_wait(word: u64) -> (u64, u64) {
     let (start, end): (u64, u64);
-    // SAFETY: as in `sgi_to_self`.
-    unsafe {
-        asm!("adr x16, 2f", "isb", "mrs {start}, cntvct_el0", "dsb ishst", "msr ICC_SGI1R_EL1, {v}", "isb",
-            "msr daifclr, #2", "3: wfi", "b 3b", "2:",
-            start = out(reg) start, v = in(reg) sgi1r, out("x14") _, out("x15") end, out("x16") _, options(nostack))
-    };
+    macro_rules! by {
+        ($send:literal, $($operand:tt)*) => {
+            // SAFETY: as in `sgi_to_self`.
+            unsafe {
+                asm!("adr x16, 2f", "isb", "mrs {start}, cntvct_el0", "dsb ishst", $send, "isb",
+                    "msr daifclr, #2", "3: wfi", "b 3b", "2:", $($operand)*
+                    start = out(reg) start, v = in(reg) word, out("x14") _, out("x15") end, out("x16") _, options(nostack))
+            }
+        };
+    }
+    sending!(by);
     (start, end)
 }
 
 /// Answers every interrupt with an SGI, for ever: the far side of the ping-pong. The last one received ends it.
-pub fn echo(sgi1r: u64, rounds: u64) {
-    for _ in 0..rounds {
-        // SAFETY: as in `sgi_to_self`.
-        unsafe {
-            asm!("adr x16, 2f", "msr daifclr, #2", "3: wfi", "b 3b", "2:", "msr ICC_SGI1R_EL1, {v}", "isb",
-                v = in(reg) sgi1r, out("x14") _, out("x15") _, out("x16") _, options(nostack))
+pub fn echo(word: u64, rounds: u64) {
+    macro_rules! by {
+        ($send:literal, $($operand:tt)*) => {
+            for _ in 0..rounds {
+                // SAFETY: as in `sgi_to_self`.
+                unsafe {
+                    asm!("adr x16, 2f", "msr daifclr, #2", "3: wfi", "b 3b", "2:", $send, "isb", $($operand)*
+                        v = in(reg) word, out("x14") _, out("x15") _, out("x16") _, options(nostack))
+                };
+            }
         };
     }
+    sending!(by);
 }
 
 /// Turns a CPU on at [`stub`] and waits in WFI for the armed timer; returns the count before the call and
@@ -240,15 +309,21 @@ pub fn stamp_and_off() {
 }
 
 /// Sends an SGI, then asks for a CPU's state, yielding before each question, until it is off; returns the count then.
-pub fn poll_until_off(sgi1r: u64, mpidr: u64) -> u64 {
+pub fn poll_until_off(word: u64, mpidr: u64) -> u64 {
+    macro_rules! send {
+        ($send:literal, $($operand:tt)*) => {
+            // SAFETY: as in `sgi_to_self`; interrupts are masked.
+            unsafe { asm!("dsb ishst", $send, "isb", $($operand)* v = in(reg) word, options(nostack)) }
+        };
+    }
+    sending!(send);
     macro_rules! by {
         ($conduit:literal) => {{
             let end: u64;
             // SAFETY: SMCCC's registers are declared changed.
             unsafe {
-                asm!("dsb ishst", "msr ICC_SGI1R_EL1, {v}", "isb",
-                    "2: yield", "mov x0, {f}", "mov x1, {m}", "mov x2, xzr", $conduit, "cmp w0, #1", "b.ne 2b",
-                    "mrs {end}, cntvct_el0", end = out(reg) end, v = in(reg) sgi1r, f = in(reg) psci::AFFINITY_INFO,
+                asm!("2: yield", "mov x0, {f}", "mov x1, {m}", "mov x2, xzr", $conduit, "cmp w0, #1", "b.ne 2b",
+                    "mrs {end}, cntvct_el0", end = out(reg) end, f = in(reg) psci::AFFINITY_INFO,
                     m = in(reg) mpidr, out("x0") _, out("x1") _, out("x2") _, out("x3") _, out("x4") _, out("x5") _,
                     out("x6") _, out("x7") _, out("x8") _, out("x9") _, out("x10") _, out("x11") _, out("x12") _,
                     out("x13") _, out("x14") _, out("x15") _, out("x16") _, out("x17") _, options(nostack))

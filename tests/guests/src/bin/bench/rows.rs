@@ -5,7 +5,7 @@ use crate::paths::{self, MAILBOX};
 use crate::report::{SAMPLES_MAX, Samples, nanoseconds, ticks};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
-use guest_rt::gic::{GICD_TYPER, ISENABLER, sgi_value};
+use guest_rt::gic::{GICD_TYPER, ISENABLER, sgi_word};
 use guest_rt::uart::FR;
 use guest_rt::{cpu, exception, gic, insn, machine, println, psci, timer, uart, virtio};
 
@@ -184,6 +184,7 @@ fn wanted(row: &Row) -> bool {
         .into_iter()
         .flatten()
         .all(|(index, _)| index < cpus);
+    let exists = row.name != "gicr-typer-read" || !gic::is_v2();
     let countable = row.cycles || !machine().word("cycles");
     let placed = match row.sharing {
         Sharing::Same => !shared,
@@ -191,7 +192,7 @@ fn wanted(row: &Row) -> bool {
         Sharing::Only => shared,
     };
     let there = !row.name.starts_with("disk-") || machine().word("disk");
-    chosen && enough && countable && placed && there
+    exists && chosen && enough && countable && placed && there
 }
 
 /// Returns the index of the other CPU: the one that shares this CPU, or one on another.
@@ -284,7 +285,7 @@ fn peer_affinity() -> u64 {
 }
 
 fn to_peer() -> u64 {
-    sgi_value(peer_affinity(), paths::rows_sgi())
+    sgi_word(peer_affinity(), paths::rows_sgi())
 }
 
 /// Waits in WFI, so that everything else is idle too afterwards.
@@ -334,7 +335,7 @@ fn notify(kind: Option<u32>, interrupts: bool) -> Option<u64> {
 }
 
 fn sgi_self() -> Option<u64> {
-    let (start, end) = paths::sgi_to_self(sgi_value(cpu::affinity(), paths::rows_sgi()));
+    let (start, end) = paths::sgi_to_self(sgi_word(cpu::affinity(), paths::rows_sgi()));
     Some(nanoseconds(end - start))
 }
 
@@ -488,8 +489,9 @@ fn waiting(_: u64) {
 fn echoing(_: u64) {
     paths::prepare_secondary();
     let boot = machine().cpus().first().copied().unwrap_or(0);
+    let to_boot = sgi_word(boot, paths::rows_sgi());
     while !STOP.load(Ordering::Acquire) {
-        paths::echo(sgi_value(boot, paths::rows_sgi()), 1);
+        paths::echo(to_boot, 1);
     }
 }
 
