@@ -6,7 +6,7 @@ use tests::guest::expect_green;
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::neighbour::ask;
 use tests::tree::Tree;
-use tests::{Manifest, Vm, artefacts};
+use tests::{Manifest, Vm, artefacts, linux};
 
 /// CPUs of the machines here, unless said otherwise.
 const CPUS: u32 = 2;
@@ -31,7 +31,11 @@ fn check(test: &str, tree: &Tree) -> Running {
 
 /// Boots a machine and runs a guest's tests on it.
 fn check_machine(machine: Machine) -> Running {
-    let mut running = machine.boot(&manifest());
+    check_manifest(machine, &manifest())
+}
+
+fn check_manifest(machine: Machine, manifest: &Manifest) -> Running {
+    let mut running = machine.boot(manifest);
     expect_green(&mut running, "guest", PATIENCE);
     running
 }
@@ -198,6 +202,54 @@ const AST2700: &str = r#"/dts-v1/;
     };
 };
 "#;
+
+/// QEMU's ZCU102: a GIC-400 of 64 KiB frames, a Cadence UART, PSCI. Its tree is Debian's.
+fn zcu102(test: &str) -> Machine {
+    let tree = artefacts::tree("xilinx/zynqmp-zcu102-rev1.0.dtb");
+    let machine = Machine::new(test).board("xlnx-zcu102,virtualization=on");
+    machine
+        .model("cortex-a53")
+        .exact_memory_mib(1024)
+        .one_uart()
+        .argument("-dtb")
+        .argument(&tree.to_string_lossy())
+}
+
+/// QEMU's Versal: a GICv3 where no `virt` has it, two PL011, PSCI, two CPUs. Its tree is QEMU's.
+fn versal(test: &str) -> Machine {
+    let machine = Machine::new(test).board("xlnx-versal-virt");
+    // Two more are Cortex-R5 for the real-time side.
+    machine.model("cortex-a72").exact_memory_mib(2048)
+}
+
+#[test]
+fn other_machines_of_qemus_run_a_guest() {
+    let vm = || Vm::guest("guest", "smoke").vcpus(4, 4);
+    for machine in [zcu102("boards-zcu102"), versal("boards-versal")] {
+        // Neither has a clock.
+        drop(check_manifest(
+            machine,
+            &Manifest::new([vm().command_line("no-clock")]),
+        ));
+    }
+}
+
+#[test]
+fn linux_grows_on_a_versal() {
+    if !artefacts::full() {
+        eprintln!("skipped: `cargo xtask test --full` runs it");
+        return;
+    }
+    let vm = Vm::linux("linux", "linux-6.12").vcpus(1, 4);
+    let mut running = versal("boards-versal-linux").boot(&Manifest::new([vm]));
+    assert_eq!(linux::wait_for_shell(&mut running.console), 1);
+    for vcpus in [4, 1] {
+        let result = running.command(&format!("vcpu set linux {vcpus} --timeout 100"));
+        assert_eq!(result["outcome"], "done", "{result}");
+    }
+    let complaints = linux::complaints(&mut running.console);
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
 
 #[test]
 fn a_16550_is_a_console() {
