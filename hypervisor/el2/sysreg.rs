@@ -27,24 +27,19 @@ macro_rules! functions {
             value
         }
     };
-    (write, $name:expr) => {
+    (write, $name:expr $(, $guard:tt)?) => {
         /// Writes the register.
+        ///
+        /// # Safety
+        /// Where it is `unsafe`: EL2 must be able to go on with the value, and the guests must stay in their bounds.
         #[inline(always)]
-        pub(crate) fn write(value: u64) {
-            // SAFETY: the table has it among those whose value changes nothing for EL2.
+        pub(crate) $($guard)? fn write(value: u64) {
+            // SAFETY: the caller's, or the table has it among those whose value changes nothing for EL2.
             unsafe { core::arch::asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) };
         }
     };
     (guarded_write, $name:expr) => {
-        /// Writes the register.
-        ///
-        /// # Safety
-        /// EL2 must be able to go on with the value, and the guests must stay in their bounds.
-        #[inline(always)]
-        pub(crate) unsafe fn write(value: u64) {
-            // SAFETY: the caller's.
-            unsafe { core::arch::asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) };
-        }
+        functions!(write, $name, unsafe);
     };
     // Several of one name: the number is an argument.
     (numbered_read_write, $name:expr) => {
@@ -165,32 +160,32 @@ registers! {
     }
 }
 
-/// Issues an instruction synchronisation barrier.
-#[inline(always)]
-pub(crate) fn isb() {
-    // SAFETY: a barrier changes no state.
-    unsafe { core::arch::asm!("isb", options(nostack, preserves_flags)) }
+macro_rules! instructions {
+    ($($(#[$about:meta])* $name:ident $($text:literal)+;)+) => {
+        $(
+            $(#[$about])*
+            #[inline(always)]
+            pub(crate) fn $name() {
+                // SAFETY: barriers, hints and a sleep that any interrupt ends change no state.
+                unsafe { core::arch::asm!($($text),+, options(nostack, preserves_flags)) }
+            }
+        )+
+    };
 }
 
-/// Waits until every access before it is complete for the inner-shareable domain.
-#[inline(always)]
-pub(crate) fn dsb_ish() {
-    // SAFETY: a barrier changes no state.
-    unsafe { core::arch::asm!("dsb ish", options(nostack, preserves_flags)) }
-}
-
-/// Waits until every access before it is complete for the whole system.
-#[inline(always)]
-pub(crate) fn dsb_sy() {
-    // SAFETY: a barrier changes no state.
-    unsafe { core::arch::asm!("dsb sy", options(nostack, preserves_flags)) }
-}
-
-/// Waits until every store before it is complete for the inner-shareable domain.
-#[inline(always)]
-pub(crate) fn dsb_ishst() {
-    // SAFETY: a barrier changes no state.
-    unsafe { core::arch::asm!("dsb ishst", options(nostack, preserves_flags)) }
+instructions! {
+    /// Issues an instruction synchronisation barrier.
+    isb "isb";
+    /// Waits until every access before it is complete for the inner-shareable domain.
+    dsb_ish "dsb ish";
+    /// Waits until every access before it is complete for the whole system.
+    dsb_sy "dsb sy";
+    /// Waits until every store before it is complete for the inner-shareable domain.
+    dsb_ishst "dsb ishst";
+    /// Sleeps until an interrupt is pending, and shows stores before; interrupts are masked at EL2, so nothing is taken.
+    wfi "dsb sy" "wfi";
+    /// Lets another CPU go first: on QEMU with one thread for all CPUs, that is what ends this one's turn.
+    yield_hint "yield";
 }
 
 /// Reads ICC_IAR1_EL1 and waits until the acknowledge has had its effect (GIC IHI0069, 4.1.1).
@@ -205,18 +200,4 @@ pub(crate) fn acknowledge_interrupt() -> u64 {
         core::arch::asm!("mrs {}, ICC_IAR1_EL1", "dsb sy", out(reg) value, options(nostack, preserves_flags))
     };
     value
-}
-
-/// Sleeps until an interrupt is pending; interrupts are masked at EL2, so nothing is taken.
-#[inline(always)]
-pub(crate) fn wfi() {
-    // SAFETY: waiting changes no state; the barrier makes stores visible before the CPU sleeps.
-    unsafe { core::arch::asm!("dsb sy", "wfi", options(nostack, preserves_flags)) }
-}
-
-/// Lets another CPU go first: on QEMU with one thread for all CPUs, that is what ends this one's turn.
-#[inline(always)]
-pub(crate) fn yield_hint() {
-    // SAFETY: a hint changes no state.
-    unsafe { core::arch::asm!("yield", options(nostack, preserves_flags)) }
 }
