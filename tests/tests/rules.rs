@@ -437,7 +437,8 @@ fn the_table_of_locks_is_complete() {
 /// With what finds vCPUs that only wait: a part of A64, and a walk of a guest's tables.
 /// With a block, and the fact that it rests on, for each write of a register that can break EL2.
 /// With the places of the host's CPUs, by which a VM's vCPUs are grouped.
-const EL2_LINES_MAX: usize = 33_160;
+/// With the PMU's interrupt for guests, a Pi's watchdog, UARTs whose interrupt is an edge, and redistributors that do not wake.
+const EL2_LINES_MAX: usize = 33_260;
 
 #[test]
 fn what_runs_at_el2_stays_small() {
@@ -456,7 +457,8 @@ fn what_runs_at_el2_stays_small() {
 /// Lines of code in `el2`: what acts, and nothing that decides. Raised only with the hardware that needs it, by name.
 /// 600 for the GICv2: its distributor, CPU interface and list registers, and what the choice at boot takes.
 /// 80 for the table of registers and the blocks of what is `unsafe` to write.
-const EL2_ROOM_LINES_MAX: usize = 5_080;
+/// 60 for the PMU's interrupt, a Pi's watchdog, UARTs whose interrupt is an edge, and redistributors that do not wake.
+const EL2_ROOM_LINES_MAX: usize = 5_140;
 
 #[test]
 fn what_acts_stays_small() {
