@@ -18,6 +18,9 @@ use crate::vm::request;
 const FIRST_LOOK_NS: u64 = 100_000;
 /// How long after that it is looked at again at the earliest: a look takes some 6,600 instructions with its exit.
 const NEXT_LOOK_NS: u64 = 300_000;
+/// How many times as long as a look took passes before the CPU has the next one: so one on which looks take long, as on an emulator that
+/// shares its host, spends no more than an eighth of its time on them.
+const LOOK_PART: u64 = 8;
 /// How long a vCPU waits for a word at most, if an interrupt may end its wait.
 const PATIENCE_NS: u64 = 4_000_000;
 /// The same with interrupts masked: only the word ends it.
@@ -33,6 +36,10 @@ pub(super) struct Crowd {
     /// In counter ticks.
     pub(super) look_ticks: u64,
     first_look_ticks: u64,
+    /// No look before that time, in counter ticks.
+    rest_until_ticks: u64,
+    /// How long a look takes, as far as is known: no more than twice what it took before, since a CPU may be stopped in the middle of one.
+    look_takes_ticks: u64,
     /// What each vCPU waits for, while it is watching.
     words: Vec<Words>,
     /// The one whose words were compared last.
@@ -46,6 +53,8 @@ impl Crowd {
         Self {
             look_ticks: NEVER,
             first_look_ticks: machine.ticks(FIRST_LOOK_NS),
+            rest_until_ticks: 0,
+            look_takes_ticks: 0,
             words: Vec::new(),
             compared: Slot::FIRST,
             released: Slot::FIRST,
@@ -58,6 +67,14 @@ impl Crowd {
     #[inline]
     pub(super) const fn is_looked_at(&self) -> bool {
         self.look_ticks != NEVER
+    }
+
+    /// Notes that a look was over at a time, and how long it took.
+    fn note_look(&mut self, now: u64, took_ticks: u64) {
+        let most = (self.look_takes_ticks * 2).max(self.first_look_ticks / LOOK_PART);
+        self.look_takes_ticks = took_ticks.min(most);
+        self.rest_until_ticks = now + self.look_takes_ticks * LOOK_PART;
+        self.look_ticks = self.look_ticks.max(self.rest_until_ticks);
     }
 
     /// Makes room for what the vCPU in a slot may wait for; this alone allocates.
@@ -73,7 +90,12 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
     #[inline]
     pub(super) const fn plan_look(&mut self, now: u64) -> u64 {
         if self.crowd.look_ticks == NEVER {
-            self.crowd.look_ticks = now + self.crowd.first_look_ticks;
+            let first = now + self.crowd.first_look_ticks;
+            self.crowd.look_ticks = if first > self.crowd.rest_until_ticks {
+                first
+            } else {
+                self.crowd.rest_until_ticks
+            };
         }
         self.crowd.look_ticks
     }
@@ -96,6 +118,8 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
             .filter(|slot| self.loaded == Some(*slot))
         {
             self.look(slot, now);
+            let end = self.machine.now();
+            self.crowd.note_look(end, end.saturating_sub(now));
         }
         self.compare_words(now);
     }

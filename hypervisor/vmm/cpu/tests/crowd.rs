@@ -170,6 +170,38 @@ fn one_that_gets_on_is_looked_at_less_and_less_unless_another_waits_for_a_word()
     assert!((40..=60).contains(&looks), "{looks} looks in 15 ms");
 }
 
+/// As on an emulator that shares its host: a look after each 100 us would leave nothing to the vCPUs.
+#[test]
+fn looks_take_an_eighth_of_the_time_at_most_however_long_one_takes() {
+    for took in [MS / 10, MS, 3 * MS] {
+        let (system, _, mut cpu) = crowd(2);
+        system.look_ticks.set(took);
+        // Each look is known to take twice what one took before, at most.
+        run(system, &mut cpu, 200 * MS);
+        system.looks.set(0);
+        run(system, &mut cpu, 800 * MS);
+        let spent = u64::from(system.looks.get()) * took;
+        assert!(
+            spent > 0 && spent <= 800 * MS / 8,
+            "{spent} of {}",
+            800 * MS
+        );
+    }
+}
+
+/// The host of an emulator may stop a CPU in the middle of a look.
+#[test]
+fn one_look_that_took_long_puts_off_the_next_no_more_than_twice_as_far() {
+    let (system, _, mut cpu) = crowd(2);
+    system.look_ticks.set(500 * MS);
+    until(&mut cpu, |_| system.looks.get() == 1);
+    system.look_ticks.set(0);
+    system.looks.set(0);
+    run(system, &mut cpu, 100 * MS);
+    let looks = system.looks.get();
+    assert!((40..=80).contains(&looks), "{looks} looks in ten turns");
+}
+
 #[test]
 fn wfe_traps_exactly_while_others_wait() {
     let (system, vm, mut cpu) = crowd(2);

@@ -120,6 +120,8 @@ pub(super) struct System {
     pub(super) ram: RefCell<BTreeMap<u64, u32>>,
     /// How often CPUs looked at what a vCPU does.
     pub(super) looks: Cell<u32>,
+    /// How long each look takes, in ticks.
+    pub(super) look_ticks: Cell<u64>,
     /// Stores by others while a CPU watches words, one each time it looks.
     pub(super) during_watch: RefCell<VecDeque<(u64, u32)>>,
     vms: RefCell<Vec<&'static Vm>>,
@@ -147,6 +149,7 @@ impl System {
             sweeps: Cell::new(0),
             ram: RefCell::default(),
             looks: Cell::new(0),
+            look_ticks: Cell::new(0),
             during_watch: RefCell::default(),
             vms: RefCell::default(),
         }))
@@ -636,6 +639,8 @@ impl Machine for Fake {
     fn sight(&self) -> Sight {
         assert!(self.held.borrow().vcpu.is_some(), "a vCPU is loaded");
         self.system.looks.set(self.system.looks.get() + 1);
+        let now = &self.system.now;
+        now.set(now.get() + self.system.look_ticks.get());
         Sight::default()
     }
     fn read_ram(&self, vm: &Vm, address: GuestPhys, width: AccessWidth) -> Option<u64> {
