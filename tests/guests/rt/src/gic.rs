@@ -2,7 +2,7 @@
 //! and CPU interface in memory (IHI0048), which there is where the CPU has no system registers for it.
 
 use crate::{cpu, insn, machine, mmio, mrs, msr};
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 /// GICD_CTLR.
 pub const GICD_CTLR: u64 = 0x0000;
@@ -82,10 +82,20 @@ const INTIDS: usize = 1024;
 static COUNTS: [AtomicU32; INTIDS] = [const { AtomicU32::new(0) }; INTIDS];
 static HANDLER: AtomicUsize = AtomicUsize::new(0);
 
-/// Tells whether this is a GICv2: ID_AA64PFR0_EL1.GIC.
+/// Whether this is a GICv2, once it is known.
+static IS_V2: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 2;
+
+/// Tells whether this is a GICv2: ID_AA64PFR0_EL1.GIC, which is read once, since that may trap in the middle of what is measured.
 #[must_use]
 pub fn is_v2() -> bool {
-    mrs!("id_aa64pfr0_el1") >> 24 & 0xf == 0
+    let known = IS_V2.load(Ordering::Relaxed);
+    if known != UNKNOWN {
+        return known != 0;
+    }
+    let is_v2 = mrs!("id_aa64pfr0_el1") >> 24 & 0xf == 0;
+    IS_V2.store(is_v2.into(), Ordering::Relaxed);
+    is_v2
 }
 
 /// Turns the distributor on: group 1, affinity routing; of a GICv2 group 0.
