@@ -20,8 +20,7 @@ use crate::devicetree::{Cells, Node, Tree};
 use crate::firmware::Firmware;
 use crate::topology::Topology;
 use crate::uuid::Uuid;
-use types::ids::{MAX_MILLICORES, MIN_MILLICORES};
-use types::ids::{MAX_VCPUS, MAX_VMS, PcpuId};
+use types::ids::{MAX_MILLICORES, MAX_VCPUS, MAX_VMS, MIN_MILLICORES, PcpuId};
 
 /// The `compatible` of a manifest's root: the schema's name and version.
 pub const COMPATIBLE: &str = "bullpen,manifest-1";

@@ -190,11 +190,11 @@ impl fmt::Display for HostError {
     }
 }
 
-/// Finds the real-time clock.
-fn rtc(tree: &Tree<'_>) -> Option<HostRange> {
+/// Finds the first registers of a device of this model that may be used.
+fn registers_of(tree: &Tree<'_>, model: &str) -> Option<HostRange> {
     let node = tree
         .nodes()
-        .find(|node| node.is_compatible(&["arm,pl031"]) && node.is_enabled())?;
+        .find(|node| node.is_compatible(&[model]) && node.is_enabled())?;
     Some(node.reg().next()?.ok()?.into())
 }
 
@@ -236,7 +236,7 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
         private: interrupts::private(&tree, gic.maintenance())?,
         gic,
         uarts,
-        rtc: rtc(&tree),
+        rtc: registers_of(&tree, "arm,pl031"),
         watchdog: match psci {
             Some(_) => None,
             None => watchdog::find(&tree),

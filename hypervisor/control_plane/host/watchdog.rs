@@ -4,9 +4,9 @@
 //! has the password in its upper byte, or is ignored; the watchdog counts 20 bits in steps of 16 us; the firmware that comes after the
 //! reset halts if the partition it is to boot from is 63.
 
-use super::HostRange;
+use super::{HostRange, registers_of};
 use crate::console::HostPower;
-use crate::devicetree::{Node, Tree};
+use crate::devicetree::Tree;
 use crate::serial::Registers;
 
 /// Bytes of the block up to the last register that is used.
@@ -28,10 +28,7 @@ const VALUE: u32 = 0x00ff_ffff;
 
 /// Finds its registers.
 pub(super) fn find(tree: &Tree<'_>) -> Option<HostRange> {
-    let mut nodes = tree.nodes().filter(Node::is_enabled);
-    let node = nodes.find(|node| node.is_compatible(&["brcm,bcm2835-pm-wdt"]))?;
-    let range: HostRange = node.reg().next()?.ok()?.into();
-    (range.size >= SIZE).then_some(range)
+    registers_of(tree, "brcm,bcm2835-pm-wdt").filter(|range| range.size >= SIZE)
 }
 
 /// Has the watchdog reset the machine 160 us from now. To turn it off is to have the firmware halt after the reset.
