@@ -14,16 +14,24 @@ const NOT_MAPPED: &str = "its registers can't be mapped";
 /// How long the hardware gets for what it does at once.
 const PATIENCE_NS: u64 = 100_000_000;
 
-/// Waits until these bits of a register are zero; returns whether they are in time.
-pub(super) fn is_cleared(registers: Registers, at: u32, bits: u32) -> bool {
+/// Waits until these bits of a register are zero.
+///
+/// # Errors
+/// `why`, if they are not in time.
+pub(super) fn wait_cleared(
+    registers: Registers,
+    at: u32,
+    bits: u32,
+    why: &'static str,
+) -> Result<(), &'static str> {
     let deadline = timer::now() + clock::duration_ticks(PATIENCE_NS);
     while registers.read32(at) & bits != 0 {
         if timer::now() > deadline {
-            return false;
+            return Err(why);
         }
         core::hint::spin_loop();
     }
-    true
+    Ok(())
 }
 
 /// Maps a frame of registers.

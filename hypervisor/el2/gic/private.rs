@@ -6,7 +6,7 @@ use control_plane::host::PrivateInterrupts;
 use types::gicv3;
 use types::layout::{PMU_OVERFLOW, VIRTUAL_TIMER};
 
-use super::distributor::is_cleared;
+use super::distributor::wait_cleared;
 use super::{DEFAULT_PRIORITY, KICK_SGI};
 use crate::mmio::Registers;
 
@@ -80,9 +80,8 @@ impl PrivateLines {
         if let Some(control) = self.control {
             let waker = control.read32(gicv3::GICR_WAKER) & !gicv3::WAKER_PROCESSOR_SLEEP;
             control.write32(gicv3::GICR_WAKER, waker);
-            if !is_cleared(control, gicv3::GICR_WAKER, gicv3::WAKER_CHILDREN_ASLEEP) {
-                return Err(ASLEEP);
-            }
+            let asleep = gicv3::WAKER_CHILDREN_ASLEEP;
+            wait_cleared(control, gicv3::GICR_WAKER, asleep, ASLEEP)?;
         }
         self.banks.write32(gicv3::ICENABLER, u32::MAX);
         self.banks.write32(gicv3::ICACTIVER, u32::MAX);

@@ -6,7 +6,7 @@ use control_plane::host::GicV3;
 use types::gicv3;
 
 use crate::gic::PrivateLines;
-use crate::gic::distributor::{is_cleared, map, reset_shared};
+use crate::gic::distributor::{map, reset_shared, wait_cleared};
 use crate::mmio::Registers;
 
 /// Why the interrupt controller can't be used: something else is there.
@@ -69,10 +69,7 @@ fn find_redistributors(
 
 /// Waits until what was written has taken effect.
 fn settle(distributor: Registers) -> Result<(), &'static str> {
-    match is_cleared(distributor, gicv3::GICD_CTLR, gicv3::CTLR_RWP) {
-        true => Ok(()),
-        false => Err(BUSY),
-    }
+    wait_cleared(distributor, gicv3::GICD_CTLR, gicv3::CTLR_RWP, BUSY)
 }
 
 /// Puts all into group 1 non-secure, with affinity routing.
