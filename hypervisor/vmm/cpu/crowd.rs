@@ -88,14 +88,10 @@ impl Crowd {
 impl<M: Machine, P: Policy> Pcpu<M, P> {
     /// Sets when the vCPU that runs is looked at, if it is not set; returns when.
     #[inline]
-    pub(super) const fn plan_look(&mut self, now: u64) -> u64 {
+    pub(super) fn plan_look(&mut self, now: u64) -> u64 {
         if self.crowd.look_ticks == NEVER {
             let first = now + self.crowd.first_look_ticks;
-            self.crowd.look_ticks = if first > self.crowd.rest_until_ticks {
-                first
-            } else {
-                self.crowd.rest_until_ticks
-            };
+            self.crowd.look_ticks = first.max(self.crowd.rest_until_ticks);
         }
         self.crowd.look_ticks
     }

@@ -80,7 +80,7 @@ pub fn turns<M: Machine>(machine: &M) -> RoundRobin {
 }
 
 impl<M: Machine, P: Policy> Pcpu<M, P> {
-    /// Makes the state machine of the calling CPU with its policy: [`turns`], under caps where a VM may have one. It has run nothing yet.
+    /// Makes the state machine of the calling CPU with its policy: [`turns`], under caps. It has run nothing yet.
     #[must_use]
     #[inline]
     pub fn new(machine: M, placements: &'static Placements, policy: P) -> Self {

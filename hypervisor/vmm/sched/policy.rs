@@ -25,8 +25,8 @@ pub trait Policy {
     type Share: Clone + Debug;
 
     /// Returns whether a vCPU that is or was here may be held back, or stopped although it is alone. Until one may, nothing is asked of
-    /// [`Policy::limit_ticks`] and [`Policy::held_until`]. It never becomes false again. Hot paths have the
-    /// answer as a parameter, `HOLDS`, so that they ask once and not at each step; true is right for any answer.
+    /// [`Policy::limit_ticks`] and [`Policy::held_until`]. It never becomes false again. Hot paths
+    /// have the answer as a parameter, `HOLDS`, so that they ask once and not at each step; true is right for any answer.
     fn holds(&self) -> bool;
 
     /// Returns what a slot has before a vCPU in it has run.

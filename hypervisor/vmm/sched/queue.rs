@@ -393,7 +393,7 @@ impl<P: Policy> RunQueue<P> {
         let Some(entry) = self.entries.get_mut(slot.index()) else {
             return;
         };
-        entry.change(Run::Blocked, now_ticks);
+        entry.change_from(Run::Running, Run::Blocked, now_ticks);
         self.waiting
             .policy
             .stop::<HOLDS>(&mut entry.share, now_ticks);
@@ -408,6 +408,7 @@ impl<P: Policy> RunQueue<P> {
         if let Some(slot) = self.current.take()
             && let Some(entry) = self.entries.get_mut(slot.index())
         {
+            entry.change_from(Run::Running, Run::Runnable, now_ticks);
             self.waiting
                 .policy
                 .stop::<HOLDS>(&mut entry.share, now_ticks);

@@ -16,28 +16,20 @@ impl<P: Policy> RunQueue<P> {
         {
             return account;
         }
-        let Some(entry) = self.entries.get_mut(slot.index()) else {
+        let Some(entry) = self.entries.get(slot.index()) else {
             return Account::default();
         };
         let account = entry.account;
         if entry.run != Run::Blocked {
             return account;
         }
-        let was = core::mem::replace(&mut entry.deadline_ticks, NEVER);
-        if was != NEVER {
-            self.forget_timed(slot, was);
-        }
-        if let Some(deadline_ticks) = deadline_ticks {
-            self.add_deadline(slot, deadline_ticks);
-        }
-        account
-    }
-
-    /// Gives a blocked vCPU without a deadline one.
-    fn add_deadline(&mut self, slot: Slot, deadline_ticks: u64) {
-        if let Some(entry) = self.entries.get_mut(slot.index()) {
+        self.forget_deadline(slot);
+        if let Some(deadline_ticks) = deadline_ticks
+            && let Some(entry) = self.entries.get_mut(slot.index())
+        {
             self.waiting.add_deadline(slot, entry, deadline_ticks);
         }
+        account
     }
 
     /// Wakes those whose deadline has come, lets go on those that are replenished, and stops the one that runs if its limit has come; two
