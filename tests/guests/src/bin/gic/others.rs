@@ -191,7 +191,7 @@ pub(crate) fn sgi_between_all_pairs() -> Outcome {
                     "round {round}: SGI {intid} does not reach {affinity:#x}"
                 );
                 check!(
-                    timer::within_ms(100, || TAKER.load(Ordering::Acquire) == affinity),
+                    timer::within_ms(2000, || TAKER.load(Ordering::Acquire) == affinity),
                     "it went elsewhere"
                 );
             }
@@ -277,10 +277,10 @@ pub(crate) fn sgi_flood() -> Outcome {
         );
         check!(timer::within_ms(2000, quiet), "they do not end");
         check!(gic::count(2) <= FLOOD, "{} of {FLOOD}", gic::count(2));
-        let before = gic::count(2);
-        gic::send_sgi(last, 2);
+        // Another INTID: it can't merge with a late one of the flood, and its count is its own.
+        gic::send_sgi(last, 3);
         check!(
-            timer::within_ms(2000, || gic::count(2) == before + 1),
+            timer::within_ms(2000, || gic::count(3) == 1),
             "the CPU takes no SGI after a flood"
         );
         Ok(())
