@@ -251,7 +251,9 @@ extern "C" fn secondary_main(handover: &Handover) -> ! {
 /// When its part of the interrupt controller is out of order.
 pub(crate) fn prepare(id: PcpuId) -> Result<&'static Percpu, &'static str> {
     let private_lines = prepare_registers()?;
-    Ok(percpu::start(id, private_lines, gic::count()))
+    let cpu = percpu::start(id, private_lines, gic::count());
+    off::presence(id).come();
+    Ok(cpu)
 }
 
 /// Prepares this CPU's registers and interrupt controller.

@@ -7,9 +7,10 @@
 
 use core::arch::naked_asm;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use psci::ReturnCode;
 use types::ids::{MAX_PCPUS, PcpuId};
+use vmm::cpu::Presence;
 
 use super::{Handover, ONLINE, START_TIMEOUT_NS, prepare_registers, secondary_entry};
 use crate::percpu::Percpu;
@@ -17,8 +18,7 @@ use crate::{clock, gic, percpu, smc, timer};
 
 /// Where each secondary CPU's [`Handover`] is; zero for the others.
 static HANDOVERS: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
-/// CPUs that are off, or on their way there, and that none is turning on yet.
-static OFF: [AtomicBool; MAX_PCPUS] = [const { AtomicBool::new(false) }; MAX_PCPUS];
+static PRESENCE: [Presence; MAX_PCPUS] = [const { Presence::new() }; MAX_PCPUS];
 /// The firmware does not turn CPUs off.
 static REFUSED: AtomicBool = AtomicBool::new(false);
 
@@ -27,38 +27,39 @@ pub(super) fn register(id: PcpuId, handover: u64) {
     HANDOVERS[id.index()].store(handover, Ordering::Release);
 }
 
+/// Returns whether a CPU runs, in its own word.
+pub(super) fn presence(id: PcpuId) -> &'static Presence {
+    &PRESENCE[id.index()]
+}
+
 /// Returns whether a CPU is off, or on its way there.
 pub(crate) fn is_off(id: PcpuId) -> bool {
-    OFF[id.index()].load(Ordering::SeqCst)
+    presence(id).is_off()
 }
 
 /// Returns whether a CPU runs, or would if it had anything to do.
 pub(crate) fn is_there(id: PcpuId) -> bool {
-    id.index() < MAX_PCPUS && (percpu::takes_kicks(id) || is_off(id))
+    PRESENCE.get(id.index()).is_some_and(Presence::is_there)
 }
 
 /// Turns this CPU off until there is work for it, unless `is_wanted` says that there is.
 ///
 /// Its registers are as after `prepare` when this returns true, and as they were when it returns false.
 pub(crate) fn power_down(cpu: &'static Percpu, is_wanted: impl FnOnce() -> bool) -> bool {
-    let index = cpu.local.id.index();
-    let handover = HANDOVERS[index].load(Ordering::Acquire);
+    let handover = HANDOVERS[cpu.local.id.index()].load(Ordering::Acquire);
     if handover == 0 || REFUSED.load(Ordering::Relaxed) {
         return false;
     }
     let target = percpu::forbid_kicks(cpu.local.id);
-    OFF[index].store(true, Ordering::SeqCst);
-    // A CPU that offers a vCPU and looks at `OFF` after, finds the flag; an offer made before is seen by `is_wanted`.
-    fence(Ordering::SeqCst);
-    // If the flag is gone another CPU is turning this CPU on, and waits until it is off.
-    let stays = is_wanted() && OFF[index].swap(false, Ordering::SeqCst);
+    let presence = presence(cpu.local.id);
+    presence.leave();
+    let stays = is_wanted() && presence.stay();
     if !stays {
         log::debug!("{}: off", cpu.local.id);
         ONLINE.fetch_sub(1, Ordering::Release);
         gic::stop_cpu();
         // SAFETY: the address is that of this CPU's handover block, which was leaked and which no other CPU writes.
         let code = unsafe { leave(handover, smc::CPU_OFF) };
-        OFF[index].store(false, Ordering::SeqCst);
         ONLINE.fetch_add(1, Ordering::Release);
         if let Err(why) = prepare_registers() {
             log::error!("{}: {why}", cpu.local.id);
@@ -69,19 +70,21 @@ pub(crate) fn power_down(cpu: &'static Percpu, is_wanted: impl FnOnce() -> bool)
         }
     }
     percpu::allow_kicks(cpu, target);
+    if !stays {
+        presence.come();
+    }
     !stays
 }
 
 /// Turns a CPU on if it is off, after one of its vCPUs was offered, and waits until it can be kicked.
 pub(crate) fn bring_up(id: PcpuId) {
-    let index = id.index();
-    fence(Ordering::SeqCst);
-    // A CPU that finds the flag gone waits for the one that took it.
-    let mut asked = !OFF[index].swap(false, Ordering::SeqCst);
+    let presence = presence(id);
+    // A CPU that comes second waits for the first.
+    let mut asked = !presence.claim();
     let deadline = timer::now() + clock::duration_ticks(START_TIMEOUT_NS);
     while !percpu::takes_kicks(id) {
         if !asked {
-            let handover = HANDOVERS[index].load(Ordering::Acquire);
+            let handover = HANDOVERS[id.index()].load(Ordering::Acquire);
             // SAFETY: a CPU is marked as off only after its block was registered; it was leaked and its MPIDR never changes.
             let mpidr = unsafe { (*(handover as *const Handover)).mpidr };
             match smc::cpu_on(mpidr, secondary_entry as *const () as u64, handover) {
@@ -89,12 +92,14 @@ pub(crate) fn bring_up(id: PcpuId) {
                 // It has not quite left.
                 Some(code) if code == ReturnCode::AlreadyOn as i64 => {}
                 code => {
+                    presence.lose();
                     let code = code.unwrap_or_default();
                     return log::error!("{id}: firmware does not turn it on again ({code})");
                 }
             }
         }
         if timer::now() > deadline {
+            presence.lose();
             return log::error!("{id}: did not come up again within 1 s");
         }
         core::hint::spin_loop();

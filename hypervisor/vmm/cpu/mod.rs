@@ -16,6 +16,7 @@ mod exits;
 mod machine;
 mod placements;
 mod power;
+mod presence;
 mod publish;
 mod reserve;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use crowd::Crowd;
 use events::Events;
 pub use machine::{Interrupt, Local, Machine, Manager, cause};
 pub use placements::Placements;
+pub use presence::Presence;
 use types::ids::{MAX_VMS, VcpuId};
 
 /// How long a vCPU runs at most while another one waits, in nanoseconds.
