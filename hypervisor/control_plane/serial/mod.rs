@@ -135,20 +135,24 @@ impl Model {
         registers.write(self.send, u32::from(byte));
     }
 
-    /// Returns whether a byte has come.
+    /// Returns whether a byte has come; if none has, the interrupt of those that were taken ends.
     #[must_use]
     #[inline(always)]
     pub fn has_byte(&self, registers: &(impl Registers + ?Sized)) -> bool {
+        if !self.empty.holds(registers) {
+            return true;
+        }
+        let Some(register) = self.acknowledge else {
+            return false;
+        };
+        // That a byte came has been told of and is no longer so. If one has come since, its word may just have been cleared too.
+        registers.write(register, self.receive_bits);
         !self.empty.holds(registers)
     }
 
     /// Takes a byte that has come.
     #[inline(always)]
     pub fn take(&self, registers: &(impl Registers + ?Sized)) -> u8 {
-        if let Some(register) = self.acknowledge {
-            // Before the byte, so that the interrupt of one that comes now is not lost.
-            registers.write(register, self.receive_bits);
-        }
         registers.read(self.receive) as u8
     }
 

@@ -145,7 +145,11 @@ fn bcm2835_aux_fake() -> Fake {
 fn cadence_fake() -> Fake {
     Fake {
         read: |state, register| match register {
-            0x30 => state.pop(),
+            0x30 => {
+                // What has been told of stays so when the byte is gone.
+                state.told |= state.flags(1, 8);
+                state.pop()
+            }
             0x2c => !state.flags(2, 0x10) & 0x12,
             0x08 | 0x0c => panic!("write-only"),
             _ => state.get(register),
@@ -155,7 +159,7 @@ fn cadence_fake() -> Fake {
             0x08 => *state.plain.entry(0x10).or_default() |= value,
             0x0c => *state.plain.entry(0x10).or_default() &= !value,
             0x10 => panic!("Intrpt_mask is read-only"),
-            0x14 => state.told &= !value,
+            0x14 => state.told = state.told & !value | state.flags(1, 8),
             _ => drop(state.plain.insert(register, value)),
         },
         interrupts: |state| {
@@ -267,6 +271,7 @@ fn interrupts_come_for_what_was_asked_and_for_nothing_else() {
         model.ask(&fake, Reason::Receive, true);
         assert!(comes(), "{model:?}");
         model.take(&fake);
+        assert!(!model.has_byte(&fake), "{model:?}");
         assert!(
             !comes(),
             "there is room, which was not asked for: {model:?}"
@@ -287,8 +292,9 @@ fn what_was_told_of_is_over_when_it_is_no_longer_so() {
     CADENCE.start(&fake);
     CADENCE.ask(&fake, Reason::Receive, true);
     fake.state.borrow_mut().received.push_back(b'x');
-    fake.state.borrow_mut().told = 1;
     CADENCE.take(&fake);
+    assert!((fake.interrupts)(&fake.state.borrow()), "not looked again");
+    assert!(!CADENCE.has_byte(&fake));
     assert!(!(fake.interrupts)(&fake.state.borrow()));
     CADENCE.ask(&fake, Reason::Transmit, true);
     fake.state.borrow_mut().told = 8;
