@@ -105,6 +105,11 @@ pub fn trees() -> PathBuf {
     existing(variable("BULLPEN_TREES"))
 }
 
+/// Returns TF-A's BL31 for the Raspberry Pi 4.
+pub(crate) fn pi4_bl31() -> PathBuf {
+    existing(variable("BULLPEN_PI4_BL31"))
+}
+
 /// Returns the `xtask` program.
 #[must_use]
 pub fn xtask() -> PathBuf {

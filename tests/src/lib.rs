@@ -6,6 +6,7 @@
 //! that watches what others do to it.
 #![forbid(unsafe_code)]
 
+mod armstub;
 pub mod artefacts;
 pub mod calls;
 pub mod console;

@@ -146,6 +146,19 @@ pub fn resize_to(running: &mut Running, vm: &str, vcpus: u32) {
     expect_online(&mut running.console, vcpus);
 }
 
+/// As [`resize_to`], at the prompt of the UART that the guest shares with the operator.
+///
+/// # Panics
+/// If the guest does not get there.
+pub fn resize_at_the_prompt(running: &mut Running, vm: &str, vcpus: u32) {
+    running.prompt();
+    running.console.line(&format!("vcpu set {vm} {vcpus}"));
+    let done = format!("{vcpus} of {vcpus} vCPUs, done");
+    running.console.expect(&done, PATIENCE);
+    running.console.line(&format!("console {vm}"));
+    expect_online(&mut running.console, vcpus);
+}
+
 /// Waits until the guest itself counts this many CPUs: it tells the operator first and its shell a moment later.
 ///
 /// # Panics

@@ -5,7 +5,7 @@ use crate::control::Control;
 use crate::manifest::Manifest;
 use crate::slots::Slot;
 use crate::tree::Tree;
-use crate::{artefacts, control};
+use crate::{armstub, artefacts, control};
 use std::fs::File;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -40,6 +40,8 @@ pub struct Machine {
     extra: Vec<String>,
     /// What QEMU starts in place of Bullpen, to start Bullpen in its turn.
     firmware: Option<PathBuf>,
+    /// Whether TF-A's BL31 runs first.
+    by_armstub: bool,
 }
 
 impl Machine {
@@ -57,6 +59,7 @@ impl Machine {
             machine: "virt,gic-version=3".into(),
             extra: Vec::new(),
             firmware: None,
+            by_armstub: false,
         }
     }
 
@@ -70,6 +73,17 @@ impl Machine {
             ..Self::new(name).board("raspi4b").model("cortex-a72")
         };
         machine.exact_memory_mib(2048).blob(&tree.to_string_lossy())
+    }
+
+    /// Describes a Raspberry Pi 4 whose CPUs TF-A's BL31 starts, by PSCI. BL31 makes the PL011 its console; there is no other for a
+    /// control channel.
+    #[must_use]
+    pub fn pi4_by_armstub(name: &str) -> Self {
+        let machine = Self::new(name).board("raspi4b").model("cortex-a72");
+        Self {
+            by_armstub: true,
+            ..machine.exact_memory_mib(2048).one_uart()
+        }
     }
 
     /// Gives the machine this device tree in place of QEMU's.
@@ -218,6 +232,13 @@ impl Machine {
         let needed = manifest.memory_mib() + bundle_mib + HOST_RESERVE_MIB;
         let needed = if self.exact_memory { 0 } else { needed };
         let memory = self.memory_mib.max(needed.next_multiple_of(256));
+        if self.by_armstub {
+            let mut machine = self;
+            machine
+                .extra
+                .extend(armstub::arguments(&directory, &bundle));
+            return machine.start(None, None, None, true);
+        }
         let kernel = self.firmware.clone().unwrap_or_else(artefacts::hypervisor);
         let machine = match self.machine.starts_with("virt") {
             true => self.option("virtualization=on"),
@@ -225,17 +246,22 @@ impl Machine {
         };
         machine
             .memory_mib(memory)
-            .start(&kernel, Some(&bundle), None, true)
+            .start(Some(&kernel), Some(&bundle), None, true)
     }
 
     /// Starts an image on the bare machine, without Bullpen.
     #[must_use]
     pub fn bare(self, image: &Path, command_line: &str) -> Running {
-        self.start(image, None, Some(command_line), false)
+        self.start(Some(image), None, Some(command_line), false)
     }
 
     /// Returns QEMU's command, without its UARTs.
-    fn command(&self, image: &Path, initrd: Option<&Path>, append: Option<&str>) -> Command {
+    fn command(
+        &self,
+        image: Option<&Path>,
+        initrd: Option<&Path>,
+        append: Option<&str>,
+    ) -> Command {
         let mut command = ending_with_its_parent("qemu-system-aarch64");
         let (cpus, memory) = (self.cpus.to_string(), format!("{}M", self.memory_mib));
         command
@@ -243,9 +269,10 @@ impl Machine {
             .args(["-smp", &cpus, "-m", &memory])
             .args(["-nodefaults", "-display", "none", "-audio", "none"])
             .arg("-no-reboot")
-            .arg("-kernel")
-            .arg(image)
             .args(&self.extra);
+        if let Some(image) = image {
+            command.arg("-kernel").arg(image);
+        }
         if let Some(initrd) = initrd {
             command.arg("-initrd").arg(initrd);
         }
@@ -257,7 +284,7 @@ impl Machine {
 
     fn start(
         self,
-        image: &Path,
+        image: Option<&Path>,
         initrd: Option<&Path>,
         append: Option<&str>,
         with_control: bool,

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;
-use std::time::Duration;
 use tests::guest::expect_green;
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::neighbour::ask;
@@ -204,9 +203,6 @@ const AST2700: &str = r#"/dts-v1/;
 };
 "#;
 
-/// How long four vCPUs may take to come to a guest, on a busy host.
-const RESIZED: Duration = Duration::from_secs(100);
-
 /// QEMU's ZCU102: a GIC-400 of 64 KiB frames, a Cadence UART, PSCI. Its tree is Debian's.
 fn zcu102(test: &str) -> Machine {
     let tree = artefacts::tree("xilinx/zynqmp-zcu102-rev1.0.dtb");
@@ -265,12 +261,7 @@ fn linux_grows_on_a_zcu102() {
     assert_eq!(linux::wait_for_shell(&mut running.console), 1);
     // Its only UART is the operator's and the guest's, both ways.
     for vcpus in [4, 1] {
-        running.prompt();
-        running.console.line(&format!("vcpu set linux {vcpus}"));
-        let done = format!("{vcpus} of {vcpus} vCPUs, done");
-        running.console.expect(&done, RESIZED);
-        running.console.line("console linux");
-        linux::expect_online(&mut running.console, vcpus);
+        linux::resize_at_the_prompt(&mut running, "linux", vcpus);
     }
     linux::expect_no_complaints(&mut running.console);
 }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use tests::guest::{expect_green, run};
-use tests::linux::{expect_no_complaints, resize_to};
+use tests::linux::{expect_no_complaints, resize_at_the_prompt, resize_to};
 use tests::machine::{Machine, PATIENCE};
 use tests::tree::Tree;
 use tests::{Manifest, Vm, artefacts, linux};
@@ -151,4 +151,31 @@ fn linux_grows_on_a_raspberry_pi_4() {
     linux::reboot(&mut running, "linux");
     resize_to(&mut running, "linux", 4);
     linux::power_off(&mut running, "linux");
+}
+
+#[test]
+fn a_raspberry_pi_4_with_tf_a_starts_its_cpus_and_ends_by_psci() {
+    let vm = Vm::guest("guest", "smoke")
+        .vcpus(4, 4)
+        .command_line("no-clock");
+    let machine = Machine::pi4_by_armstub("pi4-tf-a");
+    let mut running = machine.launch(&Manifest::new([vm]), |_| {});
+    expect_green(&mut running, "guest", PATIENCE);
+    running.prompt();
+    running.console.line("host");
+    running.console.expect("4 of 4", PATIENCE);
+    running.console.line("host poweroff --force");
+    assert!(running.wait_for_end(PATIENCE).success());
+}
+
+#[test]
+fn linux_grows_on_a_raspberry_pi_4_with_tf_a() {
+    let vm = Vm::linux("linux", "linux-6.12").vcpus(1, 4).memory_mib(384);
+    let machine = Machine::pi4_by_armstub("pi4-tf-a-linux");
+    let mut running = machine.launch(&Manifest::new([vm]), |_| {});
+    assert_eq!(linux::wait_for_shell(&mut running.console), 1);
+    for vcpus in [4, 1] {
+        resize_at_the_prompt(&mut running, "linux", vcpus);
+    }
+    expect_no_complaints(&mut running.console);
 }
