@@ -17,7 +17,7 @@ const MAGIC: [u8; 4] = 0x5afe_570b_u32.to_le_bytes();
 
 /// Returns QEMU's arguments for `raspi4b` with BL31, a tree filled in as the board's firmware does, Bullpen and a bundle.
 pub(crate) fn arguments(directory: &Path, bundle: &Path) -> Vec<String> {
-    let mut stub = std::fs::read(artefacts::pi4_bl31()).expect("BL31 was fetched");
+    let mut stub = std::fs::read(artefacts::firmware("pi4-bl31.bin")).expect("BL31 was fetched");
     assert_eq!(stub[0xf0..0xf4], MAGIC, "no armstub");
     for (at, word) in WORDS {
         stub[at..at + 4].copy_from_slice(&word.to_le_bytes());

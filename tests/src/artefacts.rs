@@ -105,9 +105,11 @@ pub fn trees() -> PathBuf {
     existing(variable("BULLPEN_TREES"))
 }
 
-/// Returns TF-A's BL31 for the Raspberry Pi 4.
-pub(crate) fn pi4_bl31() -> PathBuf {
-    existing(variable("BULLPEN_PI4_BL31"))
+/// Returns firmware or a boot loader by its name in the cache: `edk2-2022.fd`, `edk2.fd`, `u-boot.bin`, `shell.efi`,
+/// `grub.efi`, `systemd-boot.efi` or `pi4-bl31.bin`.
+#[must_use]
+pub fn firmware(name: &str) -> PathBuf {
+    existing(variable("BULLPEN_FIRMWARE").join(name))
 }
 
 /// Returns the `xtask` program.

@@ -258,7 +258,7 @@ pub(crate) fn environment() -> anyhow::Result<Vec<(&'static str, OsString)>> {
         ("BULLPEN_INITRD_TOOLS", images.initrd_tools.into()),
         ("BULLPEN_INITRD_FWTS", images.initrd_fwts.into()),
         ("BULLPEN_TREES", images.trees.into()),
-        ("BULLPEN_PI4_BL31", images.pi4_bl31.into()),
+        ("BULLPEN_FIRMWARE", images.firmware.into()),
         ("BULLPEN_XTASK", std::env::current_exe()?.into()),
     ])
 }

@@ -60,11 +60,6 @@ pub(crate) const KERNELS: [Kernel; 4] = [
 const TREES_PACKAGE: &str = "^linux-image-6\\.12\\.[^-]*-arm64$";
 const TREES: &str = "./usr/lib/linux-image-*";
 
-/// The suite with the newest TF-A, its package, and the file for the Raspberry Pi 4.
-const TF_A_SUITE: &str = "sid";
-const TF_A_PACKAGE: &str = "arm-trusted-firmware";
-const PI4_BL31: &str = "./usr/lib/arm-trusted-firmware/rpi4/bl31.bin";
-
 /// Where the kernels lie in the cache.
 const KERNEL_DIRECTORY: &str = "kernels";
 /// The suite with the newest Xen, and its package.
@@ -107,16 +102,6 @@ pub(crate) fn busybox() -> anyhow::Result<PathBuf> {
         let archive = Archive::open(USERLAND_SUITE)?;
         say::step("fetching busybox-static", || {
             fetch_file(&archive, "busybox-static", "./bin/busybox", destination)
-        })
-    })
-}
-
-/// The path of TF-A's BL31 for the Raspberry Pi 4.
-pub(crate) fn pi4_bl31() -> anyhow::Result<PathBuf> {
-    cached("firmware/pi4-bl31.bin", |destination| {
-        let archive = Archive::open(TF_A_SUITE)?;
-        say::step(&format!("fetching {TF_A_PACKAGE}"), || {
-            fetch_file(&archive, TF_A_PACKAGE, PI4_BL31, destination)
         })
     })
 }
@@ -235,7 +220,7 @@ pub(crate) fn vmm() -> anyhow::Result<PathBuf> {
 }
 
 /// Fetches one file of one package.
-fn fetch_file(
+pub(super) fn fetch_file(
     archive: &Archive,
     package: &str,
     pattern: &str,

@@ -4,6 +4,7 @@
 
 pub(crate) mod apt;
 pub(crate) mod archive;
+mod firmware;
 pub(crate) mod guest;
 mod modules;
 pub(crate) mod qemu;
@@ -43,8 +44,8 @@ pub(crate) struct Images {
     pub(crate) initrd_fwts: PathBuf,
     /// The directory of all boards' device trees.
     pub(crate) trees: PathBuf,
-    /// TF-A's BL31 for the Raspberry Pi 4.
-    pub(crate) pi4_bl31: PathBuf,
+    /// The directory of the firmware and the boot loaders that start Bullpen.
+    pub(crate) firmware: PathBuf,
 }
 
 /// All that the tests boot.
@@ -62,7 +63,7 @@ pub(crate) fn images() -> anyhow::Result<Images> {
         initrd_tools: initramfs::with_tools(&busybox, &guest::tools()?)?,
         initrd_fwts: initramfs::with_fwts(&busybox, &guest::fwts()?)?,
         trees: guest::trees()?,
-        pi4_bl31: guest::pi4_bl31()?,
+        firmware: firmware::fetch()?,
     })
 }
 
