@@ -21,12 +21,12 @@ use crate::sysreg::{self, wfi};
 use crate::timer::Which;
 use crate::uart::{Place, Uart};
 use crate::{
-    cache, clock, console, cpu, cpu_features, deferred, gic, heap, layout, logger, machine, memory,
-    mmu, percpu, seeds, smc, smp, timer, uart, vectors, vms,
+    cache, clock, console, cpu, cpu_features, deferred, efi, gic, heap, layout, logger, machine,
+    memory, mmu, percpu, seeds, smc, smp, timer, uart, vectors, vms,
 };
 use vmm::ops::{Description, HostLimits};
 
-/// The boot CPU's way in: the device tree's address and the exception level.
+/// The boot CPU's way in, from a boot loader or when firmware is gone: the device tree's address and the exception level.
 pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
     if level != machine::EL2 {
         give_up(format_args!(
@@ -46,7 +46,8 @@ pub(crate) extern "C" fn start(dtb: u64, level: u64) -> ! {
     // SAFETY: mapped just now; the device tree is never written, and its memory is kept out of the pool.
     let tree = unsafe { memory::bytes(dtb_range.clone()) };
     let own = layout::image().start..start_heap(tree);
-    let host = match host::describe(tree, &[layout::image(), mmu::pages(dtb_range.clone())]) {
+    let own_ranges = [layout::image(), mmu::pages(dtb_range.clone())];
+    let host = match host::describe(tree, &own_ranges, efi::handover().as_ref()) {
         Ok(host) => machine::HOST.call_once(|| host),
         Err(error) => {
             if let Some(found) = host::find_console(tree) {

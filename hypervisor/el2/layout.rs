@@ -8,6 +8,7 @@ unsafe extern "C" {
     static __text_end: u8;
     static __rodata_end: u8;
     static __image_end: u8;
+    static __bss_end: u8;
     static __heap_start: u8;
     static __heap_end: u8;
 }
@@ -38,9 +39,10 @@ pub(crate) fn image() -> Range<u64> {
     address!(__image_start)..address!(__image_end)
 }
 
-/// Returns the range of what is in the image's file or cleared by its first instructions: all but [`heap_room`].
+/// Returns the range of what is in the image's file or cleared by its first instructions: not what EFI firmware writes, nor
+/// [`heap_room`].
 pub(crate) fn written() -> Range<u64> {
-    address!(__image_start)..address!(__heap_start)
+    address!(__image_start)..address!(__bss_end)
 }
 
 /// Returns the range that the heap's first piece is taken from; not cleared.

@@ -1,7 +1,7 @@
 //! The half of the hypervisor that acts: all assembly, all `unsafe`, all system-register writes.
 //!
 //! The order of a start, each line done by the module it names:
-//! 1. `image_header`: relocate, clear .bss, first stack
+//! 1. `image_header`: relocate, clear .bss, first stack; as an EFI application also `efi`, which takes leave of firmware
 //! 2. `boot`: MMU on, device tree read, UART, RAM, interrupt controller
 //! 3. `smp`: guarded stacks, the other CPUs
 //! 4. `vms`: the VMs of the bundle made and started
@@ -22,6 +22,7 @@ mod cpu;
 mod cpu_features;
 mod debug;
 mod deferred;
+mod efi;
 mod fpsimd;
 mod gic;
 mod guest_memory;

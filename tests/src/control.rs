@@ -22,6 +22,8 @@ pub struct Control {
     seen: usize,
     /// Whether the machine is known to listen.
     greeted: bool,
+    /// Whether firmware may have written on the line, of which nothing of EL2's has been read yet.
+    after_firmware: bool,
 }
 
 impl Control {
@@ -34,6 +36,7 @@ impl Control {
             events: Vec::new(),
             seen: 0,
             greeted: true,
+            after_firmware: false,
         }
     }
 
@@ -42,6 +45,7 @@ impl Control {
     pub fn of_a_booting_machine(line: Console) -> Self {
         Self {
             greeted: false,
+            after_firmware: true,
             ..Self::new(line)
         }
     }
@@ -213,8 +217,13 @@ impl Control {
             if line.trim().is_empty() {
                 continue;
             }
-            match serde_json::from_str(&line) {
-                Ok(message) => return Some(message),
+            let start = line.find('{').filter(|_| self.after_firmware);
+            match serde_json::from_str(&line[start.unwrap_or(0)..]) {
+                Ok(message) => {
+                    self.after_firmware = false;
+                    return Some(message);
+                }
+                Err(_) if self.after_firmware && !line.starts_with('{') => {}
                 Err(error) => panic!(
                     "not a JSON line on the control channel: {line:?}: {error}{}",
                     self.line.tail()

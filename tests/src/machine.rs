@@ -42,6 +42,8 @@ pub struct Machine {
     firmware: Option<PathBuf>,
     /// Whether TF-A's BL31 runs first.
     by_armstub: bool,
+    /// The disk on which firmware finds Bullpen, which QEMU then does not hand to it.
+    disk: Option<PathBuf>,
 }
 
 impl Machine {
@@ -60,6 +62,7 @@ impl Machine {
             extra: Vec::new(),
             firmware: None,
             by_armstub: false,
+            disk: None,
         }
     }
 
@@ -109,6 +112,29 @@ impl Machine {
             image.display()
         );
         self.argument("-device").argument(&device)
+    }
+
+    /// Has this EFI firmware of [`artefacts::firmware`] or U-Boot start Bullpen, on a machine that has a device tree and no ACPI.
+    #[must_use]
+    pub fn efi(self, firmware: &str) -> Self {
+        let file = artefacts::firmware(firmware);
+        let machine = self.option("acpi=off").argument("-bios");
+        machine.argument(&file.to_string_lossy())
+    }
+
+    /// Puts Bullpen as `bullpen.efi` and its bundle as `bundle.cpio` among the files of this directory, and makes it the machine's
+    /// disk. What starts them from there is in the directory too.
+    #[must_use]
+    pub fn disk(mut self, directory: &Path) -> Self {
+        self.disk = Some(directory.to_owned());
+        let drive = format!(
+            "if=none,id=esp,format=raw,readonly=on,file=fat:{}",
+            directory.display()
+        );
+        let machine = self.argument("-drive").argument(&drive);
+        machine
+            .argument("-device")
+            .argument("virtio-blk-pci,drive=esp")
     }
 
     /// Returns the test's name, which its logs have.
@@ -240,13 +266,18 @@ impl Machine {
             return machine.start(None, None, None, true);
         }
         let kernel = self.firmware.clone().unwrap_or_else(artefacts::hypervisor);
+        if let Some(disk) = &self.disk {
+            for (file, name) in [(&kernel, "bullpen.efi"), (&bundle, "bundle.cpio")] {
+                std::fs::copy(file, disk.join(name)).expect("the disk can be written");
+            }
+        }
         let machine = match self.machine.starts_with("virt") {
             true => self.option("virtualization=on"),
             false => self,
         };
-        machine
-            .memory_mib(memory)
-            .start(Some(&kernel), Some(&bundle), None, true)
+        let is_given = machine.disk.is_none();
+        let (kernel, bundle) = (is_given.then_some(&*kernel), is_given.then_some(&*bundle));
+        machine.memory_mib(memory).start(kernel, bundle, None, true)
     }
 
     /// Starts an image on the bare machine, without Bullpen.

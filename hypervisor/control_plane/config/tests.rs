@@ -319,8 +319,16 @@ fn more_boot_vcpus_than_possible_ones_are_refused() {
 #[test]
 fn the_machine_sets_limits_too() {
     let gic = |version| match version {
-        2 => crate::host::describe(include_bytes!("../host/testdata/virt-gic2-4.dtb"), &[]),
-        _ => crate::host::describe(include_bytes!("../host/testdata/virt-gic3-4.dtb"), &[]),
+        2 => crate::host::describe(
+            include_bytes!("../host/testdata/virt-gic2-4.dtb"),
+            &[],
+            None,
+        ),
+        _ => crate::host::describe(
+            include_bytes!("../host/testdata/virt-gic3-4.dtb"),
+            &[],
+            None,
+        ),
     };
     let check = |name, value, version: u8| {
         let mut properties = minimal();
@@ -346,8 +354,12 @@ fn the_machine_sets_limits_too() {
 
 #[test]
 fn vcpus_are_grouped_as_their_cpus_are_unless_the_manifest_says_otherwise() {
-    let mut host = crate::host::describe(include_bytes!("../host/testdata/virt-gic3-8.dtb"), &[])
-        .expect("QEMU's tree");
+    let mut host = crate::host::describe(
+        include_bytes!("../host/testdata/virt-gic3-8.dtb"),
+        &[],
+        None,
+    )
+    .expect("QEMU's tree");
     // Two packages of two cores of two threads.
     for (index, cpu) in host.cpus.iter_mut().enumerate() {
         let node = |size: usize, kind| (10 * (index / size) + kind) as u32;
@@ -384,8 +396,16 @@ fn vcpus_are_grouped_as_their_cpus_are_unless_the_manifest_says_otherwise() {
 #[test]
 fn the_interrupt_controller_is_the_machine_s_or_one_that_it_can_give() {
     let tree = |version| match version {
-        2 => crate::host::describe(include_bytes!("../host/testdata/virt-gic2-4.dtb"), &[]),
-        _ => crate::host::describe(include_bytes!("../host/testdata/virt-gic3-4.dtb"), &[]),
+        2 => crate::host::describe(
+            include_bytes!("../host/testdata/virt-gic2-4.dtb"),
+            &[],
+            None,
+        ),
+        _ => crate::host::describe(
+            include_bytes!("../host/testdata/virt-gic3-4.dtb"),
+            &[],
+            None,
+        ),
     };
     let version = |word, machine: u8, has_gicv| {
         let mut properties = minimal();

@@ -94,7 +94,7 @@ pub(super) fn mappable(banks: &[HostRange], reserved: &[Reservation]) -> Vec<Hos
 }
 
 /// Names a range by its addresses, if it has any.
-fn from_addresses(addresses: Range<u64>) -> Option<HostRange> {
+pub(super) fn from_addresses(addresses: Range<u64>) -> Option<HostRange> {
     let size = addresses.end.checked_sub(addresses.start)?;
     host_range(AddressRange {
         base: addresses.start,

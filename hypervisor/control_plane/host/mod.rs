@@ -11,6 +11,7 @@
 
 mod chosen;
 mod cpus;
+pub mod efi;
 mod gic;
 mod interrupts;
 mod memory;
@@ -190,19 +191,24 @@ impl fmt::Display for HostError {
     }
 }
 
-/// Finds the first registers of a device of this model that may be used.
-fn registers_of(tree: &Tree<'_>, model: &str) -> Option<HostRange> {
+/// Finds the first registers of a device of this model that may be used, or of one that is disabled too.
+fn registers_of(tree: &Tree<'_>, model: &str, also_disabled: bool) -> Option<HostRange> {
     let node = tree
         .nodes()
-        .find(|node| node.is_compatible(&[model]) && node.is_enabled())?;
+        .find(|node| node.is_compatible(&[model]) && (also_disabled || node.is_enabled()))?;
     Some(node.reg().next()?.ok()?.into())
 }
 
-/// Reads the machine out of the device tree at the start of `dtb`; `own` is memory that this program uses already.
+/// Reads the machine out of the device tree at the start of `dtb`; `own` is memory that this program uses already, `efi` what
+/// firmware handed over if this program was started by it.
 ///
 /// # Errors
 /// A [`HostError`] when the blob is no tree, or lacks what the hypervisor cannot run without.
-pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostError> {
+pub fn describe(
+    dtb: &[u8],
+    own: &[Range<u64>],
+    efi: Option<&efi::Handover<'_>>,
+) -> Result<HostDescription, HostError> {
     let tree = Tree::parse(dtb)?;
     let mut warnings = Vec::new();
     let root = tree.root();
@@ -220,10 +226,17 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
     if uarts.is_empty() {
         warnings.push(uart::why_none(&tree));
     }
-    let memory = memory::banks(&tree)?;
+    let told = memory::banks(&tree);
+    let memory = match efi {
+        Some(efi) => efi.ram(&told.unwrap_or_default(), &mut warnings)?,
+        None => told?,
+    };
     let reserved = memory::reservations(&tree, &mut warnings);
     let mappable = memory::mappable(&memory, &reserved);
-    let chosen = chosen::read(&tree, &mappable, &mut warnings);
+    let mut chosen = chosen::read(&tree, &mappable, &mut warnings);
+    if let Some(efi) = efi {
+        efi.add_to(&mut chosen);
+    }
     let initrd = chosen.initrd.map(HostRange::addresses);
     let gic = gic::find(&tree)?;
     let taken: Vec<_> = own.iter().cloned().chain(initrd).collect();
@@ -236,7 +249,8 @@ pub fn describe(dtb: &[u8], own: &[Range<u64>]) -> Result<HostDescription, HostE
         private: interrupts::private(&tree, gic.maintenance())?,
         gic,
         uarts,
-        rtc: registers_of(&tree, "arm,pl031"),
+        // Firmware says that the one of its runtime services is disabled. None of those runs, and the time is only read.
+        rtc: registers_of(&tree, "arm,pl031", efi.is_some()),
         watchdog: match psci {
             Some(_) => None,
             None => watchdog::find(&tree),

@@ -25,7 +25,7 @@ const VIRT: &[(u8, usize, &[u8])] = &[
 
 /// Reads a tree on a machine of which the hypervisor uses nothing that matters.
 fn describe(dtb: &[u8]) -> Result<HostDescription, HostError> {
-    super::describe(dtb, &[])
+    super::describe(dtb, &[], None)
 }
 
 fn range(base: u64, size: u64) -> HostRange {
@@ -837,7 +837,7 @@ fn release_addresses_that_must_not_be_written_are_refused() {
         (&[0, 0x800_0000], "= 0x8000000 lies in the hypervisor"),
     ];
     for (cells, expected) in cases {
-        let host = super::describe(&tree(cells), &image).expect("a board");
+        let host = super::describe(&tree(cells), &image, None).expect("a board");
         let expected = format!("/cpus/cpu@1: `cpu-release-addr` {expected}");
         assert!(
             host.warnings.iter().any(|line| line.contains(&expected)),
@@ -858,7 +858,7 @@ fn release_addresses_that_must_not_be_written_are_refused() {
         (&[0xe0], 0xe0),
     ];
     for (cells, release) in good {
-        let host = super::describe(&tree(cells), &image).expect("a board");
+        let host = super::describe(&tree(cells), &image, None).expect("a board");
         let release = HostPhys::new(*release);
         assert_eq!(
             host.cpus[1].enable,
@@ -1137,4 +1137,144 @@ fn messages_stay_short() {
     }
     .to_string();
     assert!(long.len() < 200, "{long}");
+}
+
+/// A descriptor of EFI's memory map as newer firmware writes it, longer than the structure is (UEFI 2.10, 7.2.3).
+fn piece(kind: u32, start: u64, pages: u64, attributes: u64) -> [u64; 6] {
+    [kind.into(), start, u64::MAX, pages, attributes, u64::MAX]
+}
+
+/// What firmware hands over with this map.
+fn efi<R>(
+    map: &[[u64; 6]],
+    initrd: Option<Range<u64>>,
+    options: &str,
+    with: impl FnOnce(&efi::Handover<'_>) -> R,
+) -> R {
+    let map: Vec<u8> = map
+        .iter()
+        .flatten()
+        .flat_map(|word| word.to_le_bytes())
+        .collect();
+    let options: Vec<u16> = options.encode_utf16().chain([0, 0xffff]).collect();
+    with(&efi::Handover {
+        map: &map,
+        descriptor_size: 48,
+        initrd,
+        options: &options,
+    })
+}
+
+/// Write-back, as RAM has it; and memory set aside for something special (UEFI 2.10, 7.2.3).
+const WB: u64 = 8;
+const SP: u64 = 0x4_0000;
+
+#[test]
+fn ram_is_what_efi_calls_usable_at_the_exit() {
+    let map = [
+        // Conventional, out of order, joined with boot services' code and data, and a loader's.
+        piece(7, 0x4020_0000, 0x100, WB | 0xf),
+        piece(3, 0x4010_0000, 0x100, WB),
+        piece(4, 0x4000_0000, 0x100, WB),
+        piece(1, 0x4030_0000, 0x10, WB),
+        piece(2, 0x4031_0000, 0x10, WB),
+        // Runtime services, ACPI's, reserved, unusable, registers, persistent, not accepted: nobody's.
+        piece(5, 0x4100_0000, 0x10, WB),
+        piece(6, 0x4101_0000, 0x10, WB),
+        piece(9, 0x4102_0000, 0x10, WB),
+        piece(10, 0x4103_0000, 0x10, WB),
+        piece(0, 0x4104_0000, 0x10, WB),
+        piece(8, 0x4105_0000, 0x10, WB),
+        piece(11, 0x4106_0000, 0x10, 1),
+        piece(14, 0x4107_0000, 0x10, WB),
+        piece(15, 0x4108_0000, 0x10, WB),
+        // Not cached, or for something special.
+        piece(7, 0x4200_0000, 0x10, 1),
+        piece(7, 0x4201_0000, 0x10, WB | SP),
+        // Nonsense: empty, and past the end of addresses.
+        piece(7, 0x4202_0000, 0, WB),
+        piece(7, 0x4203_0000, u64::MAX, WB),
+        piece(7, u64::MAX - 0xfff, 2, WB),
+        // Named twice.
+        piece(7, 0x5000_0000, 2, WB),
+        piece(7, 0x5000_1000, 2, WB),
+        // Not in the tree.
+        piece(7, 0x1_0000_0000, 1, WB),
+    ];
+    let host = efi(&map, None, "", |efi| {
+        super::describe(GIC3_4, &[], Some(efi))
+    });
+    let host = host.expect("QEMU's tree");
+    let ram = [
+        range(0x4000_0000, 0x32_0000),
+        range(0x5000_0000, 0x3000),
+        range(0x1_0000_0000, 0x1000),
+    ];
+    assert_eq!(host.memory, ram);
+    assert_eq!(host.mappable.len(), 3);
+    let warning = "no memory node has 0x100000000..0x100001000, which EFI calls RAM";
+    assert_eq!(host.warnings, [warning]);
+    // What boards call disabled because firmware keeps it for its own services is read all the same.
+    assert_eq!(host.rtc, describe(GIC3_4).expect("QEMU's tree").rtc);
+}
+
+#[test]
+fn a_map_without_ram_is_refused() {
+    for size in [0, 1, 40] {
+        let firmware = efi::Handover {
+            map: &[0; 100],
+            descriptor_size: size,
+            initrd: None,
+            options: &[],
+        };
+        let error = super::describe(GIC3_4, &[], Some(&firmware)).expect_err("no RAM");
+        let text = "host device tree: no RAM (the EFI memory map has none that is usable)";
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+#[test]
+fn what_a_loader_gives_by_efi_counts_before_what_the_tree_says() {
+    const TOLD: &str = "bullpen.log=debug quiet";
+    let tree = write(&pi());
+    let map = [piece(7, 0, 0x9000, WB)];
+    let chosen = |initrd, options: &str| {
+        let host = efi(&map, initrd, options, |efi| {
+            super::describe(&tree, &[], Some(efi))
+        });
+        host.expect("a board").chosen
+    };
+    for (options, bootargs) in [
+        ("", TOLD),
+        (" ", TOLD),
+        ("bullpen.efi", TOLD),
+        ("bullpen.log=debug x", "bullpen.log=debug x"),
+        // The EFI shell begins with the program.
+        ("FS0:\\Bullpen.EFI  bullpen.log=debug", "bullpen.log=debug"),
+        ("a\u{e9}\u{20ac} b", "a?? b"),
+    ] {
+        assert_eq!(chosen(None, options).bootargs, bootargs, "{options}");
+    }
+    let told = range(0x800_0000, 0x100_0000);
+    assert_eq!(chosen(None, "").initrd, Some(told));
+    let initrd = chosen(Some(0x3000..0x3010), "").initrd;
+    assert_eq!(initrd, Some(range(0x3000, 0x10)));
+}
+
+#[test]
+fn the_tree_is_found_among_firmwares_tables() {
+    use r_efi::efi::{ACPI_20_TABLE_GUID, ConfigurationTable, DTB_TABLE_GUID, SMBIOS3_TABLE_GUID};
+    let table = |guid, address: usize| ConfigurationTable {
+        vendor_guid: guid,
+        vendor_table: core::ptr::without_provenance_mut(address),
+    };
+    let (smbios, acpi) = (table(SMBIOS3_TABLE_GUID, 1), table(ACPI_20_TABLE_GUID, 2));
+    let tree = table(DTB_TABLE_GUID, 0x4800_0000);
+    assert_eq!(efi::find_tree(&[smbios, acpi, tree]), Ok(0x4800_0000));
+    let error = efi::find_tree(&[smbios, acpi]).expect_err("no tree");
+    assert!(error.starts_with("firmware has ACPI and no device tree"));
+    assert_eq!(
+        efi::find_tree(&[smbios]),
+        Err("firmware has no device tree")
+    );
 }

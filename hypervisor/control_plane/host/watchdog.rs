@@ -28,7 +28,7 @@ const VALUE: u32 = 0x00ff_ffff;
 
 /// Finds its registers.
 pub(super) fn find(tree: &Tree<'_>) -> Option<HostRange> {
-    registers_of(tree, "brcm,bcm2835-pm-wdt").filter(|range| range.size >= SIZE)
+    registers_of(tree, "brcm,bcm2835-pm-wdt", false).filter(|range| range.size >= SIZE)
 }
 
 /// Has the watchdog reset the machine 160 us from now. To turn it off is to have the firmware halt after the reset.

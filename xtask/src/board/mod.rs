@@ -106,7 +106,7 @@ impl Found {
     fn of(file: &[u8]) -> Self {
         let filled = memory::filled_in(file);
         let tree = filled.as_ref().map_or(file, |filled| &filled.tree);
-        let host = match host::describe(tree, &[]) {
+        let host = match host::describe(tree, &[], None) {
             Err(error) => Err(error.to_string()),
             Ok(found) => Ok(Box::new(found)),
         };
