@@ -10,7 +10,7 @@ use core::ffi::c_void;
 use core::ops::Range;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use r_efi::efi::protocols::{device_path, load_file2, loaded_image};
+use r_efi::efi::protocols::{device_path, file, load_file2, loaded_image, simple_file_system};
 use r_efi::efi::{self, Status};
 
 use crate::{machine, memory};
@@ -45,6 +45,15 @@ static INITRD: VendorPath = VendorPath {
         length: [4, 0],
     },
 };
+/// The bundle's name at the root of a disk.
+static BUNDLE: [u16; 12] = {
+    let (mut name, mut at) = ([0; 12], 0);
+    while at < 11 {
+        name[at] = b"bundle.cpio"[at] as u16;
+        at += 1;
+    }
+    name
+};
 /// Most characters of a command line, as many as Linux takes.
 const OPTIONS_MAX: usize = 2048;
 /// Room for the memory map; a descriptor takes six words.
@@ -61,12 +70,13 @@ static MAP: [AtomicU64; MAP_WORDS] = [const { AtomicU64::new(0) }; MAP_WORDS];
 /// The loader's options.
 #[unsafe(link_section = ".not_cleared")]
 static OPTIONS: [AtomicU16; OPTIONS_MAX] = [const { AtomicU16::new(0) }; OPTIONS_MAX];
-/// What else is kept of firmware: bytes of the map and of a descriptor, where the initrd begins and ends. Zeros: there was none.
-static KEPT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+/// What else is kept of firmware: bytes of the map and of a descriptor, where the initrd and the disk's bundle begin and end. Zeros:
+/// there was none.
+static KEPT: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
 
 /// Returns what firmware handed over, if this was started as an EFI application.
 pub(crate) fn handover() -> Option<Handover<'static>> {
-    let [map_bytes, descriptor_size, start, end] =
+    let [map_bytes, descriptor_size, start, end, file_start, file_end] =
         KEPT.each_ref().map(|word| word.load(Ordering::Relaxed));
     let map = (&raw const MAP).addr() as u64;
     (map_bytes != 0).then(|| Handover {
@@ -74,6 +84,7 @@ pub(crate) fn handover() -> Option<Handover<'static>> {
         map: unsafe { memory::bytes(map..map + map_bytes) },
         descriptor_size: descriptor_size as usize,
         initrd: (start != end).then_some(start..end),
+        file: (file_start != file_end).then_some(file_start..file_end),
         // SAFETY: an `AtomicU16` is a `u16` in memory, and nothing has written them since firmware went.
         options: unsafe { core::slice::from_raw_parts((&raw const OPTIONS).cast(), OPTIONS_MAX) },
     })
@@ -111,16 +122,28 @@ impl Firmware<'_> {
         // SAFETY: firmware names the address as a device tree's, whose header is more than 8 bytes.
         let start = unsafe { memory::bytes(tree..tree + 8) };
         devicetree::declared_size(start).ok_or("what firmware calls a device tree is none")?;
-        let options = self.options();
+        let image = self.loaded_image();
+        let options = image.map_or(&[][..], options);
         if options.len() > OPTIONS_MAX {
             return Err("the command line has more than 2048 characters");
         }
         for (kept, unit) in OPTIONS.iter().zip(options) {
             kept.store(*unit, Ordering::Relaxed);
         }
-        let Range { start, end } = self.initrd()?;
+        let initrd = self.initrd()?;
+        let file = match image {
+            Some(image) if initrd.is_empty() => self.file(image.device_handle)?,
+            _ => 0..0,
+        };
         let (map_bytes, descriptor_size) = self.exit()?;
-        let words = [map_bytes as u64, descriptor_size as u64, start, end];
+        let words = [
+            map_bytes as u64,
+            descriptor_size as u64,
+            initrd.start,
+            initrd.end,
+            file.start,
+            file.end,
+        ];
         for (kept, word) in KEPT.iter().zip(words) {
             kept.store(word, Ordering::Relaxed);
         }
@@ -161,19 +184,11 @@ impl Firmware<'_> {
         }
     }
 
-    /// Returns what the loader was told to tell this program.
-    fn options(&self) -> &[u16] {
+    /// Returns what firmware says of this program as loaded.
+    fn loaded_image(&self) -> Option<&loaded_image::Protocol> {
         let image = self.protocol(self.image, loaded_image::PROTOCOL_GUID);
         // SAFETY: it is what the protocol's name stands for (UEFI 2.10, 9.1.1).
-        let Some(image) = (unsafe { image.cast::<loaded_image::Protocol>().as_ref() }) else {
-            return &[];
-        };
-        let options = image.load_options.cast::<u16>();
-        if options.is_null() || !options.is_aligned() {
-            return &[];
-        }
-        // SAFETY: as many bytes as the loaded image says; nothing writes them while it runs.
-        unsafe { core::slice::from_raw_parts(options, image.load_options_size as usize / 2) }
+        unsafe { image.cast::<loaded_image::Protocol>().as_ref() }
     }
 
     /// Has the boot loader put its initrd into memory that is the loaded program's; an empty range if it has none.
@@ -203,6 +218,43 @@ impl Firmware<'_> {
         match status {
             Status::SUCCESS => Ok(start..start + bytes as u64),
             _ => Err("the boot loader's initrd can't be read"),
+        }
+    }
+
+    /// Reads the bundle at the root of the disk that this program comes from; an empty range if there is none.
+    fn file(&self, disk: efi::Handle) -> Result<Range<u64>, &'static str> {
+        let volume = self.protocol(disk, simple_file_system::PROTOCOL_GUID);
+        let volume: *mut simple_file_system::Protocol = volume.cast();
+        let (mut root, mut file) = (null_mut(), null_mut());
+        // SAFETY: it is what the protocol's name stands for (UEFI 2.10, 13.4.1).
+        if let Some(it) = unsafe { volume.as_ref() } {
+            // SAFETY: its own method, with a place of ours.
+            unsafe { (it.open_volume)(volume, &mut root) };
+        }
+        // SAFETY: the volume's directory, or null (UEFI 2.10, 13.5.1).
+        if let Some(it) = unsafe { root.as_ref() } {
+            let name = BUNDLE.as_ptr().cast_mut();
+            // SAFETY: its own method, with a name that ends, which it only reads, and a place of ours.
+            unsafe { (it.open)(root, &mut file, name, file::MODE_READ, 0) };
+        }
+        // SAFETY: the open file, or null.
+        let Some(it) = (unsafe { file.as_ref() }) else {
+            return Ok(0..0);
+        };
+        let mut bytes = 0;
+        // SAFETY: its own method; the highest position is the end (UEFI 2.10, 13.5.9).
+        unsafe { (it.set_position)(file, u64::MAX) };
+        // SAFETY: its own method, with a place of ours.
+        unsafe { (it.get_position)(file, &mut bytes) };
+        // SAFETY: its own method.
+        unsafe { (it.set_position)(file, 0) };
+        let mut bytes = bytes as usize;
+        let start = self.pages(bytes).ok_or("no memory for the bundle")?;
+        // SAFETY: its own method, with a buffer of as many bytes as it is told.
+        let status = unsafe { (it.read)(file, &mut bytes, start as *mut c_void) };
+        match status {
+            Status::SUCCESS => Ok(start..start + bytes as u64),
+            _ => Err("bundle.cpio can't be read"),
         }
     }
 
@@ -236,4 +288,14 @@ impl Firmware<'_> {
         }
         Err("firmware does not let go (ExitBootServices)")
     }
+}
+
+/// Returns what the loader was told to tell this program.
+fn options(image: &loaded_image::Protocol) -> &[u16] {
+    let options = image.load_options.cast::<u16>();
+    if options.is_null() || !options.is_aligned() {
+        return &[];
+    }
+    // SAFETY: as many bytes as the loaded image says; nothing writes them while it runs.
+    unsafe { core::slice::from_raw_parts(options, image.load_options_size as usize / 2) }
 }

@@ -189,7 +189,7 @@ struct Loader {
     typed: &'static [&'static str],
 }
 
-const LOADERS: [Loader; 5] = [
+const LOADERS: [Loader; 6] = [
     Loader {
         name: "grub",
         firmware: "edk2.fd",
@@ -236,6 +236,17 @@ const LOADERS: [Loader; 5] = [
         typed: &[],
     },
     Loader {
+        name: "grub-chainloader",
+        firmware: "edk2-2022.fd",
+        program: Some("grub.efi"),
+        // No initrd: the bundle is the disk's.
+        settings: (
+            "EFI/debian/grub.cfg",
+            "chainloader /bullpen.efi bullpen.nonsense=1\nboot\n",
+        ),
+        typed: &[],
+    },
+    Loader {
         name: "shell",
         firmware: "edk2.fd",
         program: Some("shell.efi"),
@@ -276,6 +287,17 @@ impl Loader {
         }
         running
     }
+}
+
+#[test]
+fn a_disk_of_two_files_is_enough() {
+    let test = "efi-removable";
+    let disk = artefacts::log_directory(test).join("disk");
+    let program = disk.join("EFI/BOOT/BOOTAA64.EFI");
+    fs::create_dir_all(program.parent().expect("a folder")).expect("the disk can be written");
+    fs::copy(artefacts::hypervisor(), program).expect("the disk can be written");
+    let machine = machine(test).efi("edk2-2022.fd").disk(&disk);
+    expect_green(&mut machine.boot(&manifest()), "guest", PATIENCE);
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub struct Handover<'a> {
     pub descriptor_size: usize,
     /// The bundle, if the boot loader passed one by LoadFile2.
     pub initrd: Option<Range<u64>>,
+    /// The bundle of the disk that this program comes from, for when no loader has passed one.
+    pub file: Option<Range<u64>>,
     /// The loader's options: text in UCS-2, whose end may be marked (UEFI 2.10, 9.1.1). No text leaves the command line to the tree.
     pub options: &'a [u16],
 }
@@ -72,9 +74,10 @@ impl Handover<'_> {
         if !options.is_empty() {
             chosen.bootargs = options.to_string();
         }
-        if let Some(initrd) = self.initrd.clone() {
-            chosen.initrd = memory::from_addresses(initrd);
-        }
+        let of = |range: &Option<Range<u64>>| memory::from_addresses(range.clone()?);
+        chosen.initrd = of(&self.initrd)
+            .or(chosen.initrd)
+            .or_else(|| of(&self.file));
     }
 
     /// Returns the pieces of RAM, ascending and apart, and warns of those that the tree does not know.

@@ -1161,6 +1161,7 @@ fn efi<R>(
         map: &map,
         descriptor_size: 48,
         initrd,
+        file: Some(0x5000..0x5008),
         options: &options,
     })
 }
@@ -1225,6 +1226,7 @@ fn a_map_without_ram_is_refused() {
             map: &[0; 100],
             descriptor_size: size,
             initrd: None,
+            file: None,
             options: &[],
         };
         let error = super::describe(GIC3_4, &[], Some(&firmware)).expect_err("no RAM");
@@ -1259,6 +1261,15 @@ fn what_a_loader_gives_by_efi_counts_before_what_the_tree_says() {
     assert_eq!(chosen(None, "").initrd, Some(told));
     let initrd = chosen(Some(0x3000..0x3010), "").initrd;
     assert_eq!(initrd, Some(range(0x3000, 0x10)));
+    let host = efi(&map, None, "", |efi| {
+        super::describe(GIC3_4, &[], Some(efi))
+    });
+    let initrd = host.expect("QEMU's tree").chosen.initrd;
+    assert_eq!(
+        initrd,
+        Some(range(0x5000, 8)),
+        "the disk's, if no loader has one"
+    );
 }
 
 #[test]
