@@ -3,14 +3,15 @@
 
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU64, Ordering};
 use stage2::{PAGE_SIZE, TableMemory};
 use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
 use types::ids::MAX_VMS;
 use vmm::memory::{GuestFault, GuestMemory};
 use vmm::ops;
-use vmm::vm::Vm;
+use vmm::vm::{HotMemory, Vm};
 
 use crate::sysreg::dsb_ishst;
 use crate::{cache, memory};
@@ -18,27 +19,36 @@ use crate::{cache, memory};
 /// Where each VM's RAM is for the host, while it has some; 0 otherwise.
 static HOST_RAM: [AtomicU64; MAX_VMS] = [const { AtomicU64::new(0) }; MAX_VMS];
 
-/// One contiguous piece of host memory that is a guest's RAM.
+/// What comes and goes besides, of each VM that has ever had RAM.
+static HOT: [AtomicPtr<HotMemory>; MAX_VMS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_VMS];
+
+/// One contiguous piece of host memory that is a guest's RAM from boot. It stands for what comes and goes too, which is looked up when an
+/// address is elsewhere: a third word would cost every access.
 #[derive(Clone, Debug)]
 pub(crate) struct GuestRam {
     base: GuestPhys,
-    host: Range<u64>,
+    /// Where it begins for the host.
+    start: u64,
+    /// Its size in bytes, whole pages.
+    size: u64,
 }
 
 impl GuestRam {
     /// Makes a piece of memory from the pool a VM's RAM.
     pub(crate) fn give(vm: &Vm, host: Range<u64>) -> Self {
+        HOT[vm.id.index()].store(ptr::from_ref(vm.hot).cast_mut(), Ordering::Release);
         HOST_RAM[vm.id.index()].store(host.start, Ordering::Release);
         Self {
             base: vm.memory.base,
-            host,
+            start: host.start,
+            size: host.end - host.start,
         }
     }
 
     /// Takes a VM's RAM away from it, and returns the piece that it was.
     pub(crate) fn take_back(self, vm: &Vm) -> Range<u64> {
         HOST_RAM[vm.id.index()].store(0, Ordering::Release);
-        self.host
+        self.start..self.start + self.size
     }
 
     /// Returns the RAM that a VM has now, without a lock; empty if it has none.
@@ -47,27 +57,109 @@ impl GuestRam {
         let size = if start == 0 { 0 } else { vm.memory.size };
         Self {
             base: vm.memory.base,
-            host: start..start + size,
+            start,
+            size,
         }
     }
 
     /// Translates the address of 16 bits; an odd one is refused.
     #[inline(always)]
     fn half(&self, address: GuestPhys) -> Result<*mut u16, GuestFault> {
-        match address.is_aligned(2) {
-            true => Ok(self.translate(address, 2)? as *mut u16),
-            false => Err(GuestFault { address }),
-        }
+        let offset = address.get().wrapping_sub(self.base.get());
+        // Memory is whole pages, so an even address in it has both bytes there.
+        let at = match offset < self.size && address.is_aligned(2) {
+            true => self.start + offset,
+            false => self.hot_half(address)?,
+        };
+        Ok(at as *mut u16)
     }
 
-    /// Translates a guest range to the host's, if all of it is RAM.
-    fn translate(&self, address: GuestPhys, bytes: usize) -> Result<u64, GuestFault> {
+    /// Translates the address of 16 bits that is not in the memory from boot, or is odd.
+    #[cold]
+    #[inline(never)]
+    fn hot_half(&self, address: GuestPhys) -> Result<u64, GuestFault> {
+        let found = self.find_hot(address).filter(|_| address.is_aligned(2));
+        found.map(|(at, _)| at).ok_or(GuestFault { address })
+    }
+
+    /// Finds an address in what comes and goes, and how much follows it there.
+    #[cold]
+    #[inline(never)]
+    fn find_hot(&self, address: GuestPhys) -> Option<(u64, u64)> {
+        let is_own = |start: &AtomicU64| start.load(Ordering::Acquire) == self.start;
+        let vm = HOST_RAM.iter().position(is_own)?;
+        // SAFETY: it is null or what `give` has taken from a VM, whose slots stay for ever.
+        let hot = unsafe { HOT[vm].load(Ordering::Acquire).as_ref() };
+        hot?.find(address)
+    }
+
+    /// Translates a guest range to the host's, if all of it is memory from boot.
+    #[inline(always)]
+    fn boot_memory(&self, address: GuestPhys, bytes: usize) -> Option<u64> {
         let offset = address.get().wrapping_sub(self.base.get());
-        let size = self.host.end - self.host.start;
-        match offset.checked_add(bytes as u64) {
-            Some(end) if offset < size && end <= size => Ok(self.host.start + offset),
-            _ => Err(GuestFault { address }),
+        let is_inside = offset < self.size && bytes as u64 <= self.size - offset;
+        is_inside.then(|| self.start + offset)
+    }
+
+    /// Translates a guest range to the host's, if all of it is memory from boot, which is all that a start needs.
+    fn translate(&self, address: GuestPhys, bytes: usize) -> Result<u64, GuestFault> {
+        self.boot_memory(address, bytes)
+            .ok_or(GuestFault { address })
+    }
+
+    /// Copies a range that is in several pieces of memory by `copy`, which is told where one is for the host, and which part of the
+    /// range. A slot keeps its memory meanwhile, or the range ends there.
+    #[cold]
+    #[inline(never)]
+    fn in_pieces(
+        &self,
+        address: GuestPhys,
+        bytes: usize,
+        copy: &mut dyn FnMut(u64, Range<usize>),
+    ) -> Result<(), GuestFault> {
+        let whole = GuestFault { address };
+        // The first pass looks whether all of it is there.
+        for is_copy in [false, true] {
+            let mut done = 0;
+            while done < bytes {
+                let at = address.checked_add(done as u64).ok_or(whole)?;
+                let offset = at.get().wrapping_sub(self.base.get());
+                let (host, left) = match offset < self.size {
+                    true => (self.start + offset, self.size - offset),
+                    false => self.find_hot(at).ok_or(GuestFault { address: at })?,
+                };
+                let end = bytes.min(done.saturating_add(left as usize));
+                if is_copy {
+                    copy(host, done..end);
+                }
+                done = end;
+            }
         }
+        Ok(())
+    }
+
+    /// Reads what is in several pieces.
+    #[cold]
+    #[inline(never)]
+    fn read_pieces(&self, address: GuestPhys, into: &mut [u8]) -> Result<(), GuestFault> {
+        self.in_pieces(address, into.len(), &mut |from, part| {
+            let into = &mut into[part];
+            // SAFETY: `in_pieces` keeps it within this guest's RAM; else as in `read`.
+            unsafe {
+                core::ptr::copy_nonoverlapping(from as *const u8, into.as_mut_ptr(), into.len())
+            };
+        })
+    }
+
+    /// Writes what is in several pieces.
+    #[cold]
+    #[inline(never)]
+    fn write_pieces(&self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault> {
+        self.in_pieces(address, bytes.len(), &mut |to, part| {
+            let bytes = &bytes[part];
+            // SAFETY: as above.
+            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
+        })
     }
 }
 
@@ -81,21 +173,27 @@ pub(crate) fn load(at: HostPhys, width: AccessWidth) -> u64 {
 }
 
 impl GuestMemory for GuestRam {
+    #[inline(always)]
     fn read(&self, address: GuestPhys, into: &mut [u8]) -> Result<(), GuestFault> {
-        let from = self.translate(address, into.len())? as *const u8;
-        // SAFETY: `translate` keeps it within this guest's RAM, which is mapped and of which EL2 keeps no references, so that the
+        let Some(from) = self.boot_memory(address, into.len()) else {
+            return self.read_pieces(address, into);
+        };
+        let from = from as *const u8;
+        // SAFETY: `boot_memory` keeps it within this guest's RAM, which is mapped and of which EL2 keeps no references, so that the
         // ranges are apart; a guest may write it meanwhile, and whatever mixture of old and new bytes comes of that is as good as
         // any other.
         unsafe { core::ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) };
         Ok(())
     }
 
+    #[inline(always)]
     fn read_half(&self, address: GuestPhys) -> Result<u16, GuestFault> {
         // SAFETY: `half` keeps it within this guest's RAM, which is mapped, and aligned.
         let half = unsafe { AtomicU16::from_ptr(self.half(address)?) };
         Ok(half.load(Ordering::Relaxed))
     }
 
+    #[inline(always)]
     fn write_half(&self, address: GuestPhys, value: u16) -> Result<(), GuestFault> {
         // SAFETY: as above; EL2 keeps no references into guest memory.
         let half = unsafe { AtomicU16::from_ptr(self.half(address)?) };
@@ -103,8 +201,11 @@ impl GuestMemory for GuestRam {
         Ok(())
     }
 
+    #[inline(always)]
     fn write(&self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault> {
-        let to = self.translate(address, bytes.len())?;
+        let Some(to) = self.boot_memory(address, bytes.len()) else {
+            return self.write_pieces(address, bytes);
+        };
         // SAFETY: as above.
         unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
         Ok(())
@@ -113,7 +214,7 @@ impl GuestMemory for GuestRam {
 
 impl ops::GuestRam for GuestRam {
     fn host_start(&self) -> u64 {
-        self.host.start
+        self.start
     }
 
     fn load(&mut self, address: GuestPhys, bytes: &[u8]) -> Result<(), GuestFault> {

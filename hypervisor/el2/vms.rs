@@ -31,6 +31,9 @@ pub(crate) type Vms = ops::Vms<El2>;
 /// Alignments of guest memory, best first: 1 GiB and 2 MiB blocks.
 const ALIGNMENTS: [u64; 2] = [1 << 30, 1 << 21];
 
+/// Alignment of a memory slot: 2 MiB blocks.
+const BLOCK_ALIGNMENT: [u64; 1] = [1 << 21];
+
 static VMS: Once<Vms> = Once::new();
 /// What waits for the operator.
 static OUTBOX: Outbox = Outbox::new();
@@ -125,6 +128,14 @@ impl ops::Host for El2 {
 
     fn release_ram(&self, vm: &Vm, ram: GuestRam) {
         memory::give_back(ram.take_back(vm));
+    }
+
+    fn take_block(&self, bytes: u64) -> Option<Range<u64>> {
+        Some(memory::take_guest_memory(bytes, &BLOCK_ALIGNMENT)?.range)
+    }
+
+    fn release_block(&self, block: Range<u64>) {
+        memory::give_back(block);
     }
 
     fn scrub(&self, range: Range<u64>) {

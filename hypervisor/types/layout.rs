@@ -18,6 +18,9 @@ pub const GRANULE: u64 = 0x1_0000;
 /// Bytes of a vCPU's record of stolen time, which is aligned to as many (Arm DEN0057A, 3.2.2).
 pub const STOLEN_TIME_BYTES: u64 = 64;
 
+/// Memory slots that a VM has at most.
+pub const MAX_SLOTS: u16 = crate::ids::MAX_VCPUS;
+
 /// INTID of a guest's virtual timer, as every Arm server numbers it (Arm BSA, table 6).
 pub const VIRTUAL_TIMER: u32 = 27;
 /// INTID of a guest's non-secure EL1 physical timer.
@@ -101,6 +104,51 @@ crate::words! {
     V3 = "v3",
 }
 
+/// Memory slots: windows of one size, one after the other, in which memory comes and goes while the guest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slots {
+    /// First address of the first window, a multiple of `block`.
+    pub base: GuestPhys,
+    /// Size of a window in bytes.
+    pub block: u64,
+    /// How many there are, at most [`MAX_SLOTS`].
+    pub count: u16,
+}
+
+impl Slots {
+    /// None at all.
+    pub const NONE: Self = Self {
+        base: GuestPhys::new(0),
+        block: 1,
+        count: 0,
+    };
+
+    /// Returns the window of a slot.
+    #[must_use]
+    pub const fn window(self, slot: u16) -> Region {
+        Region::new(self.base.get() + self.block * slot as u64, self.block)
+    }
+
+    /// Returns all windows together.
+    #[must_use]
+    pub const fn region(self) -> Region {
+        Region {
+            base: self.base,
+            size: self.block * self.count as u64,
+        }
+    }
+
+    /// Returns the slot in whose window `address` is, and the offset from there.
+    #[must_use]
+    pub const fn find(self, address: GuestPhys) -> Option<(u16, u64)> {
+        let offset = address.get().wrapping_sub(self.base.get());
+        match offset / self.block < self.count as u64 {
+            true => Some(((offset / self.block) as u16, offset % self.block)),
+            false => None,
+        }
+    }
+}
+
 /// The guest's map: addresses and interrupts of everything that is not a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestLayout {
@@ -120,6 +168,8 @@ pub struct GuestLayout {
     pub devices: [DeviceSlot; DeviceId::ALL.len()],
     /// Room for the records of stolen time of as many vCPUs as a VM may have; a guest may only read them.
     pub stolen_time: Region,
+    /// Where memory comes and goes.
+    pub slots: Slots,
     /// How many shared peripheral interrupts the GIC has: INTID 32 and up.
     pub spi_count: u16,
 }
@@ -135,6 +185,7 @@ impl Default for GuestLayout {
             more_redistributors: GuestPhys::new(0x40_0000_0000),
             devices: DeviceId::ALL.map(DeviceSlot::of),
             stolen_time: Region::new(0x090a_0000, GRANULE),
+            slots: Slots::NONE,
             spi_count: 64,
         }
     }
@@ -237,7 +288,7 @@ impl Redistributors {
 
 #[cfg(test)]
 mod tests {
-    use super::{GuestLayout, REDISTRIBUTOR_SIZE, Region};
+    use super::{GuestLayout, REDISTRIBUTOR_SIZE, Region, Slots};
     use crate::address::GuestPhys;
     use crate::ids::{MAX_VCPUS, VcpuId};
     use std::vec::Vec;
@@ -303,6 +354,27 @@ mod tests {
             }
             assert_eq!(vcpus.next(), None);
         }
+    }
+
+    #[test]
+    fn the_windows_of_slots_are_found_again() {
+        let slots = Slots {
+            base: GuestPhys::new(0x1_0000_0000),
+            block: 128 << 20,
+            count: 3,
+        };
+        for slot in 0..slots.count {
+            let window = slots.window(slot);
+            assert_eq!(slots.find(window.base), Some((slot, 0)));
+            let last = window.base.checked_add(window.size - 1).unwrap();
+            assert_eq!(slots.find(last), Some((slot, window.size - 1)));
+            assert!(slots.region().covers(window));
+        }
+        let end = GuestPhys::new(slots.region().end().unwrap());
+        for outside in [GuestPhys::new(0xffff_ffff), end, GuestPhys::new(u64::MAX)] {
+            assert_eq!(slots.find(outside), None);
+        }
+        assert_eq!(Slots::NONE.find(GuestPhys::new(0)), None);
     }
 
     #[test]

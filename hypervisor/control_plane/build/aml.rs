@@ -65,6 +65,56 @@ pub(crate) fn boot_processor() -> Vec<u8> {
 
 /// Returns the rest of a processor in reserve, which has registers at this address.
 pub(crate) fn spare_processor(frame: u32) -> Vec<u8> {
+    come_and_go(frame)
+}
+
+/// Returns the rest of a memory slot with this window, each address in two halves, and these registers.
+///
+/// `_STA` of one that is absent is 0 (ACPI 6.5, 6.3.7): Linux loses the first addition of one that is present and not enabled.
+pub(crate) fn memory_slot(
+    [low, high, last, last_high]: [u32; 4],
+    length: u32,
+    frame: u32,
+) -> Vec<u8> {
+    let window = Window([low, high, last, last_high, length]);
+    let mut rest = bytes(&resources(vec![&window]));
+    rest.extend(come_and_go(frame));
+    rest
+}
+
+/// Returns the container of memory slots.
+pub(crate) fn memory_container() -> Vec<u8> {
+    bytes(&Device::new(
+        Path::new("MEMS"),
+        vec![
+            &Name::new(Path::new("_HID"), &EISAName::new("PNP0A06")),
+            &Name::new(Path::new("_UID"), &"MEMS"),
+        ],
+    ))
+}
+
+/// Returns what a memory slot begins with.
+pub(crate) fn memory_id() -> Vec<u8> {
+    bytes(&Name::new(Path::new("_HID"), &EISAName::new("PNP0C80")))
+}
+
+/// A QWord address space descriptor of memory (ACPI 6.5, 6.4.3.5.1): cacheable, read and written, at a fixed place.
+struct Window([u32; 5]);
+
+impl Aml for Window {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        const HEAD: [u8; 6] = [0x8a, 0x2b, 0, 0, 0x0d, 0x03];
+        let [low, high, last, last_high, length] = self.0;
+        sink.vec(&HEAD);
+        // Granularity, first and last address, translation, length.
+        for half in [0, 0, low, high, last, last_high, 0, 0, length, 0] {
+            sink.dword(half);
+        }
+    }
+}
+
+/// Returns the registers of what comes and goes, and the methods that use them.
+fn come_and_go(frame: u32) -> Vec<u8> {
     let (state, eject, status) = (Path::new("STAT"), Path::new("EJCT"), Path::new("OSTR"));
     concat(&[
         &registers(&u64::from(frame), &spec::FRAME_BYTES),
@@ -95,11 +145,17 @@ pub(crate) fn spare_processor(frame: u32) -> Vec<u8> {
 }
 
 /// Returns the event device, whose interrupt says that there are events, and which passes them on: to the power button, and to
-/// processors if there are any that can have events.
-pub(crate) fn event_device(intid: u32, event: u32, has_spares: bool) -> Vec<u8> {
+/// processors and memory slots if there are any that can have events.
+pub(crate) fn event_device(intid: u32, event: u32, has_spares: bool, has_slots: bool) -> Vec<u8> {
     let more = And::new(&NOWHERE, &EVENT, &spec::EVENT_MORE);
     let valid = And::new(&NOWHERE, &EVENT, &spec::EVENT_VALID);
-    let (register, deliver) = (Path::new("EVNT"), Deliver { has_spares });
+    let (register, deliver) = (
+        Path::new("EVNT"),
+        Deliver {
+            has_spares,
+            has_slots,
+        },
+    );
     bytes(&Scope::new(
         Path::new("_SB_"),
         vec![&Device::new(
@@ -133,6 +189,7 @@ pub(crate) fn event_device(intid: u32, event: u32, has_spares: bool) -> Vec<u8> 
 /// Passes on the event in `EVENT`.
 struct Deliver {
     has_spares: bool,
+    has_slots: bool,
 }
 
 impl Aml for Deliver {
@@ -146,20 +203,29 @@ impl Aml for Deliver {
             vec![&Notify::new(&button, &power_button)],
         )
         .to_aml_bytes(sink);
-        if self.has_spares {
-            Else::new(vec![&NotifyProcessor]).to_aml_bytes(sink);
+        let (cpus, slots) = (NotifyMember("CPUS.NTFY"), NotifyMember("MEMS.NTFY"));
+        let is_slot = And::new(&NOWHERE, &EVENT, &spec::EVENT_SLOT);
+        match (self.has_spares, self.has_slots) {
+            (false, false) => {}
+            (true, false) => Else::new(vec![&cpus]).to_aml_bytes(sink),
+            (false, true) => Else::new(vec![&slots]).to_aml_bytes(sink),
+            (true, true) => Else::new(vec![
+                &If::new(&is_slot, vec![&slots]),
+                &Else::new(vec![&cpus]),
+            ])
+            .to_aml_bytes(sink),
         }
     }
 }
 
-/// Calls `^^CPUS.NTFY` with a UID and the Notify code: the crate knows no path that begins with a caret.
-struct NotifyProcessor;
+/// Calls a container's method, as `^^CPUS.NTFY`, with a UID and the Notify code: the crate knows no path that begins with a caret.
+struct NotifyMember(&'static str);
 
-impl Aml for NotifyProcessor {
+impl Aml for NotifyMember {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let uid = And::new(&NOWHERE, &EVENT, &UID_MASK);
         sink.vec(b"^^");
-        MethodCall::new(Path::new("CPUS.NTFY"), vec![&uid, &CODE]).to_aml_bytes(sink);
+        MethodCall::new(Path::new(self.0), vec![&uid, &CODE]).to_aml_bytes(sink);
     }
 }
 

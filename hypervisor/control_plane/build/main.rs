@@ -11,14 +11,22 @@ use std::{env, fs};
 use acpi_tables::aml::{Name, ONE, Path, ZERO};
 
 /// Stand for numbers that are not known yet; they occur nowhere else, and are as long as every number of their place.
-const HOLES: [u32; 3] = [0xfade_0001, 0xfade_0002, 0xfade_0003];
+const HOLES: [u32; 6] = [
+    0xfade_0001,
+    0xfade_0002,
+    0xfade_0003,
+    0xfade_0004,
+    0xfade_0005,
+    0xfade_0006,
+];
 
 /// Stands for the hardware id of a device; every id is as long.
 const HARDWARE_ID: &str = "XXXX0000";
 
 fn main() -> Result<(), std::io::Error> {
     println!("cargo::rerun-if-changed=build");
-    let [first, second, third] = HOLES;
+    let [first, second, third, fourth, fifth, sixth] = HOLES;
+    let events = |has_spares, has_slots| aml::event_device(first, second, has_spares, has_slots);
     let mut source = String::new();
     for (name, aml) in [
         ("SYSTEM_BUS", aml::bytes(&Path::new("_SB_"))),
@@ -30,11 +38,17 @@ fn main() -> Result<(), std::io::Error> {
         ("PROCESSOR", processor()),
         ("BOOT_PROCESSOR", aml::boot_processor()),
         ("SPARE_PROCESSOR", aml::spare_processor(first)),
-        ("EVENT_DEVICE", aml::event_device(first, second, true)),
+        ("MEMORY_CONTAINER", aml::memory_container()),
+        ("MEMORY", aml::bytes(&Path::new("_SB_.MEMS"))),
+        ("MEMORY_ID", aml::memory_id()),
         (
-            "POWER_BUTTON_DEVICE",
-            aml::event_device(first, second, false),
+            "MEMORY_SLOT",
+            aml::memory_slot([first, second, third, fourth], fifth, sixth),
         ),
+        ("EVENTS_OF_PROCESSORS", events(true, false)),
+        ("EVENTS_OF_MEMORY", events(false, true)),
+        ("EVENTS_OF_BOTH", events(true, true)),
+        ("POWER_BUTTON_DEVICE", events(false, false)),
     ] {
         let parts: Vec<String> = split(&aml)
             .iter()

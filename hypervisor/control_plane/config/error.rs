@@ -47,6 +47,8 @@ pub enum Problem {
     },
     /// It is not a multiple of this.
     NotMultipleOf(u64),
+    /// It is not the value of `memory` and a multiple of this more.
+    NotBlocks(u64),
     /// It is not a name: 1 to 31 of `a` to `z`, `0` to `9` and `-`, the first a letter.
     NotName,
     /// It is not the MAC address of one station: six bytes of two hexadecimal digits with colons between.
@@ -93,6 +95,10 @@ impl fmt::Display for Problem {
             Self::NotName => {
                 f.write_str("is not a name (1 to 31 of a-z, 0-9 and -, the first a letter)")
             }
+            Self::NotBlocks(block) => write!(
+                f,
+                "is not `memory` and a multiple of {block} more, of which memory slots are"
+            ),
             Self::NotMac => f.write_str(
                 "is not the MAC address of a station (such as 02:00:00:00:00:01; the first byte is even)",
             ),

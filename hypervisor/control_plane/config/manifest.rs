@@ -13,14 +13,16 @@ use super::error::{ConfigError, Problem};
 use super::options::{Options, pick};
 use super::schema::{self, YES_NO};
 use super::vm::{
-    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, GicChoice, Idle, MAX_SPIS, MAX_VCPUS_GICV2, MEMORY_LIMIT,
-    MEMORY_UNIT, MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig, VmName,
+    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, GicChoice, Idle, MAX_BLOCK, MAX_SPIS, MAX_VCPUS_GICV2,
+    MEMORY_LIMIT, MEMORY_UNIT, MIN_BLOCK, MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle,
+    VmConfig, VmName,
 };
 use crate::devicetree::{Cells, Node, Tree};
 use crate::firmware::Firmware;
 use crate::topology::Topology;
 use crate::uuid::Uuid;
 use types::ids::{MAX_MILLICORES, MAX_VCPUS, MAX_VMS, MIN_MILLICORES, PcpuId};
+use types::layout::{MAX_SLOTS, Slots};
 
 /// The `compatible` of a manifest's root: the schema's name and version.
 pub const COMPATIBLE: &str = "bullpen,manifest-1";
@@ -158,6 +160,7 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
     let boot_vcpus = number(node, "boot-vcpus", 1, most)?.unwrap_or(1);
     let max_vcpus = number(node, "max-vcpus", boot_vcpus, most)?.unwrap_or(boot_vcpus);
     let (memory_base, memory_bytes) = memory(node)?;
+    let firmware = firmware(node, &command_line)?;
     let spis = number(node, "spis", u64::from(MIN_SPIS), u64::from(MAX_SPIS))?
         .unwrap_or(u64::from(DEFAULT_SPIS));
     multiple(node, "spis", spis, SPIS_UNIT)?;
@@ -169,13 +172,14 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
         initrd: file(node, "initrd", has_file)?,
         memory_bytes,
         memory_base,
+        slots: slots(node, (memory_base, memory_bytes), firmware)?,
         // The limits above fit 16 bits.
         boot_vcpus: boot_vcpus as u16,
         max_vcpus: max_vcpus as u16,
         placement: placement(node)?,
         cpu_cap: cpu_cap(node)?,
         idle: idle(node)?.unwrap_or(Idle::Native),
-        firmware: firmware(node, &command_line)?,
+        firmware,
         command_line,
         autostart: word(node, "autostart", &YES_NO, &[false, true])?.unwrap_or(true),
         on_reset: word(node, "on-reset", &OnReset::WORDS, &OnReset::ALL)?
@@ -206,6 +210,60 @@ fn memory(node: &Node<'_, '_>) -> Result<(GuestPhys, u64), ConfigError> {
     let bytes = bytes.ok_or_else(|| property_error(node, "memory", Problem::Missing))?;
     multiple(node, "memory", bytes, MEMORY_UNIT)?;
     Ok((GuestPhys::new(base), bytes))
+}
+
+/// Reads where memory can be added: in blocks that Linux takes, above the memory of the boot, so that they never overlap it.
+fn slots(
+    node: &Node<'_, '_>,
+    (base, bytes): (GuestPhys, u64),
+    firmware: Firmware,
+) -> Result<Slots, ConfigError> {
+    const MAX: &str = "max-memory";
+    const BLOCK: &str = "memory-block";
+    let wanted = number(node, BLOCK, MIN_BLOCK, MAX_BLOCK)?;
+    let most = MEMORY_LIMIT.get();
+    let max = number(node, MAX, bytes, most)?.unwrap_or(bytes);
+    let hot = max.saturating_sub(bytes);
+    if hot == 0 {
+        return Ok(Slots::NONE);
+    }
+    if firmware == Firmware::Fdt {
+        let problem = Problem::Contradicts("firmware");
+        return Err(property_error(node, MAX, problem));
+    }
+    let least = hot.div_ceil(u64::from(MAX_SLOTS)).next_power_of_two();
+    let least = least.max(MIN_BLOCK);
+    let block = wanted.unwrap_or(least);
+    if !block.is_power_of_two() || !(least..=MAX_BLOCK).contains(&block) {
+        let (min, max) = (least, MAX_BLOCK);
+        return Err(number_error(
+            node,
+            BLOCK,
+            block,
+            Problem::OutOfRange { min, max },
+        ));
+    }
+    if !hot.is_multiple_of(block) {
+        return Err(number_error(node, MAX, max, Problem::NotBlocks(block)));
+    }
+    let above = base.get().saturating_add(bytes);
+    let first = above.next_multiple_of(block);
+    let room = most.saturating_sub(first);
+    if hot > room {
+        let (min, max) = (bytes, bytes.saturating_add(room));
+        return Err(number_error(
+            node,
+            MAX,
+            hot.saturating_add(bytes),
+            Problem::OutOfRange { min, max },
+        ));
+    }
+    Ok(Slots {
+        base: GuestPhys::new(first),
+        block,
+        // At most MAX_SLOTS, by the least block.
+        count: hot.checked_div(block).unwrap_or(0) as u16,
+    })
 }
 
 /// Reads the guest's command line.

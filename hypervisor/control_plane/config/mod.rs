@@ -28,9 +28,9 @@ pub use manifest::{COMPATIBLE, MAX_COMMAND_LINE, Manifest};
 pub use options::{Options, Scrub};
 pub use slots::CpuSlots;
 pub use vm::{
-    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, GicChoice, Idle, MAX_NAME, MAX_SPIS, MAX_VCPUS_GICV2,
-    MEMORY_LIMIT, MEMORY_UNIT, MIN_MEMORY, MIN_SPIS, OnReset, Placement, ReserveIdle, VmConfig,
-    VmName,
+    DEFAULT_MEMORY_BASE, DEFAULT_SPIS, GicChoice, Idle, MAX_BLOCK, MAX_NAME, MAX_SPIS,
+    MAX_VCPUS_GICV2, MEMORY_LIMIT, MEMORY_UNIT, MIN_BLOCK, MIN_MEMORY, MIN_SPIS, OnReset,
+    Placement, ReserveIdle, VmConfig, VmName,
 };
 
 /// Name of the manifest in a bundle.

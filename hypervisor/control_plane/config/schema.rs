@@ -66,6 +66,8 @@ pub const VM: &[Key] = &[
     key("command-line", Form::Text),
     required("memory", Form::Size),
     key("memory-base", Form::Address),
+    key("max-memory", Form::Size),
+    key("memory-block", Form::Size),
     key("boot-vcpus", Form::Count),
     key("max-vcpus", Form::Count),
     key("cpus", Form::List),

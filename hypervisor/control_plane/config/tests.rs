@@ -12,9 +12,10 @@ use super::*;
 use crate::firmware::Firmware;
 use crate::topology::Topology;
 use crate::uuid::Uuid;
+use types::address::GuestPhys;
 use types::devices::DeviceId;
 use types::ids::{MAX_VCPUS, PcpuId, VcpuId};
-use types::layout::GicVersion;
+use types::layout::{GicVersion, Slots};
 
 /// A value of a property.
 #[derive(Clone, Debug)]
@@ -85,6 +86,7 @@ fn defaults_are_the_documented_ones() {
         command_line: String::new(),
         memory_bytes: 64 << 20,
         memory_base: DEFAULT_MEMORY_BASE,
+        slots: Slots::NONE,
         boot_vcpus: 1,
         max_vcpus: 1,
         placement: Placement::Auto,
@@ -154,6 +156,14 @@ fn every_wrong_value_is_named_and_spares_the_other_vm() {
         ("command-line", Text("a\nb"), NotPrintable(2)),
         ("command-line", U32(7), NotText),
         ("comand-line", Text("x"), Unknown),
+        ("max-memory", U64(1 << 20), range(64 << 20, 256 << 30)),
+        ("max-memory", U64(100 << 20), NotBlocks(128 << 20)),
+        (
+            "max-memory",
+            U64((64 << 20) + (255 << 30)),
+            range(64 << 20, (64 << 20) + (509 << 29)),
+        ),
+        ("memory-block", U64(1 << 20), range(128 << 20, 512 << 20)),
     ];
     for (name, value, problem) in cases {
         let mut properties = minimal();
@@ -221,6 +231,65 @@ fn every_value_is_understood() {
         .collect();
     assert_eq!(pinned, [3, 1, 3].map(|cpu| Some(PcpuId::new(cpu))));
     assert_eq!(Placement::Auto.pinned(VcpuId::new(0)), None);
+}
+
+/// Reads the slots of a VM at 1 GiB with so many MiB of memory.
+fn slots(mib: u64, more: &[(&'static str, Value)]) -> Result<Slots, (String, Problem)> {
+    let mut properties = Vec::from([("kernel", Text("kernel")), ("memory", U64(mib << 20))]);
+    properties.extend_from_slice(more);
+    let vm = parse(&manifest(&[("vm", properties)])).vms.remove(0);
+    vm.map(|vm| vm.layout(GicVersion::V3).slots)
+        .map_err(|error| (error.property, error.problem))
+}
+
+#[test]
+fn memory_comes_in_blocks_above_what_is_there_from_boot() {
+    let max = |bytes| ("max-memory", U64(bytes));
+    let block = |mib: u64| ("memory-block", U64(mib << 20));
+    let expected = |base, mib: u64, count| {
+        Ok(Slots {
+            base: GuestPhys::new(base),
+            block: mib << 20,
+            count,
+        })
+    };
+    assert_eq!(slots(512, &[max(512 << 20), block(512)]), Ok(Slots::NONE));
+    assert_eq!(slots(512, &[max(2 << 30)]), expected(0x6000_0000, 128, 12));
+    // Boot memory ends in the middle of a block: the next one begins above.
+    let odd = [max((500 + 256) << 20)];
+    assert_eq!(slots(500, &odd), expected(0x6000_0000, 128, 2));
+    assert_eq!(
+        slots(500, &[max((500 + 512) << 20), block(512)]),
+        expected(0x6000_0000, 512, 1)
+    );
+    // More than 512 blocks are larger ones.
+    assert_eq!(
+        slots(1024, &[max(65 << 30)]),
+        expected(0x8000_0000, 128, 512)
+    );
+    assert_eq!(
+        slots(1024, &[max(66 << 30)]),
+        expected(0x8000_0000, 256, 260)
+    );
+    assert_eq!(
+        slots(1024, &[max(130 << 30)]),
+        expected(0x8000_0000, 512, 258)
+    );
+    let refused = |property: &str, problem| Err((property.to_string(), problem));
+    let (min, most) = (256 << 20, 512 << 20);
+    assert_eq!(
+        slots(1024, &[max(66 << 30), block(128)]),
+        refused("memory-block", Problem::OutOfRange { min, max: most })
+    );
+    let (min, most) = (128 << 20, 512 << 20);
+    assert_eq!(
+        slots(1024, &[max(2 << 30), block(384)]),
+        refused("memory-block", Problem::OutOfRange { min, max: most })
+    );
+    assert_eq!(
+        slots(1024, &[max(2 << 30), ("command-line", Text("acpi=off"))]),
+        refused("max-memory", Problem::Contradicts("firmware"))
+    );
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::host::HostDescription;
 use crate::topology::Topology;
 use crate::uuid::Uuid;
 use types::ids::{PcpuId, VcpuId};
-use types::layout::{GicVersion, GuestLayout, Region};
+use types::layout::{GicVersion, GuestLayout, Region, Slots};
 
 /// Longest VM name in bytes.
 pub const MAX_NAME: usize = 31;
@@ -27,6 +27,10 @@ pub const MIN_MEMORY: u64 = 4 << 20;
 pub const DEFAULT_MEMORY_BASE: GuestPhys = GuestPhys::new(0x4000_0000);
 /// Where guest memory ends at the latest: the second redistributor region follows.
 pub const MEMORY_LIMIT: GuestPhys = GuestPhys::new(0x40_0000_0000);
+/// Smallest and largest memory slot in bytes: what Linux adds at least, with pages of 4 KiB and of 64 KiB.
+pub const MIN_BLOCK: u64 = 128 << 20;
+/// See [`MIN_BLOCK`].
+pub const MAX_BLOCK: u64 = 512 << 20;
 /// Fewest and most shared peripheral interrupts: INTID 32 up to 991 (GIC IHI0069, 2.2: SPIs end at 1019).
 pub const MIN_SPIS: u16 = 32;
 /// See [`MIN_SPIS`].
@@ -128,6 +132,8 @@ pub struct VmConfig {
     pub memory_bytes: u64,
     /// Where the guest's memory starts; a multiple of [`MEMORY_UNIT`].
     pub memory_base: GuestPhys,
+    /// The slots in which memory can be added while the guest runs.
+    pub slots: Slots,
     /// How many virtual CPUs the guest boots with; at least 1.
     pub boot_vcpus: u16,
     /// How many virtual CPUs it may ever have; at least `boot_vcpus`.
@@ -180,6 +186,7 @@ impl VmConfig {
         GuestLayout {
             gic: self.gic_version(native),
             ram_base: self.memory_base,
+            slots: self.slots,
             spi_count: self.spis,
             ..GuestLayout::default()
         }

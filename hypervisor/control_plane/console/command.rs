@@ -1,6 +1,7 @@
 //! Commands: the text an operator or a program writes, parsed into values that are complete and in range.
 
 use super::error::{CommandError, ErrorKind};
+use super::memory::Ask;
 use super::names::Names;
 use super::usage::Topic;
 use super::words::Words;
@@ -99,6 +100,20 @@ pub enum Command {
         /// When to give up, in seconds; `None` leaves it to the default.
         timeout_s: Option<u32>,
     },
+    /// Change how much memory the guest has. The reply comes when that has ended.
+    MemorySet {
+        /// The VM.
+        vm: VmId,
+        /// How much it shall have.
+        ask: Ask,
+        /// When to give up, in seconds; `None` leaves it to the default.
+        timeout_s: Option<u32>,
+    },
+    /// List a VM's memory slots.
+    MemoryList {
+        /// The VM.
+        vm: VmId,
+    },
     /// Have a vCPU run on a CPU from now on. The reply comes when it has moved.
     VcpuPin {
         /// The VM.
@@ -168,6 +183,7 @@ pub(super) fn parse(line: &str, names: &Names) -> Result<Option<Command>, Comman
         b"log" => arguments.only("log", Command::Log),
         b"vm" => arguments.vm(),
         b"vcpu" => arguments.vcpu(),
+        b"mem" => arguments.memory(),
         b"console" => arguments.on_vm("console NAME", |vm| Command::Console { vm }),
         b"device" => arguments.device(),
         b"disk" => arguments.listed("disk list [NAME]", |vm| Command::DiskList { vm }),
@@ -304,6 +320,44 @@ impl<'a> Arguments<'a> {
         self.only(self.form, Command::VcpuPin { vm, vcpu, cpu })
     }
 
+    fn memory(&mut self) -> Result<Command, CommandError> {
+        self.form = "mem list NAME | mem set NAME SIZE [--timeout S] [--force]";
+        match self.word()?.as_bytes() {
+            b"list" => self.on_vm("mem list NAME", |vm| Command::MemoryList { vm }),
+            b"set" => self.memory_set(),
+            _ => Err(self.misused()),
+        }
+    }
+
+    fn memory_set(&mut self) -> Result<Command, CommandError> {
+        self.form = "mem set NAME SIZE [--timeout S] [--force]";
+        let vm = self.name()?;
+        let word = self.word()?;
+        const MIB: u64 = 1 << 20;
+        let (number, unit) = match (word.strip_suffix('G'), word.strip_suffix('M')) {
+            (Some(number), _) => (number, 1024 * MIB),
+            (_, Some(number)) => (number, MIB),
+            _ => ("", MIB),
+        };
+        let number = self.number_in(number, "M or G", 1, u32::from(u16::MAX) * 8)?;
+        let (mut timeout_s, mut force) = (None, false);
+        while let Some(option) = self.words.next() {
+            match option.as_bytes() {
+                b"--timeout" => timeout_s = Some(self.number("seconds", 1, MAX_TIMEOUT_S)?),
+                b"--force" => force = true,
+                _ => return Err(self.misused()),
+            }
+        }
+        Ok(Command::MemorySet {
+            vm,
+            ask: Ask {
+                bytes: u64::from(number).saturating_mul(unit),
+                force,
+            },
+            timeout_s,
+        })
+    }
+
     fn stats(&mut self) -> Result<Command, CommandError> {
         self.form = "stats [NAME]";
         let vm = self.any_name()?;
@@ -408,7 +462,7 @@ impl<'a> Arguments<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::usage::{Topic, USAGE};
-    use super::{Command, CommandError, ErrorKind, HostPower, Names, VmAction, Words};
+    use super::{Ask, Command, CommandError, ErrorKind, HostPower, Names, VmAction, Words};
     use proptest::prelude::*;
     use types::ids::{PcpuId, VcpuId, VmId};
 
@@ -427,6 +481,11 @@ mod tests {
             count,
             timeout_s,
         };
+        let memory = |bytes, timeout_s, force| Command::MemorySet {
+            vm: LINUX,
+            ask: Ask { bytes, force },
+            timeout_s,
+        };
         let power = |power, force| Command::HostPower { power, force };
         let time = |set| Command::HostTime { set: Some(set) };
         let cases = [
@@ -436,6 +495,12 @@ mod tests {
             ("help vcpu set linux 8", help("vcpu set")),
             ("? vm", help("vm")),
             ("top", Command::Top),
+            ("mem list rtos", Command::MemoryList { vm: VmId::new(1) }),
+            ("mem set linux 2G", memory(2 << 30, None, false)),
+            (
+                "mem set linux 1536M --force --timeout 30",
+                memory(1536 << 20, Some(30), true),
+            ),
             ("vm show rtos", Command::VmShow { vm: VmId::new(1) }),
             (
                 "vm cap rtos 250",
@@ -585,6 +650,13 @@ mod tests {
             ("vcpu pin nobody 1 2", ErrorKind::NoSuchVm),
             ("console", ErrorKind::Usage),
             ("stats nobody", ErrorKind::NoSuchVm),
+            ("mem set linux", ErrorKind::Usage),
+            ("mem set linux 2", ErrorKind::BadNumber),
+            ("mem set linux 2T", ErrorKind::BadNumber),
+            ("mem set linux G", ErrorKind::BadNumber),
+            ("mem set linux 2G --timeout", ErrorKind::Usage),
+            ("mem set linux 2G now", ErrorKind::Usage),
+            ("mem list nobody", ErrorKind::NoSuchVm),
             ("json", ErrorKind::Usage),
             ("json maybe", ErrorKind::Usage),
         ];
@@ -605,6 +677,7 @@ mod tests {
                 .replace("[NAME]", "linux")
                 .replace("NAME", "linux")
                 .replace(" N ", " 8 ")
+                .replace(" SIZE ", " 2G ")
                 .replace("MILLICORES", "250")
                 .replace("VCPU CPU", "1 2");
             assert!(matches!(parse(&line), Ok(Some(_))), "{line}");

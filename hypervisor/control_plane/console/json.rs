@@ -6,8 +6,8 @@ use super::{
     error::CommandError,
     names::Names,
     reply::{
-        DeviceRow, DiskRow, Event, HostReport, NetRow, Reply, ResizeReport, StatsRow, VcpuRow,
-        VmPage, VmRow, What, log_line,
+        DeviceRow, DiskRow, Event, HostReport, MemoryRow, NetRow, Reply, ResizeReport, StatsRow,
+        VcpuRow, VmPage, VmRow, What, log_line,
     },
     request::RequestId,
     sink::{ByteSink, put},
@@ -208,6 +208,10 @@ fn reply_fields(json: &mut JsonWriter<'_>, reply: &Reply, names: &Names) -> Opti
             vm_field(json, *vm, names);
             return Some("vcpus");
         }
+        Reply::MemoryList { vm, .. } => {
+            vm_field(json, *vm, names);
+            return Some("slots");
+        }
         Reply::Resize(report) => {
             vm_field(json, report.vm, names);
             resize_fields(json, report);
@@ -262,11 +266,33 @@ pub(super) fn row(
         }
         Reply::Resize(resize) => {
             let row = resize.report.shortfalls.get(place)?;
-            json.object(|json| shortfall_fields(json, row));
+            let key = if resize.memory.is_some() {
+                "slot"
+            } else {
+                "vcpu"
+            };
+            json.object(|json| shortfall_fields(json, key, row));
         }
         Reply::Stats(rows) => {
             let row = rows.get(place)?;
             json.object(|json| stats_fields(json, row, names));
+        }
+        Reply::Log(lines) => {
+            let line = log_line(lines, place)?;
+            json.string(line);
+            return Some(place.saturating_add(line.len()).saturating_add(1));
+        }
+        _ => device_row(json, reply, place, names)?,
+    }
+    Some(place.saturating_add(1))
+}
+
+/// Writes the row of a list of memory or devices, if there is one.
+fn device_row(json: &mut JsonWriter<'_>, reply: &Reply, place: usize, names: &Names) -> Option<()> {
+    match reply {
+        Reply::MemoryList { slots, .. } => {
+            let row = slots.get(place)?;
+            json.object(|json| memory_fields(json, row));
         }
         Reply::DeviceList { devices, .. } => {
             let row = devices.get(place)?;
@@ -280,19 +306,25 @@ pub(super) fn row(
             let row = rows.get(place)?;
             json.object(|json| net_fields(json, row, names));
         }
-        Reply::Log(lines) => {
-            let line = log_line(lines, place)?;
-            json.string(line);
-            return Some(place.saturating_add(line.len()).saturating_add(1));
-        }
         // It has no rows.
         _ => return None,
     }
-    Some(place.saturating_add(1))
+    Some(())
 }
 
-fn shortfall_fields(json: &mut JsonWriter<'_>, Shortfall { vcpu, why }: &Shortfall) {
-    json.key("vcpu").number(vcpu.get());
+fn memory_fields(json: &mut JsonWriter<'_>, row: &MemoryRow) {
+    json.key("slot").number(row.slot);
+    json.key("address").number(row.address);
+    json.key("bytes").number(row.bytes);
+    json.key("state").string(row.state);
+    if let Some((event, status)) = row.answer {
+        json.key("ost_event").number(event);
+        json.key("ost_status").number(status);
+    }
+}
+
+fn shortfall_fields(json: &mut JsonWriter<'_>, key: &str, Shortfall { vcpu, why }: &Shortfall) {
+    json.key(key).number(vcpu.get());
     json.key("reason").string(why.word());
     json.key("message").string(&why.to_string());
 }
@@ -324,6 +356,7 @@ fn vm_fields(json: &mut JsonWriter<'_>, row: &VmRow, names: &Names) {
 fn page_fields(json: &mut JsonWriter<'_>, page: &VmPage, names: &Names) {
     vm_fields(json, &page.row, names);
     json.key("boot").number(page.boot);
+    json.key("max_memory_bytes").number(page.max_memory_bytes);
     if let Some(millicores) = page.cap {
         json.key("cap").number(millicores);
     }
@@ -378,9 +411,16 @@ fn vcpu_fields(json: &mut JsonWriter<'_>, row: &VcpuRow) {
     json.key("stolen_ns").number(row.stolen_ns);
 }
 
-fn resize_fields(json: &mut JsonWriter<'_>, ResizeReport { report, .. }: &ResizeReport) {
-    json.key("requested").number(report.requested);
-    json.key("reached").number(report.reached);
+fn resize_fields(json: &mut JsonWriter<'_>, ResizeReport { memory, report, .. }: &ResizeReport) {
+    for (key, bytes_key, count) in [
+        ("requested", "requested_bytes", report.requested),
+        ("reached", "reached_bytes", report.reached),
+    ] {
+        match memory {
+            None => json.key(key).number(count),
+            Some(unit) => json.key(bytes_key).number(unit.bytes(count)),
+        }
+    }
     json.key("outcome").string(report.outcome.name());
 }
 

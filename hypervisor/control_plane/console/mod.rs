@@ -23,6 +23,7 @@ mod history;
 mod json;
 mod keys;
 mod lines;
+mod memory;
 mod mux;
 mod names;
 mod outlet;
@@ -47,11 +48,12 @@ pub use command::{Command, HostPower, MAX_TIMEOUT_S, VmAction};
 pub use editor::LINE_BYTES;
 pub use error::{CommandError, ErrorKind};
 pub use lines::JSON_LINE_BYTES;
+pub use memory::{Ask, admit};
 pub use outlet::{Left, Outlet, Pace, Transmit};
 pub use pending::{MAX_PENDING, Token};
 pub use reply::{
-    DeviceRow, DiskRow, Event, HostReport, NetRow, Reply, ResizeReport, Sample, StatsRow, VcpuRow,
-    VmPage, VmRow, What,
+    DeviceRow, DiskRow, Event, HostReport, MemoryRow, MemoryUnit, NetRow, Reply, ResizeReport,
+    Sample, StatsRow, VcpuRow, VmPage, VmRow, What,
 };
 pub use sink::{ByteSink, Sinks};
 pub use usage::Topic;

@@ -28,6 +28,13 @@ pub enum Reply {
         /// Its vCPUs by id.
         vcpus: Vec<VcpuRow>,
     },
+    /// The memory slots of a VM.
+    MemoryList {
+        /// The VM.
+        vm: VmId,
+        /// Its slots by number.
+        slots: Vec<MemoryRow>,
+    },
     /// How a resize ended.
     Resize(ResizeReport),
     /// Exits by reason.
@@ -82,6 +89,8 @@ pub struct VmPage {
     pub row: VmRow,
     /// vCPUs that are on from boot.
     pub boot: u16,
+    /// The most memory that the guest can have, in bytes.
+    pub max_memory_bytes: u64,
     /// The physical CPUs that its vCPUs which are on are on, ascending.
     pub cpus: Vec<PcpuId>,
     /// What its vCPUs may use of all CPUs together, in thousandths of a CPU, if that is limited.
@@ -149,8 +158,43 @@ pub struct VcpuRow {
 pub struct ResizeReport {
     /// The VM.
     pub vm: VmId,
+    /// What its numbers are, if it is one of memory slots and not of vCPUs.
+    pub memory: Option<MemoryUnit>,
     /// How it ended.
     pub report: Report,
+}
+
+/// What a number of memory slots comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryUnit {
+    /// Memory that the VM has from boot, in bytes.
+    pub boot_bytes: u64,
+    /// Size of a slot in bytes.
+    pub block_bytes: u64,
+}
+
+impl MemoryUnit {
+    /// Returns how many bytes a VM has in all with so many slots.
+    #[must_use]
+    pub fn bytes(self, slots: u16) -> u64 {
+        let hot = self.block_bytes.saturating_mul(u64::from(slots));
+        self.boot_bytes.saturating_add(hot)
+    }
+}
+
+/// One memory slot in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryRow {
+    /// The slot.
+    pub slot: u16,
+    /// Where the guest finds it.
+    pub address: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The state's word: "absent", "preparing", "offered", "acknowledged", "eject-pending" or "withdrawn".
+    pub state: &'static str,
+    /// What the guest last said of it by `_OST`: source event and status.
+    pub answer: Option<(u16, u16)>,
 }
 
 /// The exits of one VM.
@@ -313,6 +357,7 @@ impl What {
             Self::VcpuOffline(_) => "vcpu-offline",
             Self::DiskFull(_) => "disk-full",
             Self::DeviceBroken(..) => "device-broken",
+            Self::ResizeDone(report) if report.memory.is_some() => "memory-done",
             Self::ResizeDone(_) => "resize-done",
         }
     }

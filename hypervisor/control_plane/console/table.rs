@@ -4,11 +4,12 @@
 
 use super::{
     names::Names,
-    reply::{DeviceRow, DiskRow, NetRow, Reply, VcpuRow, VmRow},
+    reply::{DeviceRow, DiskRow, MemoryRow, NetRow, Reply, VcpuRow, VmRow},
     sink::{ByteSink, put},
     usage::Usage,
 };
 use core::fmt;
+use types::hotplug::OST_SOURCE_SHIFT;
 use types::stats::ExitCounts;
 
 pub(super) const MIB: u64 = 1024 * 1024;
@@ -27,6 +28,7 @@ pub(super) enum Table<'a> {
     Vms(&'a [VmRow], &'a Names),
     /// With whether some of their times are marked.
     Vcpus(&'a [VcpuRow], bool),
+    Memory(&'a [MemoryRow]),
     Exits(&'a ExitCounts),
     Devices(&'a [DeviceRow]),
     Disks(&'a [DiskRow], &'a Names),
@@ -39,6 +41,7 @@ enum Cell<'a> {
     Word(&'a str),
     Indented(&'a str),
     Number(u64),
+    Hex(u64),
     /// Bytes, in MiB.
     Mib(u64),
     /// Bytes, in KiB.
@@ -63,6 +66,7 @@ impl<'a> Table<'a> {
                 let has_marks = vcpus.iter().any(|row| row.counts_sleep);
                 Some(Self::Vcpus(vcpus, has_marks))
             }
+            Reply::MemoryList { slots, .. } => Some(Self::Memory(slots)),
             Reply::DeviceList { devices, .. } => Some(Self::Devices(devices)),
             Reply::DiskList(rows) => Some(Self::Disks(rows, names)),
             Reply::NetList(rows) => Some(Self::Nets(rows, names)),
@@ -76,6 +80,7 @@ impl<'a> Table<'a> {
             Self::Help(_) => &[Left, Left],
             Self::Vms(..) => &[Left, Left, Right, Right, Right, Right, Left],
             Self::Vcpus(..) => &[Right, Left, Right, Right, Right, Right],
+            Self::Memory(_) => &[Right, Right, Right, Left, Right],
             Self::Exits(_) => &[Left, Right],
             Self::Devices(_) => &[Right, Left, Left, Left, Right, Right, Right, Right, Right],
             Self::Disks(..) => &[Left, Left, Right, Right, Right, Right, Right, Right],
@@ -87,7 +92,7 @@ impl<'a> Table<'a> {
 
     /// Returns a cell of a row; a list's first row is its header.
     fn cell(&self, place: usize, column: usize) -> Option<Cell<'a>> {
-        use Cell::{Indented, Mib, Number, Time, Word};
+        use Cell::{Indented, Number, Time, Word};
         let row = place.checked_sub(1);
         match self {
             Self::Help(commands) => {
@@ -98,16 +103,7 @@ impl<'a> Table<'a> {
                 None => ["NAME", "STATE", "VCPUS", "TARGET", "MAX", "MEMORY", "NOTE"]
                     .get(column)
                     .map(|word| Word(word)),
-                Some(row) => {
-                    let row = rows.get(row)?;
-                    let numbers = [row.on, row.target, row.possible].map(u64::from);
-                    let [on, target, possible] = numbers.map(Number);
-                    let name = Word(names.of(row.vm));
-                    let note = Word(row.note.as_deref().unwrap_or_default());
-                    let memory = Mib(row.memory_bytes);
-                    let cells = [name, Word(row.state), on, target, possible, memory, note];
-                    cells.get(column).copied()
-                }
+                Some(row) => vm(rows.get(row)?, names).get(column).copied(),
             },
             Self::Vcpus(rows, has_marks) => match row {
                 None => ["VCPU", "STATE", "CPU", "EXITS", "RAN", "STOLEN"]
@@ -126,6 +122,10 @@ impl<'a> Table<'a> {
                     let cells = [vcpu, Word(row.state), cpu, Number(row.exits), ran, stolen];
                     cells.get(column).copied()
                 }
+            },
+            Self::Memory(rows) => match row {
+                None => MEMORY.get(column).map(|word| Word(word)),
+                Some(row) => memory(rows.get(row)?).get(column).copied(),
             },
             Self::Exits(counts) => {
                 let (reason, count) = counts.occurred().nth(place)?;
@@ -195,6 +195,28 @@ impl<'a> Table<'a> {
         out.put(b"\r\n");
         Some(())
     }
+}
+
+fn vm<'a>(row: &'a VmRow, names: &'a Names) -> [Cell<'a>; 7] {
+    use Cell::{Mib, Number, Word};
+    let numbers = [row.on, row.target, row.possible].map(u64::from);
+    let [on, target, possible] = numbers.map(Number);
+    let name = Word(names.of(row.vm));
+    let note = Word(row.note.as_deref().unwrap_or_default());
+    let memory = Mib(row.memory_bytes);
+    [name, Word(row.state), on, target, possible, memory, note]
+}
+
+/// The header of a list of memory slots.
+const MEMORY: [&str; 5] = ["SLOT", "ADDRESS", "SIZE", "STATE", "ANSWER"];
+
+fn memory(row: &MemoryRow) -> [Cell<'_>; 5] {
+    use Cell::{Hex, Mib, Number, Word};
+    let answer = row.answer.map_or(Word(""), |(event, status)| {
+        Hex(u64::from(event) << OST_SOURCE_SHIFT | u64::from(status))
+    });
+    let (slot, size) = (Number(row.slot.into()), Mib(row.bytes));
+    [slot, Hex(row.address), size, Word(row.state), answer]
 }
 
 /// The header of a list of devices.
@@ -290,6 +312,7 @@ impl Cell<'_> {
             Self::Word(text) => text.chars().count(),
             Self::Indented(text) => text.len().saturating_add(GAP),
             Self::Number(number) => digits(*number),
+            Self::Hex(number) => "0x".len().saturating_add(hex_digits(*number)),
             Self::Mib(bytes) => digits(bytes / MIB).saturating_add(" MiB".len()),
             Self::Kib(bytes) => digits(bytes / KIB).saturating_add(" KiB".len()),
             Self::Time(Seconds(ns), mark) => digits(ns / NS_PER_MS / MS_PER_S)
@@ -305,6 +328,7 @@ impl fmt::Display for Cell<'_> {
             Self::Word(text) => Printable(text).fmt(f),
             Self::Indented(text) => write!(f, "  {text}"),
             Self::Number(number) => number.fmt(f),
+            Self::Hex(number) => write!(f, "{number:#x}"),
             Self::Mib(bytes) => write!(f, "{} MiB", bytes / MIB),
             Self::Kib(bytes) => write!(f, "{} KiB", bytes / KIB),
             Self::Time(time, mark) => write!(f, "{time}{mark}"),
@@ -315,6 +339,12 @@ impl fmt::Display for Cell<'_> {
 /// Returns how many digits a number has.
 fn digits(number: u64) -> usize {
     let more = number.checked_ilog10().unwrap_or(0) as usize;
+    more.saturating_add(1)
+}
+
+/// Returns how many hexadecimal digits a number has.
+fn hex_digits(number: u64) -> usize {
+    let more = number.checked_ilog2().unwrap_or(0) as usize / 4;
     more.saturating_add(1)
 }
 

@@ -4,9 +4,9 @@ extern crate std;
 
 use super::{
     ByteSink, Command, CommandError, Console, DeviceRow, DiskRow, ErrorKind, EscapeKey, Event,
-    HostPower, HostReport, JSON_LINE_BYTES, MAX_PENDING, NetRow, Port, Reply, Request,
-    ResizeReport, Sample, Sinks, StatsRow, Topic, VcpuRow, VmAction, VmPage, VmRow, What,
-    terminal::Terminal, usage::USAGE,
+    HostPower, HostReport, JSON_LINE_BYTES, MAX_PENDING, MemoryRow, MemoryUnit, NetRow, Port,
+    Reply, Request, ResizeReport, Sample, Sinks, StatsRow, Topic, VcpuRow, VmAction, VmPage, VmRow,
+    What, names::Names, request::RequestId, terminal::Terminal, usage::USAGE, writing::Writing,
 };
 use crate::{resize::Origin, resize::Outcome, resize::Report, resize::Shortfall, resize::Why};
 use proptest::prelude::*;
@@ -107,13 +107,18 @@ fn resize(outcome: Outcome) -> ResizeReport {
         why: Why::BootVcpu,
     }];
     let report = Report {
+        kind: types::hotplug::Kind::Vcpu,
         origin: Origin::Operator,
         outcome,
         requested: 1,
         reached: 2,
         shortfalls,
     };
-    ResizeReport { vm: LINUX, report }
+    ResizeReport {
+        vm: LINUX,
+        memory: None,
+        report,
+    }
 }
 
 fn boot_vcpu() -> Value {
@@ -884,6 +889,7 @@ fn page() -> VmPage {
             note: None,
         },
         boot: 1,
+        max_memory_bytes: 2 << 30,
         cpus: [1, 3].map(PcpuId::new).to_vec(),
         cap: Some(2500),
         kernel: "Image",
@@ -960,7 +966,7 @@ fn every_reply_as_json() {
             "memory_bytes": 1_073_741_824, "free_pages": 1000, "page_bytes": 4096, "uptime_ns": 61_002_000_000_u64}),
         json!({"time": "2026-11-29T16:12:06Z", "unix_s": 1_795_968_726, "known": true}),
         json!({"vm": "linux", "state": "running", "on": 2, "target": 8, "possible": 8, "memory_bytes": 536_870_912,
-            "boot": 1, "cap": 2500, "cpus": [1, 3], "kernel": "Image", "command_line": "console=ttyAMA0", "firmware": "acpi", "exits": 4711,
+            "boot": 1, "max_memory_bytes": 2147483648_u64, "cap": 2500, "cpus": [1, 3], "kernel": "Image", "command_line": "console=ttyAMA0", "firmware": "acpi", "exits": 4711,
             "time_ns": 100_000_000_000_u64, "started_ns": 90_000_000_000_u64, "resets": 3,
             "last_reset": {"time_ns": 89_500_000_000_u64, "why": "guest"},
             "last_off": {"time_ns": 50_000_000_000_u64, "why": "failed"},
@@ -1042,7 +1048,7 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
         "linux: running for 10.000 s\r\n\
          vCPUs       2 on, 8 wanted, 8 possible, 1 from boot\r\n\
          on CPUs     1 3\r\nCPU time    2500 millicores at most\r\n\
-         memory      512 MiB\r\n\
+         memory      512 MiB, 2048 MiB at most\r\n\
          kernel      Image\r\n\
          options     console=ttyAMA0\r\n\
          firmware    acpi\r\n\
@@ -1058,6 +1064,75 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
 /// Returns whether the operator's manual has `word` in a table or a list of words.
 fn is_documented(word: &str) -> bool {
     include_str!("../../../docs/console.md").contains(&format!("`{word}`"))
+}
+
+#[test]
+fn memory_is_told_in_bytes_and_slots() {
+    let mut report = resize(Outcome::Partly);
+    report.memory = Some(MemoryUnit {
+        boot_bytes: 512 << 20,
+        block_bytes: 128 << 20,
+    });
+    report.report.requested = 4;
+    report.report.reached = 2;
+    report.report.shortfalls[0].why = Why::EjectRefused(0x82);
+    let slot = |slot, state, answer| MemoryRow {
+        slot,
+        address: 0x6000_0000 + (u64::from(slot) << 27),
+        bytes: 128 << 20,
+        state,
+        answer,
+    };
+    let list = Reply::MemoryList {
+        vm: LINUX,
+        slots: vec![
+            slot(0, "acknowledged", Some((3, 0x82))),
+            slot(1, "absent", None),
+        ],
+    };
+    let names = Names::new(["linux"].map(Into::into).to_vec());
+    let text = |reply: &Reply| {
+        let mut out = Vec::new();
+        let mut left = Writing::text(Ok(reply.clone()), &names, &mut out);
+        while left
+            .as_mut()
+            .is_some_and(|left| left.go_on(&names, &mut out))
+        {}
+        String::from_utf8(out).expect("text")
+    };
+    assert_eq!(
+        text(&Reply::Resize(report.clone())),
+        "linux: 768 of 1024 MiB, partly\r\n  slot 1: guest keeps it: busy (_OST status 0x82)\r\n"
+    );
+    assert_eq!(
+        text(&list),
+        "SLOT     ADDRESS     SIZE  STATE          ANSWER\r\n   \
+            0  0x60000000  128 MiB  acknowledged  0x30082\r\n   \
+            1  0x68000000  128 MiB  absent\r\n"
+    );
+    let json = |reply: Reply| {
+        let mut out = Vec::new();
+        let id = RequestId::default();
+        let mut left = Writing::json(&id, Ok(reply), &names, &mut out);
+        while left
+            .as_mut()
+            .is_some_and(|left| left.go_on(&names, &mut out))
+        {}
+        serde_json::from_slice::<Value>(&out).expect("JSON")["result"].clone()
+    };
+    assert_eq!(
+        json(Reply::Resize(report)),
+        json!({"vm": "linux", "requested_bytes": 1_073_741_824, "reached_bytes": 805_306_368, "outcome": "partly", "reasons": [
+            {"slot": 1, "reason": "eject-refused", "message": "guest keeps it: busy (_OST status 0x82)"},
+        ]})
+    );
+    assert_eq!(
+        json(list),
+        json!({"vm": "linux", "slots": [
+            {"slot": 0, "address": 0x6000_0000, "bytes": 134_217_728, "state": "acknowledged", "ost_event": 3, "ost_status": 130},
+            {"slot": 1, "address": 0x6800_0000, "bytes": 134_217_728, "state": "absent"},
+        ]})
+    );
 }
 
 #[test]
@@ -1095,6 +1170,7 @@ fn the_manual_has_every_word_that_programs_compare() {
         Why::BootVcpu,
         Why::NotListening,
         Why::NotTurnedOn,
+        Why::NotAcknowledged,
         Why::OnlyAcknowledged,
         Why::AddRefused(1),
         Why::GivenBack,

@@ -32,15 +32,24 @@ pub(super) fn reply_head(reply: &Reply, names: &Names, out: &mut dyn ByteSink) -
         Reply::VmShow(page) => vm_show(page, names, out),
         // The live view draws them, and programs read them.
         Reply::Top(_) => {}
-        Reply::Resize(ResizeReport { vm, report }) => {
-            let (reached, requested) = (report.reached, report.requested);
+        Reply::Resize(ResizeReport { vm, memory, report }) => {
+            let numbers = [report.reached, report.requested];
+            let (numbers, unit) = match memory {
+                None => (numbers.map(u64::from), "vCPUs"),
+                Some(unit) => (numbers.map(|slots| unit.bytes(slots) / MIB), "MiB"),
+            };
+            let [reached, requested] = numbers;
             let (name, outcome) = (names.of(*vm), report.outcome.name());
-            put!(out, "{name}: {reached} of {requested} vCPUs, {outcome}\r\n");
+            put!(
+                out,
+                "{name}: {reached} of {requested} {unit}, {outcome}\r\n"
+            );
             return true;
         }
         Reply::Help(_)
         | Reply::VmList(_)
         | Reply::VcpuList { .. }
+        | Reply::MemoryList { .. }
         | Reply::Stats(_)
         | Reply::DeviceList { .. }
         | Reply::DiskList(_)
@@ -64,7 +73,16 @@ pub(super) fn row(
             put!(out, "{}\r\n", Printable(line));
             return Some(place.saturating_add(line.len()).saturating_add(1));
         }
-        Reply::Resize(resize) => put!(out, "  {}\r\n", resize.report.shortfalls.get(place)?),
+        Reply::Resize(resize) => {
+            let shortfall = resize.report.shortfalls.get(place)?;
+            match resize.memory {
+                None => put!(out, "  {shortfall}\r\n"),
+                Some(_) => {
+                    let (slot, why) = (shortfall.vcpu.get(), shortfall.why);
+                    put!(out, "  slot {slot}: {why}\r\n");
+                }
+            }
+        }
         Reply::Stats(rows) => stats(rows.get(place)?, names, out),
         Reply::Help(topic) if !topic.is_everything() => {
             let usage = topic.commands().get(place)?;
@@ -135,7 +153,8 @@ fn vm_show(page: &VmPage, names: &Names, out: &mut dyn ByteSink) {
     if let Some(millicores) = page.cap {
         put!(out, "CPU time    {millicores} millicores at most\r\n");
     }
-    put!(out, "memory      {} MiB\r\n", row.memory_bytes / MIB);
+    let [memory, most] = [row.memory_bytes, page.max_memory_bytes].map(|bytes| bytes / MIB);
+    put!(out, "memory      {memory} MiB, {most} MiB at most\r\n");
     for (word, text) in [
         ("kernel", page.kernel),
         ("initrd", page.initrd.unwrap_or_default()),

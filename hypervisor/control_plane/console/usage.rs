@@ -13,7 +13,7 @@ pub(super) struct Usage {
 }
 
 /// All commands, in the order in which `help` shows them: those with the same first words stand together.
-pub(super) const USAGE: [Usage; 26] = [
+pub(super) const USAGE: [Usage; 28] = [
     usage("help [COMMAND]", "explain the commands"),
     usage("vm list", "list the VMs"),
     usage("vm show NAME", "tell all about a VM"),
@@ -27,6 +27,11 @@ pub(super) const USAGE: [Usage; 26] = [
     usage("vcpu list NAME", "list a VM's vCPUs"),
     usage("vcpu set NAME N [--timeout S]", "give the guest N vCPUs"),
     usage("vcpu pin NAME VCPU CPU", "run a vCPU on this CPU"),
+    usage("mem list NAME", "list a VM's memory slots"),
+    usage(
+        "mem set NAME SIZE [--force]",
+        "give the guest so much memory",
+    ),
     usage("device list NAME", "list a VM's virtio devices"),
     usage("disk list [NAME]", "list disks and what is written of them"),
     usage("net list [NAME]", "list ports of networks"),
@@ -66,6 +71,7 @@ impl Usage {
             "N" => Piece::Value("8"),
             "MILLICORES" => Piece::Value("2500m"),
             "S" => Piece::Value("30"),
+            "SIZE" => Piece::Value("2G"),
             "VCPU" | "CPU" => Piece::Value("1"),
             "TIME" => Piece::Value("2026-11-29T16:12:06Z"),
             word => Piece::Word(word),

@@ -5,6 +5,7 @@ pub mod ost;
 use alloc::vec::Vec;
 use core::fmt;
 
+use types::hotplug::Kind;
 use types::ids::VcpuId;
 
 /// Where a resize was asked for.
@@ -38,6 +39,8 @@ pub enum Why {
     NotListening,
     /// The guest has said nothing about it.
     NotTurnedOn,
+    /// The guest has not acknowledged a memory slot.
+    NotAcknowledged,
     /// The guest has acknowledged it (`_OST` success, which proves nothing) and not turned it on.
     OnlyAcknowledged,
     /// The guest reported by `_OST` that it can't add it.
@@ -66,6 +69,7 @@ impl Why {
             Self::BootVcpu => "boot-vcpu",
             Self::NotListening => "not-listening",
             Self::NotTurnedOn => "not-turned-on",
+            Self::NotAcknowledged => "not-acknowledged",
             Self::OnlyAcknowledged => "only-acknowledged",
             Self::AddRefused(_) => "add-refused",
             Self::GivenBack => "given-back",
@@ -101,6 +105,7 @@ impl fmt::Display for Why {
             Self::NotTurnedOn => {
                 "guest did not turn it on (is it listening for hot-add? Linux older than 6.11 does not)"
             }
+            Self::NotAcknowledged => "guest has said nothing about it",
             Self::OnlyAcknowledged => {
                 "guest noticed it but did not turn it on (Linux older than 6.11, nr_cpus=, or no udev rule?)"
             }
@@ -122,10 +127,10 @@ impl fmt::Display for Why {
     }
 }
 
-/// A vCPU that was not added or not taken back.
+/// A vCPU, or a memory slot, that was not added or not taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortfall {
-    /// The vCPU.
+    /// The vCPU or the slot.
     pub vcpu: VcpuId,
     /// The reason.
     pub why: Why,
@@ -137,17 +142,19 @@ impl fmt::Display for Shortfall {
     }
 }
 
-/// The one answer to a resize.
+/// The one answer to a resize, of vCPUs or of memory slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "the one that asked waits for it"]
 pub struct Report {
+    /// What it is about.
+    pub kind: Kind,
     /// Where it was asked for.
     pub origin: Origin,
     /// How it ended.
     pub outcome: Outcome,
-    /// How many vCPUs were asked for.
+    /// How many were asked for.
     pub requested: u16,
-    /// How many are on now.
+    /// How many are on now; of memory slots, how many the guest has.
     pub reached: u16,
     /// What is missing or was kept, by ascending vCPU.
     pub shortfalls: Vec<Shortfall>,

@@ -27,6 +27,7 @@ use alloc::string::String;
 use spin::mutex::SpinMutex;
 use types::access::AccessWidth;
 use types::devices::DeviceId;
+use types::hotplug::Kind;
 use types::ids::{VcpuId, VmId};
 use types::layout::GuestLayout;
 
@@ -41,8 +42,9 @@ pub struct Access {
 
 /// The vCPUs of a device's VM.
 pub trait Vcpus {
-    /// Returns what `_STA` is for a vCPU ([`psci::STA_ENABLED`] or [`psci::STA_DISABLED`]), or 0 if there is none.
-    fn sta(&self, vcpu: VcpuId) -> u32;
+    /// Returns what `_STA` is for a vCPU ([`psci::STA_ENABLED`] or [`psci::STA_DISABLED`]), or 0 if there is none; for a memory slot
+    /// 0 too while it is absent.
+    fn sta(&self, kind: Kind, member: VcpuId) -> u32;
 }
 
 /// What a device finds around it while it does something.
@@ -80,6 +82,8 @@ pub enum Work {
     Repeat,
     /// The guest has said something about its vCPUs.
     Resize(Answer),
+    /// The guest has said something about its memory slots, whose numbers stand where a vCPU's do.
+    Memory(Answer),
 }
 
 impl Work {
@@ -87,7 +91,7 @@ impl Work {
     #[inline(always)]
     #[must_use]
     pub const fn is_slow(self) -> bool {
-        matches!(self, Self::Resize(_))
+        matches!(self, Self::Resize(_) | Self::Memory(_))
     }
 }
 
@@ -145,6 +149,8 @@ pub struct Parts<'a> {
     pub nets: &'a [NetParts],
     /// Whether it has a source of randomness.
     pub has_rng: bool,
+    /// How many memory slots it has.
+    pub slots: u16,
 }
 
 /// An emulated device, with its lock.

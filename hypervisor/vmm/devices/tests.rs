@@ -18,6 +18,7 @@ pub(crate) const PARTS: Parts<'static> = Parts {
     disks: &[],
     nets: &[],
     has_rng: false,
+    slots: 0,
 };
 
 /// A machine around one device. It keeps the levels of the device's lines, and refuses a move that is none.
@@ -49,7 +50,7 @@ impl GuestMemory for NoMemory {
 }
 
 impl Vcpus for Fake {
-    fn sta(&self, vcpu: VcpuId) -> u32 {
+    fn sta(&self, _: types::hotplug::Kind, vcpu: VcpuId) -> u32 {
         if vcpu.get() < 4 {
             psci::STA_ENABLED
         } else {

@@ -9,12 +9,13 @@ use core::sync::atomic::{AtomicBool, AtomicU16};
 use stage2::{AddressSpace, VmidAllocator, VmidWidth};
 use types::address::HostPhys;
 use types::counter::CounterRate;
+use types::hotplug::Kind;
 use types::ids::{MAX_VCPUS_A_CPU, PcpuId, VmId};
 use types::layout::GicVersion;
 
 use super::report::Record;
 use super::rounds::Rounds;
-use super::{Host, Instance, State, Vms};
+use super::{Host, Instance, Memory, State, Vms};
 use crate::cpu::Placements;
 use crate::devices::{DiskParts, NetParts, Network, Port};
 use crate::features::{CpuFeatures, FeaturePolicy, hcr};
@@ -218,7 +219,8 @@ impl<H: Host> Instance<H> {
             state: FairMutex::new(State::default()),
             resizing: AtomicBool::new(false),
             unwoken: AtomicU16::new(u16::MAX),
-            resizer: FairMutex::new(Resizer::new(vm)),
+            resizer: FairMutex::new(Resizer::new(vm, Kind::Vcpu)),
+            memory: Memory::new(vm),
             asked: FairMutex::default(),
             record: FairMutex::new(Record::default()),
         }

@@ -7,6 +7,7 @@ use crate::devices::Answer;
 use crate::vm::resize::{Effect, Limits, Progress};
 use crate::vm::{Kicks, Vcpu, Vm};
 use types::devices::DeviceId;
+use types::hotplug::Kind;
 
 impl<H: Host> Vms<H> {
     /// Acts on what a guest says about its vCPUs.
@@ -42,9 +43,12 @@ impl<H: Host> Vms<H> {
         if resizer.is_listening() {
             return;
         }
-        let progress = resizer.on_listening(vm, self.host.now_ns());
+        let now_ns = self.host.now_ns();
+        let progress = resizer.on_listening(vm, now_ns);
         drop(resizer);
         self.carry_out(instance, progress);
+        let progress = instance.memory.resizer.lock().on_listening(vm, now_ns);
+        self.carry_out_memory(instance, progress);
     }
 
     /// Presses a VM's power button.
@@ -64,6 +68,26 @@ impl<H: Host> Vms<H> {
         self.host.kick(kicks);
         self.park(vm);
         self.host.look_again();
+    }
+
+    /// Looks at the deadline of a VM's resize; returns when to look again, in nanoseconds since start.
+    pub(super) fn look_at_resize(&self, instance: &Instance<H>, kind: Kind) -> Option<u64> {
+        let resizer = match kind {
+            Kind::Vcpu => &instance.resizer,
+            Kind::Slot => &instance.memory.resizer,
+        };
+        let now_ns = self.host.now_ns();
+        let mut one = resizer.lock();
+        if one.deadline_ns().is_some_and(|at| at <= now_ns) {
+            let progress = one.on_deadline(instance.vm, now_ns);
+            drop(one);
+            match kind {
+                Kind::Vcpu => self.carry_out(instance, progress),
+                Kind::Slot => self.carry_out_memory(instance, progress),
+            }
+            one = resizer.lock();
+        }
+        one.deadline_ns()
     }
 
     /// Does what a step of a resize asks for.
@@ -86,10 +110,10 @@ impl<H: Host> Vms<H> {
                         self.host.bring_up(vcpu.at.placement().pcpu());
                         vcpu.wake(&mut kicks);
                     }
-                    pulse |= vm.devices.hotplug.request_insert(id);
+                    pulse |= vm.devices.hotplug.request_insert(Kind::Vcpu, id);
                 }
-                Effect::Eject(vcpu) => pulse |= vm.devices.hotplug.request_eject(vcpu),
-                Effect::Retract(vcpu) => vm.devices.hotplug.cancel(vcpu),
+                Effect::Eject(vcpu) => pulse |= vm.devices.hotplug.request_eject(Kind::Vcpu, vcpu),
+                Effect::Retract(vcpu) => vm.devices.hotplug.cancel(Kind::Vcpu, vcpu),
             }
         }
         if pulse {

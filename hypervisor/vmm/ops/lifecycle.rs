@@ -20,7 +20,9 @@ impl<H: Host> Vms<H> {
         let begun = instance.vm.life.start();
         if begun {
             instance.record.lock().note = None;
-            instance.resizer.lock().on_start(self.host.now_ns());
+            let now_ns = self.host.now_ns();
+            instance.resizer.lock().on_start(now_ns);
+            self.begin_without_slots(instance, now_ns);
             self.host.ask(instance.manager);
         }
         begun
@@ -155,9 +157,9 @@ impl<H: Host> Vms<H> {
         match vm.phase() {
             Phase::Starting => self.step(instance),
             Phase::Paused => self.end_pause(vm),
-            Phase::Running => self.wake_some(instance),
+            Phase::Running => self.wake_some(instance) || self.make_memory(instance),
             Phase::Stopping if vm.is_left() => {
-                let is_back = self.put_back(instance);
+                let is_back = !self.release_slots(instance) && self.put_back(instance);
                 if is_back {
                     self.turn_off(instance);
                 }
@@ -208,26 +210,27 @@ impl<H: Host> Vms<H> {
     /// Ends a VM's life.
     fn turn_off(&self, instance: &Instance<H>) {
         let vm = instance.vm;
-        let progress = self.give_up(instance, &mut instance.state.lock());
+        let [progress, memory] = self.give_up(instance, &mut instance.state.lock());
         let cause = vm.life.cause();
         // A start that follows forgets the note.
         let note = instance.record.lock().note.clone();
         vm.life.left();
         self.event(vm, What::VmOff(cause.name(), note));
         self.carry_out(instance, progress);
+        self.carry_out_memory(instance, memory);
         self.park(vm);
     }
 
     /// Does a step of ending a start that has gone wrong; returns whether there are more.
     pub(super) fn fail_start(&self, instance: &Instance<H>) -> bool {
-        if !self.put_back(instance) {
+        if self.release_slots(instance) || !self.put_back(instance) {
             return true;
         }
         let vm = instance.vm;
         let mut state = instance.state.lock();
         let why = state.failed.take().unwrap_or_default();
         log::error!("vm {}: not started: {why}", vm.name);
-        let progress = self.give_up(instance, &mut state);
+        let [progress, memory] = self.give_up(instance, &mut state);
         drop(state);
         let now_ns = self.host.now_ns();
         let mut record = instance.record.lock();
@@ -236,19 +239,21 @@ impl<H: Host> Vms<H> {
         vm.life.failed();
         self.event(vm, What::VmOff(Cause::Failed.name(), Some(why)));
         self.carry_out(instance, progress);
+        self.carry_out_memory(instance, memory);
         false
     }
 
     /// Gives back what a VM has, and forgets what the operator wanted of it.
-    fn give_up(&self, instance: &Instance<H>, state: &mut State<H>) -> Progress {
+    fn give_up(&self, instance: &Instance<H>, state: &mut State<H>) -> [Progress; 2] {
         self.release_device_memory(instance.vm);
         self.release(instance.vm, state);
         state.failed = None;
         let progress = instance.resizer.lock().on_vm_off(instance.vm);
+        let memory = instance.memory.resizer.lock().on_vm_off(instance.vm);
         instance
             .target
             .store(instance.config.boot_vcpus, Ordering::Release);
-        progress
+        [progress, memory]
     }
 
     /// Begins a VM's next life in the same memory.
@@ -266,6 +271,7 @@ impl<H: Host> Vms<H> {
         self.event(vm, What::VmReset(vm.life.cause().name()));
         vm.life.left();
         self.carry_out(instance, progress);
+        self.keep_memory(instance);
     }
 }
 

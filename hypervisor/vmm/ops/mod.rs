@@ -9,6 +9,7 @@ mod devices;
 mod hotplug;
 mod lifecycle;
 mod machine;
+mod memory;
 mod operator;
 mod report;
 mod rounds;
@@ -42,11 +43,14 @@ use crate::vm::{Around, Cause, Kicks, Outside, Vcpu, Vm};
 use control_plane::resize::Report;
 pub use create::{Description, HostLimits};
 use hotplug::strict;
+pub use memory::Memory;
 pub use operator::{Console, Operator, Outbox, earlier};
 use report::Record;
 use rounds::Rounds;
 use start::Job;
 
+/// Bytes of memory scrubbed in one step, or cleared.
+const SCRUB_BYTES: u64 = 16 * 1024;
 /// How long a resize may take unless the operator says otherwise, and how long a guest may boot before that time begins.
 pub const DEFAULT_LIMITS: Limits = Limits {
     timeout_ns: 10_000_000_000,
@@ -104,6 +108,10 @@ pub trait Host: Outside + Sized {
     fn take_ram(&self, vm: &Vm) -> Option<(Self::Ram, Vec<Range<u64>>)>;
     /// Gives a guest's RAM back, which is scrubbed when another guest gets it.
     fn release_ram(&self, vm: &Vm, ram: Self::Ram);
+    /// Takes memory for a slot of a guest; `None` if there is no such piece.
+    fn take_block(&self, bytes: u64) -> Option<Range<u64>>;
+    /// Gives a slot's memory back.
+    fn release_block(&self, block: Range<u64>);
     /// Fills a range of the host's memory with zeros, in memory and not in a cache.
     fn scrub(&self, range: Range<u64>);
     /// Takes memory for a device of a VM, a multiple of a page; `None` if there is no such piece.
@@ -167,6 +175,8 @@ pub struct Instance<H: Host> {
     pub resizing: AtomicBool,
     /// Its resizes.
     pub resizer: FairMutex<Resizer>,
+    /// Its memory slots.
+    pub memory: Memory,
     /// The first vCPU whose CPU has not heard of the VM's start.
     unwoken: AtomicU16,
     /// The operator's requests that wait for resizes to end, in the order in which they were begun.
@@ -342,6 +352,7 @@ impl<H: Host> Manager for Vms<H> {
             // The trap has done so.
             Work::Repeat => {}
             Work::Resize(answer) => self.answered(vm, answer),
+            Work::Memory(answer) => self.answered_memory(vm, answer),
         }
     }
 

@@ -79,6 +79,7 @@ impl<H: Host> Vms<H> {
         let record = instance.record.lock();
         Reply::VmShow(Box::new(VmPage {
             boot: config.boot_vcpus,
+            max_memory_bytes: vm.memory.size + vm.hot.slots.region().size,
             cpus: cpus.iter().collect(),
             cap: vm.cap.millicores(),
             kernel: &config.kernel,
@@ -141,7 +142,7 @@ fn row<H: Host>(instance: &Instance<H>) -> VmRow {
         on: on.count() as u16,
         target: instance.target.load(Ordering::Acquire),
         possible: vm.vcpus.len() as u16,
-        memory_bytes: vm.memory.size,
+        memory_bytes: vm.memory.size + vm.hot.bytes(),
         note: instance.record.lock().note.clone(),
     }
 }

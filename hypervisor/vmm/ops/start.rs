@@ -7,6 +7,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use control_plane::config::MEMORY_UNIT;
 use control_plane::console::What;
 use control_plane::firmware::{self, Machine, Seeds};
 use control_plane::loader::{self, LoadPlan, Source};
@@ -15,17 +16,17 @@ use core::sync::atomic::Ordering;
 use psci::EntryPoint;
 use stage2::{AddressSpace, Attributes, Mapping, Tables};
 use types::address::{GuestPhys, HostPhys};
+use types::ids::VcpuId;
 use types::layout::GicVersion;
 
-use super::{GuestRam, Host, Instance, State, Vms};
+use super::memory::slot_mapping;
+use super::{GuestRam, Host, Instance, SCRUB_BYTES, State, Vms};
 use crate::features::Lent;
 use crate::memory::GuestFault;
 use crate::vm::{Kicks, Vm};
 
 /// Bytes copied in one step of a start, between which guests get their turn: about 4,000 instructions.
 const STEP_BYTES: usize = 16 * 1024;
-/// Bytes of memory scrubbed in one step, or cleared.
-const SCRUB_BYTES: u64 = 16 * 1024;
 /// Bytes of memory cleaned out of the caches in one step.
 const CLEAN_BYTES: u64 = 64 * 1024;
 /// vCPUs whose CPUs hear of a start in one step.
@@ -38,8 +39,9 @@ const HYPERVISOR_ID: [u8; 8] = *b"BULLPEN ";
 /// A start in progress.
 pub(super) struct Job {
     plan: LoadPlan,
-    /// What is not in the stage-2 tables yet.
+    /// What is not in the stage-2 tables yet, and the first memory slot that may not be.
     unmapped: Option<Mapping>,
+    slot: u16,
     /// How much of `plan.uncached` is known to have no dirty lines.
     cleaned: u64,
     /// The copy that is under way and how much of it is done.
@@ -65,7 +67,7 @@ impl<H: Host> Vms<H> {
         }
         let result = match state.job.take() {
             None => self.prepare(instance, &mut state),
-            Some(job) if job.unmapped.is_some() => map(&mut state, job),
+            Some(job) if job.unmapped.is_some() => map(instance.vm, &mut state, job),
             Some(job) if !state.dirty.is_empty() => Ok(self.scrub(&mut state, job)),
             Some(job) if state.lived => self.clean(&mut state, job),
             Some(job) if job.copy < job.plan.copies.len() => self.copy(instance, &mut state, job),
@@ -108,6 +110,28 @@ impl<H: Host> Vms<H> {
         }
     }
 
+    /// Takes pages for the tables of a VM that has these ranges, its records of stolen time, and memory in all of its slots.
+    fn pages_for(
+        &self,
+        vm: &Vm,
+        ranges: impl Iterator<Item = Mapping>,
+    ) -> Result<H::Pages, &'static str> {
+        let slots = vm.hot.slots.region();
+        if slots.base.get() + slots.size > self.space.size() {
+            return Err("max-memory: the CPUs have fewer address bits");
+        }
+        // Slots come from anywhere in blocks of 2 MiB.
+        let hot = Mapping {
+            guest: slots.base,
+            host: HostPhys::new(slots.base.get() + MEMORY_UNIT),
+            len: slots.size,
+        };
+        let mappings = ranges.chain([self.stolen_time(vm), hot]);
+        let needed = stage2::tables_needed(self.space, mappings);
+        let pages = self.host.take_pages(needed);
+        pages.ok_or("no memory for stage-2 tables")
+    }
+
     /// Takes memory and begins the tables.
     fn prepare(&self, instance: &Instance<H>, state: &mut State<H>) -> Result<Option<Job>, String> {
         let vm = instance.vm;
@@ -128,12 +152,7 @@ impl<H: Host> Vms<H> {
             len: size,
         };
         let gicv = self.gicv_of(vm);
-        let mappings = gicv.into_iter().chain([mapping, self.stolen_time(vm)]);
-        let needed = stage2::tables_needed(self.space, mappings);
-        let mut pages = self
-            .host
-            .take_pages(needed)
-            .ok_or("no memory for stage-2 tables")?;
+        let mut pages = self.pages_for(vm, gicv.into_iter().chain([mapping]))?;
         let mut tables = Tables::new(self.space, &mut pages).map_err(wrong_tables)?;
         let mut mapped = tables.map(&mut pages, self.stolen_time(vm), Attributes::READ_ONLY);
         if let (Ok(()), Some(gicv)) = (mapped, gicv) {
@@ -160,6 +179,7 @@ impl<H: Host> Vms<H> {
         Ok(Some(Job {
             plan,
             unmapped: Some(mapping),
+            slot: 0,
             cleaned: 0,
             copy: 0,
             done: 0,
@@ -398,14 +418,19 @@ impl<H: Host> Vms<H> {
     }
 }
 
-/// Maps a part of a guest's memory.
-fn map<H: Host>(state: &mut State<H>, mut job: Job) -> Result<Option<Job>, String> {
+/// Maps a part of a guest's memory: what it has from boot, then the slots that have some.
+fn map<H: Host>(vm: &Vm, state: &mut State<H>, mut job: Job) -> Result<Option<Job>, String> {
     let (tables, pages) = state.tables.as_mut().ok_or("no tables")?;
     if let Some(mapping) = job.unmapped {
         let (part, rest) = mapping.split();
         let mapped = tables.map(pages, part, Attributes::RAM);
         mapped.map_err(wrong_tables)?;
-        job.unmapped = rest;
+        job.unmapped = rest.or_else(|| {
+            let mut others = (job.slot..vm.hot.slots.count).map(VcpuId::new);
+            let (id, host) = others.find_map(|id| Some((id, vm.hot.slot(id)?.host()?)))?;
+            job.slot = id.get() + 1;
+            Some(slot_mapping(vm, id, host))
+        });
     }
     Ok(Some(job))
 }

@@ -3,6 +3,7 @@
 mod guest;
 mod lives;
 mod machine;
+mod memory;
 mod operator;
 
 use alloc::boxed::Box;
@@ -27,7 +28,7 @@ use types::address::{GuestPhys, HostPhys};
 use types::counter::CounterRate;
 use types::devices::DeviceId;
 use types::ids::{PcpuId, VcpuId, VmId};
-use types::layout::GicVersion;
+use types::layout::{GicVersion, Slots};
 
 use super::{Description, GuestRam, Host, HostLimits, Instance, Vms};
 use crate::cpu::{Manager, Placements};
@@ -55,6 +56,9 @@ const ISPENDR1: u32 = 0x204;
 
 /// Where the host has the guest's RAM.
 const HOST_RAM: u64 = 0x1_0000_0000;
+
+/// Where the host has blocks for memory slots.
+const HOT_RAM: u64 = 0x10_0000_0000;
 
 /// A guest's RAM, and the longest piece that was worked on at a time.
 #[derive(Debug)]
@@ -137,6 +141,11 @@ struct Fake {
     longest_scrub: Cell<u64>,
     /// Memory that is left for devices, in bytes.
     device_memory: Cell<u64>,
+    /// Blocks that are left for memory slots, and where those began that were given back.
+    blocks: Cell<u64>,
+    released: RefCell<Vec<u64>>,
+    /// How often the TLBs forgot all guests.
+    forgotten: Cell<u32>,
     /// Pages that are taken.
     pages: Cell<usize>,
     /// CPUs that were asked to look at their deferred work, brought up, or kicked.
@@ -214,6 +223,17 @@ impl Host for Fake {
         self.dirty.borrow_mut().push(HOST_RAM..HOST_RAM + MEMORY);
         *self.ram.borrow_mut() = Some(ram);
     }
+    fn take_block(&self, bytes: u64) -> Option<Range<u64>> {
+        let left = self.blocks.get().checked_sub(1)?;
+        self.blocks.set(left);
+        // In descending order, so that neighbours for the guest are none for the host.
+        let start = HOT_RAM + left * bytes;
+        Some(start..start + bytes)
+    }
+    fn release_block(&self, block: Range<u64>) {
+        self.released.borrow_mut().push(block.start);
+        self.blocks.set(self.blocks.get() + 1);
+    }
     fn scrub(&self, range: Range<u64>) {
         let bytes = range.end - range.start;
         self.scrubbed.set(self.scrubbed.get() + bytes);
@@ -245,7 +265,9 @@ impl Host for Fake {
         assert_eq!(pages.left, self.pages.get(), "every table was freed");
         self.pages.set(0);
     }
-    fn forget_all_guests(&self) {}
+    fn forget_all_guests(&self) {
+        self.forgotten.set(self.forgotten.get() + 1);
+    }
     fn invalidate_instructions(&self) {}
     fn seeds(&self) -> Seeds {
         Seeds {
@@ -337,6 +359,7 @@ fn vms_on(
         command_line: String::new(),
         memory_bytes: MEMORY,
         memory_base: GuestPhys::new(RAM),
+        slots: Slots::NONE,
         boot_vcpus: 2,
         max_vcpus: 4,
         placement: Placement::Auto,

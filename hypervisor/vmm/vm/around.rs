@@ -4,6 +4,7 @@ use super::{Kicks, Vm};
 use crate::devices::{Devices, Surroundings, Vcpus};
 use crate::memory::GuestMemory;
 use types::devices::DeviceId;
+use types::hotplug::Kind;
 use types::ids::{VcpuId, VmId};
 
 /// What EL2 gives to a VM's devices; none of it takes a lock.
@@ -56,8 +57,15 @@ impl<'a, O: Outside> Around<'a, O> {
 
 impl Vcpus for Vm {
     #[inline(always)]
-    fn sta(&self, vcpu: VcpuId) -> u32 {
-        self.vcpu(vcpu).map_or(0, |vcpu| vcpu.power.sta())
+    fn sta(&self, kind: Kind, member: VcpuId) -> u32 {
+        match kind {
+            Kind::Vcpu => self.vcpu(member).map_or(0, |vcpu| vcpu.power.sta()),
+            Kind::Slot => {
+                let slot = self.hot.slot(member);
+                let is_there = slot.is_some_and(|slot| slot.host().is_some());
+                if is_there { psci::STA_ENABLED } else { 0 }
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 mod around;
 pub mod context;
 pub mod debug;
+mod hot_memory;
 mod kicks;
 mod life;
 mod placement;
@@ -38,11 +39,13 @@ use crate::devices::{Devices, DiskParts, NetParts, Parts};
 use crate::features::FeaturePolicy;
 use crate::sched::{Cap, Terms};
 pub use around::{Around, Outside};
+pub use hot_memory::{HotMemory, Slot};
 pub use kicks::Kicks;
 use life::Life;
 pub use life::{Cause, Phase, Resume};
 pub use placement::Placement;
 use stolen::StolenTime;
+use types::hotplug::Kind;
 use types::ids::{VcpuId, VmId};
 use types::layout::{GicVersion, GuestLayout, Redistributors, Region};
 pub use vcpu::{GicRegisters, Vcpu, VcpuContext, Wakes, request};
@@ -60,6 +63,8 @@ pub struct Vm {
     pub redistributors: Redistributors,
     /// Its RAM.
     pub memory: Region,
+    /// What is added to it and taken back while it runs.
+    pub hot: &'static HotMemory,
     /// What its CPUs show.
     pub policy: FeaturePolicy,
     /// What its firmware offers.
@@ -152,7 +157,10 @@ impl Vm {
                 disks: &parts.disks,
                 nets: &parts.nets,
                 has_rng: parts.has_rng,
+                slots: parts.layout.slots.count,
             }),
+            // Its guest's devices and vCPUs hold on to it; VMs are never dropped.
+            hot: Box::leak(Box::new(HotMemory::new(parts.layout.slots))),
             layout: parts.layout,
             redistributors,
             memory: parts.memory,
@@ -234,6 +242,7 @@ impl Vm {
     #[must_use]
     pub fn is_ram(&self, address: GuestPhys) -> bool {
         address.get().wrapping_sub(self.memory.base.get()) < self.memory.size
+            || self.hot.find(address).is_some()
     }
 
     /// Returns where a word of the VM's RAM is in the host's; `None` if it is none, or no multiple of its width.
@@ -243,7 +252,11 @@ impl Vm {
         let offset = address.get().wrapping_sub(self.memory.base.get());
         // RAM is whole pages, so a word that begins in it and is aligned ends in it.
         let is_word = start != 0 && address.is_aligned(width.bytes());
-        (is_word && offset < self.memory.size).then(|| HostPhys::new(start + offset))
+        if is_word && offset >= self.memory.size {
+            let (host, _) = self.hot.find(address)?;
+            return Some(HostPhys::new(host));
+        }
+        is_word.then(|| HostPhys::new(start + offset))
     }
 
     /// Tells a vCPU of an interrupt, and wakes it if it does not know of one already.
@@ -295,12 +308,18 @@ impl Vm {
 }
 
 impl resize::Cells for Vm {
-    fn possible(&self) -> u16 {
-        self.vcpus.len() as u16
+    fn possible(&self, kind: Kind) -> u16 {
+        match kind {
+            Kind::Vcpu => self.vcpus.len() as u16,
+            Kind::Slot => self.hot.slots.count,
+        }
     }
 
-    fn cell(&self, vcpu: VcpuId) -> Option<&psci::PowerCell> {
-        self.vcpu(vcpu).map(|vcpu| &vcpu.power)
+    fn cell(&self, kind: Kind, vcpu: VcpuId) -> Option<&psci::PowerCell> {
+        match kind {
+            Kind::Vcpu => self.vcpu(vcpu).map(|vcpu| &vcpu.power),
+            Kind::Slot => self.hot.slot(vcpu).map(|slot| &slot.cell),
+        }
     }
 }
 

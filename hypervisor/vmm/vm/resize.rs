@@ -27,15 +27,16 @@ use psci::{Event, PowerCell, State};
 use control_plane::resize::ost::Ost;
 use control_plane::resize::{BeginError, Origin, Outcome, Report, Shortfall, Why};
 use ledger::{Ledger, Step};
+use types::hotplug::Kind;
 use types::ids::VcpuId;
 use want::{EjectWord, Phase, Want};
 
-/// A VM's vCPUs by number.
+/// A VM's vCPUs and memory slots by number. A slot has a cell like a vCPU's: it is on once the guest has acknowledged it.
 pub trait Cells {
-    /// Returns how many vCPUs the VM can have.
-    fn possible(&self) -> u16;
-    /// Returns a vCPU's power state, if there is such a vCPU.
-    fn cell(&self, vcpu: VcpuId) -> Option<&PowerCell>;
+    /// Returns how many of a kind the VM can have.
+    fn possible(&self, kind: Kind) -> u16;
+    /// Returns a vCPU's power state, or a slot's, if there is such a one.
+    fn cell(&self, kind: Kind, vcpu: VcpuId) -> Option<&PowerCell>;
 }
 
 /// What to tell the guest, in this order, once the resizer has returned.
@@ -79,8 +80,10 @@ pub enum AfterReset {
     BootSet,
 }
 
-fn state(cells: &impl Cells, vcpu: VcpuId) -> State {
-    cells.cell(vcpu).map_or(State::Absent, PowerCell::state)
+fn state(cells: &impl Cells, kind: Kind, vcpu: VcpuId) -> State {
+    cells
+        .cell(kind, vcpu)
+        .map_or(State::Absent, PowerCell::state)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +107,7 @@ struct Active {
     awaits_boot: bool,
 }
 
-/// The resizes of one VM.
+/// The resizes of one VM, of its vCPUs or of its memory slots.
 #[derive(Debug)]
 pub struct Resizer {
     listening: bool,
@@ -118,11 +121,11 @@ pub struct Resizer {
 impl Resizer {
     /// Makes the resizer of a VM that has not started.
     #[must_use]
-    pub fn new(cells: &impl Cells) -> Self {
+    pub fn new(cells: &impl Cells, kind: Kind) -> Self {
         Self {
             listening: false,
             started_ns: 0,
-            ledger: Ledger::new(cells),
+            ledger: Ledger::new(cells, kind),
             active: None,
             room: Vec::new(),
         }
@@ -133,6 +136,12 @@ impl Resizer {
     #[must_use]
     pub const fn is_listening(&self) -> bool {
         self.listening
+    }
+
+    /// Returns how many the VM holds: what the guest has, and what it may have.
+    #[must_use]
+    pub fn held(&self) -> u16 {
+        self.ledger.held()
     }
 
     /// Returns whether a resize is under way.
@@ -170,10 +179,11 @@ impl Resizer {
         {
             return Err(BeginError::Busy { target });
         }
-        if target == 0 {
+        let kind = self.ledger.kind;
+        if target == 0 && kind == Kind::Vcpu {
             return Err(BeginError::Zero);
         }
-        let possible = cells.possible();
+        let possible = cells.possible(kind);
         if target > possible {
             return Err(BeginError::TooMany { possible });
         }
@@ -289,7 +299,7 @@ impl Resizer {
     ) -> Progress {
         self.on_start(now_ns);
         let held_before = self.ledger.held();
-        self.ledger = Ledger::new(cells);
+        self.ledger = Ledger::new(cells, self.ledger.kind);
         if let Some(Active {
             target,
             origin,
@@ -312,10 +322,34 @@ impl Resizer {
         Progress::default()
     }
 
+    /// Notes that what was offered can be taken only now: the time for that begins, unless it is strict.
+    pub fn on_announced(&mut self, now_ns: u64) {
+        if let Some(active) = &mut self.active
+            && active.limits.boot_grace_ns != 0
+        {
+            active.deadline_ns = now_ns.saturating_add(active.limits.timeout_ns);
+        }
+    }
+
+    /// Goes on after a reset over which the guest keeps what it holds, as it does memory: the event register alone is as new, so what
+    /// was asked back is asked back again.
+    pub fn on_reset_keeping(&mut self, now_ns: u64) -> Progress {
+        self.on_start(now_ns);
+        self.ledger.close_all();
+        let mut progress = Progress::default();
+        for want in self.active.iter_mut().flat_map(|active| &mut active.wants) {
+            if let Phase::Asked(word) = &mut want.phase {
+                *word = EjectWord::Nothing;
+                progress.effects.push(Effect::Eject(want.vcpu));
+            }
+        }
+        progress
+    }
+
     /// Ends the resize because the VM is off, its cells as new: there is no guest to tell anything.
     pub fn on_vm_off(&mut self, cells: &impl Cells) -> Progress {
         self.listening = false;
-        self.ledger = Ledger::new(cells);
+        self.ledger = Ledger::new(cells, self.ledger.kind);
         if let Some(active) = &mut self.active {
             active.open = 0;
             for want in active
@@ -430,7 +464,7 @@ fn grow(step: &mut Step<'_, impl Cells>, mut missing: u16, wants: &mut Vec<Want>
 
 /// Asks vCPUs back; those of the boot set that would be needed too are refused on the spot. What is left of an offer is awaited.
 fn shrink(step: &mut Step<'_, impl Cells>, mut surplus: u16, wants: &mut Vec<Want>) {
-    let mut below = step.cells.possible();
+    let mut below = step.cells.possible(step.ledger.kind);
     while surplus > 0
         && let Some(vcpu) = step.ledger.lent.last_below(below)
     {
@@ -523,7 +557,10 @@ impl Active {
         }
         // Of a VM that is off everything is: it is enough to say so of what the resize was about.
         if reached < self.target && (why_off != Why::VmOff || shortfalls.is_empty()) {
-            for vcpu in ledger.members().filter(|vcpu| !state(cells, *vcpu).is_on()) {
+            for vcpu in ledger
+                .members()
+                .filter(|vcpu| !state(cells, ledger.kind, *vcpu).is_on())
+            {
                 let why = why_off;
                 if let Err(place) = shortfalls.binary_search_by_key(&vcpu, |other| other.vcpu) {
                     shortfalls.insert(place, Shortfall { vcpu, why });
@@ -543,6 +580,7 @@ impl Active {
             Outcome::TimedOut
         };
         Report {
+            kind: ledger.kind,
             origin: self.origin,
             outcome,
             requested: self.target,

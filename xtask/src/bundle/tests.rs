@@ -215,7 +215,7 @@ fn every_key_arrives() {
          [[vm]]\nname = \"linux\"\nkernel = \"{}\"\ninitrd = \"initrd\"\ncommand-line = \"quiet\"\nmemory = \"256M\"\n\
          memory-base = 0x80000000\nboot-vcpus = 2\nmax-vcpus = 8\ncpus = [1, 3]\nfirmware = \"fdt\"\nautostart = false\n\
          on-reset = \"boot-set\"\nspis = 96\nreserve-idle = \"psci-off\"\n\
-         uuid = \"00112233-4455-6677-8899-aabbccddeeff\"\ntopology = [2, 1, 2, 2]\n\
+         uuid = \"00112233-4455-6677-8899-aabbccddeeff\"\ntopology = [2, 1, 2, 2]\nmax-memory = \"256M\"\nmemory-block = \"512M\"\n\
          rng = true\nnetworks = [\"lan\", \"dmz\"]\n\
          [[vm.net]]\nnetwork = \"lan\"\nmac = \"02:00:00:00:00:0A\"\nmtu = 9000\nrate = \"10M\"\nallow-spoof = true\n\
          [[vm.disk]]\nname = \"root\"\nimage = \"disk.img\"\nreadonly = false\ncow-quota = \"1M\"\n\

@@ -205,7 +205,7 @@ fn tab_completes_as_far_as_there_is_no_choice_and_then_shows_it() {
     let (_, rows) = complete("", 0);
     assert_eq!(
         rows[1],
-        "help  vm  vcpu  device  disk  net  console  top  stats  log  host  json"
+        "help  vm  vcpu  mem  device  disk  net  console  top  stats  log  host  json"
     );
 }
 

@@ -1,4 +1,5 @@
-//! DSDT: console, power button, every possible vCPU, and the event device that adds and removes them (ACPI 6.5, 5.2.11.1).
+//! DSDT: console, power button, every possible vCPU and memory slot, and the event device that adds and removes them
+//! (ACPI 6.5, 5.2.11.1; memory devices 9.11).
 //!
 //! The AML is stateless: it keeps nothing that the registers know better, so it survives kexec. Its register accesses are all
 //! that a resize costs in traps: for an added vCPU one read of EVENT, one write of OST, and one read of STA each time the guest
@@ -9,6 +10,7 @@
 //! length depends on the machine are put around it: a VM's start then costs little, and so does the image.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use acpi_tables::AmlSink;
 
@@ -25,7 +27,10 @@ const VCPUS_A_SCOPE: u16 = 16;
 const VCPUS_AT_A_TIME: u16 = 4;
 const SCOPE_SIZE: usize = 16 * DEVICE_SIZE;
 const DEVICE_SIZE: usize = 144;
-/// Processors that the search finds, of which so many are added at a time, and at most so much AML for each.
+/// Memory slots that are added at a time, in a scope of their own, and about how much AML each is.
+const SLOTS_AT_A_TIME: u16 = 4;
+const SLOT_SIZE: usize = 208;
+/// Processors or slots that a search finds, of which so many are added at a time, and at most so much AML for each.
 const FOUND_AT_A_TIME: usize = 8;
 const FOUND_SIZE: usize = 19;
 /// Bytes of the search in a piece.
@@ -59,10 +64,13 @@ pub(super) enum Body {
     Devices,
     /// The processors from here on; the devices of those before in the same scope are made.
     Processors(u16, Vec<u8>),
+    /// The memory slots from here on.
+    Slots(u16),
     /// The way to those that can have events is being made.
-    Search(Search),
+    Search(Kind, Search),
     /// It is made, in AML from its end to its beginning, and `begun` to be written.
     Found {
+        kind: Kind,
         search: Vec<u8>,
         begun: bool,
     },
@@ -70,10 +78,38 @@ pub(super) enum Body {
     Done,
 }
 
+/// What comes and goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Processor,
+    Memory,
+}
+
+impl Kind {
+    /// Returns the path of the container.
+    const fn path(self) -> &'static [u8] {
+        let [path] = match self {
+            Self::Processor => aml::CPUS,
+            Self::Memory => aml::MEMORY,
+        };
+        path
+    }
+
+    /// Names a device: three hexadecimal digits after a letter.
+    fn name(self, index: u16) -> [u8; 4] {
+        let letter = match self {
+            Self::Processor => b'C',
+            Self::Memory => b'M',
+        };
+        [letter, digit(index >> 8), digit(index >> 4), digit(index)]
+    }
+}
+
 impl Body {
     /// Makes the next piece, if there is one more; an empty one if it is not complete.
     pub(super) fn piece(&mut self, machine: &Machine<'_>) -> Result<Option<Vec<u8>>, Error> {
         let (boot, max) = (machine.boot_vcpus, machine.max_vcpus);
+        let slots = machine.layout.slots.count;
         let mut piece = Vec::new();
         *self = match core::mem::take(self) {
             Self::Devices => {
@@ -91,31 +127,30 @@ impl Body {
                 }
                 Self::Processors(end, made)
             }
-            Self::Processors(..) if boot < max => Self::Search(Search::new(boot, max)),
-            Self::Processors(..) => Self::Events,
-            Self::Search(search) => match search.go_on() {
-                Ok(search) => Self::Search(search),
+            Self::Processors(..) if boot < max => {
+                Self::Search(Kind::Processor, Search::new(Kind::Processor, boot, max))
+            }
+            Self::Processors(..) => Self::Slots(0),
+            Self::Slots(first) if first < slots => {
+                let end = slots.min(first.saturating_add(SLOTS_AT_A_TIME));
+                memory(machine, first..end, &mut piece)?;
+                Self::Slots(end)
+            }
+            Self::Slots(0) => Self::Events,
+            Self::Slots(_) => Self::Search(Kind::Memory, Search::new(Kind::Memory, 0, slots)),
+            Self::Search(kind, search) => match search.go_on() {
+                Ok(search) => Self::Search(kind, search),
                 Err(search) => Self::Found {
+                    kind,
                     search,
                     begun: false,
                 },
             },
             Self::Found {
+                kind,
                 search,
-                begun: false,
-            } => {
-                begin_search(search.len(), &mut piece);
-                Self::Found {
-                    search,
-                    begun: true,
-                }
-            }
-            Self::Found { search, .. } if search.is_empty() => Self::Events,
-            Self::Found { mut search, begun } => {
-                piece = search.split_off(search.len().saturating_sub(SEARCH_PIECE));
-                piece.reverse();
-                Self::Found { search, begun }
-            }
+                begun,
+            } => found(kind, search, begun, &mut piece),
             Self::Events => {
                 event_device(machine, &mut piece)?;
                 Self::Done
@@ -123,6 +158,26 @@ impl Body {
             Self::Done => return Ok(None),
         };
         Ok(Some(piece))
+    }
+}
+
+/// Writes the next of a search that is made, from its end to its beginning; returns what follows.
+fn found(kind: Kind, mut search: Vec<u8>, begun: bool, piece: &mut Vec<u8>) -> Body {
+    if !begun {
+        begin_search(kind, search.len(), piece);
+    } else if search.is_empty() {
+        return match kind {
+            Kind::Processor => Body::Slots(0),
+            Kind::Memory => Body::Events,
+        };
+    } else {
+        *piece = search.split_off(search.len().saturating_sub(SEARCH_PIECE));
+        piece.reverse();
+    }
+    Body::Found {
+        kind,
+        search,
+        begun: true,
     }
 }
 
@@ -155,10 +210,12 @@ fn devices(machine: &Machine<'_>, to: &mut Vec<u8>) -> Result<(), Error> {
 
 /// Writes the device that has the events.
 fn event_device(machine: &Machine<'_>, to: &mut Vec<u8>) -> Result<(), Error> {
-    let device = if machine.boot_vcpus < machine.max_vcpus {
-        aml::EVENT_DEVICE
-    } else {
-        aml::POWER_BUTTON_DEVICE
+    let has_spares = machine.boot_vcpus < machine.max_vcpus;
+    let device = match (has_spares, machine.layout.slots.count != 0) {
+        (true, false) => aml::EVENTS_OF_PROCESSORS,
+        (false, true) => aml::EVENTS_OF_MEMORY,
+        (true, true) => aml::EVENTS_OF_BOTH,
+        (false, false) => aml::POWER_BUTTON_DEVICE,
     };
     let intid = machine.layout.device(DeviceId::Hotplug).intid;
     fill(device, [intid, events(machine)?], to);
@@ -186,21 +243,47 @@ fn device(row: &Row, number: u16, numbers: [u32; 3], to: &mut Vec<u8>) {
 }
 
 /// Writes the beginning of the method that notifies a processor, which goes on with a search of so many bytes.
-fn begin_search(search: usize, to: &mut Vec<u8>) {
-    let [cpus] = aml::CPUS;
+fn begin_search(kind: Kind, search: usize, to: &mut Vec<u8>) {
+    let path = kind.path();
     let mut method = Vec::new();
     begin_package(METHOD_OP, NOTIFY_METHOD.len() + search, &mut method);
     method.extend_from_slice(NOTIFY_METHOD);
-    begin_package(SCOPE_OP, cpus.len() + method.len() + search, to);
-    to.extend_from_slice(cpus);
+    begin_package(SCOPE_OP, path.len() + method.len() + search, to);
+    to.extend_from_slice(path);
     to.extend_from_slice(&method);
 }
 
-/// Returns where the registers of a vCPU are in the block.
-fn frame(block: u32, index: u16) -> u32 {
+/// Returns where the registers of a vCPU or a memory slot are in the block, those of the first at an offset.
+fn frame(block: u32, first: u64, index: u16) -> u32 {
     block
-        .wrapping_add(spec::FRAMES as u32)
+        .wrapping_add(first as u32)
         .wrapping_add(u32::from(index) * spec::FRAME_BYTES as u32)
+}
+
+/// Writes the devices of some memory slots, the first with their container.
+fn memory(machine: &Machine<'_>, slots: Range<u16>, to: &mut Vec<u8>) -> Result<(), Error> {
+    let block = events(machine)?;
+    if slots.start == 0 {
+        let ([scope], [container]) = (aml::SYSTEM_BUS, aml::MEMORY_CONTAINER);
+        package(SCOPE_OP, &[scope, container], to);
+    }
+    let mut devices = Vec::with_capacity(SLOTS_AT_A_TIME as usize * SLOT_SIZE);
+    for slot in slots {
+        let Region { base, size } = machine.layout.slots.window(slot);
+        let (first, last) = (base.get(), base.get().wrapping_add(size).wrapping_sub(1));
+        let halves = [first, first >> 32, last, last >> 32, size].map(|half| half as u32);
+        let [low, high, last, last_high, length] = halves;
+        let registers = frame(block, spec::SLOT_FRAMES, slot);
+        let mut rest = Vec::with_capacity(SLOT_SIZE);
+        let holes = [low, high, last, last_high, length, registers];
+        fill(aml::MEMORY_SLOT, holes, &mut rest);
+        let (name, (uid, length)) = (Kind::Memory.name(slot), integer(slot));
+        let uid = uid.get(..length).unwrap_or(&uid);
+        let ([id], [number]) = (aml::MEMORY_ID, aml::NUMBER);
+        package(DEVICE_OP, &[&name, id, number, uid, &rest], &mut devices);
+    }
+    package(SCOPE_OP, &[Kind::Memory.path(), &devices], to);
+    Ok(())
 }
 
 /// Writes the device of one possible vCPU. One in reserve at boot, which can be added and removed, has registers in the block.
@@ -209,17 +292,16 @@ fn processor(index: u16, boot: u16, registers: u32, to: &mut Vec<u8>) {
     if index < boot {
         fill(aml::BOOT_PROCESSOR, [], &mut rest);
     } else {
-        fill(aml::SPARE_PROCESSOR, [frame(registers, index)], &mut rest);
+        fill(
+            aml::SPARE_PROCESSOR,
+            [frame(registers, spec::FRAMES, index)],
+            &mut rest,
+        );
     }
-    let (name, (uid, length)) = (processor_name(index), integer(index));
+    let (name, (uid, length)) = (Kind::Processor.name(index), integer(index));
     let uid = uid.get(..length).unwrap_or(&uid);
     let [processor] = aml::PROCESSOR;
     package(DEVICE_OP, &[&name, processor, uid, &rest], to);
-}
-
-/// Names the device of a vCPU: three hexadecimal digits after a C.
-fn processor_name(index: u16) -> [u8; 4] {
-    [b'C', digit(index >> 8), digit(index >> 4), digit(index)]
 }
 
 /// Returns the lowest hexadecimal digit of a number.
@@ -283,11 +365,12 @@ fn length(body: usize) -> (u8, (usize, [u8; 2])) {
     (lead, (more, [(length >> 4) as u8, (length >> 12) as u8]))
 }
 
-/// A binary search for the processor whose UID is Arg0, which is then notified of Arg1.
+/// A binary search for the processor or memory slot whose UID is Arg0, which is then notified of Arg1.
 ///
 /// It is written from its end to its beginning, so that each package knows its length (ACPI 6.5, 20.2.5.2, 20.2.5.3).
 #[derive(Clone, Debug)]
 pub(super) struct Search {
+    kind: Kind,
     /// What remains, last first.
     steps: Vec<Step>,
     out: Vec<u8>,
@@ -309,9 +392,10 @@ enum Step {
 }
 
 impl Search {
-    fn new(first: u16, end: u16) -> Self {
+    fn new(kind: Kind, first: u16, end: u16) -> Self {
         let count = usize::from(end.saturating_sub(first));
         Self {
+            kind,
             steps: alloc::vec![Step::Among { first, end }],
             out: Vec::with_capacity(count * FOUND_SIZE),
         }
@@ -331,11 +415,11 @@ impl Search {
 
     /// Does a step; returns whether a processor is found.
     fn write(&mut self, step: Step) -> bool {
-        let Self { steps, out } = self;
+        let Self { kind, steps, out } = self;
         let start = out.len();
         match step {
             Step::Among { first, end } if end.saturating_sub(first) <= 1 => {
-                let [c, x, y, z] = processor_name(first);
+                let [c, x, y, z] = kind.name(first);
                 out.extend_from_slice(&[ARG1_OP, z, y, x, c, NOTIFY_OP]);
                 return true;
             }

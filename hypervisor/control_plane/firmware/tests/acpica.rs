@@ -11,8 +11,7 @@ use std::process::{Command, Stdio};
 use std::{env, eprintln, fs};
 
 use super::goldens::file_name;
-use super::{acpi_tables, blob, described};
-use crate::firmware::Firmware;
+use super::{acpi_tables, blob, described_with_slots};
 
 /// Makes an empty folder for a tool of a Debian package to work in, or says that there is no such tool.
 pub(super) fn folder_for(tool: &str, package: &str) -> Option<PathBuf> {
@@ -59,8 +58,16 @@ fn iasl_reads_every_table_and_writes_the_same_dsdt() {
     let Some(folder) = folder_for("iasl", "acpica-tools") else {
         return;
     };
-    for (boot, max) in [(1, 1), (1, 2), (2, 8), (8, 64), (1, 512), (512, 512)] {
-        for table in acpi_tables(described(boot, max, Firmware::Acpi)) {
+    for (boot, max, slots) in [
+        (1, 1, 0),
+        (1, 2, 0),
+        (2, 8, 0),
+        (8, 64, 1),
+        (2, 8, 12),
+        (1, 512, 512),
+        (512, 512, 3),
+    ] {
+        for table in acpi_tables(described_with_slots(boot, max, slots)) {
             let name = file_name(&table);
             if table.what == "RSDP" {
                 continue; // has no table header: not for iasl
@@ -97,7 +104,7 @@ fn iasl_reads_every_table_and_writes_the_same_dsdt() {
 /// It handles a Notify in a thread of its own, for which it does not wait when it is told to quit: it is told after it has said
 /// `last`.
 fn execute(folder: &Path, vcpus: (u16, u16), event: u32, what: &str, last: &str) -> String {
-    let image = described(vcpus.0, vcpus.1, Firmware::Acpi);
+    let image = described_with_slots(vcpus.0, vcpus.1, SLOTS);
     fs::write(folder.join("dsdt.aml"), &blob(&image, "DSDT").bytes).unwrap();
     fs::write(folder.join("init"), format!("\\_SB.GED0.EVNT {event:#x}\n")).unwrap();
     let mut child = Command::new("timeout")
@@ -128,6 +135,9 @@ fn execute(folder: &Path, vcpus: (u16, u16), event: u32, what: &str, last: &str)
         .unwrap_or_else(|| panic!("{said}"));
     String::from(&said[start..])
 }
+
+/// Memory slots of a machine in which something is evaluated.
+const SLOTS: u16 = 20;
 
 /// The method by which a GED is told of its interrupt.
 const EVT: &str = "\\_SB.GED0._EVT 0x29";
@@ -160,6 +170,9 @@ fn an_event_costs_one_read_and_reaches_its_processor() {
         ((1, 512), 1, 1, "[C001]", "0x01 (Device Check)"),
         ((1, 512), 256, 3, "[C100]", "0x03 (Eject Request)"),
         ((1, 512), 511, 1, "[C1FF]", "0x01 (Device Check)"),
+        ((2, 8), 1 << 24, 1, "[M000]", "0x01 (Device Check)"),
+        ((2, 8), 1 << 24 | 7, 3, "[M007]", "0x03 (Eject Request)"),
+        ((4, 4), 1 << 24 | 19, 1, "[M013]", "0x01 (Device Check)"),
         ((2, 8), 0, 0x80, "[PWRB]", "0x80 (Status Change)"),
         ((4, 4), 0, 0x80, "[PWRB]", "0x80 (Status Change)"),
     ];
@@ -177,6 +190,26 @@ fn an_event_costs_one_read_and_reaches_its_processor() {
     }
     let said = execute(&folder, (2, 8), 0, EVT, EVALUATED);
     assert!(!said.contains("Notify on"), "{said}");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_memory_slot_costs_one_access_an_answer_and_absent_is_zero() {
+    let Some(folder) = folder_for("acpiexec", "acpica-tools") else {
+        return;
+    };
+    let cases = [
+        ("_STA", ("Read", 0, 0x090c_4050), "= 0000000000000000"),
+        ("_EJ0 1", ("Write", 1, 0x090c_4054), ""),
+        ("_OST 3 0x82 0", ("Write", 0x0003_0082, 0x090c_4058), ""),
+    ];
+    for (method, (direction, value, address), result) in cases {
+        let what = format!("\\_SB.MEMS.M005.{method}");
+        let said = execute(&folder, (2, 8), 0, &what, EVALUATED);
+        let access = (String::from(direction), value, address);
+        assert_eq!(accesses(&said), [access], "{said}");
+        assert!(said.contains(result), "{said}");
+    }
     fs::remove_dir_all(&folder).unwrap();
 }
 

@@ -4,14 +4,15 @@
 mod parts;
 
 use acpi_tables::aml::{
-    Arg, Device, Else, If, LessThan, Method, Name, Notify, ONE, Path, Scope, ZERO,
+    AddressSpace, AddressSpaceCacheable, Arg, Device, Else, If, LessThan, Method, Name, Notify,
+    ONE, Path, ResourceTemplate, Scope, ZERO,
 };
 use acpi_tables::{Aml, AmlSink};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Firmware, GIB, blob, build, machine};
+use super::{Firmware, GIB, blob, build, machine, slots};
 use crate::firmware::Machine;
 use types::devices::DeviceId;
 use types::hotplug as spec;
@@ -22,20 +23,24 @@ const HEADER_SIZE: usize = 36;
 
 #[test]
 fn the_dsdt_is_what_another_writer_makes() {
-    let layout = GuestLayout::default();
     let memory = [Region::new(0x4000_0000, GIB)];
-    for (boot_vcpus, max_vcpus) in [
-        (1, 1),
-        (1, 2),
-        (2, 2),
-        (2, 8),
-        (3, 19),
-        (1, 64),
-        (1, 260),
-        (256, 512),
-        (1, 512),
-        (512, 512),
+    for (boot_vcpus, max_vcpus, count) in [
+        (1, 1, 0),
+        (1, 2, 0),
+        (2, 2, 1),
+        (2, 8, 0),
+        (2, 8, 12),
+        (3, 19, 2),
+        (1, 64, 0),
+        (1, 260, 0),
+        (256, 512, 0),
+        (1, 512, 512),
+        (512, 512, 260),
     ] {
+        let layout = GuestLayout {
+            slots: slots(count),
+            ..GuestLayout::default()
+        };
         let machine = Machine {
             boot_vcpus,
             max_vcpus,
@@ -45,7 +50,10 @@ fn the_dsdt_is_what_another_writer_makes() {
         };
         let image = build(&machine).unwrap();
         let body = blob(&image, "DSDT").bytes.get(HEADER_SIZE..).unwrap();
-        assert!(body == dsdt(&machine), "{boot_vcpus} of {max_vcpus} vCPUs");
+        assert!(
+            body == dsdt(&machine),
+            "{boot_vcpus} of {max_vcpus} vCPUs, {count} slots"
+        );
     }
 }
 
@@ -80,18 +88,94 @@ fn dsdt(machine: &Machine<'_>) -> Vec<u8> {
     let has_spares = machine.boot_vcpus < machine.max_vcpus;
     if has_spares {
         let search = Search {
+            letter: 'C',
             first: machine.boot_vcpus,
             end: machine.max_vcpus,
         };
         let notify = Method::new(Path::new("NTFY"), 2, true, alloc::vec![&search]);
         Scope::new(Path::new("_SB_.CPUS"), alloc::vec![&notify]).to_aml_bytes(&mut aml);
     }
+    let has_slots = machine.layout.slots.count != 0;
+    if has_slots {
+        memory(machine, block, &mut aml);
+    }
     aml.extend(parts::event_device(
         hotplug.intid,
         block + spec::EVENT as u32,
         has_spares,
+        has_slots,
     ));
     aml
+}
+
+/// Makes the memory slots, and the way to each.
+fn memory(machine: &Machine<'_>, block: u32, aml: &mut Vec<u8>) {
+    let slots = machine.layout.slots;
+    let container = Ready(parts::memory_container());
+    Scope::new(Path::new("_SB_"), alloc::vec![&container]).to_aml_bytes(aml);
+    let devices: Vec<MemorySlot> = (0..slots.count)
+        .map(|slot| MemorySlot {
+            slot,
+            window: slots.window(slot),
+            registers: block + 0x4000 + 16 * u32::from(slot),
+        })
+        .collect();
+    for some in devices.chunks(4) {
+        let devices = some.iter().map(|slot| slot as &dyn Aml).collect();
+        Scope::new(Path::new("_SB_.MEMS"), devices).to_aml_bytes(aml);
+    }
+    let search = Search {
+        letter: 'M',
+        first: 0,
+        end: slots.count,
+    };
+    let notify = Method::new(Path::new("NTFY"), 2, true, alloc::vec![&search]);
+    Scope::new(Path::new("_SB_.MEMS"), alloc::vec![&notify]).to_aml_bytes(aml);
+}
+
+/// The device of one memory slot: its window, then what a processor that comes and goes has too.
+struct MemorySlot {
+    slot: u16,
+    window: Region,
+    registers: u32,
+}
+
+impl Aml for MemorySlot {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        let [window, length] = [self.window.base.get(), self.window.size];
+        let halves = halves(window, window + length - 1);
+        let rest = parts::memory_slot(halves, length as u32, self.registers);
+        Device::new(
+            Path::new(&path_of('M', self.slot)),
+            alloc::vec![
+                &Ready(parts::memory_id()),
+                &Name::new(Path::new("_UID"), &self.slot),
+                &Ready(rest),
+            ],
+        )
+        .to_aml_bytes(sink);
+    }
+}
+
+/// Returns two addresses, the lower halves first.
+fn halves(first: u64, last: u64) -> [u32; 4] {
+    [first, first >> 32, last, last >> 32].map(|half| half as u32)
+}
+
+#[test]
+fn a_memory_slot_is_what_another_writer_makes() {
+    let (first, last) = (0x23_8000_0000_u64, 0x23_87ff_ffff);
+    let window =
+        AddressSpace::new_memory(AddressSpaceCacheable::Cacheable, true, first, last, None);
+    // The crate knows producers only (ACPI 6.5, 6.4.3.5.1, general flags).
+    let mut window = parts::bytes(&window);
+    window[4] |= 1;
+    let window = Ready(window);
+    let resources = ResourceTemplate::new(alloc::vec![&window]);
+    let mut expected = parts::bytes(&Name::new(Path::new("_CRS"), &resources));
+    expected.extend(parts::spare_processor(0x090c_4010));
+    let slot = parts::memory_slot(halves(first, last), 0x0800_0000, 0x090c_4010);
+    assert_eq!(slot, expected);
 }
 
 /// A virtio transport, as QEMU's `virt` has them and describes them (`_HID` LNRO0005).
@@ -114,9 +198,9 @@ impl Aml for Slot {
     }
 }
 
-/// The path of a vCPU's device.
-fn processor_path(index: u16) -> String {
-    format!("C{index:03X}")
+/// The path of a vCPU's or a memory slot's device.
+fn path_of(letter: char, index: u16) -> String {
+    format!("{letter}{index:03X}")
 }
 
 /// vCPUs per reopened scope.
@@ -139,7 +223,7 @@ impl Aml for Processor {
             parts::boot_processor()
         };
         Device::new(
-            Path::new(&processor_path(self.index)),
+            Path::new(&path_of('C', self.index)),
             alloc::vec![
                 &Name::new(Path::new("_HID"), &"ACPI0007"),
                 &Name::new(Path::new("_UID"), &self.index),
@@ -161,6 +245,7 @@ impl Aml for Ready {
 
 /// A binary search for the processor whose UID is Arg0, which is then notified of Arg1.
 struct Search {
+    letter: char,
     first: u16,
     /// One past the last; always greater than `first`.
     end: u16,
@@ -168,14 +253,22 @@ struct Search {
 
 impl Aml for Search {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        let Self { first, end } = *self;
+        let Self { letter, first, end } = *self;
         let middle = first + (end - first) / 2;
         if middle == first {
-            return Notify::new(&Path::new(&processor_path(first)), &Arg(1)).to_aml_bytes(sink);
+            return Notify::new(&Path::new(&path_of(letter, first)), &Arg(1)).to_aml_bytes(sink);
         }
-        let below = Self { first, end: middle };
+        let below = Self {
+            letter,
+            first,
+            end: middle,
+        };
         If::new(&LessThan::new(&Arg(0), &middle), alloc::vec![&below]).to_aml_bytes(sink);
-        let above = Self { first: middle, end };
+        let above = Self {
+            letter,
+            first: middle,
+            end,
+        };
         Else::new(alloc::vec![&above]).to_aml_bytes(sink);
     }
 }

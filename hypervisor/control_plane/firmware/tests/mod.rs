@@ -20,7 +20,7 @@ use super::{Blob, Description, Error, Firmware, Machine, Seeds};
 use crate::topology::{CpuFacts, Topology, caches};
 use crate::uuid::Uuid;
 use types::devices::DeviceId;
-use types::layout::{GicVersion, GuestLayout, Region};
+use types::layout::{GicVersion, GuestLayout, Region, Slots};
 
 /// What a guest starts with.
 #[derive(Debug)]
@@ -139,6 +139,33 @@ pub(super) fn described_with(
         ..base
     })
     .unwrap()
+}
+
+/// The description of a machine with 1 GiB of RAM and so many slots for more.
+pub(super) fn described_with_slots(boot_vcpus: u16, max_vcpus: u16, count: u16) -> Image {
+    let layout = GuestLayout {
+        slots: slots(count),
+        ..GuestLayout::default()
+    };
+    let memory = [Region::new(0x4000_0000, GIB)];
+    let base = machine(&layout, &memory, Firmware::Acpi);
+    build(&Machine {
+        boot_vcpus,
+        max_vcpus,
+        topology: Topology::flat(max_vcpus),
+        initrd: None,
+        ..base
+    })
+    .unwrap()
+}
+
+/// So many memory slots right above 1 GiB of RAM.
+const fn slots(count: u16) -> Slots {
+    Slots {
+        base: GuestPhys::new(0x8000_0000),
+        block: 128 << 20,
+        count,
+    }
 }
 
 /// The ACPI tables among the blobs: the ones named by a signature.

@@ -5,56 +5,93 @@
 //!
 //! Neighbours: `spec` (the map).
 
-use super::spec::Register;
+use super::spec::{Counts, Register};
 use crate::devices::Answer;
 use types::access::AccessWidth;
-use types::hotplug::{self as map, Notify};
+use types::hotplug::{self as map, Kind, Notify};
 use types::ids::{VcpuId, VcpuSet};
 
 /// The register block of one VM.
 #[derive(Debug)]
 pub(super) struct HotplugBlock {
-    possible: u16,
-    inserts: VcpuSet,
-    ejects: VcpuSet,
+    counts: Counts,
+    vcpus: Requests,
+    slots: Requests,
     power_button: bool,
 }
 
+/// What the guest has not read about one kind.
+#[derive(Debug)]
+struct Requests {
+    inserts: VcpuSet,
+    ejects: VcpuSet,
+}
+
+impl Requests {
+    const NONE: Self = Self {
+        inserts: VcpuSet::EMPTY,
+        ejects: VcpuSet::EMPTY,
+    };
+
+    const fn is_empty(&self) -> bool {
+        self.ejects.is_empty() && self.inserts.is_empty()
+    }
+
+    /// Takes the next event: ejections, then insertions, each by ascending number.
+    fn take(&mut self) -> Option<(Notify, VcpuId)> {
+        if let Some(member) = self.ejects.take_first() {
+            return Some((Notify::EjectRequest, member));
+        }
+        let member = self.inserts.take_first()?;
+        Some((Notify::DeviceCheck, member))
+    }
+}
+
 impl HotplugBlock {
-    /// Makes a block without events for vCPUs 0 to `possible` - 1; more than [`types::ids::MAX_VCPUS`] are not described.
+    /// Makes a block without events for so many of each kind; more than [`types::ids::MAX_VCPUS`] are not described.
     #[must_use]
-    pub(super) const fn new(possible: u16) -> Self {
-        let possible = if possible < types::ids::MAX_VCPUS {
-            possible
-        } else {
-            types::ids::MAX_VCPUS
-        };
+    pub(super) fn new(counts: Counts) -> Self {
         Self {
-            possible,
-            inserts: VcpuSet::EMPTY,
-            ejects: VcpuSet::EMPTY,
+            counts: Counts {
+                vcpus: counts.vcpus.min(types::ids::MAX_VCPUS),
+                slots: counts.slots.min(types::layout::MAX_SLOTS),
+            },
+            vcpus: Requests::NONE,
+            slots: Requests::NONE,
             power_button: false,
         }
     }
 
-    /// Announces an added vCPU, replacing an ejection the guest has not read; returns whether to pulse the GED interrupt.
-    #[must_use = "the guest reads events when the GED interrupt is pulsed"]
-    pub(super) fn request_insert(&mut self, vcpu: VcpuId) -> bool {
-        self.ejects.remove(vcpu);
-        self.describes(vcpu) && self.inserts.insert(vcpu)
+    const fn of(&mut self, kind: Kind) -> &mut Requests {
+        match kind {
+            Kind::Vcpu => &mut self.vcpus,
+            Kind::Slot => &mut self.slots,
+        }
     }
 
-    /// Asks for a vCPU back, replacing an announcement the guest has not read; returns whether to pulse the GED interrupt.
+    /// Announces an added vCPU or slot, replacing an ejection the guest has not read; returns whether to pulse the GED interrupt.
     #[must_use = "the guest reads events when the GED interrupt is pulsed"]
-    pub(super) fn request_eject(&mut self, vcpu: VcpuId) -> bool {
-        self.inserts.remove(vcpu);
-        self.describes(vcpu) && self.ejects.insert(vcpu)
+    pub(super) fn request_insert(&mut self, kind: Kind, member: VcpuId) -> bool {
+        let is_known = self.counts.has(kind, member);
+        let requests = self.of(kind);
+        requests.ejects.remove(member);
+        is_known && requests.inserts.insert(member)
     }
 
-    /// Withdraws what the guest has not read about a vCPU.
-    pub(super) fn cancel(&mut self, vcpu: VcpuId) {
-        self.inserts.remove(vcpu);
-        self.ejects.remove(vcpu);
+    /// Asks for a vCPU or slot back, replacing an announcement the guest has not read; returns whether to pulse the GED interrupt.
+    #[must_use = "the guest reads events when the GED interrupt is pulsed"]
+    pub(super) fn request_eject(&mut self, kind: Kind, member: VcpuId) -> bool {
+        let is_known = self.counts.has(kind, member);
+        let requests = self.of(kind);
+        requests.inserts.remove(member);
+        is_known && requests.ejects.insert(member)
+    }
+
+    /// Withdraws what the guest has not read about a vCPU or slot.
+    pub(super) fn cancel(&mut self, kind: Kind, member: VcpuId) {
+        let requests = self.of(kind);
+        requests.inserts.remove(member);
+        requests.ejects.remove(member);
     }
 
     /// Presses the power button; returns whether to pulse the GED interrupt.
@@ -66,48 +103,54 @@ impl HotplugBlock {
     /// Returns whether an event waits to be read.
     #[must_use]
     pub(super) const fn has_event(&self) -> bool {
-        self.power_button || !self.ejects.is_empty() || !self.inserts.is_empty()
+        self.power_button || !self.vcpus.is_empty() || !self.slots.is_empty()
     }
 
     /// Forgets all events, as a system reset does.
     pub(super) fn reset(&mut self) {
-        *self = Self::new(self.possible);
+        *self = Self::new(self.counts);
     }
 
-    /// Returns how many vCPUs it describes.
-    pub(super) const fn possible(&self) -> u16 {
-        self.possible
+    /// Returns how many vCPUs and slots it describes.
+    pub(super) const fn counts(&self) -> Counts {
+        self.counts
     }
 
-    /// Takes the next event: the power button, then ejections, then insertions, each by ascending UID.
+    /// Takes the next event: the power button, then vCPUs' ejections and insertions, then those of slots, each by ascending number.
     pub(super) fn take_event(&mut self) -> u32 {
-        let (code, uid) = if core::mem::take(&mut self.power_button) {
+        let (code, what) = if core::mem::take(&mut self.power_button) {
             (Notify::PowerButton, 0)
-        } else if let Some(vcpu) = self.ejects.take_first() {
-            (Notify::EjectRequest, vcpu.get())
-        } else if let Some(vcpu) = self.inserts.take_first() {
-            (Notify::DeviceCheck, vcpu.get())
+        } else if let Some((code, vcpu)) = self.vcpus.take() {
+            (code, u32::from(vcpu.get()))
+        } else if let Some((code, slot)) = self.slots.take() {
+            (code, map::EVENT_SLOT | u32::from(slot.get()))
         } else {
             return 0;
         };
         let more = if self.has_event() { map::EVENT_MORE } else { 0 };
-        map::EVENT_VALID | more | (code as u32) << map::EVENT_CODE_SHIFT | u32::from(uid)
-    }
-
-    const fn describes(&self, vcpu: VcpuId) -> bool {
-        vcpu.get() < self.possible
+        map::EVENT_VALID | more | (code as u32) << map::EVENT_CODE_SHIFT | what
     }
 }
 
-/// Decodes a write for a block of so many vCPUs; the block itself does not change.
-pub(super) fn answer(offset: u64, width: AccessWidth, value: u64, possible: u16) -> Option<Answer> {
-    match Register::decode(offset, width, possible)? {
-        Register::Eject(vcpu) if value & map::EJECT_CONFIRM != 0 => Some(Answer::Eject(vcpu)),
-        Register::Ost(vcpu) => Some(Answer::Ost {
-            vcpu,
-            event: (value >> map::OST_SOURCE_SHIFT) as u16,
-            status: value as u16,
-        }),
+/// Decodes a write for a block of so many vCPUs and slots; the block itself does not change.
+pub(super) fn answer(
+    offset: u64,
+    width: AccessWidth,
+    value: u64,
+    counts: Counts,
+) -> Option<(Kind, Answer)> {
+    match Register::decode(offset, width, counts)? {
+        Register::Eject(kind, member) if value & map::EJECT_CONFIRM != 0 => {
+            Some((kind, Answer::Eject(member)))
+        }
+        Register::Ost(kind, vcpu) => {
+            let answer = Answer::Ost {
+                vcpu,
+                event: (value >> map::OST_SOURCE_SHIFT) as u16,
+                status: value as u16,
+            };
+            Some((kind, answer))
+        }
         _ => None,
     }
 }

@@ -8,6 +8,7 @@ use crate::devices::{Access, Answer, Device, Parts, Work};
 use proptest::prelude::*;
 use std::{collections::BTreeSet, vec::Vec};
 use types::access::AccessWidth;
+use types::hotplug::Kind;
 use types::hotplug::{COUNT, EVENT, FRAME_BYTES, FRAME_EJECT, FRAME_OST, FRAME_STA, FRAMES};
 use types::ids::VcpuId;
 
@@ -21,6 +22,7 @@ fn block(possible: u16) -> Hotplug {
         disks: &[],
         nets: &[],
         has_rng: false,
+        slots: 0,
     });
     block.listen();
     block
@@ -58,12 +60,15 @@ fn frame(vcpu: u64, register: u64) -> u64 {
 #[test]
 fn an_added_vcpu_is_one_pulse_and_one_read() {
     let block = block(8);
-    assert!(block.request_insert(VCPU(3)));
-    assert!(!block.request_insert(VCPU(3)), "not new: no second pulse");
+    assert!(block.request_insert(Kind::Vcpu, VCPU(3)));
+    assert!(
+        !block.request_insert(Kind::Vcpu, VCPU(3)),
+        "not new: no second pulse"
+    );
     assert_eq!(event(&block), 0x8001_0003);
     assert_eq!(event(&block), 0);
     assert!(
-        block.request_insert(VCPU(3)),
+        block.request_insert(Kind::Vcpu, VCPU(3)),
         "read: the next request is news again"
     );
 }
@@ -71,9 +76,9 @@ fn an_added_vcpu_is_one_pulse_and_one_read() {
 #[test]
 fn more_saves_the_last_read() {
     let block = block(512);
-    assert!(block.request_insert(VCPU(511)));
-    assert!(block.request_insert(VCPU(64)));
-    assert!(block.request_eject(VCPU(2)));
+    assert!(block.request_insert(Kind::Vcpu, VCPU(511)));
+    assert!(block.request_insert(Kind::Vcpu, VCPU(64)));
+    assert!(block.request_eject(Kind::Vcpu, VCPU(2)));
     assert!(block.press_power_button());
     let read: Vec<u64> = (0..5).map(|_| event(&block)).collect();
     assert_eq!(
@@ -85,12 +90,12 @@ fn more_saves_the_last_read() {
 #[test]
 fn the_latest_wish_about_a_vcpu_replaces_the_unread_one() {
     let block = block(8);
-    assert!(block.request_insert(VCPU(1)));
-    assert!(block.request_eject(VCPU(1)));
+    assert!(block.request_insert(Kind::Vcpu, VCPU(1)));
+    assert!(block.request_eject(Kind::Vcpu, VCPU(1)));
     assert_eq!(event(&block), 0x8003_0001);
     assert_eq!(event(&block), 0);
-    assert!(block.request_eject(VCPU(1)));
-    block.cancel(VCPU(1));
+    assert!(block.request_eject(Kind::Vcpu, VCPU(1)));
+    block.cancel(Kind::Vcpu, VCPU(1));
     assert!(!has_event(&block));
 }
 
@@ -98,9 +103,9 @@ fn the_latest_wish_about_a_vcpu_replaces_the_unread_one() {
 fn vcpus_the_block_does_not_describe_have_no_events_and_no_frames() {
     let block = block(4);
     for vcpu in [4, 511, 512, u16::MAX] {
-        assert!(!block.request_insert(VCPU(vcpu)));
-        assert!(!block.request_eject(VCPU(vcpu)));
-        block.cancel(VCPU(vcpu));
+        assert!(!block.request_insert(Kind::Vcpu, VCPU(vcpu)));
+        assert!(!block.request_eject(Kind::Vcpu, VCPU(vcpu)));
+        block.cancel(Kind::Vcpu, VCPU(vcpu));
         let at = |register| frame(u64::from(vcpu), register);
         let sta = read(&block, at(FRAME_STA), AccessWidth::Word);
         assert_eq!(sta, 0, "vcpu {vcpu}");
@@ -178,14 +183,21 @@ fn writes_by_table() {
 fn reset_forgets_events_but_not_the_shape() {
     let block = block(8);
     assert!(
-        block.request_insert(VCPU(1)) && block.request_eject(VCPU(2)) && block.press_power_button()
+        block.request_insert(Kind::Vcpu, VCPU(1))
+            && block.request_eject(Kind::Vcpu, VCPU(2))
+            && block.press_power_button()
     );
     block.reset();
     block.listen();
     assert_eq!(event(&block), 0);
     assert_eq!(read(&block, COUNT, AccessWidth::Word), 8);
     assert_eq!(
-        super::registers::HotplugBlock::new(u16::MAX).possible(),
+        super::registers::HotplugBlock::new(super::Counts {
+            vcpus: u16::MAX,
+            slots: u16::MAX
+        })
+        .counts()
+        .vcpus,
         512
     );
 }
@@ -245,17 +257,17 @@ proptest! {
                 Step::Insert(n) => {
                     ejects.remove(&n);
                     let new = n < 512 && inserts.insert(n);
-                    prop_assert_eq!(block.request_insert(VCPU(n)), new);
+                    prop_assert_eq!(block.request_insert(Kind::Vcpu, VCPU(n)), new);
                 }
                 Step::Eject(n) => {
                     inserts.remove(&n);
                     let new = n < 512 && ejects.insert(n);
-                    prop_assert_eq!(block.request_eject(VCPU(n)), new);
+                    prop_assert_eq!(block.request_eject(Kind::Vcpu, VCPU(n)), new);
                 }
                 Step::Cancel(n) => {
                     inserts.remove(&n);
                     ejects.remove(&n);
-                    block.cancel(VCPU(n));
+                    block.cancel(Kind::Vcpu, VCPU(n));
                 }
                 Step::Button => {
                     prop_assert_eq!(block.press_power_button(), !button);

@@ -20,6 +20,7 @@ fn clock(wall_clock_s: u32) -> Pl031 {
         disks: &[],
         nets: &[],
         has_rng: false,
+        slots: 0,
     })
 }
 

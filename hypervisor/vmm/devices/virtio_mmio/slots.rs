@@ -78,6 +78,13 @@ impl Slots {
         Ok(())
     }
 
+    /// Waits until no device is at work that has begun before.
+    pub fn settle(&self) {
+        for device in &self.devices {
+            drop(device.lock());
+        }
+    }
+
     /// Takes all memory back.
     pub fn take_memory(&self, mut release: impl FnMut(&'static mut [u8])) {
         for device in &self.devices {

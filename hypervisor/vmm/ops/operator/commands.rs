@@ -18,21 +18,27 @@ impl<H: Console> Vms<H> {
     /// Carries a command out and answers it, at once or when it has ended.
     #[inline(never)]
     pub fn execute(&'static self, operator: &Operator, token: Token, command: Command) {
-        let result = match command {
+        let begun = match command {
             Command::VcpuSet {
                 vm,
                 count,
                 timeout_s,
-            } => match self.resize_vm(token, vm, count, timeout_s) {
-                Ok(()) => return,
-                Err(error) => Err(error),
-            },
-            Command::VcpuPin { vm, vcpu, cpu } => {
-                match self.pin(operator, token, (vm, vcpu), cpu) {
-                    Ok(()) => return,
-                    Err(error) => Err(error),
-                }
-            }
+            } => self.resize_vm(token, vm, count, timeout_s),
+            Command::MemorySet { vm, ask, timeout_s } => self
+                .find(vm)
+                .and_then(|instance| self.set_memory(instance, token, ask, timeout_s)),
+            Command::VcpuPin { vm, vcpu, cpu } => self.pin(operator, token, (vm, vcpu), cpu),
+            command => return self.answer(operator, token, command),
+        };
+        if let Err(error) = begun {
+            self.host.reply(token, Err(error));
+        }
+    }
+
+    /// Carries out and answers a command that has no end to wait for, but a round of the CPUs.
+    fn answer(&'static self, operator: &Operator, token: Token, command: Command) {
+        let result = match command {
+            Command::MemoryList { vm } => self.find(vm).map(|instance| self.memory_list(instance)),
             Command::Vm { vm, action } => self
                 .find(vm)
                 .and_then(|instance| self.act(instance, action)),
@@ -64,9 +70,8 @@ impl<H: Console> Vms<H> {
             Command::Host => Ok(Reply::Host(self.host.report())),
             Command::HostPower { power, force } => self.end_host(power, force),
             Command::HostTime { set } => Ok(self.time(set)),
-            Command::Help(_) | Command::Console { .. } | Command::JsonOn | Command::JsonOff => {
-                Ok(Reply::Done)
-            }
+            // What is answered elsewhere.
+            _ => Ok(Reply::Done),
         };
         self.host.reply(token, result);
     }

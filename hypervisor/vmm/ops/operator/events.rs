@@ -1,8 +1,12 @@
 //! What happens to VMs, on its way to the operator: noted by any CPU, told by the boot CPU.
 
-use control_plane::console::{CommandError, ErrorKind, Event, Reply, ResizeReport, Token, What};
+use control_plane::console::{
+    CommandError, ErrorKind, Event, MemoryUnit, Reply, ResizeReport, Token, What,
+};
 use control_plane::resize::{Origin, Report};
 use core::sync::atomic::Ordering;
+
+use types::hotplug::Kind;
 
 use super::super::{Instance, Vms};
 use super::answers::Answer;
@@ -62,18 +66,32 @@ impl Operator {
 
     /// Has the end of a resize told, after what each CPU knows of the vCPUs that the resize counts.
     pub fn resized<H: Console>(&self, host: &H, instance: &Instance<H>, report: Report) {
-        let by_operator = report.origin == Origin::Operator;
-        let requested = report.requested;
-        let report = ResizeReport {
-            vm: instance.vm.id,
-            report,
+        let hot = instance.vm.hot.slots;
+        let (memory, queue) = match report.kind {
+            Kind::Vcpu => (None, &instance.asked),
+            Kind::Slot => {
+                let boot_bytes = instance.vm.memory.size;
+                let block_bytes = hot.block;
+                let unit = MemoryUnit {
+                    boot_bytes,
+                    block_bytes,
+                };
+                (Some(unit), &instance.memory.asked)
+            }
         };
         let mut asked = None;
-        if by_operator {
-            instance.target.store(requested, Ordering::Release);
+        if report.origin == Origin::Operator {
+            if memory.is_none() {
+                instance.target.store(report.requested, Ordering::Release);
+            }
             // Each resize the operator begins ends once, in turn.
-            asked = instance.asked.lock().pop_front();
+            asked = queue.lock().pop_front();
         }
+        let report = ResizeReport {
+            vm: instance.vm.id,
+            memory,
+            report,
+        };
         self.wait(Some(instance.vm), Answer::Resized(asked, report));
         self.look_again(host);
     }
@@ -103,17 +121,8 @@ impl Operator {
         self.dirty.store(false, Ordering::Release);
         let mut next = self.tell_move(host);
         for instance in vms.all() {
-            let mut resizer = instance.resizer.lock();
-            let now = host.now_ns();
-            let is_due = resizer.deadline_ns().is_some_and(|at| at <= now);
-            if is_due {
-                let progress = resizer.on_deadline(instance.vm, now);
-                drop(resizer);
-                vms.carry_out(instance, progress);
-                resizer = instance.resizer.lock();
-            }
-            if let Some(deadline) = resizer.deadline_ns() {
-                next = earlier(next, Some(deadline));
+            for kind in [Kind::Vcpu, Kind::Slot] {
+                next = earlier(next, vms.look_at_resize(instance, kind));
             }
         }
         let (answers, round) = self.go_on(vms);

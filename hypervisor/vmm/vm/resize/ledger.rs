@@ -5,6 +5,7 @@ use psci::{Event, Refusal, Role, State};
 use super::{Cells, Effect, state};
 use alloc::vec::Vec;
 use core::iter::successors;
+use types::hotplug::Kind;
 use types::ids::{VcpuId, VcpuSet};
 
 /// How long a guest that never says `_OST` is taken to be at an eject, in nanoseconds after the last `_EJ0`.
@@ -15,8 +16,10 @@ pub(super) const EJECT_CLOSES_NS: u64 = 10_000_000_000;
 /// The vCPUs that are not in the boot set, and how many are.
 ///
 /// It follows the cells because nothing else offers, withdraws or ejects; what a guest turns on and off it holds all the same.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ledger {
+    /// What it is about.
+    pub(super) kind: Kind,
     /// The boot set: vCPUs 0 to `boot` - 1, which the guest always holds.
     pub(super) boot: u16,
     /// What the guest holds beyond that.
@@ -33,12 +36,12 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// As the cells are after a reset: the guest holds the boot set, and nothing else.
-    pub(super) fn new(cells: &impl Cells) -> Self {
+    pub(super) fn new(cells: &impl Cells, kind: Kind) -> Self {
         let is_boot = |vcpu| {
-            let cell = cells.cell(VcpuId::new(vcpu));
+            let cell = cells.cell(kind, VcpuId::new(vcpu));
             cell.is_some_and(|cell| cell.role() == Role::Boot)
         };
-        let (mut boot, mut end) = (0, cells.possible());
+        let (mut boot, mut end) = (0, cells.possible(kind));
         while boot < end {
             let middle = boot.midpoint(end);
             match is_boot(middle) {
@@ -47,10 +50,15 @@ impl Ledger {
             }
         }
         let mut ledger = Self {
+            kind,
             boot,
-            ..Self::default()
+            lent: VcpuSet::EMPTY,
+            spare: VcpuSet::EMPTY,
+            offered: VcpuSet::EMPTY,
+            closing: VcpuSet::EMPTY,
+            closes_ns: 0,
         };
-        for vcpu in boot..cells.possible() {
+        for vcpu in boot..cells.possible(kind) {
             ledger.spare.insert(VcpuId::new(vcpu));
         }
         ledger
@@ -71,7 +79,9 @@ impl Ledger {
 
     /// Returns how many of them the guest has on: the one question that looks at all of them, asked where a resize begins and ends.
     pub(super) fn on(&self, cells: &impl Cells) -> u16 {
-        let on = self.members().filter(|vcpu| state(cells, *vcpu).is_on());
+        let on = self
+            .members()
+            .filter(|vcpu| state(cells, self.kind, *vcpu).is_on());
         on.count() as u16
     }
 
@@ -107,9 +117,14 @@ impl Ledger {
     pub(super) fn close_old(&mut self, now_ns: u64) -> bool {
         let is_old = self.closes_ns().is_some_and(|at| at <= now_ns);
         if is_old {
-            self.closing = VcpuSet::EMPTY;
+            self.close_all();
         }
         is_old
+    }
+
+    /// Closes all ejects.
+    pub(super) fn close_all(&mut self) {
+        self.closing = VcpuSet::EMPTY;
     }
 
     /// Leaves in `offered` what is still off.
@@ -117,7 +132,7 @@ impl Ledger {
         let mut from = 0;
         while let Some(vcpu) = self.offered.first_from(from) {
             from = vcpu.get() + 1;
-            if state(cells, vcpu) != State::EnabledOff {
+            if state(cells, self.kind, vcpu) != State::EnabledOff {
                 self.offered.remove(vcpu);
             }
         }
@@ -134,7 +149,10 @@ pub(super) struct Step<'a, C> {
 impl<C: Cells> Step<'_, C> {
     /// Applies an event to a vCPU's cell and takes note of what came of it.
     pub(super) fn apply(&mut self, vcpu: VcpuId, event: Event) -> Result<State, Refusal> {
-        let cell = self.cells.cell(vcpu).ok_or(Refusal::Absent)?;
+        let cell = self
+            .cells
+            .cell(self.ledger.kind, vcpu)
+            .ok_or(Refusal::Absent)?;
         let next = cell.apply(event)?;
         self.ledger.note(vcpu, next);
         Ok(next)

@@ -14,14 +14,15 @@ use psci::{EntryPoint, Event, PowerCell, Role, State};
 use types::access::AccessWidth;
 use types::devices::DeviceId;
 use types::hotplug as spec;
+use types::hotplug::Kind;
 use types::ids::{VcpuId, VcpuSet};
 
 impl Cells for Vec<PowerCell> {
-    fn possible(&self) -> u16 {
+    fn possible(&self, _: Kind) -> u16 {
         self.len() as u16
     }
 
-    fn cell(&self, vcpu: VcpuId) -> Option<&PowerCell> {
+    fn cell(&self, _: Kind, vcpu: VcpuId) -> Option<&PowerCell> {
         self.get(vcpu.index())
     }
 }
@@ -87,7 +88,7 @@ impl Machine {
         let roles = (0..8).map(|index| if index < 2 { Role::Boot } else { Role::Hotplug });
         let cells = roles.map(PowerCell::new).collect::<Vec<_>>();
         let mut machine = Self {
-            resizer: Resizer::new(&cells),
+            resizer: Resizer::new(&cells, Kind::Vcpu),
             cells,
             devices: Devices::new(&PARTS),
             guest,
@@ -141,10 +142,10 @@ impl Machine {
         for effect in progress.effects {
             self.edge |= match effect {
                 Effect::Pulse => true,
-                Effect::Insert(vcpu) => self.devices.hotplug.request_insert(vcpu),
-                Effect::Eject(vcpu) => self.devices.hotplug.request_eject(vcpu),
+                Effect::Insert(vcpu) => self.devices.hotplug.request_insert(Kind::Vcpu, vcpu),
+                Effect::Eject(vcpu) => self.devices.hotplug.request_eject(Kind::Vcpu, vcpu),
                 Effect::Retract(vcpu) => {
-                    self.devices.hotplug.cancel(vcpu);
+                    self.devices.hotplug.cancel(Kind::Vcpu, vcpu);
                     false
                 }
             };
@@ -310,6 +311,7 @@ impl Machine {
             })
             .collect();
         let expected = Report {
+            kind: Kind::Vcpu,
             origin: Origin::Operator,
             outcome,
             requested,

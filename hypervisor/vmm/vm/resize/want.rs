@@ -6,6 +6,7 @@ use super::ledger::Step;
 use super::{Cells, Effect};
 use control_plane::resize::Why;
 use control_plane::resize::ost::Ost;
+use types::hotplug::Kind;
 use types::ids::VcpuId;
 
 /// How far one vCPU of a resize is.
@@ -82,7 +83,13 @@ impl Want {
             Phase::Waiting => Phase::Failed(Why::NotListening),
             Phase::Offered {
                 acknowledged: false,
-            } => self.withdraw(step, Why::NotTurnedOn),
+            } => self.withdraw(
+                step,
+                match step.ledger.kind {
+                    Kind::Vcpu => Why::NotTurnedOn,
+                    Kind::Slot => Why::NotAcknowledged,
+                },
+            ),
             Phase::Offered { acknowledged: true } => self.withdraw(step, Why::OnlyAcknowledged),
             Phase::Asked(word) => {
                 let why = match word {
