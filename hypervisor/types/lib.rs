@@ -31,6 +31,7 @@ pub mod affinity;
 pub mod bits;
 pub mod counter;
 pub mod devices;
+pub mod entitlement;
 pub mod gicv2;
 pub mod gicv3;
 pub mod hotplug;

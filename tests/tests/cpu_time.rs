@@ -1,6 +1,7 @@
 //! CPU time beside vCPUs, as a guest and the operator see it.
 #![forbid(unsafe_code)]
 
+use tests::control::Refusal;
 use tests::machine::{Machine, PATIENCE, Running};
 use tests::{Manifest, Vm, artefacts, linux};
 
@@ -70,14 +71,26 @@ fn share(running: &mut Running, name: &str) -> u64 {
     permille.unwrap_or_else(|| panic!("{line}"))
 }
 
+/// Asks for what a VM is not entitled to; the answer says what it is.
+fn expect_refusal(running: &mut Running, command: &str, bounds: &str) {
+    let answer = running.control().command(command, PATIENCE);
+    let Refusal { kind, message } = answer.expect_err("it is outside");
+    assert_eq!(kind, "not-entitled");
+    assert_eq!(message, format!("the VM is entitled to {bounds}"));
+}
+
 /// Each guest counts by its own clock what it has of one CPU, beside the other and alone.
 #[test]
 fn caps_hold_to_a_hundredth_whoever_else_wants_the_cpu() {
-    let vm = |name: &str, cap: &str| {
+    let vm = |name: &str| {
         let vm = Vm::guest(name, "neighbour").command_line("spin");
-        vm.cpus(&[0]).raw("cpu-cap", cap)
+        vm.cpus(&[0])
     };
-    let vms = [vm("quarter", "250"), vm("rest", "\"750m\"")];
+    let entitled = "{ min = 300, max = \"750m\" }";
+    let vms = [
+        vm("quarter").raw("cpu-cap", "250"),
+        vm("rest").raw("entitlement.cpu-cap", entitled),
+    ];
     let machine = Machine::new("cpu-time-caps").cpus(1).deterministic();
     let mut running = machine.boot(&Manifest::new(vms));
     for name in ["quarter", "rest"] {
@@ -95,6 +108,7 @@ fn caps_hold_to_a_hundredth_whoever_else_wants_the_cpu() {
         );
     };
     expect(&mut running, "quarter", 250);
+    expect_refusal(&mut running, "vm cap rest none", "300 to 750 millicores");
     expect(&mut running, "rest", 750);
     // Alone on its CPU: nothing but its cap stops it.
     running.command("vm stop rest");
@@ -119,9 +133,14 @@ fn ran(running: &mut Running) -> (u64, u64) {
 #[test]
 fn a_cap_holds_while_a_guest_has_more_vcpus() {
     // No VM has a cap when the CPUs begin.
-    let vm = Vm::linux("linux", "linux-6.12").vcpus(2, 4);
+    let vm = Vm::linux("linux", "linux-6.12").vcpus(2, 6);
+    let vm = vm.raw("entitlement.vcpus", "{ min = 2, max = 4 }");
     let machine = Machine::new("cpu-time-cap").cpus(4);
     let (mut running, _) = linux::boot(machine, vm);
+    for outside in [1, 5] {
+        let command = format!("vcpu set linux {outside}");
+        expect_refusal(&mut running, &command, "2 to 4 vCPUs");
+    }
     linux::resize_to(&mut running, "linux", 4);
     let busy = "for cpu in 0 1 2 3; do taskset $((1 << cpu)) sh -c 'while :; do :; done' & done";
     linux::run(&mut running.console, busy);

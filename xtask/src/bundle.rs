@@ -382,6 +382,10 @@ fn written(values: &Values, error: &ConfigError) -> Option<String> {
         // A single CPU's number already says which entry is wrong.
         (Form::List, _) if error.value.parse::<u64>().is_ok() => None,
         (Form::List, Value::List(numbers)) => Some(format!("{numbers:?}")),
+        (Form::CountBounds | Form::MillicoreBounds, Value::List(bounds)) => match bounds[..] {
+            [min, max] => Some(format!("{{ min = {min}, max = {max} }}")),
+            _ => None,
+        },
         (Form::Text, Value::Text(text)) => Some(format!("{text:?}")),
         (Form::Address, Value::Wide(address)) => Some(format!("{address:#x}")),
         _ => None,

@@ -66,7 +66,7 @@ pub(crate) enum Value {
     Count(u32),
     /// Of [`Form::Size`] and [`Form::Address`].
     Wide(u64),
-    /// Of [`Form::List`].
+    /// Of [`Form::List`], [`Form::CountBounds`] and [`Form::MillicoreBounds`].
     List(Vec<u32>),
     /// Of [`Form::Texts`].
     Texts(Vec<String>),
@@ -127,6 +127,14 @@ impl<'de> DeserializeSeed<'de> for Reader {
                 Value::Count(form(from, "a count", write)?)
             }
             Form::Millicores => Value::Count(Millicores::deserialize(from)?.0),
+            Form::CountBounds => {
+                let Bounds { min, max } = form(from, "a least and a most", COUNT_BOUNDS)?;
+                Value::List(vec![min, max])
+            }
+            Form::MillicoreBounds => {
+                let Bounds { min, max } = Bounds::<Millicores>::deserialize(from)?;
+                Value::List(vec![min.0, max.0])
+            }
             Form::Size => Value::Wide(Bytes::deserialize(from)?.0),
             Form::Address => {
                 let write = "a number such as 0x40000000, without quotes";
@@ -141,6 +149,17 @@ impl<'de> DeserializeSeed<'de> for Reader {
     }
 }
 
+/// A least and a most.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bounds<T> {
+    min: T,
+    max: T,
+}
+
+/// What to write for a least and a most of a count.
+const COUNT_BOUNDS: &str = "both, such as { min = 1, max = 4 }";
+
 /// What a table may hold: a name, the keys of a schema, and tables of its own.
 struct Names {
     has_name: bool,
@@ -152,6 +171,8 @@ struct Names {
 enum Found {
     Name,
     Key(&'static Key),
+    /// A table of its own for the keys that have this and a dot before their names.
+    Table(String),
     Section(&'static Section),
 }
 
@@ -165,14 +186,66 @@ impl<'de> DeserializeSeed<'de> for &Names {
         }
         let key = self.keys.iter().find(|key| key.name == found);
         let section = self.sections.iter().find(|section| section.name == found);
+        let is_table = self.keys.iter().any(|key| in_table(&found, key).is_some());
+        let table = || is_table.then(|| Found::Table(found.clone()));
         let known = key.map(Found::Key).or(section.map(Found::Section));
-        known.ok_or_else(|| {
-            let names: Vec<&str> = self.keys.iter().map(|key| key.name).collect();
-            let names = names.join("`, `");
-            D::Error::custom(format!(
-                "unknown field `{found}`, expected one of `{names}`"
-            ))
-        })
+        known
+            .or_else(table)
+            .ok_or_else(|| unknown(&found, self.keys.iter().map(|key| key.name)))
+    }
+}
+
+fn unknown<'k, E: Error>(found: &str, names: impl Iterator<Item = &'k str>) -> E {
+    let names = names.collect::<Vec<_>>().join("`, `");
+    E::custom(format!(
+        "unknown field `{found}`, expected one of `{names}`"
+    ))
+}
+
+/// Returns what a key is called in a VM's table of this name, if it stands there.
+fn in_table(table: &str, key: &Key) -> Option<&'static str> {
+    key.name.strip_prefix(table)?.strip_prefix('.')
+}
+
+/// Reads a table of a VM that is there once, `[vm.TABLE]`.
+struct OneTable<'k> {
+    name: &'k str,
+    keys: &'static [Key],
+}
+
+impl<'de> DeserializeSeed<'de> for OneTable<'_> {
+    type Value = Values;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Values, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for OneTable<'_> {
+    type Value = Values;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = self.name;
+        write!(f, "a table: write [vm.{name}] and its keys below")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Values, A::Error> {
+        let mut values = Values::new();
+        while let Some(found) = from.next_key::<String>()? {
+            let mut keys = self.keys.iter();
+            let key = keys.find(|key| in_table(self.name, key) == Some(&found));
+            let names = self.keys.iter().filter_map(|key| in_table(self.name, key));
+            let key = key.ok_or_else(|| unknown(&found, names))?;
+            values.insert(key.name, from.next_value_seed(Reader(key.form))?);
+        }
+        Ok(values)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Values, A::Error> {
+        let name = self.name;
+        Err(A::Error::custom(format!(
+            "[[vm.{name}]] is a list, but a VM has one: write [vm.{name}]"
+        )))
     }
 }
 
@@ -196,6 +269,11 @@ fn read_table<'de, A: MapAccess<'de>>(mut from: A, names: &Names) -> Result<Tabl
             Found::Section(section) => {
                 let items = from.next_value_seed(Items(section))?;
                 table.sections.insert(section.name, items);
+            }
+            Found::Table(name) => {
+                let (name, keys) = (name.as_str(), names.keys);
+                let values = from.next_value_seed(OneTable { name, keys })?;
+                table.values.extend(values);
             }
             Found::Name => {
                 table.name = Some(from.next_value_seed(Reader(Form::Text)).map(plain)?);
@@ -652,6 +730,23 @@ mod tests {
             (vm.replace("\"k\"", "[1]"), "write it in quotes"),
             (vm.replace("\"64M\"", "true"), "true is not a size: write"),
             (vm.replace("64M", "64MM"), "such as \"512M\""),
+            (
+                format!("{vm}[[vm.entitlement]]\nvcpus = 1\n"),
+                "write [vm.entitlement]",
+            ),
+            (format!("{vm}entitlement = 3\n"), "write [vm.entitlement]"),
+            (
+                format!("{vm}[vm.entitlement]\nvpcus = 1\n"),
+                "unknown field `vpcus`, expected one of `vcpus`, `cpu-cap`",
+            ),
+            (
+                format!("{vm}[vm.entitlement]\nvcpus = 4\n"),
+                "4 is not a least and a most: write both, such as { min = 1, max = 4 }",
+            ),
+            (
+                format!("{vm}[vm.entitlement]\ncpu-cap = {{ min = \"x\", max = 50 }}\n"),
+                "\"x\" is no amount of CPU time: write",
+            ),
             (String::new(), "write one for each VM"),
         ] {
             let error = parse(&text).expect_err(expected);

@@ -4,6 +4,7 @@ use alloc::string::String;
 use core::fmt;
 
 use crate::topology::MAX_PACKAGES;
+use types::entitlement::NotEntitled;
 use types::ids::MAX_VCPUS_A_CPU;
 
 /// One thing that is wrong with the manifest or the boot options.
@@ -45,6 +46,10 @@ pub enum Problem {
         /// Largest value allowed.
         max: u64,
     },
+    /// It is not a least and a most (a cell each), or the least is more than the most.
+    NotBounds,
+    /// The VM is not entitled to it.
+    NotEntitled(NotEntitled),
     /// It is not a multiple of this.
     NotMultipleOf(u64),
     /// It is not the value of `memory` and a multiple of this more.
@@ -91,6 +96,10 @@ impl fmt::Display for Problem {
             Self::NotList => f.write_str("is not a list of numbers"),
             Self::NotOneOf(words) => write!(f, "is not one of {}", words.join(", ")),
             Self::OutOfRange { min, max } => write!(f, "is not between {min} and {max}"),
+            Self::NotBounds => f.write_str("is not a least and a most, in this order"),
+            Self::NotEntitled(NotEntitled(bounds)) => {
+                write!(f, "is not within the VM's entitlement, {bounds}")
+            }
             Self::NotMultipleOf(unit) => write!(f, "is not a multiple of {unit}"),
             Self::NotName => {
                 f.write_str("is not a name (1 to 31 of a-z, 0-9 and -, the first a letter)")

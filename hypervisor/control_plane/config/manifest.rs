@@ -9,6 +9,7 @@ use types::address::GuestPhys;
 
 use super::MANIFEST_FILE;
 use super::devices;
+use super::entitlement::{cap, entitlement};
 use super::error::{ConfigError, Problem};
 use super::options::{Options, pick};
 use super::schema::{self, YES_NO};
@@ -21,7 +22,8 @@ use crate::devicetree::{Cells, Node, Tree};
 use crate::firmware::Firmware;
 use crate::topology::Topology;
 use crate::uuid::Uuid;
-use types::ids::{MAX_MILLICORES, MAX_VCPUS, MAX_VMS, MIN_MILLICORES, PcpuId};
+use types::entitlement::Entitlement;
+use types::ids::{MAX_VCPUS, MAX_VMS, PcpuId};
 use types::layout::{MAX_SLOTS, Slots};
 
 /// The `compatible` of a manifest's root: the schema's name and version.
@@ -159,6 +161,7 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
     });
     let boot_vcpus = number(node, "boot-vcpus", 1, most)?.unwrap_or(1);
     let max_vcpus = number(node, "max-vcpus", boot_vcpus, most)?.unwrap_or(boot_vcpus);
+    let entitlement = entitlement(node, boot_vcpus, max_vcpus)?;
     let (memory_base, memory_bytes) = memory(node)?;
     let firmware = firmware(node, &command_line)?;
     let spis = number(node, "spis", u64::from(MIN_SPIS), u64::from(MAX_SPIS))?
@@ -177,7 +180,8 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
         boot_vcpus: boot_vcpus as u16,
         max_vcpus: max_vcpus as u16,
         placement: placement(node)?,
-        cpu_cap: cpu_cap(node)?,
+        cpu_cap: cpu_cap(node, &entitlement)?,
+        entitlement,
         idle: idle(node)?.unwrap_or(Idle::Native),
         firmware,
         command_line,
@@ -296,15 +300,17 @@ fn firmware(node: &Node<'_, '_>, command_line: &str) -> Result<Firmware, ConfigE
 }
 
 /// Reads what limits the VM's CPU time. A limit cannot be held where the guest's sleep looks like work.
-fn cpu_cap(node: &Node<'_, '_>) -> Result<Option<u32>, ConfigError> {
-    const NAME: &str = "cpu-cap";
-    let (min, max) = (u64::from(MIN_MILLICORES), u64::from(MAX_MILLICORES));
-    let cap = number(node, NAME, min, max)?;
+fn cpu_cap(node: &Node<'_, '_>, entitlement: &Entitlement) -> Result<Option<u32>, ConfigError> {
+    let cap = cap(entitlement, node)?;
     if cap.is_some() && idle(node)? == Some(Idle::Native) {
-        let problem = Problem::Contradicts(NAME);
+        let key = match node.property(schema::CPU_CAP) {
+            Some(_) => schema::CPU_CAP,
+            None => schema::ENTITLED_CAP,
+        };
+        let problem = Problem::Contradicts(key);
         return Err(property_error(node, schema::IDLE, problem));
     }
-    Ok(cap.map(|millicores| millicores as u32))
+    Ok(cap)
 }
 
 /// Reads what the guest's WFI does.

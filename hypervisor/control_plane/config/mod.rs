@@ -10,6 +10,7 @@
 
 mod archive;
 mod devices;
+mod entitlement;
 mod error;
 mod manifest;
 mod options;

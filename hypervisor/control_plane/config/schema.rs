@@ -22,6 +22,10 @@ pub enum Form {
     Count,
     /// An amount of CPU time: thousandths of a CPU in a cell of the tree; in TOML a number of them, or a text such as "2500m".
     Millicores,
+    /// The least and the most of a count: a cell each in the tree; in TOML a table of `min` and `max`.
+    CountBounds,
+    /// The least and the most of an amount of CPU time, likewise.
+    MillicoreBounds,
     /// A number of bytes: two cells in the tree, with a unit in TOML if the author likes.
     Size,
     /// An address: two cells in the tree.
@@ -59,7 +63,7 @@ const fn required(name: &'static str, form: Form) -> Key {
     }
 }
 
-/// The keys of a VM besides its name, which is the node's in the tree.
+/// The keys of a VM besides its name, which is the node's in the tree. One with a dot stands in a table of its own in TOML, `[vm.TABLE]`.
 pub const VM: &[Key] = &[
     required("kernel", Form::File),
     key("initrd", Form::File),
@@ -71,7 +75,9 @@ pub const VM: &[Key] = &[
     key("boot-vcpus", Form::Count),
     key("max-vcpus", Form::Count),
     key("cpus", Form::List),
-    key("cpu-cap", Form::Millicores),
+    key(CPU_CAP, Form::Millicores),
+    key(ENTITLED_VCPUS, Form::CountBounds),
+    key(ENTITLED_CAP, Form::MillicoreBounds),
     key(IDLE, Form::Word(&Idle::WORDS)),
     key("firmware", Form::Word(&Firmware::WORDS)),
     key("autostart", Form::YesNo),
@@ -120,6 +126,12 @@ pub const SECTIONS: &[Section] = &[
     },
 ];
 
+/// The key that limits a VM's CPU time.
+pub const CPU_CAP: &str = "cpu-cap";
+/// The key that says how many vCPUs a VM may be given.
+pub const ENTITLED_VCPUS: &str = "entitlement.vcpus";
+/// The key that says which caps a VM may be given.
+pub const ENTITLED_CAP: &str = "entitlement.cpu-cap";
 /// The key that says what a guest's WFI does.
 pub const IDLE: &str = "idle";
 /// The section of a VM's disks.

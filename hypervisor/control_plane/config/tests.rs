@@ -14,6 +14,7 @@ use crate::topology::Topology;
 use crate::uuid::Uuid;
 use types::address::GuestPhys;
 use types::devices::DeviceId;
+use types::entitlement::{Entitlement, NotEntitled};
 use types::ids::{MAX_VCPUS, PcpuId, VcpuId};
 use types::layout::{GicVersion, Slots};
 
@@ -97,6 +98,7 @@ fn defaults_are_the_documented_ones() {
         spis: 64,
         reserve_idle: ReserveIdle::Wfi,
         cpu_cap: None,
+        entitlement: Entitlement::default(),
         idle: Idle::Native,
         uuid: Uuid::of_name("linux"),
         topology: None,
@@ -152,6 +154,18 @@ fn every_wrong_value_is_named_and_spares_the_other_vm() {
             "topology",
             Cells(&[1, 1, 1, 1, 1]),
             NotTopology { vcpus: 1 },
+        ),
+        ("entitlement.vcpus", Cells(&[1]), NotBounds),
+        ("entitlement.vcpus", Cells(&[1, 1, 1]), NotBounds),
+        ("entitlement.vcpus", Cells(&[1, 0]), NotBounds),
+        ("entitlement.vcpus", Cells(&[0, 1]), range(1, 1)),
+        ("entitlement.vcpus", Cells(&[1, 2]), range(1, 1)),
+        ("entitlement.cpu-cap", Text("250m"), NotBounds),
+        ("entitlement.cpu-cap", Cells(&[49, 50]), range(50, 512_000)),
+        (
+            "entitlement.cpu-cap",
+            Cells(&[50, 512_001]),
+            range(50, 512_000),
         ),
         ("command-line", Text("a\nb"), NotPrintable(2)),
         ("command-line", U32(7), NotText),
@@ -289,6 +303,58 @@ fn memory_comes_in_blocks_above_what_is_there_from_boot() {
     assert_eq!(
         slots(1024, &[max(2 << 30), ("command-line", Text("acpi=off"))]),
         refused("max-memory", Problem::Contradicts("firmware"))
+    );
+}
+
+/// Reads a VM of at most eight vCPUs that is entitled to two to six of them, with these properties too.
+fn entitled(properties: &[(&'static str, Value)]) -> Result<VmConfig, String> {
+    let mut all = minimal();
+    all.extend([
+        ("max-vcpus", U32(8)),
+        ("entitlement.vcpus", Cells(&[2, 6])),
+        ("entitlement.cpu-cap", Cells(&[250, 1500])),
+    ]);
+    all.extend_from_slice(properties);
+    let vm = parse(&manifest(&[("vm", all)])).vms.remove(0);
+    vm.map_err(|error| error.to_string())
+}
+
+#[test]
+fn what_the_manifest_itself_asks_for_lies_within_the_entitlement() {
+    let error =
+        "manifest.dtb: /vms/vm: `boot-vcpus` = 1 is not within the VM's entitlement, 2 to 6 vCPUs";
+    assert_eq!(entitled(&[]).err(), Some(error.to_string()));
+    let boot = ("boot-vcpus", U32(2));
+    let cap = |millicores| {
+        let properties = [boot.clone(), ("cpu-cap", U32(millicores))];
+        entitled(&properties).map(|vm| vm.cpu_cap)
+    };
+    let error = "manifest.dtb: /vms/vm: `cpu-cap` = 1501 is not within the VM's entitlement, 250 to 1500 millicores";
+    assert_eq!(cap(1501), Err(error.to_string()));
+    assert!(cap(249).is_err());
+    assert_eq!((cap(250), cap(1500)), (Ok(Some(250)), Ok(Some(1500))));
+    // Without a cap of its own it has no more than it is entitled to.
+    let vm = entitled(core::slice::from_ref(&boot)).expect("a VM");
+    assert_eq!(vm.cpu_cap, Some(1500));
+    let error = "manifest.dtb: /vms/vm: `idle` = \"native\" contradicts `entitlement.cpu-cap`";
+    let native = entitled(&[boot, ("idle", Text("native"))]);
+    assert_eq!(native.err(), Some(error.to_string()));
+}
+
+#[test]
+fn an_entitlement_allows_what_lies_between_its_bounds() {
+    let vm = entitled(&[("boot-vcpus", U32(2))]).expect("a VM");
+    let vcpus = |count| vm.entitlement.allow_vcpus(count).is_ok();
+    assert_eq!([1, 2, 6, 7].map(vcpus), [false, true, true, false]);
+    let cap = |millicores| vm.entitlement.allow_cap(millicores).is_ok();
+    let asked = [Some(249), Some(250), Some(1500), Some(1501), None];
+    assert_eq!(asked.map(cap), [false, true, true, false, false]);
+    let NotEntitled(bounds) = vm.entitlement.allow_vcpus(7).expect_err("too many");
+    assert_eq!(bounds.to_string(), "2 to 6 vCPUs");
+    let free = Entitlement::default();
+    assert_eq!(
+        (free.allow_vcpus(512), free.allow_cap(None)),
+        (Ok(()), Ok(()))
     );
 }
 

@@ -12,6 +12,7 @@ use crate::firmware::Firmware;
 use crate::host::HostDescription;
 use crate::topology::Topology;
 use crate::uuid::Uuid;
+use types::entitlement::Entitlement;
 use types::ids::{PcpuId, VcpuId};
 use types::layout::{GicVersion, GuestLayout, Region, Slots};
 
@@ -142,6 +143,8 @@ pub struct VmConfig {
     pub placement: Placement,
     /// What its virtual CPUs may use of all CPUs together, in thousandths of a CPU, unless that is not limited.
     pub cpu_cap: Option<u32>,
+    /// What may be asked for it.
+    pub entitlement: Entitlement,
     /// What its WFI does. It traps while a cap is set in any case.
     pub idle: Idle,
     /// How the guest learns what machine it is on.

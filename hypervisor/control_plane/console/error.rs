@@ -5,6 +5,7 @@ use alloc::{
     format,
     string::{String, ToString},
 };
+use types::entitlement::{Bounds, NotEntitled};
 
 types::words! {
     /// The kind of an error: the word a program compares.
@@ -33,6 +34,8 @@ types::words! {
     Timeout = "timeout",
     /// Memory or another resource is used up.
     NoResources = "no-resources",
+    /// The VM is not entitled to it.
+    NotEntitled = "not-entitled",
     /// The host or the guest's configuration cannot do it.
     Unsupported = "unsupported",
 }
@@ -44,6 +47,8 @@ pub struct CommandError {
     pub kind: ErrorKind,
     /// What a person reads.
     pub message: String,
+    /// What would have been allowed, if that is bounds.
+    pub bounds: Option<Bounds>,
 }
 
 impl CommandError {
@@ -53,6 +58,7 @@ impl CommandError {
         Self {
             kind,
             message: message.into(),
+            bounds: None,
         }
     }
 
@@ -63,6 +69,16 @@ impl CommandError {
             ErrorKind::NoSuchVm,
             format!("there is no VM named \"{name}\"; `vm list` shows the names"),
         )
+    }
+}
+
+impl From<NotEntitled> for CommandError {
+    fn from(NotEntitled(bounds): NotEntitled) -> Self {
+        let message = format!("the VM is entitled to {bounds}");
+        Self {
+            bounds: Some(bounds),
+            ..Self::new(ErrorKind::NotEntitled, message)
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
 use crate::clock::utc::Utc;
 use crate::resize::Shortfall;
 use alloc::{format, string::ToString};
+use types::entitlement::{Bounds, Entitlement};
 use types::ids::VmId;
 
 /// Writes one JSON text; commas are its business, the nesting is the caller's.
@@ -136,6 +137,9 @@ pub(super) fn reply_head(
         Err(error) => json.key("error").object(|json| {
             json.key("kind").string(error.kind.name());
             json.key("message").string(&error.message);
+            if let Some(bounds) = &error.bounds {
+                bounds_fields(json, bounds);
+            }
         }),
     }
     json.close("}");
@@ -360,6 +364,14 @@ fn page_fields(json: &mut JsonWriter<'_>, page: &VmPage, names: &Names) {
     if let Some(millicores) = page.cap {
         json.key("cap").number(millicores);
     }
+    json.key("entitlement").object(|json| {
+        let Entitlement { vcpus, cpu_cap } = &page.entitlement;
+        for (key, bounds) in [("vcpus", vcpus), ("cpu_cap", cpu_cap)] {
+            if let Some(bounds) = bounds {
+                json.key(key).object(|json| bounds_fields(json, bounds));
+            }
+        }
+    });
     json.key("cpus").open("[");
     page.cpus.iter().for_each(|cpu| json.number(cpu.get()));
     json.close("]");
@@ -399,6 +411,11 @@ fn page_fields(json: &mut JsonWriter<'_>, page: &VmPage, names: &Names) {
         let way_out = format!("{before}{}{behind}", names.of(page.row.vm));
         json.key("way_out").string(&way_out);
     }
+}
+
+fn bounds_fields(json: &mut JsonWriter<'_>, bounds: &Bounds) {
+    json.key("min").number(bounds.min);
+    json.key("max").number(bounds.max);
 }
 
 fn vcpu_fields(json: &mut JsonWriter<'_>, row: &VcpuRow) {

@@ -3,6 +3,7 @@
 use super::usage::Topic;
 use crate::resize::Report;
 use alloc::{boxed::Box, string::String, vec::Vec};
+use types::entitlement::Entitlement;
 use types::ids::{PcpuId, VcpuId, VmId};
 use types::stats::ExitCounts;
 
@@ -95,6 +96,8 @@ pub struct VmPage {
     pub cpus: Vec<PcpuId>,
     /// What its vCPUs may use of all CPUs together, in thousandths of a CPU, if that is limited.
     pub cap: Option<u32>,
+    /// What may be asked for it.
+    pub entitlement: Entitlement,
     /// The name of its kernel.
     pub kernel: &'static str,
     /// The name of its initial RAM disk, if it has one.

@@ -12,6 +12,7 @@ use crate::{resize::Origin, resize::Outcome, resize::Report, resize::Shortfall, 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::{format, string::String, vec, vec::Vec};
+use types::entitlement::{Bounds, Entitlement, NotEntitled};
 use types::ids::{PcpuId, VcpuId, VmId};
 use types::stats::{ExitCounters, ExitReason};
 
@@ -877,6 +878,30 @@ fn every_reply() -> Vec<Reply> {
 }
 
 /// A page of a VM that has seen everything.
+fn entitled(min: u32, max: u32, unit: &'static str) -> Bounds {
+    Bounds { min, max, unit }
+}
+
+#[test]
+fn what_a_vm_is_not_entitled_to_is_told_with_its_bounds() {
+    let mut bench = Bench::new();
+    let requests = bench.ask(r#"{"id": 1, "command": "vcpu set linux 9"}"#);
+    let no = CommandError::from(NotEntitled(entitled(1, 8, "vCPUs")));
+    bench.reply(&requests[0], Err(no.clone()));
+    let message = "the VM is entitled to 1 to 8 vCPUs";
+    assert_eq!(
+        bench.told()[0]["error"],
+        json!({"kind": "not-entitled", "message": message, "min": 1, "max": 8})
+    );
+    let requests = bench.key_in(b"vcpu set linux 9\r");
+    bench.reply(&requests[0], Err(no));
+    let shown = bench.shown();
+    assert!(
+        shown.contains("error: the VM is entitled to 1 to 8 vCPUs (not-entitled)"),
+        "{shown}"
+    );
+}
+
 fn page() -> VmPage {
     VmPage {
         row: VmRow {
@@ -892,6 +917,10 @@ fn page() -> VmPage {
         max_memory_bytes: 2 << 30,
         cpus: [1, 3].map(PcpuId::new).to_vec(),
         cap: Some(2500),
+        entitlement: Entitlement {
+            vcpus: Some(entitled(1, 8, "vCPUs")),
+            cpu_cap: Some(entitled(250, 4000, "millicores")),
+        },
         kernel: "Image",
         initrd: None,
         command_line: "console=ttyAMA0",
@@ -966,7 +995,7 @@ fn every_reply_as_json() {
             "memory_bytes": 1_073_741_824, "free_pages": 1000, "page_bytes": 4096, "uptime_ns": 61_002_000_000_u64}),
         json!({"time": "2026-11-29T16:12:06Z", "unix_s": 1_795_968_726, "known": true}),
         json!({"vm": "linux", "state": "running", "on": 2, "target": 8, "possible": 8, "memory_bytes": 536_870_912,
-            "boot": 1, "max_memory_bytes": 2147483648_u64, "cap": 2500, "cpus": [1, 3], "kernel": "Image", "command_line": "console=ttyAMA0", "firmware": "acpi", "exits": 4711,
+            "boot": 1, "max_memory_bytes": 2147483648_u64, "cap": 2500, "entitlement": {"vcpus": {"min": 1, "max": 8}, "cpu_cap": {"min": 250, "max": 4000}}, "cpus": [1, 3], "kernel": "Image", "command_line": "console=ttyAMA0", "firmware": "acpi", "exits": 4711,
             "time_ns": 100_000_000_000_u64, "started_ns": 90_000_000_000_u64, "resets": 3,
             "last_reset": {"time_ns": 89_500_000_000_u64, "why": "guest"},
             "last_off": {"time_ns": 50_000_000_000_u64, "why": "failed"},
@@ -1048,6 +1077,7 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
         "linux: running for 10.000 s\r\n\
          vCPUs       2 on, 8 wanted, 8 possible, 1 from boot\r\n\
          on CPUs     1 3\r\nCPU time    2500 millicores at most\r\n\
+         entitled    1 to 8 vCPUs\r\nentitled    250 to 4000 millicores\r\n\
          memory      512 MiB, 2048 MiB at most\r\n\
          kernel      Image\r\n\
          options     console=ttyAMA0\r\n\

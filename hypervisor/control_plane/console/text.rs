@@ -150,9 +150,7 @@ fn vm_show(page: &VmPage, names: &Names, out: &mut dyn ByteSink) {
         page.cpus.iter().for_each(|cpu| put!(out, " {}", cpu.get()));
         out.put(b"\r\n");
     }
-    if let Some(millicores) = page.cap {
-        put!(out, "CPU time    {millicores} millicores at most\r\n");
-    }
+    contract(page, out);
     let [memory, most] = [row.memory_bytes, page.max_memory_bytes].map(|bytes| bytes / MIB);
     put!(out, "memory      {memory} MiB, {most} MiB at most\r\n");
     for (word, text) in [
@@ -191,6 +189,17 @@ fn vm_show(page: &VmPage, names: &Names, out: &mut dyn ByteSink) {
     }
     if let Some([before, behind]) = page.way_out {
         put!(out, "way out     {before}{name}{behind}\r\n");
+    }
+}
+
+/// Writes what limits a VM, and what may be asked for it.
+fn contract(page: &VmPage, out: &mut dyn ByteSink) {
+    if let Some(millicores) = page.cap {
+        put!(out, "CPU time    {millicores} millicores at most\r\n");
+    }
+    let entitlement = &page.entitlement;
+    for bounds in [entitlement.vcpus, entitlement.cpu_cap].iter().flatten() {
+        put!(out, "entitled    {bounds}\r\n");
     }
 }
 

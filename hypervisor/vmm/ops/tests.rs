@@ -27,6 +27,7 @@ use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
 use types::counter::CounterRate;
 use types::devices::DeviceId;
+use types::entitlement::Entitlement;
 use types::ids::{PcpuId, VcpuId, VmId};
 use types::layout::{GicVersion, Slots};
 
@@ -370,6 +371,7 @@ fn vms_on(
         spis: 64,
         reserve_idle: ReserveIdle::Wfi,
         cpu_cap: None,
+        entitlement: Entitlement::default(),
         idle: Idle::Native,
         uuid: Uuid::of_name("guest"),
         topology: None,

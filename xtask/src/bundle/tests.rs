@@ -217,6 +217,7 @@ fn every_key_arrives() {
          on-reset = \"boot-set\"\nspis = 96\nreserve-idle = \"psci-off\"\n\
          uuid = \"00112233-4455-6677-8899-aabbccddeeff\"\ntopology = [2, 1, 2, 2]\nmax-memory = \"256M\"\nmemory-block = \"512M\"\n\
          rng = true\nnetworks = [\"lan\", \"dmz\"]\n\
+         [vm.entitlement]\nvcpus = {{ min = 2, max = 6 }}\ncpu-cap = {{ min = 250, max = \"1500m\" }}\n\
          [[vm.net]]\nnetwork = \"lan\"\nmac = \"02:00:00:00:00:0A\"\nmtu = 9000\nrate = \"10M\"\nallow-spoof = true\n\
          [[vm.disk]]\nname = \"root\"\nimage = \"disk.img\"\nreadonly = false\ncow-quota = \"1M\"\n\
          [[vm.disk]]\nname = \"data\"\nimage = \"initrd\"\n",
@@ -255,6 +256,10 @@ fn every_key_arrives() {
         format!("{:?} {:?} {:?}", vm.firmware, vm.on_reset, vm.reserve_idle),
         "Fdt BootSet PsciOff"
     );
+    let entitled = [vm.entitlement.vcpus, vm.entitlement.cpu_cap];
+    let entitled = entitled.map(|bounds| bounds.expect("it has bounds").to_string());
+    assert_eq!(entitled, ["2 to 6 vCPUs", "250 to 1500 millicores"]);
+    assert_eq!(vm.cpu_cap, Some(1500));
     let topology = vm.topology.expect("it is told");
     assert_eq!(
         (vm.uuid.to_string().as_str(), topology.packages),
@@ -397,6 +402,18 @@ fn what_is_wrong_is_said_with_table_key_and_value() {
         (
             &|m| give(&mut m.vms[0], "memory-base", Value::Wide(0)),
             &["memory-base = 0x0: is not between 0x40000000 and 0x3fffc00000"],
+        ),
+        (
+            &|m| give(&mut m.vms[0], "entitlement.vcpus", Value::List(vec![1, 2])),
+            &["entitlement.vcpus = { min = 1, max = 2 }: is not between 1 and 1"],
+        ),
+        (
+            &|m| {
+                let bounds = Value::List(vec![100, 200]);
+                give(&mut m.vms[0], "entitlement.cpu-cap", bounds);
+                give(&mut m.vms[0], "cpu-cap", Value::Count(500));
+            },
+            &["cpu-cap = 500: is not within the VM's entitlement, 100 to 200 millicores"],
         ),
         (
             &|m| give(&mut m.vms[0], "cpus", Value::List(vec![0, 1, 0])),

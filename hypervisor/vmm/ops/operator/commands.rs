@@ -42,10 +42,7 @@ impl<H: Console> Vms<H> {
             Command::Vm { vm, action } => self
                 .find(vm)
                 .and_then(|instance| self.act(instance, action)),
-            Command::VmCap { vm, millicores } => self.find(vm).map(|instance| {
-                self.cap(instance.vm, millicores);
-                Reply::Done
-            }),
+            Command::VmCap { vm, millicores } => self.cap_vm(vm, millicores),
             Command::VmList => Ok(self.list()),
             Command::VmShow { vm } => self.find(vm).map(|instance| self.show(instance)),
             Command::VcpuList { vm } => match self.find(vm) {
@@ -102,6 +99,13 @@ impl<H: Console> Vms<H> {
         running
     }
 
+    fn cap_vm(&self, vm: VmId, millicores: Option<u32>) -> Result<Reply, CommandError> {
+        let instance = self.find(vm)?;
+        instance.config.entitlement.allow_cap(millicores)?;
+        self.cap(instance.vm, millicores);
+        Ok(Reply::Done)
+    }
+
     fn resize_vm(
         &self,
         token: Token,
@@ -117,6 +121,7 @@ impl<H: Console> Vms<H> {
             );
             return Err(CommandError::new(ErrorKind::Unsupported, message));
         }
+        instance.config.entitlement.allow_vcpus(count.into())?;
         let limits = timeout_s.map_or(DEFAULT_LIMITS, strict);
         let mut resizer = instance.resizer.lock();
         // Under the lock: a VM that ends later ends this resize with it.

@@ -9,6 +9,7 @@ use control_plane::console::{
 };
 use control_plane::firmware::Firmware;
 use core::sync::atomic::Ordering;
+use types::entitlement::{Bounds, Entitlement};
 use types::ids::{PcpuId, VcpuId, VmId};
 
 use super::{Fake, kernel, leave, run, running, vms, work};
@@ -119,6 +120,38 @@ fn what_a_vms_state_does_not_allow_is_refused_by_its_name() {
     let answer = answers(vms, &operator, other);
     assert!(answer[0].starts_with("error: there is no"), "{answer:?}");
     assert_eq!(answers(vms, &operator, Command::Log), ["Log(\"a line\")"]);
+}
+
+#[test]
+fn what_a_vm_is_not_entitled_to_is_refused_with_the_bounds() {
+    let bounds = |min, max, unit| Some(Bounds { min, max, unit });
+    let vms = vms(kernel(4096), true, |config| {
+        config.cpu_cap = Some(500);
+        config.entitlement = Entitlement {
+            vcpus: bounds(2, 3, "vCPUs"),
+            cpu_cap: bounds(250, 1500, "millicores"),
+        };
+    });
+    let (operator, vm) = (operator(), vms.all()[0].vm);
+    assert!(vms.start(&vms.all()[0]));
+    work(vms);
+    run(vms, 0);
+    for count in [1, 4] {
+        let answer = answers(vms, &operator, set(count));
+        assert_eq!(answer, ["error: the VM is entitled to 2 to 3 vCPUs"]);
+    }
+    for millicores in [Some(249), Some(1501), None] {
+        let cap = Command::VmCap {
+            vm: FIRST,
+            millicores,
+        };
+        let answer = answers(vms, &operator, cap);
+        assert_eq!(
+            answer,
+            ["error: the VM is entitled to 250 to 1500 millicores"]
+        );
+    }
+    assert_eq!(vm.cap.millicores(), Some(500), "nothing has changed");
 }
 
 #[test]
