@@ -79,6 +79,102 @@ fn expect_refusal(running: &mut Running, command: &str, bounds: &str) {
     assert_eq!(message, format!("the VM is entitled to {bounds}"));
 }
 
+/// What the meters of a VM say, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Meters {
+    held: u64,
+    entitled: u64,
+    ran: u64,
+    stolen: u64,
+    throttled: u64,
+}
+
+impl Meters {
+    /// Reads them from a row of `usage` or an event.
+    fn of(row: &serde_json::Value) -> Self {
+        let meter = |key: &str| row[key].as_u64().unwrap_or_else(|| panic!("{key}: {row}"));
+        Self {
+            held: meter("held_ns"),
+            entitled: meter("entitled_ns"),
+            ran: meter("ran_ns"),
+            stolen: meter("stolen_ns"),
+            throttled: meter("throttled_ns"),
+        }
+    }
+
+    /// Asks for them.
+    fn ask(running: &mut Running, vm: &str) -> Self {
+        Self::of(&running.command(&format!("usage {vm}"))["vms"][0])
+    }
+
+    /// Returns what was added since; nothing has gone back.
+    fn since(self, then: Self) -> Self {
+        let added = |now: u64, then: u64| {
+            now.checked_sub(then)
+                .unwrap_or_else(|| panic!("{then:?} before {self:?}"))
+        };
+        Self {
+            held: added(self.held, then.held),
+            entitled: added(self.entitled, then.entitled),
+            ran: added(self.ran, then.ran),
+            stolen: added(self.stolen, then.stolen),
+            throttled: added(self.throttled, then.throttled),
+        }
+    }
+}
+
+/// Two guests that spin share a CPU: what one runs the other waits, by the meters, which go on over a reset and a stop.
+#[test]
+fn meters_add_up_and_go_on_whatever_becomes_of_the_vm() {
+    let vm = |name: &str| {
+        let vm = Vm::guest(name, "neighbour").command_line("spin");
+        vm.cpus(&[0]).raw("max-vcpus", "3").raw("idle", "\"trap\"")
+    };
+    let vms = [vm("capped").raw("cpu-cap", "250"), vm("free")];
+    let machine = Machine::new("cpu-time-meters").cpus(1).deterministic();
+    let mut running = machine.boot(&Manifest::new(vms));
+    for name in ["capped", "free"] {
+        running.command(&format!("console {name}"));
+        running.console.expect("READY", PATIENCE);
+    }
+    running.command("watch usage 1");
+    let mut rows = Vec::new();
+    for _ in 0..3 {
+        let control = running.control();
+        for name in ["capped", "free"] {
+            rows.push(control.event("usage", name, PATIENCE));
+        }
+    }
+    let read = |index: usize| (Meters::of(&rows[index]), rows[index]["time_ns"].as_u64());
+    let [(from, begun), (to, ended)] = [read(0), read(4)];
+    let (capped, other) = (to.since(from), read(5).0.since(read(1).0));
+    let (begun, ended) = (begun.expect("a time"), ended.expect("a time"));
+    let passed = ended - begun;
+    println!("{capped:?} and {other:?} in {passed} ns");
+    let is_close = |ns: u64, expected: u64| ns.abs_diff(expected) <= passed / 100;
+    // Two periods of a second, of which a quarter is the capped VM's.
+    assert!(is_close(passed, 2_000_000_000), "{passed} ns");
+    assert!(is_close(capped.ran, passed / 4) && is_close(other.ran, passed / 4 * 3));
+    for vm in [capped, other] {
+        assert!(is_close(vm.ran + vm.stolen, passed), "it never sleeps");
+        assert!(is_close(vm.held, passed) && is_close(vm.entitled, 3 * passed));
+    }
+    assert!(capped.throttled > passed / 4 && capped.throttled <= capped.stolen);
+    assert_eq!(other.throttled, 0);
+    running.command("unwatch usage");
+    for (command, event) in [
+        ("vm reset capped", "vm-reset"),
+        ("vm stop capped", "vm-off"),
+        ("vm start capped", "vm-start"),
+    ] {
+        let then = Meters::ask(&mut running, "capped");
+        running.command(command);
+        running.control().event(event, "capped", PATIENCE);
+        let _added = Meters::ask(&mut running, "capped").since(then);
+    }
+    assert!(Meters::ask(&mut running, "capped").ran > to.ran);
+}
+
 /// Each guest counts by its own clock what it has of one CPU, beside the other and alone.
 #[test]
 fn caps_hold_to_a_hundredth_whoever_else_wants_the_cpu() {

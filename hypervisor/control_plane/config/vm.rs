@@ -195,6 +195,14 @@ impl VmConfig {
         }
     }
 
+    /// Returns how many vCPUs it may be given.
+    #[must_use]
+    pub fn entitled_vcpus(&self) -> u16 {
+        let bounds = self.entitlement.vcpus;
+        // They lie below `max_vcpus`.
+        bounds.map_or(self.max_vcpus, |bounds| bounds.max as u16)
+    }
+
     /// Returns the guest's RAM.
     #[must_use]
     pub const fn memory(&self) -> Region {

@@ -152,9 +152,12 @@ impl Backlog {
 }
 
 impl What {
-    /// Returns whether a guest makes thousands of these in a second.
+    /// Returns whether a guest makes thousands of these in a second, or another one comes soon: one is lost for itself.
     pub(super) const fn is_frequent(&self) -> bool {
-        matches!(self, Self::VcpuOnline(_) | Self::VcpuOffline(_))
+        matches!(
+            self,
+            Self::VcpuOnline(_) | Self::VcpuOffline(_) | Self::Usage(_)
+        )
     }
 }
 

@@ -148,6 +148,16 @@ pub enum Command {
         /// The VM, or all.
         vm: Option<VmId>,
     },
+    /// Tell the meters of one VM or of all.
+    Usage {
+        /// The VM, or all.
+        vm: Option<VmId>,
+    },
+    /// Tell the meters of all VMs as events, again and again, or no more.
+    WatchUsage {
+        /// How often, in seconds; `None` for no more.
+        period_s: Option<u32>,
+    },
     /// Tell what VMs and vCPUs have had of the CPUs: once, or at the prompt again and again.
     Top,
     /// Show the hypervisor's log.
@@ -189,6 +199,9 @@ pub(super) fn parse(line: &str, names: &Names) -> Result<Option<Command>, Comman
         b"disk" => arguments.listed("disk list [NAME]", |vm| Command::DiskList { vm }),
         b"net" => arguments.listed("net list [NAME]", |vm| Command::NetList { vm }),
         b"stats" => arguments.stats(),
+        b"usage" => arguments.usage(),
+        b"watch" => arguments.watch_usage(),
+        b"unwatch" => arguments.unwatch_usage(),
         b"json" => arguments.json(),
         _ => Err(unknown(first)),
     };
@@ -364,6 +377,29 @@ impl<'a> Arguments<'a> {
         self.only(self.form, Command::Stats { vm })
     }
 
+    fn usage(&mut self) -> Result<Command, CommandError> {
+        self.form = "usage [NAME]";
+        let vm = self.any_name()?;
+        self.only(self.form, Command::Usage { vm })
+    }
+
+    fn watch_usage(&mut self) -> Result<Command, CommandError> {
+        self.form = "watch usage SECONDS";
+        if self.word()? != "usage" {
+            return Err(self.misused());
+        }
+        let period_s = Some(self.number("seconds", 1, MAX_TIMEOUT_S)?);
+        self.only(self.form, Command::WatchUsage { period_s })
+    }
+
+    fn unwatch_usage(&mut self) -> Result<Command, CommandError> {
+        self.form = "unwatch usage";
+        match self.word()? {
+            "usage" => self.only(self.form, Command::WatchUsage { period_s: None }),
+            _ => Err(self.misused()),
+        }
+    }
+
     fn device(&mut self) -> Result<Command, CommandError> {
         self.form = "device list NAME";
         match self.word()? {
@@ -501,6 +537,10 @@ mod tests {
                 "mem set linux 1536M --force --timeout 30",
                 memory(1536 << 20, Some(30), true),
             ),
+            ("usage", Command::Usage { vm: None }),
+            ("usage linux", Command::Usage { vm: Some(LINUX) }),
+            ("watch usage 10", Command::WatchUsage { period_s: Some(10) }),
+            ("unwatch usage", Command::WatchUsage { period_s: None }),
             ("vm show rtos", Command::VmShow { vm: VmId::new(1) }),
             (
                 "vm cap rtos 250",
@@ -622,6 +662,14 @@ mod tests {
             ("host time set 4294967296", ErrorKind::BadNumber),
             ("host time set 2106-02-07T06:28:16Z", ErrorKind::BadNumber),
             ("host time set 2026-02-29T00:00:00Z", ErrorKind::BadNumber),
+            ("usage linux rtos", ErrorKind::Usage),
+            ("usage nobody", ErrorKind::NoSuchVm),
+            ("watch usage", ErrorKind::Usage),
+            ("watch usage 0", ErrorKind::BadNumber),
+            ("watch usage 3601", ErrorKind::BadNumber),
+            ("watch top 1", ErrorKind::Usage),
+            ("unwatch", ErrorKind::Usage),
+            ("unwatch usage 1", ErrorKind::Usage),
             ("vm show", ErrorKind::Usage),
             ("vm", ErrorKind::Usage),
             ("vm frobnicate linux", ErrorKind::Usage),
@@ -679,6 +727,7 @@ mod tests {
                 .replace(" N ", " 8 ")
                 .replace(" SIZE ", " 2G ")
                 .replace("MILLICORES", "250")
+                .replace("SECONDS", "10")
                 .replace("VCPU CPU", "1 2");
             assert!(matches!(parse(&line), Ok(Some(_))), "{line}");
             let example = usage.example("linux");

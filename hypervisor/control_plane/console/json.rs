@@ -6,15 +6,15 @@ use super::{
     error::CommandError,
     names::Names,
     reply::{
-        DeviceRow, DiskRow, Event, HostReport, MemoryRow, NetRow, Reply, ResizeReport, StatsRow,
-        VcpuRow, VmPage, VmRow, What, log_line,
+        DeviceRow, DiskRow, Event, HostReport, MemoryRow, MeterRow, NetRow, Reply, ResizeReport,
+        StatsRow, VcpuRow, VmPage, VmRow, What, log_line,
     },
     request::RequestId,
     sink::{ByteSink, put},
     usage::Usage,
 };
 use crate::clock::utc::Utc;
-use crate::resize::Shortfall;
+use crate::resize::{Outcome, Shortfall};
 use alloc::{format, string::ToString};
 use types::entitlement::{Bounds, Entitlement};
 use types::ids::VmId;
@@ -174,6 +174,7 @@ pub(super) fn event_head(
             json.key("reason").string(why);
         }
         What::VcpuOnline(vcpu) | What::VcpuOffline(vcpu) => json.key("vcpu").number(vcpu.get()),
+        What::Usage(row) => meter_fields(&mut json, row),
         What::ResizeDone(report) => {
             resize_fields(&mut json, report);
             has_rows = true;
@@ -205,6 +206,10 @@ fn reply_fields(json: &mut JsonWriter<'_>, reply: &Reply, names: &Names) -> Opti
             json.key("time_ns").number(sample.time_ns);
             json.key("left_out").number(sample.left_out);
             return Some("vcpus");
+        }
+        Reply::Usage { time_ns, .. } => {
+            json.key("time_ns").number(*time_ns);
+            return Some("vms");
         }
         Reply::Attached(vm) => vm_field(json, *vm, names),
         Reply::VmList(_) | Reply::Stats(_) => return Some("vms"),
@@ -253,10 +258,6 @@ pub(super) fn row(
             let usage = topic.commands().get(place)?;
             json.object(|json| usage_fields(json, usage, names));
         }
-        Reply::VmList(rows) => {
-            let row = rows.get(place)?;
-            json.object(|json| vm_fields(json, row, names));
-        }
         Reply::VcpuList { vcpus, .. } => {
             let row = vcpus.get(place)?;
             json.object(|json| vcpu_fields(json, row));
@@ -276,10 +277,6 @@ pub(super) fn row(
                 "vcpu"
             };
             json.object(|json| shortfall_fields(json, key, row));
-        }
-        Reply::Stats(rows) => {
-            let row = rows.get(place)?;
-            json.object(|json| stats_fields(json, row, names));
         }
         Reply::Log(lines) => {
             let line = log_line(lines, place)?;
@@ -310,8 +307,7 @@ fn device_row(json: &mut JsonWriter<'_>, reply: &Reply, place: usize, names: &Na
             let row = rows.get(place)?;
             json.object(|json| net_fields(json, row, names));
         }
-        // It has no rows.
-        _ => return None,
+        _ => return vm_row(json, reply, place, names),
     }
     Some(())
 }
@@ -325,6 +321,29 @@ fn memory_fields(json: &mut JsonWriter<'_>, row: &MemoryRow) {
         json.key("ost_event").number(event);
         json.key("ost_status").number(status);
     }
+}
+
+/// Writes a row that is about a VM as a whole; `None` if the reply has no such row.
+fn vm_row(json: &mut JsonWriter<'_>, reply: &Reply, place: usize, names: &Names) -> Option<()> {
+    match reply {
+        Reply::VmList(rows) => {
+            let row = rows.get(place)?;
+            json.object(|json| vm_fields(json, row, names));
+        }
+        Reply::Usage { vms, .. } => {
+            let row = vms.get(place)?;
+            json.object(|json| {
+                vm_field(json, row.vm, names);
+                meter_fields(json, row);
+            });
+        }
+        Reply::Stats(rows) => {
+            let row = rows.get(place)?;
+            json.object(|json| stats_fields(json, row, names));
+        }
+        _ => return None,
+    }
+    Some(())
 }
 
 fn shortfall_fields(json: &mut JsonWriter<'_>, key: &str, Shortfall { vcpu, why }: &Shortfall) {
@@ -411,6 +430,32 @@ fn page_fields(json: &mut JsonWriter<'_>, page: &VmPage, names: &Names) {
         let way_out = format!("{before}{}{behind}", names.of(page.row.vm));
         json.key("way_out").string(&way_out);
     }
+}
+
+/// Writes the meters of a VM; of its resizes the counts by latency, as far as there are any.
+fn meter_fields(json: &mut JsonWriter<'_>, row: &MeterRow) {
+    for (key, ns) in [
+        ("held_ns", row.meter.held_ns),
+        ("entitled_ns", row.meter.entitled_ns),
+        ("ran_ns", row.ran_ns),
+        ("stolen_ns", row.stolen_ns),
+        ("throttled_ns", row.throttled_ns),
+    ] {
+        json.key(key).number(ns);
+    }
+    json.key("counts_sleep").bool(row.counts_sleep);
+    json.key("resizes").object(|json| {
+        for (outcome, counts) in Outcome::WORDS.iter().zip(&row.meter.resizes) {
+            let last = counts.iter().rposition(|count| *count != 0);
+            let end = last.map_or(0, |last| last.saturating_add(1));
+            json.key(outcome).open("[");
+            counts
+                .iter()
+                .take(end)
+                .for_each(|count| json.number(*count));
+            json.close("]");
+        }
+    });
 }
 
 fn bounds_fields(json: &mut JsonWriter<'_>, bounds: &Bounds) {

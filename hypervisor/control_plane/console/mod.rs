@@ -52,8 +52,8 @@ pub use memory::{Ask, admit};
 pub use outlet::{Left, Outlet, Pace, Transmit};
 pub use pending::{MAX_PENDING, Token};
 pub use reply::{
-    DeviceRow, DiskRow, Event, HostReport, MemoryRow, MemoryUnit, NetRow, Reply, ResizeReport,
-    Sample, StatsRow, VcpuRow, VmPage, VmRow, What,
+    DeviceRow, DiskRow, Event, HostReport, MemoryRow, MemoryUnit, MeterRow, NetRow, Reply,
+    ResizeReport, Sample, StatsRow, VcpuRow, VmPage, VmRow, What,
 };
 pub use sink::{ByteSink, Sinks};
 pub use usage::Topic;
@@ -349,9 +349,13 @@ impl Console {
     }
 }
 
-/// Returns whether the operator gets the same as a reply.
+/// Returns whether the operator gets the same as a reply, or only programs are told.
 fn is_answered(what: &What) -> bool {
-    matches!(what, What::ResizeDone(resize) if resize.report.origin == Origin::Operator)
+    match what {
+        What::ResizeDone(resize) => resize.report.origin == Origin::Operator,
+        What::Usage(_) => true,
+        _ => false,
+    }
 }
 
 fn too_long(most: usize) -> CommandError {

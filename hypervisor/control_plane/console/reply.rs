@@ -1,7 +1,7 @@
 //! What the hypervisor answers and tells: plain values, written as text by `text` and as JSON by `json`.
 
 use super::usage::Topic;
-use crate::resize::Report;
+use crate::resize::{Report, meter::Meter};
 use alloc::{boxed::Box, string::String, vec::Vec};
 use types::entitlement::Entitlement;
 use types::ids::{PcpuId, VcpuId, VmId};
@@ -22,6 +22,13 @@ pub enum Reply {
     VmShow(Box<VmPage>),
     /// What VMs and vCPUs have had.
     Top(Sample),
+    /// The meters of VMs.
+    Usage {
+        /// When, in nanoseconds since the hypervisor's start.
+        time_ns: u64,
+        /// The VMs.
+        vms: Vec<MeterRow>,
+    },
     /// The vCPUs of a VM.
     VcpuList {
         /// The VM.
@@ -122,6 +129,23 @@ pub struct VmPage {
     pub last_error: Option<(u64, String)>,
     /// What the operator can do to have it run, if it does not or if it goes wrong: a sentence's parts around the VM's name.
     pub way_out: Option<[&'static str; 2]>,
+}
+
+/// The meters of one VM: each only grows while the host is up, also over resets, stops and starts. Times are in nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeterRow {
+    /// The VM.
+    pub vm: VmId,
+    /// What it held, and how its resizes ended.
+    pub meter: Meter,
+    /// Time that its vCPUs ran.
+    pub ran_ns: u64,
+    /// Whether the sleep of some is in `ran_ns` at present, because they are alone on their CPUs.
+    pub counts_sleep: bool,
+    /// Time that its vCPUs could have run but had to wait.
+    pub stolen_ns: u64,
+    /// As much of that as its cap was the reason for.
+    pub throttled_ns: u64,
 }
 
 /// What VMs and their vCPUs have had at one moment, to be held against another one.
@@ -331,6 +355,8 @@ pub enum What {
     DeviceBroken(String, &'static str),
     /// A resize ended.
     ResizeDone(ResizeReport),
+    /// Its meters, for programs that watch them.
+    Usage(Box<MeterRow>),
 }
 
 /// Returns the line of the log that begins at a byte, without its line feed; `None` behind the last.
@@ -362,6 +388,7 @@ impl What {
             Self::DeviceBroken(..) => "device-broken",
             Self::ResizeDone(report) if report.memory.is_some() => "memory-done",
             Self::ResizeDone(_) => "resize-done",
+            Self::Usage(_) => "usage",
         }
     }
 }

@@ -4,10 +4,11 @@
 
 use super::{
     names::Names,
-    reply::{DeviceRow, DiskRow, MemoryRow, NetRow, Reply, VcpuRow, VmRow},
+    reply::{DeviceRow, DiskRow, MemoryRow, MeterRow, NetRow, Reply, VcpuRow, VmRow},
     sink::{ByteSink, put},
     usage::Usage,
 };
+use crate::resize::meter::Latencies;
 use core::fmt;
 use types::hotplug::OST_SOURCE_SHIFT;
 use types::stats::ExitCounts;
@@ -29,6 +30,8 @@ pub(super) enum Table<'a> {
     /// With whether some of their times are marked.
     Vcpus(&'a [VcpuRow], bool),
     Memory(&'a [MemoryRow]),
+    /// With whether some of their times are marked.
+    Meters(&'a [MeterRow], &'a Names, bool),
     Exits(&'a ExitCounts),
     Devices(&'a [DeviceRow]),
     Disks(&'a [DiskRow], &'a Names),
@@ -67,6 +70,10 @@ impl<'a> Table<'a> {
                 Some(Self::Vcpus(vcpus, has_marks))
             }
             Reply::MemoryList { slots, .. } => Some(Self::Memory(slots)),
+            Reply::Usage { vms, .. } => {
+                let has_marks = vms.iter().any(|row| row.counts_sleep);
+                Some(Self::Meters(vms, names, has_marks))
+            }
             Reply::DeviceList { devices, .. } => Some(Self::Devices(devices)),
             Reply::DiskList(rows) => Some(Self::Disks(rows, names)),
             Reply::NetList(rows) => Some(Self::Nets(rows, names)),
@@ -81,6 +88,9 @@ impl<'a> Table<'a> {
             Self::Vms(..) => &[Left, Left, Right, Right, Right, Right, Left],
             Self::Vcpus(..) => &[Right, Left, Right, Right, Right, Right],
             Self::Memory(_) => &[Right, Right, Right, Left, Right],
+            Self::Meters(..) => &[
+                Left, Right, Right, Right, Right, Right, Right, Right, Right, Right,
+            ],
             Self::Exits(_) => &[Left, Right],
             Self::Devices(_) => &[Right, Left, Left, Left, Right, Right, Right, Right, Right],
             Self::Disks(..) => &[Left, Left, Right, Right, Right, Right, Right, Right],
@@ -92,7 +102,7 @@ impl<'a> Table<'a> {
 
     /// Returns a cell of a row; a list's first row is its header.
     fn cell(&self, place: usize, column: usize) -> Option<Cell<'a>> {
-        use Cell::{Indented, Number, Time, Word};
+        use Cell::{Indented, Number, Word};
         let row = place.checked_sub(1);
         match self {
             Self::Help(commands) => {
@@ -109,19 +119,13 @@ impl<'a> Table<'a> {
                 None => ["VCPU", "STATE", "CPU", "EXITS", "RAN", "STOLEN"]
                     .get(column)
                     .map(|word| Word(word)),
-                Some(row) => {
-                    let row = rows.get(row)?;
-                    let (vcpu, cpu) = (Number(row.vcpu.get().into()), Number(row.cpu.get().into()));
-                    let mark = match (row.counts_sleep, has_marks) {
-                        (true, _) => "*",
-                        (false, true) => " ",
-                        (false, false) => "",
-                    };
-                    let ran = Time(Seconds(row.ran_ns), mark);
-                    let stolen = Time(Seconds(row.stolen_ns), "");
-                    let cells = [vcpu, Word(row.state), cpu, Number(row.exits), ran, stolen];
-                    cells.get(column).copied()
-                }
+                Some(row) => vcpu(rows.get(row)?, *has_marks).get(column).copied(),
+            },
+            Self::Meters(rows, names, has_marks) => match row {
+                None => METERS.get(column).map(|word| Word(word)),
+                Some(row) => meter(rows.get(row)?, names, *has_marks)
+                    .get(column)
+                    .copied(),
             },
             Self::Memory(rows) => match row {
                 None => MEMORY.get(column).map(|word| Word(word)),
@@ -165,7 +169,9 @@ impl<'a> Table<'a> {
     pub(super) const fn footnote(&self) -> &'static str {
         match self {
             Self::Help(_) => "`help COMMAND` gives an example, the Tab key completes words\r\n",
-            Self::Vcpus(_, true) => "* alone on its CPU: RAN counts its sleep too\r\n",
+            Self::Vcpus(_, true) | Self::Meters(_, _, true) => {
+                "* alone on its CPU: RAN counts its sleep too\r\n"
+            }
             _ => "",
         }
     }
@@ -217,6 +223,50 @@ fn memory(row: &MemoryRow) -> [Cell<'_>; 5] {
     });
     let (slot, size) = (Number(row.slot.into()), Mib(row.bytes));
     [slot, Hex(row.address), size, Word(row.state), answer]
+}
+
+/// Returns what stands behind a time: whether sleep is in it, if that is so of any.
+const fn mark(counts_sleep: bool, has_marks: bool) -> &'static str {
+    match (counts_sleep, has_marks) {
+        (true, _) => "*",
+        (false, true) => " ",
+        (false, false) => "",
+    }
+}
+
+fn vcpu(row: &VcpuRow, has_marks: bool) -> [Cell<'_>; 6] {
+    use Cell::{Number, Time, Word};
+    let (vcpu, cpu) = (Number(row.vcpu.get().into()), Number(row.cpu.get().into()));
+    let ran = Time(Seconds(row.ran_ns), mark(row.counts_sleep, has_marks));
+    let stolen = Time(Seconds(row.stolen_ns), "");
+    [vcpu, Word(row.state), cpu, Number(row.exits), ran, stolen]
+}
+
+/// The header of a list of meters: at last the operator's resizes by outcome.
+const METERS: [&str; 10] = [
+    "VM",
+    "HELD",
+    "ENTITLED",
+    "RAN",
+    "STOLEN",
+    "THROTTLED",
+    "DONE",
+    "PARTLY",
+    "REFUSED",
+    "TIMED-OUT",
+];
+
+fn meter<'a>(row: &MeterRow, names: &'a Names, has_marks: bool) -> [Cell<'a>; 10] {
+    let time = |ns| Cell::Time(Seconds(ns), "");
+    let ran = Cell::Time(Seconds(row.ran_ns), mark(row.counts_sleep, has_marks));
+    let (held, entitled) = (time(row.meter.held_ns), time(row.meter.entitled_ns));
+    let (stolen, throttled) = (time(row.stolen_ns), time(row.throttled_ns));
+    let count = |counts: Latencies| Cell::Number(counts.into_iter().map(u64::from).sum());
+    let [done, partly, refused, timed_out] = row.meter.resizes.map(count);
+    let vm = Cell::Word(names.of(row.vm));
+    [
+        vm, held, entitled, ran, stolen, throttled, done, partly, refused, timed_out,
+    ]
 }
 
 /// The header of a list of devices.

@@ -4,10 +4,12 @@ extern crate std;
 
 use super::{
     ByteSink, Command, CommandError, Console, DeviceRow, DiskRow, ErrorKind, EscapeKey, Event,
-    HostPower, HostReport, JSON_LINE_BYTES, MAX_PENDING, MemoryRow, MemoryUnit, NetRow, Port,
-    Reply, Request, ResizeReport, Sample, Sinks, StatsRow, Topic, VcpuRow, VmAction, VmPage, VmRow,
-    What, names::Names, request::RequestId, terminal::Terminal, usage::USAGE, writing::Writing,
+    HostPower, HostReport, JSON_LINE_BYTES, MAX_PENDING, MemoryRow, MemoryUnit, MeterRow, NetRow,
+    Port, Reply, Request, ResizeReport, Sample, Sinks, StatsRow, Topic, VcpuRow, VmAction, VmPage,
+    VmRow, What, names::Names, request::RequestId, terminal::Terminal, usage::USAGE,
+    writing::Writing,
 };
+use crate::resize::meter;
 use crate::{resize::Origin, resize::Outcome, resize::Report, resize::Shortfall, resize::Why};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -874,10 +876,31 @@ fn every_reply() -> Vec<Reply> {
         },
         Reply::VmShow(page().into()),
         Reply::Top(sample(7_000_000_000, &[1_500_000_000])),
+        Reply::Usage {
+            time_ns: 7_000_000_000,
+            vms: vec![meters(true)],
+        },
     ]
 }
 
-/// A page of a VM that has seen everything.
+/// The meters of a VM with two classes of resizes.
+fn meters(counts_sleep: bool) -> MeterRow {
+    let mut meter = meter::Meter::default();
+    meter.held_ns = 61_002_000_000;
+    meter.entitled_ns = 122_004_000_000;
+    meter.resized(Outcome::Done, 300_000);
+    meter.resized(Outcome::Done, 5_000_000);
+    meter.resized(Outcome::TimedOut, 10_000_000_000);
+    MeterRow {
+        vm: LINUX,
+        meter,
+        ran_ns: 30_500_000_000,
+        counts_sleep,
+        stolen_ns: 2_000_000_000,
+        throttled_ns: 1_500_000_000,
+    }
+}
+
 fn entitled(min: u32, max: u32, unit: &'static str) -> Bounds {
     Bounds { min, max, unit }
 }
@@ -902,6 +925,7 @@ fn what_a_vm_is_not_entitled_to_is_told_with_its_bounds() {
     );
 }
 
+/// A page of a VM that has seen everything.
 fn page() -> VmPage {
     VmPage {
         row: VmRow {
@@ -1004,6 +1028,7 @@ fn every_reply_as_json() {
         json!({"time_ns": 7_000_000_000_u64, "left_out": 0, "vcpus": [
             {"vm": "linux", "vcpu": 0, "state": "on", "cpu": 0, "exits": 1500, "ran_ns": 1_500_000_000_u64, "counts_sleep": false,
              "stolen_ns": 750_000_000_u64}]}),
+        json!({"time_ns": 7_000_000_000_u64, "vms": [meters_in_json()]}),
     ];
     let mut bench = Bench::new();
     for (reply, expected) in every_reply().into_iter().zip(expected) {
@@ -1089,6 +1114,29 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
          last error  50.000 s ago: no memory.\r\n\
          way out     `vm reset linux`\r\n"
     );
+    assert_eq!(
+        texts.nth(1).expect("meters"),
+        "VM         HELD   ENTITLED        RAN   STOLEN  THROTTLED  DONE  PARTLY  REFUSED  TIMED-OUT\r\n\
+         linux  61.002 s  122.004 s  30.500 s*  2.000 s    1.500 s     2       0        0          1\r\n\
+         * alone on its CPU: RAN counts its sleep too\r\n"
+    );
+}
+
+fn meters_in_json() -> Value {
+    json!({"vm": "linux", "held_ns": 61_002_000_000_u64, "entitled_ns": 122_004_000_000_u64, "ran_ns": 30_500_000_000_u64,
+        "stolen_ns": 2_000_000_000, "throttled_ns": 1_500_000_000, "counts_sleep": true, "resizes": {
+            "done": [1, 0, 0, 1], "partly": [], "refused": [], "timed-out": [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]}})
+}
+
+#[test]
+fn meters_are_told_to_programs_that_watch_them_and_not_at_the_prompt() {
+    let mut bench = Bench::new();
+    bench.event(9, What::Usage(meters(true).into()));
+    let mut expected = meters_in_json();
+    expected["event"] = json!("usage");
+    expected["time_ns"] = json!(9);
+    assert_eq!(bench.told(), [expected]);
+    assert_eq!(bench.shown(), "");
 }
 
 /// Returns whether the operator's manual has `word` in a table or a list of words.
@@ -1180,6 +1228,7 @@ fn the_manual_has_every_word_that_programs_compare() {
         What::VmResumed,
         What::DiskFull(String::new()),
         What::DeviceBroken(String::new(), ""),
+        What::Usage(meters(false).into()),
         ended,
     ];
     for what in events

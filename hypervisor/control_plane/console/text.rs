@@ -50,6 +50,7 @@ pub(super) fn reply_head(reply: &Reply, names: &Names, out: &mut dyn ByteSink) -
         | Reply::VmList(_)
         | Reply::VcpuList { .. }
         | Reply::MemoryList { .. }
+        | Reply::Usage { .. }
         | Reply::Stats(_)
         | Reply::DeviceList { .. }
         | Reply::DiskList(_)
@@ -129,6 +130,8 @@ pub(super) fn event(event: &Event, names: &Names, out: &mut dyn ByteSink) {
         }
         // `Writing` shows it as a reply.
         What::ResizeDone(_) => {}
+        // Programs alone are told.
+        What::Usage(_) => {}
     }
 }
 

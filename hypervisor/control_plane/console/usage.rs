@@ -13,7 +13,7 @@ pub(super) struct Usage {
 }
 
 /// All commands, in the order in which `help` shows them: those with the same first words stand together.
-pub(super) const USAGE: [Usage; 28] = [
+pub(super) const USAGE: [Usage; 31] = [
     usage("help [COMMAND]", "explain the commands"),
     usage("vm list", "list the VMs"),
     usage("vm show NAME", "tell all about a VM"),
@@ -38,6 +38,9 @@ pub(super) const USAGE: [Usage; 28] = [
     usage("console NAME", "attach the terminal to a VM's console"),
     usage("top", "watch VMs and vCPUs run; q ends it"),
     usage("stats [NAME]", "count exits by reason"),
+    usage("usage [NAME]", "tell what VMs held, ran and waited"),
+    usage("watch usage SECONDS", "tell programs that again and again"),
+    usage("unwatch usage", "tell programs no more"),
     usage("log", "show the hypervisor's log"),
     usage("host", "describe the host"),
     usage("host reboot [--force]", "start the host anew"),
@@ -70,6 +73,7 @@ impl Usage {
             "COMMAND" => Piece::Value("vcpu set"),
             "N" => Piece::Value("8"),
             "MILLICORES" => Piece::Value("2500m"),
+            "SECONDS" => Piece::Value("10"),
             "S" => Piece::Value("30"),
             "SIZE" => Piece::Value("2G"),
             "VCPU" | "CPU" => Piece::Value("1"),

@@ -1,5 +1,6 @@
 //! How a resize ended, in values for programs and in sentences for people.
 
+pub mod meter;
 pub mod ost;
 
 use alloc::vec::Vec;

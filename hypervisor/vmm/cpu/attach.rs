@@ -49,7 +49,8 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
         if self.attached.len() <= slot.index() {
             self.attached.resize_with(slot.index() + 1, || None);
         }
-        self.queue.reserve(slot);
+        let [account, begun] = vcpu.usage.take_over();
+        self.queue.reserve(slot, account, begun);
         self.queue.agree(slot, vm.terms(), self.machine.now());
         self.crowd.reserve(slot);
         self.attached[slot.index()] = Some(Attached { place, context });
@@ -96,7 +97,8 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
                 self.forget_fp(slot);
                 if let Some(account) = self.queue.detach(slot, now) {
                     let slice = self.machine.ticks(SLICE_NS);
-                    let (ran, wanting) = (account.run_ticks.min(slice), self.queue.wanting());
+                    vcpu.usage.publish(account);
+                    let (ran, wanting) = (vcpu.usage.ran_ticks().min(slice), self.queue.wanting());
                     self.deferred.charge_turn(ran, wanting, now, slice);
                 }
                 let _last = vm.life.detach();

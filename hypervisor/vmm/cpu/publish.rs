@@ -21,12 +21,13 @@ impl<M: Machine, P: Policy> Pcpu<M, P> {
 
     /// Publishes what a vCPU has had of this CPU until now, or until it went off.
     #[cold]
-    pub(super) fn publish_account(&self, slot: Slot) {
+    pub(super) fn publish_account(&mut self, slot: Slot) {
         if let Some(Some(attached)) = self.attached.get(slot.index())
-            && let Some(account) = self.queue.account_at(slot, self.machine.now())
+            && let Some([account, begun]) = self.queue.book(slot, self.machine.now())
         {
             let Owner { vm, vcpu } = attached.place;
             let usage = &vcpu.usage;
+            usage.publish_begun(begun);
             let counts_sleep = !self.traps_wfi() && vm.policy.hcr & hcr::TWI == 0;
             usage.publish(account);
             usage.set_counts_sleep(counts_sleep);

@@ -222,6 +222,7 @@ impl<H: Host> Instance<H> {
             resizer: FairMutex::new(Resizer::new(vm, Kind::Vcpu)),
             memory: Memory::new(vm),
             asked: FairMutex::default(),
+            meter: FairMutex::default(),
             record: FairMutex::new(Record::default()),
         }
     }

@@ -16,10 +16,10 @@ impl<H: Host> Vms<H> {
         let progress = match answer {
             Answer::Listens => return self.listens(vm),
             Answer::Eject(id) => {
-                let progress = {
-                    let now_ns = self.host.now_ns();
-                    instance.resizer.lock().on_eject(vm, id, now_ns)
-                };
+                let mut resizer = instance.resizer.lock();
+                let progress = resizer.on_eject(vm, id, self.host.now_ns());
+                self.meter(instance, &resizer);
+                drop(resizer);
                 let Some(progress) = progress else { return };
                 self.park(vm);
                 progress
@@ -95,6 +95,7 @@ impl<H: Host> Vms<H> {
         let vm = instance.vm;
         // Before the guest hears of anything: what it turns on because of it counts.
         let resizer = instance.resizer.lock();
+        self.meter(instance, &resizer);
         let active = resizer.is_active();
         instance.resizing.store(active, Ordering::Release);
         vm.watched

@@ -21,7 +21,10 @@ impl<H: Host> Vms<H> {
         if begun {
             instance.record.lock().note = None;
             let now_ns = self.host.now_ns();
-            instance.resizer.lock().on_start(now_ns);
+            let mut resizer = instance.resizer.lock();
+            resizer.on_start(now_ns);
+            self.meter(instance, &resizer);
+            drop(resizer);
             self.begin_without_slots(instance, now_ns);
             self.host.ask(instance.manager);
         }

@@ -33,8 +33,8 @@ const SLOTS_A_STEP: usize = 16;
 pub struct Memory {
     /// Its resizes.
     pub resizer: FairMutex<Resizer>,
-    /// The operator's requests that wait for them to end.
-    pub asked: FairMutex<VecDeque<Token>>,
+    /// The operator's requests that wait for them to end, each with when, in nanoseconds.
+    pub asked: FairMutex<VecDeque<(Token, u64)>>,
     pieces: FairMutex<Pieces>,
 }
 
@@ -99,7 +99,7 @@ impl<H: Host> Vms<H> {
             spare.push(piece);
         }
         let progress = resizer.begin(vm, count, limits, self.host.now_ns())?;
-        memory.asked.lock().push_back(token);
+        memory.asked.lock().push_back((token, self.host.now_ns()));
         memory.pieces.lock().spare.append(&mut spare);
         drop(resizer);
         self.carry_out_memory(instance, progress);

@@ -39,8 +39,8 @@ use crate::memory::GuestFault;
 use crate::sync::FairMutex;
 use crate::vm::context::Frame;
 use crate::vm::resize::{Limits, Resizer};
-use crate::vm::{Around, Cause, Kicks, Outside, Vcpu, Vm};
-use control_plane::resize::Report;
+use crate::vm::{Around, Cause, Kicks, Outside, Phase, Vcpu, Vm};
+use control_plane::resize::{Report, meter::Meter};
 pub use create::{Description, HostLimits};
 use hotplug::strict;
 pub use memory::Memory;
@@ -179,8 +179,10 @@ pub struct Instance<H: Host> {
     pub memory: Memory,
     /// The first vCPU whose CPU has not heard of the VM's start.
     unwoken: AtomicU16,
-    /// The operator's requests that wait for resizes to end, in the order in which they were begun.
-    pub asked: FairMutex<VecDeque<Token>>,
+    /// The operator's requests that wait for resizes to end, in the order in which they were begun, each with when, in nanoseconds.
+    pub asked: FairMutex<VecDeque<(Token, u64)>>,
+    /// What it has held.
+    meter: FairMutex<Meter>,
     /// What has become of it.
     record: FairMutex<Record>,
 }
@@ -266,6 +268,16 @@ impl<H: Host> Vms<H> {
     #[must_use]
     pub fn of(&self, vm: &Vm) -> &Instance<H> {
         &self.instances[vm.id.index()]
+    }
+
+    /// Brings the meters of a VM up to date with what it holds from now on.
+    fn meter(&self, instance: &Instance<H>, resizer: &Resizer) {
+        let held = match instance.vm.phase() {
+            Phase::Off => 0,
+            _ => resizer.held(),
+        };
+        let (entitled, mut meter) = (instance.config.entitled_vcpus(), instance.meter.lock());
+        meter.hold(held, entitled, self.host.now_ns());
     }
 
     /// Notes an event that happens now.

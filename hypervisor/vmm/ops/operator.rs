@@ -49,6 +49,12 @@ struct Move {
     deadline_ns: u64,
 }
 
+/// Programs watch the meters: how often they are told, and when next, in nanoseconds since start.
+struct Watch {
+    period_ns: u64,
+    next_ns: u64,
+}
+
 /// What waits to be told and answered. A static of its own, all zeros at first: the image does not carry its 9 KiB.
 pub struct Outbox {
     /// Events that wait to be told.
@@ -80,6 +86,8 @@ pub struct Operator {
     outbox: &'static Outbox,
     /// The vCPU that is to move: one at a time does.
     moving: FairMutex<Option<Move>>,
+    /// Whether programs watch the meters.
+    watch: FairMutex<Option<Watch>>,
     /// Something changed that the boot CPU has to look at.
     dirty: AtomicBool,
     /// What waits for the next round, each with its VM.
@@ -103,6 +111,7 @@ impl Operator {
         Self {
             outbox,
             moving: FairMutex::new(None),
+            watch: FairMutex::new(None),
             dirty: AtomicBool::new(false),
             waiting: FairMutex::new(Vec::new()),
             awaited: AtomicBool::new(false),

@@ -2,7 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use control_plane::console::{Reply, Sample, VcpuRow, VmPage, VmRow};
+use control_plane::console::{MeterRow, Reply, Sample, VcpuRow, VmPage, VmRow};
 use core::sync::atomic::Ordering;
 use types::ids::PcpuSet;
 
@@ -118,6 +118,41 @@ impl<H: Host> Vms<H> {
             }
         }
         Reply::Top(sample)
+    }
+
+    /// Returns the meters of one VM or of all, as the CPUs have published them.
+    #[must_use]
+    pub fn usage(&self, vm: Option<&Vm>) -> Reply {
+        let wanted = |instance: &&Instance<H>| vm.is_none_or(|vm| vm.id == instance.vm.id);
+        Reply::Usage {
+            time_ns: self.host.now_ns(),
+            vms: self
+                .instances
+                .iter()
+                .filter(wanted)
+                .map(|one| self.meter_row(one))
+                .collect(),
+        }
+    }
+
+    pub(super) fn meter_row(&self, instance: &Instance<H>) -> MeterRow {
+        let vm = instance.vm;
+        let (mut ran, mut stolen, mut counts_sleep) = (0_u64, 0_u64, false);
+        for vcpu in &*vm.vcpus {
+            let account = vcpu.usage.metered();
+            ran = ran.saturating_add(account.run_ticks);
+            stolen = stolen.saturating_add(account.steal_ticks);
+            counts_sleep |= vcpu.power.state().is_on() && vcpu.usage.counts_sleep();
+        }
+        let meter = *instance.meter.lock();
+        MeterRow {
+            vm: vm.id,
+            meter: meter.read(instance.config.entitled_vcpus(), self.host.now_ns()),
+            ran_ns: self.host.ns(ran),
+            counts_sleep,
+            stolen_ns: self.host.ns(stolen),
+            throttled_ns: self.host.ns(vm.cap.throttled_ticks()),
+        }
     }
 
     fn vcpu_row(&self, vcpu: &Vcpu) -> VcpuRow {

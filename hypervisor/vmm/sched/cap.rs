@@ -37,6 +37,8 @@ pub struct Cap {
     millicores: AtomicU32,
     quota_ticks: AtomicU64,
     pool: AtomicU64,
+    /// For how long it has held vCPUs back, each by itself, since EL2 started.
+    throttled_ticks: AtomicU64,
 }
 
 /// What is left in a period; the number is modulo [`PERIODS`].
@@ -93,6 +95,7 @@ impl Cap {
             millicores: AtomicU32::new(NO_MILLICORES),
             quota_ticks: AtomicU64::new(NONE),
             pool: AtomicU64::new(BIAS as u64),
+            throttled_ticks: AtomicU64::new(0),
         }
     }
 
@@ -124,6 +127,18 @@ impl Cap {
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.quota_ticks.load(Ordering::Relaxed) != NONE
+    }
+
+    /// Notes that it has held a vCPU back for so long.
+    pub(super) fn note_throttled(&self, spent_ticks: u64) {
+        self.throttled_ticks
+            .fetch_add(spent_ticks, Ordering::Relaxed);
+    }
+
+    /// Returns for how many counter ticks it has held vCPUs back, each by itself, as far as their CPUs have said so.
+    #[must_use]
+    pub fn throttled_ticks(&self) -> u64 {
+        self.throttled_ticks.load(Ordering::Relaxed)
     }
 
     fn quota(&self) -> i64 {

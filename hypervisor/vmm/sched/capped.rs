@@ -163,6 +163,12 @@ impl<P: Policy> Policy for Capped<P> {
         self.limit_ticks
     }
 
+    fn throttled(&self, share: &Self::Share, spent_ticks: u64) {
+        if let Some(cap) = share.cap {
+            cap.note_throttled(spent_ticks);
+        }
+    }
+
     #[inline]
     fn held_until(&mut self, share: &mut Self::Share, now_ticks: u64) -> Option<u64> {
         share.cap?.replenished_ticks(now_ticks)

@@ -89,6 +89,9 @@ pub trait Policy {
     /// Returns when the vCPU that runs has to stop, although no other one may wait; [`super::NEVER`] for not at all.
     fn limit_ticks(&self) -> u64;
 
+    /// A vCPU was held back for so long.
+    fn throttled(&self, share: &Self::Share, spent_ticks: u64);
+
     /// Returns until when a vCPU that could run is held back: the time of its replenishment, which is later than now. `None` if it may
     /// run.
     fn held_until(&mut self, share: &mut Self::Share, now_ticks: u64) -> Option<u64>;

@@ -15,7 +15,7 @@ use super::NEVER;
 use super::policy::Policy;
 use super::set::{MAX_SLOTS, Slot, SlotSet};
 
-/// What a vCPU has had of its physical CPU since it was attached, in counter ticks.
+/// What a vCPU has had of physical CPUs since EL2 started, in counter ticks; it never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Time it ran.
@@ -48,21 +48,25 @@ pub(super) struct Entry<S> {
     /// Since when it is what it is.
     pub(super) since_ticks: u64,
     pub(super) account: Account,
+    /// What that was when it was last turned on, or came here.
+    begun: Account,
 }
 
 impl<S> Entry<S> {
     /// An entry without a vCPU.
     const fn vacant(share: S) -> Self {
+        const NOTHING: Account = Account {
+            run_ticks: 0,
+            steal_ticks: 0,
+        };
         Self {
             run: Run::Vacant,
             exempt: false,
             deadline_ticks: NEVER,
             share,
             since_ticks: 0,
-            account: Account {
-                run_ticks: 0,
-                steal_ticks: 0,
-            },
+            account: NOTHING,
+            begun: NOTHING,
         }
     }
 
@@ -131,6 +135,9 @@ impl<P: Policy> Waiting<P> {
         entry: &mut Entry<P::Share>,
         now_ticks: u64,
     ) {
+        if HOLDS {
+            self.book_throttled(entry, now_ticks);
+        }
         if HOLDS
             && !entry.exempt
             && let Some(until_ticks) = self.policy.held_until(&mut entry.share, now_ticks)
@@ -142,6 +149,15 @@ impl<P: Policy> Waiting<P> {
         entry.change(Run::Runnable, now_ticks);
         self.runnable.insert(slot);
         self.policy.enqueue(slot, &entry.share);
+    }
+
+    /// Tells the policy for how long a vCPU has been throttled until now, if it is.
+    pub(super) fn book_throttled(&self, entry: &mut Entry<P::Share>, now_ticks: u64) {
+        if entry.run == Run::Throttled {
+            let spent = now_ticks.saturating_sub(entry.since_ticks);
+            self.policy.throttled(&entry.share, spent);
+            entry.change(Run::Throttled, now_ticks);
+        }
     }
 
     /// Forgets that a vCPU watches, if it does.
@@ -189,32 +205,36 @@ impl<P: Policy> RunQueue<P> {
         }
     }
 
-    /// Makes room for a slot, which begins with what the policy gives first, and forgets what the last vCPU there had; this alone
-    /// allocates.
-    pub fn reserve(&mut self, slot: Slot) {
+    /// Keeps a slot, which begins with what the policy gives first, for a vCPU that has had this, and this when it was last turned on.
+    pub fn reserve(&mut self, slot: Slot, account: Account, begun: Account) {
+        self.make_room(slot);
+        if let Some(entry) = self.entries.get_mut(slot.index())
+            && entry.run == Run::Vacant
+        {
+            (entry.account, entry.begun) = (account, begun);
+        }
+    }
+
+    /// Makes room for a slot; this alone allocates.
+    fn make_room(&mut self, slot: Slot) {
         let needed = slot.index() + 1;
         if self.entries.len() < needed {
             debug_assert!(needed <= MAX_SLOTS);
             let vacant = Entry::vacant(self.waiting.policy.first_share());
             self.entries.resize(needed, vacant);
         }
-        if let Some(entry) = self.entries.get_mut(slot.index())
-            && entry.run == Run::Vacant
-        {
-            entry.account = Account::default();
-        }
     }
 
     /// Gives a slot to a vCPU, blocked until it is woken; does nothing if the slot has one.
     pub fn attach(&mut self, slot: Slot, now_ticks: u64) {
-        self.reserve(slot);
+        self.make_room(slot);
         if let Some(entry) = self.entries.get_mut(slot.index())
             && entry.run == Run::Vacant
         {
             entry.run = Run::Blocked;
             entry.deadline_ticks = NEVER;
             entry.since_ticks = now_ticks;
-            entry.account = Account::default();
+            entry.begun = entry.account;
             self.live += 1;
         }
     }
@@ -226,7 +246,7 @@ impl<P: Policy> RunQueue<P> {
         let idle = self.is_idle();
         match self.entries.get_mut(slot.index()) {
             Some(entry) if idle && entry.starts_at_once(Run::Vacant, &self.waiting.policy) => {
-                entry.account = Account::default();
+                entry.begun = entry.account;
                 entry.change_from(Run::Vacant, Run::Running, now_ticks);
                 self.live += 1;
                 self.current = Some(slot);
@@ -262,6 +282,9 @@ impl<P: Policy> RunQueue<P> {
             return None;
         }
         let was = entry.run;
+        if HOLDS {
+            self.waiting.book_throttled(entry, now_ticks);
+        }
         entry.change(Run::Vacant, now_ticks);
         let account = entry.account;
         self.live -= 1;
@@ -280,13 +303,12 @@ impl<P: Policy> RunQueue<P> {
         Some(account)
     }
 
-    /// Returns what the vCPU in a slot has had until now, what it is doing included, or had until it was taken off; `None` if
-    /// there was none since [`RunQueue::reserve`].
-    #[must_use]
-    pub fn account_at(&self, slot: Slot, now_ticks: u64) -> Option<Account> {
-        let entry = self.entries.get(slot.index())?;
-        let account = entry.account_at(now_ticks);
-        (entry.run != Run::Vacant || account != Account::default()).then_some(account)
+    /// Returns what the vCPU in a slot has had until now, what it is doing included, or had until it was taken off; and what that was when
+    /// it was last turned on. What it was throttled is told to the policy.
+    pub fn book(&mut self, slot: Slot, now_ticks: u64) -> Option<[Account; 2]> {
+        let entry = self.entries.get_mut(slot.index())?;
+        self.waiting.book_throttled(entry, now_ticks);
+        Some([entry.account_at(now_ticks), entry.begun])
     }
 
     /// Returns for how long the vCPU in a slot could have run and had to wait, until it last began to do what it does.

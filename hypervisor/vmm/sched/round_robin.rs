@@ -245,6 +245,8 @@ impl Policy for RoundRobin {
         NEVER
     }
 
+    fn throttled(&self, _share: &Left, _spent_ticks: u64) {}
+
     #[inline]
     fn held_until(&mut self, _share: &mut Left, _now_ticks: u64) -> Option<u64> {
         None

@@ -3,44 +3,60 @@
 use super::Account;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Time that a vCPU ran and waited since it was last turned on or moved.
+/// Time that a vCPU ran and waited since EL2 started, and how much of that since other things happened.
 #[derive(Debug, Default)]
 pub struct Usage {
     ran_ticks: AtomicU64,
     stolen_ticks: AtomicU64,
+    /// What they were when it was last turned on or moved.
+    begun_ran_ticks: AtomicU64,
+    begun_stolen_ticks: AtomicU64,
+    /// What was stolen from it when its VM was last started or reset.
+    reset_stolen_ticks: AtomicU64,
     /// When it last woke from a sleep in which it kept its CPU, and what is to be added to that, modulo 2^64, to have how long it has
     /// slept like that in all: what it slept before, less when it fell asleep.
     woke_ticks: AtomicU64,
     before_ticks: AtomicU64,
+    /// How long it had slept like that when it was last turned on or moved.
+    begun_slept_ticks: AtomicU64,
     counts_sleep: AtomicBool,
-    /// What was stolen from it since its VM was started or reset, until it was last turned on or moved.
-    stolen_before_ticks: AtomicU64,
     /// Whether its guest wants to know what is stolen.
     is_guest_told: AtomicBool,
 }
 
 impl Usage {
-    /// Begins anew with an empty account. What the last one said of stolen time was published.
+    /// Notes that the vCPU is turned on, or has moved.
     #[inline]
     pub fn begin(&self) {
-        if self.stolen_ticks() != 0 {
-            self.fold_stolen();
+        self.begun_slept_ticks
+            .store(self.slept_ticks(), Ordering::Relaxed);
+    }
+
+    /// Returns what the account of the vCPU goes on with on a CPU that takes it over, and what it was when it was last turned on: its sleep
+    /// is accounted for in both.
+    #[must_use]
+    pub fn take_over(&self) -> [Account; 2] {
+        for ticks in [
+            &self.woke_ticks,
+            &self.before_ticks,
+            &self.begun_slept_ticks,
+        ] {
+            ticks.store(0, Ordering::Relaxed);
         }
-        self.woke_ticks.store(0, Ordering::Relaxed);
-        self.before_ticks.store(0, Ordering::Relaxed);
+        let account = |run: &AtomicU64, steal: &AtomicU64| Account {
+            run_ticks: run.load(Ordering::Relaxed),
+            steal_ticks: steal.load(Ordering::Relaxed),
+        };
+        [
+            account(&self.ran_ticks, &self.stolen_ticks),
+            account(&self.begun_ran_ticks, &self.begun_stolen_ticks),
+        ]
     }
 
-    #[cold]
-    fn fold_stolen(&self) {
-        let all = self.all_stolen_ticks();
-        self.stolen_before_ticks.store(all, Ordering::Relaxed);
-        self.stolen_ticks.store(0, Ordering::Relaxed);
-    }
-
-    /// Forgets what was stolen: its VM begins anew, and its guest has not asked.
+    /// Notes that its VM begins anew, and its guest has not asked what is stolen.
     pub fn reset(&self) {
-        self.stolen_before_ticks.store(0, Ordering::Relaxed);
-        self.stolen_ticks.store(0, Ordering::Relaxed);
+        let stolen = self.stolen_ticks.load(Ordering::Relaxed);
+        self.reset_stolen_ticks.store(stolen, Ordering::Relaxed);
         self.is_guest_told.store(false, Ordering::Relaxed);
     }
 
@@ -64,8 +80,7 @@ impl Usage {
     /// Returns for how many counter ticks it could have run and had to wait, since its VM was started or reset.
     #[must_use]
     pub fn all_stolen_ticks(&self) -> u64 {
-        let before = self.stolen_before_ticks.load(Ordering::Relaxed);
-        before.wrapping_add(self.stolen_ticks())
+        self.since(&self.stolen_ticks, &self.reset_stolen_ticks)
     }
 
     /// Notes that the vCPU falls asleep in a WFI that traps while no other vCPU wants its CPU.
@@ -81,7 +96,12 @@ impl Usage {
         self.woke_ticks.store(now_ticks, Ordering::Relaxed);
     }
 
-    /// Returns how long it has slept like that since [`Usage::begin`].
+    fn since(&self, now: &AtomicU64, then: &AtomicU64) -> u64 {
+        let then = then.load(Ordering::Relaxed);
+        now.load(Ordering::Relaxed).saturating_sub(then)
+    }
+
+    /// Returns how long it has slept like that since [`Usage::take_over`].
     #[inline]
     fn slept_ticks(&self) -> u64 {
         let before = self.before_ticks.load(Ordering::Relaxed);
@@ -91,9 +111,18 @@ impl Usage {
     /// Publishes an account: what was slept of it is no time that the vCPU ran. It is awake, since its CPU does this.
     #[inline]
     pub fn publish(&self, account: Account) {
-        let ran = account.run_ticks.saturating_sub(self.slept_ticks());
+        let ran = account.run_ticks.wrapping_sub(self.slept_ticks());
         self.ran_ticks.store(ran, Ordering::Relaxed);
         self.stolen_ticks
+            .store(account.steal_ticks, Ordering::Relaxed);
+    }
+
+    /// Publishes what the account was when the vCPU was last turned on or moved.
+    pub fn publish_begun(&self, account: Account) {
+        let slept = self.begun_slept_ticks.load(Ordering::Relaxed);
+        let ran = account.run_ticks.wrapping_sub(slept);
+        self.begun_ran_ticks.store(ran, Ordering::Relaxed);
+        self.begun_stolen_ticks
             .store(account.steal_ticks, Ordering::Relaxed);
     }
 
@@ -102,16 +131,25 @@ impl Usage {
         self.counts_sleep.store(counts_sleep, Ordering::Relaxed);
     }
 
-    /// Returns for how many counter ticks it ran.
+    /// Returns for how many counter ticks it ran since it was last turned on or moved.
     #[must_use]
     pub fn ran_ticks(&self) -> u64 {
-        self.ran_ticks.load(Ordering::Relaxed)
+        self.since(&self.ran_ticks, &self.begun_ran_ticks)
     }
 
-    /// Returns for how many counter ticks it could have run and had to wait.
+    /// Returns for how many counter ticks it could have run and had to wait, since it was last turned on or moved.
     #[must_use]
     pub fn stolen_ticks(&self) -> u64 {
-        self.stolen_ticks.load(Ordering::Relaxed)
+        self.since(&self.stolen_ticks, &self.begun_stolen_ticks)
+    }
+
+    /// Returns what it ran and waited since EL2 started.
+    #[must_use]
+    pub fn metered(&self) -> Account {
+        Account {
+            run_ticks: self.ran_ticks.load(Ordering::Relaxed),
+            steal_ticks: self.stolen_ticks.load(Ordering::Relaxed),
+        }
     }
 
     /// Returns whether what it slept counts as time that it ran, at present.
@@ -140,10 +178,27 @@ mod tests {
         }
         usage.publish(account(160));
         assert_eq!(usage.ran_ticks(), 110);
-        // Turned off and on: a new account.
+        // Turned off and on: its account goes on, and what is told of this time on begins anew.
         usage.begin();
-        usage.publish(account(5));
-        assert_eq!(usage.ran_ticks(), 5);
+        usage.publish(account(165));
+        usage.publish_begun(account(160));
+        assert_eq!((usage.ran_ticks(), usage.stolen_ticks()), (5, 0));
+        assert_eq!(
+            usage.metered(),
+            Account {
+                run_ticks: 115,
+                steal_ticks: 7
+            }
+        );
+        // On another CPU it goes on without what it slept.
+        let [all, begun] = usage.take_over();
+        assert_eq!((all.run_ticks, begun.run_ticks), (115, 110));
+        usage.publish(Account {
+            run_ticks: 120,
+            steal_ticks: 9,
+        });
+        usage.publish_begun(begun);
+        assert_eq!((usage.ran_ticks(), usage.stolen_ticks()), (10, 2));
     }
 
     #[test]
@@ -155,14 +210,14 @@ mod tests {
         assert!(usage.is_guest_told());
         usage.steal(7);
         assert_eq!(usage.all_stolen_ticks(), 7);
-        for all in [7, 11] {
-            usage.begin();
-            assert_eq!((usage.stolen_ticks(), usage.all_stolen_ticks()), (0, all));
-            usage.steal(4);
-            assert_eq!(usage.all_stolen_ticks(), all + 4);
-        }
+        usage.begin();
+        usage.steal(11);
+        assert_eq!(usage.all_stolen_ticks(), 11);
         usage.reset();
         assert_eq!(usage.all_stolen_ticks(), 0);
         assert!(!usage.is_guest_told());
+        usage.steal(15);
+        assert_eq!(usage.all_stolen_ticks(), 4);
+        assert_eq!(usage.metered().steal_ticks, 15, "meters never go back");
     }
 }

@@ -139,6 +139,7 @@ impl Resizer {
     }
 
     /// Returns how many the VM holds: what the guest has, and what it may have.
+    #[inline]
     #[must_use]
     pub fn held(&self) -> u16 {
         self.ledger.held()

@@ -204,8 +204,11 @@ fn tab_completes_as_far_as_there_is_no_choice_and_then_shows_it() {
     assert_eq!(complete("frob", 0).0, "frob");
     let (_, rows) = complete("", 0);
     assert_eq!(
-        rows[1],
-        "help  vm  vcpu  mem  device  disk  net  console  top  stats  log  host  json"
+        rows[1..3],
+        [
+            "help  vm  vcpu  mem  device  disk  net  console  top  stats  usage  watch  unwatch",
+            "log  host  json"
+        ]
     );
 }
 

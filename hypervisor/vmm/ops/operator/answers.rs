@@ -20,6 +20,8 @@ pub(super) enum Answer {
     VcpuList(Token),
     /// What every VM has had, and where that was asked for.
     Top(Token),
+    /// The meters of a VM or of all, and where that was asked for; `None` for the programs that watch them.
+    Usage(Option<Token>),
 }
 
 /// The round under way, which only the boot CPU looks at.

@@ -62,6 +62,14 @@ impl<H: Console> Vms<H> {
                 operator.wait(None, Answer::Top(token));
                 return operator.look_again(&self.host);
             }
+            Command::Usage { vm } => match self.ask_usage(operator, token, vm) {
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            Command::WatchUsage { period_s } => {
+                operator.watch_usage(&self.host, period_s);
+                Ok(Reply::Done)
+            }
             Command::Stats { vm } => Ok(self.stats(vm)),
             Command::Log => Ok(Reply::Log(self.host.log())),
             Command::Host => Ok(Reply::Host(self.host.report())),
@@ -99,6 +107,19 @@ impl<H: Console> Vms<H> {
         running
     }
 
+    fn ask_usage(
+        &self,
+        operator: &Operator,
+        token: Token,
+        vm: Option<VmId>,
+    ) -> Result<(), CommandError> {
+        let instance = vm.map(|vm| self.find(vm)).transpose()?;
+        let vm = instance.map(|instance| instance.vm);
+        operator.wait(vm, Answer::Usage(Some(token)));
+        operator.look_again(&self.host);
+        Ok(())
+    }
+
     fn cap_vm(&self, vm: VmId, millicores: Option<u32>) -> Result<Reply, CommandError> {
         let instance = self.find(vm)?;
         instance.config.entitlement.allow_cap(millicores)?;
@@ -130,7 +151,8 @@ impl<H: Console> Vms<H> {
             return Err(not_now(instance));
         }
         let progress = resizer.begin(instance.vm, count, limits, self.host.now_ns())?;
-        instance.asked.lock().push_back(token);
+        let asked = (token, self.host.now_ns());
+        instance.asked.lock().push_back(asked);
         drop(resizer);
         self.carry_out(instance, progress);
         Ok(())

@@ -1,5 +1,6 @@
 //! What happens to VMs, on its way to the operator: noted by any CPU, told by the boot CPU.
 
+use alloc::boxed::Box;
 use control_plane::console::{
     CommandError, ErrorKind, Event, MemoryUnit, Reply, ResizeReport, Token, What,
 };
@@ -10,9 +11,10 @@ use types::hotplug::Kind;
 
 use super::super::{Instance, Vms};
 use super::answers::Answer;
-use super::{Console, Operator, earlier};
+use super::{Console, Operator, Watch, earlier};
 use crate::vm::{Placement, Vm};
 
+const NS_PER_S: u64 = 1_000_000_000;
 /// Most events that are told before the guests have their turn.
 const EVENTS_A_VISIT: usize = 4;
 
@@ -85,7 +87,13 @@ impl Operator {
                 instance.target.store(report.requested, Ordering::Release);
             }
             // Each resize the operator begins ends once, in turn.
-            asked = queue.lock().pop_front();
+            asked = queue.lock().pop_front().map(|(token, asked_ns)| {
+                if memory.is_none() {
+                    let latency_ns = host.now_ns().saturating_sub(asked_ns);
+                    instance.meter.lock().resized(report.outcome, latency_ns);
+                }
+                token
+            });
         }
         let report = ResizeReport {
             vm: instance.vm.id,
@@ -115,6 +123,32 @@ impl Operator {
         self.push_at(host, host.now_ns(), vm, What::ResizeDone(report));
     }
 
+    /// Has the meters of all VMs told as events from now on, or no more.
+    pub(super) fn watch_usage<H: Console>(&self, host: &H, period_s: Option<u32>) {
+        let period_ns = period_s.map(|seconds| u64::from(seconds).saturating_mul(NS_PER_S));
+        let watch = period_ns.map(|period_ns| Watch {
+            period_ns,
+            next_ns: host.now_ns().saturating_add(period_ns),
+        });
+        *self.watch.lock() = watch;
+        self.look_again(host);
+    }
+
+    /// Has the meters told if it is time; returns when it is the next time.
+    fn look_at_watch<H: Console>(&self, host: &H) -> Option<u64> {
+        let mut watch = self.watch.lock();
+        let watch = watch.as_mut()?;
+        let now_ns = host.now_ns();
+        if now_ns >= watch.next_ns {
+            // What was missed while the boot CPU had other work is left out.
+            let late_ns = now_ns.saturating_sub(watch.next_ns) % watch.period_ns.max(1);
+            let in_ns = watch.period_ns.saturating_sub(late_ns);
+            watch.next_ns = now_ns.saturating_add(in_ns);
+            self.wait(None, Answer::Usage(None));
+        }
+        Some(watch.next_ns)
+    }
+
     /// Tells what has happened and looks at deadlines; returns when to look again, in nanoseconds since start.
     pub fn tell<H: Console>(&self, vms: &Vms<H>) -> Option<u64> {
         let host = &vms.host;
@@ -125,6 +159,7 @@ impl Operator {
                 next = earlier(next, vms.look_at_resize(instance, kind));
             }
         }
+        next = earlier(next, self.look_at_watch(host));
         let (answers, round) = self.go_on(vms);
         next = earlier(next, round);
         for (vm, answer) in answers {
@@ -134,6 +169,13 @@ impl Operator {
                     self.resize_done(host, vm, asked, report)
                 }
                 (Answer::VcpuList(token), Some(vm)) => self.give(token, vms.vcpu_list(vm)),
+                (Answer::Usage(Some(token)), vm) => self.give(token, vms.usage(vm)),
+                (Answer::Usage(None), _) => {
+                    for instance in vms.all() {
+                        let row = Box::new(vms.meter_row(instance));
+                        self.push_at(host, host.now_ns(), instance.vm, What::Usage(row));
+                    }
+                }
                 (Answer::Top(token), _) => self.give(token, vms.sample()),
                 (_, None) => {}
             }

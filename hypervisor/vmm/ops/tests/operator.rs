@@ -14,6 +14,7 @@ use types::ids::{PcpuId, VcpuId, VmId};
 
 use super::{Fake, kernel, leave, run, running, vms, work};
 use crate::cpu::{Manager, Placements};
+use crate::devices::{Answer, Work};
 use crate::ops::{Console, Host, Operator, Outbox, Vms};
 use crate::vm::{Cause, Phase, Placement};
 
@@ -192,6 +193,106 @@ fn a_list_of_vcpus_waits_until_their_cpus_have_published() {
     assert_eq!(host.replied.take().len(), 1);
 }
 
+/// Lets the operator's side and its rounds go on until nothing is left for now; returns when to look again.
+fn settle(vms: &'static Vms<Fake>, operator: &Operator) -> Option<u64> {
+    let mut next = None;
+    for _ in 0..4 {
+        for cpu in [0, 1].map(PcpuId::new) {
+            if let Some(round) = vms.asked(cpu) {
+                vms.published(cpu, round);
+            }
+        }
+        next = operator.tell(vms);
+    }
+    next
+}
+
+/// Returns what a VM has held and could have held, in nanoseconds.
+fn held(vms: &Vms<Fake>) -> (u64, u64) {
+    let Reply::Usage { vms, .. } = vms.usage(None) else {
+        panic!("not the meters");
+    };
+    (vms[0].meter.held_ns, vms[0].meter.entitled_ns)
+}
+
+#[test]
+fn meters_go_on_over_resizes_resets_and_stops_and_stand_while_the_vm_is_off() {
+    let vms = vms(kernel(4096), true, |config| {
+        config.entitlement.vcpus = Some(Bounds {
+            min: 1,
+            max: 3,
+            unit: "vCPUs",
+        });
+        config.max_vcpus = 4;
+    });
+    let (instance, host) = (&vms.all()[0], &vms.host);
+    let boot = u64::from(instance.config.boot_vcpus);
+    let (mut vcpus_ns, mut entitled_ns) = (0, 0);
+    let mut pass = |held_vcpus: u64| {
+        host.now.set(host.now.get() + 1000);
+        vcpus_ns += 16_000 * held_vcpus;
+        entitled_ns += 16_000 * 3 * u64::from(held_vcpus != 0);
+        assert_eq!(held(vms), (vcpus_ns, entitled_ns));
+    };
+    pass(0);
+    assert!(vms.start(instance));
+    pass(boot);
+    work(vms);
+    run(vms, 0);
+    let operator = operator();
+    vms.work(instance.vm, Work::Resize(Answer::Listens));
+    assert!(answers(vms, &operator, set(3)).is_empty());
+    pass(3);
+    // The guest gives one back unasked.
+    let ejects = Work::Resize(Answer::Eject(VcpuId::new(2)));
+    vms.work(instance.vm, ejects);
+    pass(2);
+    assert!(vms.reset(instance.vm, Cause::Operator));
+    pass(2);
+    leave(vms);
+    work(vms);
+    pass(boot);
+    run(vms, 0);
+    assert!(vms.pause(instance));
+    pass(boot);
+    assert!(vms.stop(instance.vm, Cause::Operator));
+    pass(boot);
+    leave(vms);
+    work(vms);
+    pass(0);
+}
+
+#[test]
+fn usage_is_told_once_or_again_and_again_until_that_is_taken_back() {
+    let (operator, (vms, vm)) = (operator(), running());
+    let host = &vms.host;
+    assert!(answers(vms, &operator, Command::Usage { vm: Some(FIRST) }).is_empty());
+    settle(vms, &operator);
+    assert!(host.replied.take()[0].starts_with("Usage"));
+    let watch = |period_s| Command::WatchUsage { period_s };
+    host.told.take();
+    assert_eq!(answers(vms, &operator, watch(Some(2))), ["Done"]);
+    let told = || {
+        let told = host.told.take();
+        told.iter().filter(|what| what.starts_with("Usage")).count()
+    };
+    let mut next_ns = settle(vms, &operator).expect("a time");
+    assert_eq!((next_ns, told()), (2_000_000_000 + host.now.get() * 16, 0));
+    for _ in 0..3 {
+        host.now.set(next_ns / 16);
+        let then_ns = settle(vms, &operator).expect("a time");
+        assert_eq!((then_ns - next_ns, told()), (2_000_000_000, 1));
+        next_ns = then_ns;
+    }
+    // What was missed is not made up for, and the times stay.
+    host.now.set((next_ns + 7_000_000_000) / 16);
+    let then_ns = settle(vms, &operator).expect("a time");
+    assert_eq!((then_ns - next_ns, told()), (8_000_000_000, 1));
+    assert_eq!(answers(vms, &operator, watch(None)), ["Done"]);
+    assert_eq!(settle(vms, &operator), None);
+    assert!(!vm.is_left());
+}
+
 #[test]
 fn a_vcpu_that_moves_is_told_of_when_it_is_there_or_stays() {
     let (operator, (vms, vm)) = (operator(), running());
@@ -249,6 +350,11 @@ fn the_end_of_a_resize_answers_who_asked_for_it_and_is_told_afterwards() {
         }
     }
     assert_eq!(vms.host.replied.take().len(), 1);
+    let Reply::Usage { vms: meters, .. } = vms.usage(None) else {
+        panic!("not the meters");
+    };
+    let ended = meters[0].meter.resizes.map(|counts| counts[0]);
+    assert_eq!(ended, [0, 0, 1, 0], "one was refused, at once");
     let told = vms.host.told.take();
     assert!(
         told.iter().any(|what| what.starts_with("ResizeDone")),

@@ -8,12 +8,14 @@ use super::{Account, Run, RunQueue};
 impl<P: Policy> RunQueue<P> {
     /// Tells the policy what the contract of a vCPU's VM says from now on, if that is new.
     pub fn agree(&mut self, slot: Slot, terms: Terms, now_ticks: u64) {
-        let policy = &mut self.waiting.policy;
+        let policy = &self.waiting.policy;
         let entry = self.entries.get_mut(slot.index());
         let Some(entry) = entry.filter(|entry| !policy.has_agreed(&entry.share, terms)) else {
             return;
         };
         let runs = entry.run == Run::Running;
+        self.waiting.book_throttled(entry, now_ticks);
+        let policy = &mut self.waiting.policy;
         if runs {
             policy.stop::<true>(&mut entry.share, now_ticks);
         }

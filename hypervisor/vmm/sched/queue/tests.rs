@@ -18,6 +18,12 @@ impl<P: Policy> RunQueue<P> {
         let entry = self.entries.get(slot.index())?;
         (entry.run != Run::Vacant).then(|| entry.account_at(now_ticks))
     }
+
+    /// As [`RunQueue::account`], also of one that is off.
+    fn account_at(&self, slot: Slot, now_ticks: u64) -> Option<Account> {
+        let entry = self.entries.get(slot.index())?;
+        Some(entry.account_at(now_ticks))
+    }
 }
 
 fn slot(index: usize) -> Slot {
@@ -185,7 +191,7 @@ fn who_wakes_on_an_idle_cpu_has_its_turn() {
 #[test]
 fn off_and_on_again_gives_no_slice() {
     let mut queue = RunQueue::new(RoundRobin::new(SLICE, SLICE));
-    queue.reserve(slot(1));
+    queue.make_room(slot(1));
     queue.begin(slot(0), 0);
     queue.begin(slot(1), 10);
     assert!(queue.wants_switch(10), "a place begins with a slice");
@@ -218,7 +224,7 @@ fn one_that_is_detached_in_the_middle_of_its_turn_is_not_urgent() {
 fn a_turn_is_interrupted_as_often_as_there_are_tolls() {
     const LONG: u64 = 1000 * TOLLS;
     let mut queue = RunQueue::new(RoundRobin::new(LONG, LONG));
-    queue.reserve(slot(1));
+    queue.make_room(slot(1));
     queue.begin(slot(0), 0);
     queue.begin(slot(1), 0);
     let (mut now, mut interrupted) = (0, 0);
@@ -331,27 +337,32 @@ fn one_that_is_detached_leaves_nothing_behind() {
             "the other one is gone"
         );
         queue.attach(slot(0), 30);
-        assert_eq!(queue.account_at(slot(0), 40), Some(Account::default()));
+        let [account, begun] = queue.book(slot(0), 40).expect("a slot");
+        assert_eq!(account, begun, "it had nothing since");
+        assert_eq!(account.run_ticks + account.steal_ticks, 10);
     }
 }
 
 #[test]
-fn what_one_had_is_known_until_its_slot_is_used_again() {
+fn what_one_had_is_kept_while_it_is_off_and_another_begins_with_its_own() {
     let mut queue = ready(&[0]);
     assert_eq!(queue.pick_next::<false>(0), Some(slot(0)));
     let had = queue.detach(slot(0), 30);
     assert!(had.is_some_and(|account| account.run_ticks == 30));
     assert_eq!(queue.account_at(slot(0), 90), had);
     queue.begin(slot(0), 100);
-    assert_eq!(
-        queue
-            .account_at(slot(0), 105)
-            .map(|account| account.run_ticks),
-        Some(5)
-    );
+    let ran = |queue: &mut RunQueue<_>, now| {
+        let both = queue.book(slot(0), now).expect("a slot");
+        both.map(|account| account.run_ticks)
+    };
+    assert_eq!(ran(&mut queue, 105), [35, 30]);
     queue.detach(slot(0), 110);
-    queue.reserve(slot(0));
-    assert_eq!(queue.account_at(slot(0), 120), None, "another's");
+    let had = |run_ticks| Account {
+        run_ticks,
+        steal_ticks: 0,
+    };
+    queue.reserve(slot(0), had(7), had(3));
+    assert_eq!(ran(&mut queue, 120), [7, 3], "another's");
 }
 
 #[test]

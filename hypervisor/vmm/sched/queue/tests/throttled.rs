@@ -34,7 +34,7 @@ impl Cpu {
     fn with(caps: &[Option<&'static Cap>]) -> Self {
         let mut queue = RunQueue::new(Capped::new(RoundRobin::new(SLICE, SLICE)));
         for (index, cap) in caps.iter().enumerate() {
-            queue.reserve(slot(index));
+            queue.make_room(slot(index));
             queue.agree(slot(index), Terms { cap: *cap }, 0);
             queue.begin(slot(index), 0);
         }
@@ -88,7 +88,8 @@ impl Cpu {
 
 #[test]
 fn a_lone_vcpu_in_an_untrapped_wfi_is_stopped_at_its_time_and_goes_on() {
-    let mut cpu = Cpu::with(&[Some(cap(200))]);
+    let cap = cap(200);
+    let mut cpu = Cpu::with(&[Some(cap)]);
     let mut stops = Vec::new();
     while cpu.now < 3 * PERIOD {
         assert!(cpu.turn(), "EL2's timer is armed");
@@ -102,6 +103,16 @@ fn a_lone_vcpu_in_an_untrapped_wfi_is_stopped_at_its_time_and_goes_on() {
     assert_eq!(stops, expected, "when it stops, and until when");
     let account = cpu.account(0);
     assert_eq!((account.run_ticks, account.steal_ticks), (600, 2400));
+    assert_eq!(cap.throttled_ticks(), 2400);
+    // One that is held back now is counted up to now when that is asked for.
+    cpu.run_until(3 * PERIOD + 200);
+    assert_eq!(cpu.queue.choose(cpu.now), None);
+    for (asked, throttled) in [(100, 2500), (100, 2500), (300, 2700)] {
+        let booked = cpu.queue.book(slot(0), cpu.now + asked);
+        let steal_ticks = booked.map(|[account, _]| account.steal_ticks);
+        assert_eq!(cap.throttled_ticks(), throttled);
+        assert_eq!(steal_ticks, Some(throttled), "as a part of what is stolen");
+    }
 }
 
 #[test]
@@ -275,7 +286,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn take<P: Policy>(queue: &mut RunQueue<P>, step: Step, now: &mut u64) -> (Option<Slot>, u64) {
     match step {
         Step::Begin(index) => {
-            queue.reserve(slot(index));
+            queue.make_room(slot(index));
             if !queue.is_attached(slot(index)) {
                 queue.begin(slot(index), *now);
             }
