@@ -98,6 +98,11 @@ pub const MIN_MILLICORES: u32 = 50;
 /// See [`MIN_MILLICORES`].
 pub const MAX_MILLICORES: u32 = 1000 * MAX_VCPUS as u32;
 
+/// Most weight of a VM among those that share a CPU, the least being 1, and that of a VM which has none of its own: as of cgroup v2.
+pub const MAX_WEIGHT: u16 = 10_000;
+/// See [`MAX_WEIGHT`].
+pub const DEFAULT_WEIGHT: u16 = 100;
+
 /// A set of physical CPUs.
 pub type PcpuSet = BitSet<PcpuId, { MAX_PCPUS / 64 }>;
 /// A set of vCPUs of one VM.

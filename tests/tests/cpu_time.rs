@@ -218,6 +218,42 @@ fn caps_hold_to_a_hundredth_whoever_else_wants_the_cpu() {
     assert!(share(&mut running, "quarter") >= 995);
 }
 
+/// Three guests that never sleep count what each has of one CPU.
+#[test]
+fn weights_share_a_cpu_to_two_hundredths() {
+    let vm = |name: &str| {
+        let vm = Vm::guest(name, "neighbour").command_line("spin");
+        vm.cpus(&[0])
+    };
+    let vms = [
+        vm("tenth"),
+        vm("fifth").raw("cpu-weight", "200"),
+        vm("most").raw("cpu-weight", "700"),
+    ];
+    let machine = Machine::new("cpu-time-weights").cpus(1).deterministic();
+    let mut running = machine.boot(&Manifest::new(vms));
+    for name in ["tenth", "fifth", "most"] {
+        running.command(&format!("console {name}"));
+        running.console.expect("READY", PATIENCE);
+    }
+    let expect = |running: &mut Running, name: &str, permille: u64| {
+        let had = share(running, name);
+        println!("{name}: {had} of 1000, {permille} wanted");
+        // At either end a slice, which is a part of 20 ms, may be in it or not.
+        let edge = permille / 50 / seconds();
+        assert!(
+            had.abs_diff(permille) <= permille / 50 + edge,
+            "{name}: {had} of {permille}"
+        );
+    };
+    expect(&mut running, "tenth", 100);
+    expect(&mut running, "fifth", 200);
+    expect(&mut running, "most", 700);
+    running.command("vm weight tenth 900");
+    assert_eq!(running.command("vm show tenth")["weight"], 900);
+    expect(&mut running, "tenth", 500);
+}
+
 /// Returns how long the guest's vCPUs have run together, and when that was, in nanoseconds of EL2's time.
 fn ran(running: &mut Running) -> (u64, u64) {
     let sample = running.command("top");

@@ -23,7 +23,7 @@ use crate::firmware::Firmware;
 use crate::topology::Topology;
 use crate::uuid::Uuid;
 use types::entitlement::Entitlement;
-use types::ids::{MAX_VCPUS, MAX_VMS, PcpuId};
+use types::ids::{DEFAULT_WEIGHT, MAX_VCPUS, MAX_VMS, MAX_WEIGHT, PcpuId};
 use types::layout::{MAX_SLOTS, Slots};
 
 /// The `compatible` of a manifest's root: the schema's name and version.
@@ -181,6 +181,8 @@ fn read_vm(node: &Node<'_, '_>, has_file: &impl Fn(&str) -> bool) -> Result<VmCo
         max_vcpus: max_vcpus as u16,
         placement: placement(node)?,
         cpu_cap: cpu_cap(node, &entitlement)?,
+        cpu_weight: number(node, "cpu-weight", 1, MAX_WEIGHT.into())?
+            .map_or(DEFAULT_WEIGHT, |weight| weight as u16),
         entitlement,
         idle: idle(node)?.unwrap_or(Idle::Native),
         firmware,

@@ -76,6 +76,7 @@ pub const VM: &[Key] = &[
     key("max-vcpus", Form::Count),
     key("cpus", Form::List),
     key(CPU_CAP, Form::Millicores),
+    key("cpu-weight", Form::Count),
     key(ENTITLED_VCPUS, Form::CountBounds),
     key(ENTITLED_CAP, Form::MillicoreBounds),
     key(IDLE, Form::Word(&Idle::WORDS)),

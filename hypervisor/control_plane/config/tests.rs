@@ -98,6 +98,7 @@ fn defaults_are_the_documented_ones() {
         spis: 64,
         reserve_idle: ReserveIdle::Wfi,
         cpu_cap: None,
+        cpu_weight: 100,
         entitlement: Entitlement::default(),
         idle: Idle::Native,
         uuid: Uuid::of_name("linux"),
@@ -155,6 +156,8 @@ fn every_wrong_value_is_named_and_spares_the_other_vm() {
             Cells(&[1, 1, 1, 1, 1]),
             NotTopology { vcpus: 1 },
         ),
+        ("cpu-weight", U32(0), range(1, 10_000)),
+        ("cpu-weight", U32(10_001), range(1, 10_000)),
         ("entitlement.vcpus", Cells(&[1]), NotBounds),
         ("entitlement.vcpus", Cells(&[1, 1, 1]), NotBounds),
         ("entitlement.vcpus", Cells(&[1, 0]), NotBounds),
@@ -215,6 +218,7 @@ fn every_value_is_understood() {
         ("uuid", Text("00112233-4455-6677-8899-AABBCCDDEEFF")),
         ("topology", Cells(&[2, 4, 32, 2])),
         ("rng", Text("yes")),
+        ("cpu-weight", U32(10_000)),
     ]);
     let manifest = parse(&manifest(&[("a-0", properties)]));
     let vm = manifest.vms[0].as_ref().expect("a VM");
@@ -228,6 +232,7 @@ fn every_value_is_understood() {
     );
     assert_eq!((vm.boot_vcpus, vm.max_vcpus, vm.autostart), (2, 512, false));
     assert!(vm.rng);
+    assert_eq!(vm.cpu_weight, 10_000);
     assert_eq!(
         (vm.firmware, vm.on_reset, vm.reserve_idle),
         (Firmware::Fdt, OnReset::BootSet, ReserveIdle::PsciOff)

@@ -143,6 +143,8 @@ pub struct VmConfig {
     pub placement: Placement,
     /// What its virtual CPUs may use of all CPUs together, in thousandths of a CPU, unless that is not limited.
     pub cpu_cap: Option<u32>,
+    /// How much of a CPU each of its virtual CPUs has beside others that want it.
+    pub cpu_weight: u16,
     /// What may be asked for it.
     pub entitlement: Entitlement,
     /// What its WFI does. It traps while a cap is set in any case.

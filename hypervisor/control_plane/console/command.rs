@@ -7,7 +7,7 @@ use super::usage::Topic;
 use super::words::Words;
 use crate::clock::utc;
 use alloc::format;
-use types::ids::{MAX_MILLICORES, MIN_MILLICORES, PcpuId, VcpuId, VmId};
+use types::ids::{MAX_MILLICORES, MAX_WEIGHT, MIN_MILLICORES, PcpuId, VcpuId, VmId};
 
 /// What to do with a whole VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,13 @@ pub enum Command {
         vm: VmId,
         /// Thousandths of a CPU; `None` for no limit.
         millicores: Option<u32>,
+    },
+    /// Say how much of a CPU each of a VM's vCPUs has beside others.
+    VmWeight {
+        /// The VM.
+        vm: VmId,
+        /// Its weight.
+        weight: u16,
     },
     /// List a VM's vCPUs.
     VcpuList {
@@ -229,11 +236,12 @@ impl<'a> Arguments<'a> {
     }
 
     fn vm(&mut self) -> Result<Command, CommandError> {
-        self.form = "vm list | vm show|start|stop|reset|pause|resume|powerbutton NAME | vm cap NAME MILLICORES";
+        self.form = "vm list | vm show|start|stop|reset|pause|resume|powerbutton NAME | vm cap NAME MILLICORES | vm weight NAME N";
         let action = match self.word()? {
             "list" => return self.only("vm list", Command::VmList),
             "show" => return self.on_vm("vm show NAME", |vm| Command::VmShow { vm }),
             "cap" => return self.vm_cap(),
+            "weight" => return self.vm_weight(),
             "start" => VmAction::Start,
             "stop" => VmAction::Stop,
             "reset" => VmAction::Reset,
@@ -294,6 +302,13 @@ impl<'a> Arguments<'a> {
             )?),
         };
         self.only(self.form, Command::VmCap { vm, millicores })
+    }
+
+    fn vm_weight(&mut self) -> Result<Command, CommandError> {
+        self.form = "vm weight NAME N";
+        let vm = self.name()?;
+        let weight = self.number("weights", 1, MAX_WEIGHT.into())? as u16;
+        self.only(self.form, Command::VmWeight { vm, weight })
     }
 
     fn vcpu(&mut self) -> Result<Command, CommandError> {
@@ -537,6 +552,13 @@ mod tests {
                 "mem set linux 1536M --force --timeout 30",
                 memory(1536 << 20, Some(30), true),
             ),
+            (
+                "vm weight linux 10000",
+                Command::VmWeight {
+                    vm: LINUX,
+                    weight: 10_000,
+                },
+            ),
             ("usage", Command::Usage { vm: None }),
             ("usage linux", Command::Usage { vm: Some(LINUX) }),
             ("watch usage 10", Command::WatchUsage { period_s: Some(10) }),
@@ -662,6 +684,9 @@ mod tests {
             ("host time set 4294967296", ErrorKind::BadNumber),
             ("host time set 2106-02-07T06:28:16Z", ErrorKind::BadNumber),
             ("host time set 2026-02-29T00:00:00Z", ErrorKind::BadNumber),
+            ("vm weight linux", ErrorKind::Usage),
+            ("vm weight linux 0", ErrorKind::BadNumber),
+            ("vm weight linux 10001", ErrorKind::BadNumber),
             ("usage linux rtos", ErrorKind::Usage),
             ("usage nobody", ErrorKind::NoSuchVm),
             ("watch usage", ErrorKind::Usage),
@@ -726,6 +751,7 @@ mod tests {
                 .replace("NAME", "linux")
                 .replace(" N ", " 8 ")
                 .replace(" SIZE ", " 2G ")
+                .replace(" N", " 8")
                 .replace("MILLICORES", "250")
                 .replace("SECONDS", "10")
                 .replace("VCPU CPU", "1 2");

@@ -383,6 +383,7 @@ fn page_fields(json: &mut JsonWriter<'_>, page: &VmPage, names: &Names) {
     if let Some(millicores) = page.cap {
         json.key("cap").number(millicores);
     }
+    json.key("weight").number(page.weight);
     json.key("entitlement").object(|json| {
         let Entitlement { vcpus, cpu_cap } = &page.entitlement;
         for (key, bounds) in [("vcpus", vcpus), ("cpu_cap", cpu_cap)] {

@@ -103,6 +103,8 @@ pub struct VmPage {
     pub cpus: Vec<PcpuId>,
     /// What its vCPUs may use of all CPUs together, in thousandths of a CPU, if that is limited.
     pub cap: Option<u32>,
+    /// How much of a CPU each of its vCPUs has beside others that want it.
+    pub weight: u16,
     /// What may be asked for it.
     pub entitlement: Entitlement,
     /// The name of its kernel.

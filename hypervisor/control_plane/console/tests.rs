@@ -339,7 +339,7 @@ fn mistakes_at_the_prompt_are_answered_at_once() {
         ),
         (
             "vm",
-            "error: usage: vm list | vm show|start|stop|reset|pause|resume|powerbutton NAME | vm cap NAME MILLICORES (usage)\r\n",
+            "error: usage: vm list | vm show|start|stop|reset|pause|resume|powerbutton NAME | vm cap NAME MILLICORES | vm weight NAME N (usage)\r\n",
         ),
         (
             "x y",
@@ -941,6 +941,7 @@ fn page() -> VmPage {
         max_memory_bytes: 2 << 30,
         cpus: [1, 3].map(PcpuId::new).to_vec(),
         cap: Some(2500),
+        weight: 700,
         entitlement: Entitlement {
             vcpus: Some(entitled(1, 8, "vCPUs")),
             cpu_cap: Some(entitled(250, 4000, "millicores")),
@@ -1019,7 +1020,7 @@ fn every_reply_as_json() {
             "memory_bytes": 1_073_741_824, "free_pages": 1000, "page_bytes": 4096, "uptime_ns": 61_002_000_000_u64}),
         json!({"time": "2026-11-29T16:12:06Z", "unix_s": 1_795_968_726, "known": true}),
         json!({"vm": "linux", "state": "running", "on": 2, "target": 8, "possible": 8, "memory_bytes": 536_870_912,
-            "boot": 1, "max_memory_bytes": 2147483648_u64, "cap": 2500, "entitlement": {"vcpus": {"min": 1, "max": 8}, "cpu_cap": {"min": 250, "max": 4000}}, "cpus": [1, 3], "kernel": "Image", "command_line": "console=ttyAMA0", "firmware": "acpi", "exits": 4711,
+            "boot": 1, "max_memory_bytes": 2147483648_u64, "cap": 2500, "weight": 700, "entitlement": {"vcpus": {"min": 1, "max": 8}, "cpu_cap": {"min": 250, "max": 4000}}, "cpus": [1, 3], "kernel": "Image", "command_line": "console=ttyAMA0", "firmware": "acpi", "exits": 4711,
             "time_ns": 100_000_000_000_u64, "started_ns": 90_000_000_000_u64, "resets": 3,
             "last_reset": {"time_ns": 89_500_000_000_u64, "why": "guest"},
             "last_off": {"time_ns": 50_000_000_000_u64, "why": "failed"},
@@ -1102,7 +1103,7 @@ fn lists_as_text_are_aligned_and_harmless_to_a_terminal() {
         "linux: running for 10.000 s\r\n\
          vCPUs       2 on, 8 wanted, 8 possible, 1 from boot\r\n\
          on CPUs     1 3\r\nCPU time    2500 millicores at most\r\n\
-         entitled    1 to 8 vCPUs\r\nentitled    250 to 4000 millicores\r\n\
+         weight      700\r\nentitled    1 to 8 vCPUs\r\nentitled    250 to 4000 millicores\r\n\
          memory      512 MiB, 2048 MiB at most\r\n\
          kernel      Image\r\n\
          options     console=ttyAMA0\r\n\
@@ -1409,7 +1410,7 @@ fn help_gives_an_example_of_what_it_is_asked_about() {
          \x20   for example: vcpu set linux 8 --timeout 30\r\n\rbullpen> \x1b[K"
     );
     bench.key_in(b"help vm\r");
-    assert_eq!(bench.shown().matches("for example: vm ").count(), 9);
+    assert_eq!(bench.shown().matches("for example: vm ").count(), 10);
     bench.key_in(b"help\r");
     let all = bench.shown();
     assert!(

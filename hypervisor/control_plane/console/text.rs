@@ -200,6 +200,7 @@ fn contract(page: &VmPage, out: &mut dyn ByteSink) {
     if let Some(millicores) = page.cap {
         put!(out, "CPU time    {millicores} millicores at most\r\n");
     }
+    put!(out, "weight      {}\r\n", page.weight);
     let entitlement = &page.entitlement;
     for bounds in [entitlement.vcpus, entitlement.cpu_cap].iter().flatten() {
         put!(out, "entitled    {bounds}\r\n");

@@ -13,7 +13,7 @@ pub(super) struct Usage {
 }
 
 /// All commands, in the order in which `help` shows them: those with the same first words stand together.
-pub(super) const USAGE: [Usage; 31] = [
+pub(super) const USAGE: [Usage; 32] = [
     usage("help [COMMAND]", "explain the commands"),
     usage("vm list", "list the VMs"),
     usage("vm show NAME", "tell all about a VM"),
@@ -24,6 +24,7 @@ pub(super) const USAGE: [Usage; 31] = [
     usage("vm resume NAME", "let a paused VM run on"),
     usage("vm powerbutton NAME", "press the guest's power button"),
     usage("vm cap NAME MILLICORES", "limit a VM's CPU time, or `none`"),
+    usage("vm weight NAME N", "share a CPU by weights, 100 if unsaid"),
     usage("vcpu list NAME", "list a VM's vCPUs"),
     usage("vcpu set NAME N [--timeout S]", "give the guest N vCPUs"),
     usage("vcpu pin NAME VCPU CPU", "run a vCPU on this CPU"),

@@ -34,6 +34,12 @@ impl Meter {
         self.held = held;
     }
 
+    /// Returns how many vCPUs the VM holds, as far as was noted.
+    #[must_use]
+    pub const fn held(&self) -> u16 {
+        self.held
+    }
+
     /// Returns the meters as they are now.
     #[must_use]
     pub fn read(mut self, entitled: u16, now_ns: u64) -> Self {

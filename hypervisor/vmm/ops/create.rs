@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use control_plane::config::{CpuSlots, Idle, VmConfig};
 use control_plane::topology::CpuFacts;
-use core::sync::atomic::{AtomicBool, AtomicU16};
+use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use stage2::{AddressSpace, VmidAllocator, VmidWidth};
 use types::address::HostPhys;
 use types::counter::CounterRate;
@@ -209,6 +209,7 @@ impl<H: Host> Instance<H> {
             has_rng: config.rng,
         })));
         vm.cap.set(config.cpu_cap, 0);
+        vm.weight.store(config.cpu_weight, Ordering::Relaxed);
         Self {
             vm,
             target: AtomicU16::new(config.boot_vcpus),

@@ -89,6 +89,12 @@ impl<H: Host> Vms<H> {
         self.tell(vm, request::AGREE);
     }
 
+    /// Says how much of a CPU each of a VM's vCPUs has beside others that want it, from now on.
+    pub(super) fn weigh(&self, vm: &Vm, weight: u16) {
+        vm.weight.store(weight, Ordering::Relaxed);
+        self.tell(vm, request::AGREE);
+    }
+
     /// Makes every vCPU look at what the VM is doing.
     fn tell(&self, vm: &Vm, request: u32) {
         let mut kicks = Kicks::NONE;

@@ -276,8 +276,11 @@ impl<H: Host> Vms<H> {
             Phase::Off => 0,
             _ => resizer.held(),
         };
-        let (entitled, mut meter) = (instance.config.entitled_vcpus(), instance.meter.lock());
-        meter.hold(held, entitled, self.host.now_ns());
+        let mut meter = instance.meter.lock();
+        if meter.held() != held {
+            let entitled = instance.config.entitled_vcpus();
+            meter.hold(held, entitled, self.host.now_ns());
+        }
     }
 
     /// Notes an event that happens now.

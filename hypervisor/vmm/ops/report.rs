@@ -82,6 +82,7 @@ impl<H: Host> Vms<H> {
             max_memory_bytes: vm.memory.size + vm.hot.slots.region().size,
             cpus: cpus.iter().collect(),
             cap: vm.cap.millicores(),
+            weight: vm.weight.load(Ordering::Relaxed),
             entitlement: config.entitlement,
             kernel: &config.kernel,
             initrd: config.initrd.as_deref(),

@@ -371,6 +371,7 @@ fn vms_on(
         spis: 64,
         reserve_idle: ReserveIdle::Wfi,
         cpu_cap: None,
+        cpu_weight: 100,
         entitlement: Entitlement::default(),
         idle: Idle::Native,
         uuid: Uuid::of_name("guest"),

@@ -4,6 +4,7 @@ use super::NEVER;
 use super::cap::Cap;
 use super::policy::{Policy, Terms};
 use super::set::{Slot, SlotSet};
+use types::ids::DEFAULT_WEIGHT;
 
 /// A policy under caps, which each VM's vCPUs on all CPUs share.
 #[derive(Debug)]
@@ -11,8 +12,8 @@ pub struct Capped<P> {
     turns: P,
     /// When the piece of the vCPU that runs is used up.
     limit_ticks: u64,
-    /// Whether a vCPU that has been here had a cap. Until then, one flag is all that is asked.
-    has_caps: bool,
+    /// Whether a vCPU that has been here had a cap, or a weight of its own. Until then, one flag is all that is asked.
+    has_terms: bool,
 }
 
 /// What is kept for a slot: the other policy's share, and the cap of its VM if that has one.
@@ -29,7 +30,7 @@ impl<P> Capped<P> {
         Self {
             turns,
             limit_ticks: NEVER,
-            has_caps: false,
+            has_terms: false,
         }
     }
 
@@ -63,13 +64,13 @@ impl<P: Policy> Policy for Capped<P> {
 
     #[inline]
     fn holds(&self) -> bool {
-        self.has_caps || self.turns.holds()
+        self.has_terms || self.turns.holds()
     }
 
-    fn agree(&mut self, share: &mut Self::Share, terms: Terms) {
+    fn agree(&mut self, slot: Slot, share: &mut Self::Share, terms: Terms) {
         share.cap = terms.cap;
-        self.has_caps |= terms.cap.is_some();
-        self.turns.agree(&mut share.turns, terms);
+        self.has_terms |= terms.cap.is_some() || terms.weight != DEFAULT_WEIGHT;
+        self.turns.agree(slot, &mut share.turns, terms);
     }
 
     fn has_agreed(&self, share: &Self::Share, terms: Terms) -> bool {

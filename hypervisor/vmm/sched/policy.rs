@@ -7,12 +7,25 @@ use core::fmt::Debug;
 
 use super::cap::Cap;
 use super::set::{Slot, SlotSet};
+use types::ids::DEFAULT_WEIGHT;
 
 /// What a VM's contract says of the time of its vCPUs.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// What they may use together, if that is limited.
     pub cap: Option<&'static Cap>,
+    /// How much of a CPU each has beside others that want it, as theirs is to it.
+    pub weight: u16,
+}
+
+impl Default for Terms {
+    /// A VM's of which nothing is said.
+    fn default() -> Self {
+        Self {
+            cap: None,
+            weight: DEFAULT_WEIGHT,
+        }
+    }
 }
 
 /// Decides about the vCPUs of one physical CPU. All times are in counter ticks.
@@ -33,7 +46,7 @@ pub trait Policy {
     fn first_share(&self) -> Self::Share;
 
     /// Takes what the contract of the VM says of the vCPU in a slot, which does not run; another vCPU may have been there before.
-    fn agree(&mut self, share: &mut Self::Share, terms: Terms);
+    fn agree(&mut self, slot: Slot, share: &mut Self::Share, terms: Terms);
 
     /// Returns whether that is what a slot has already.
     fn has_agreed(&self, share: &Self::Share, terms: Terms) -> bool;

@@ -14,15 +14,23 @@
 //! than a floor: it is the floor while some only spin or wait for a word. So with n vCPUs one that wants to run waits 3(n - 1) longest
 //! slices at most (what each other one had left, what it borrowed, and its turn); one that never sleeps gets an n-th of the CPU, less
 //! 3n - 1 slices once; and in a turn each other one interrupts it `TOLLS` times at most.
+//!
+//! Where vCPUs have weights, each has its part of what all of them would have had together: a round is as long as before, and a slice as
+//! its vCPU's weight is to all of those that want to run. It is no shorter than an eighth of the floor, or switches would eat it up: so a
+//! vCPU with a very small weight has more than that.
 
 use super::NEVER;
 use super::policy::{Policy, Terms};
-use super::set::{Slot, SlotSet, WORDS};
+use super::set::{MAX_SLOTS, Slot, SlotSet, WORDS};
+use alloc::vec::Vec;
+use types::ids::DEFAULT_WEIGHT;
 
 /// How many tolls make the longest slice: so many times may a vCPU that wakes interrupt another one before its next turn.
 pub(super) const TOLLS: u64 = 512;
 /// Which part of a turn is left to a vCPU that pays what it borrowed.
 const KEPT_PART: u64 = 8;
+/// Which part of the floor a slice has at least, however small its weight.
+const LEAST_PART: u64 = 8;
 
 /// Round robin with slices that are shorter the more vCPUs want to run.
 #[derive(Debug)]
@@ -39,6 +47,8 @@ pub struct RoundRobin {
     longest_ticks: u64,
     floor_ticks: u64,
     slice_end_ticks: u64,
+    /// The weights of all slots, once one is not the default.
+    weights: Vec<u16>,
 }
 
 /// What a vCPU has left of its slice while it does not run, be it off or not. The toll is taken when it wakes.
@@ -47,6 +57,7 @@ pub struct Left {
     pub(super) left_ticks: u64,
     /// What it has borrowed from its next turns, of which `left_ticks` may be a part.
     pub(super) debt_ticks: u64,
+    weight: u16,
 }
 
 impl RoundRobin {
@@ -61,6 +72,7 @@ impl RoundRobin {
             longest_ticks,
             floor_ticks,
             slice_end_ticks: NEVER,
+            weights: Vec::new(),
         }
     }
 
@@ -81,11 +93,27 @@ impl RoundRobin {
             let part = self.longest_ticks * 2 / (u64::from(waiting.len()) + 1);
             part.clamp(self.floor_ticks, self.longest_ticks)
         };
+        let slice_ticks = self.weighted(slice_ticks, share.weight, waiting);
         // What it borrowed and did not use is given back.
         share.debt_ticks = share.debt_ticks.saturating_sub(share.left_ticks);
         let paid = share.debt_ticks.min(slice_ticks - slice_ticks / KEPT_PART);
         share.debt_ticks -= paid;
         slice_ticks - paid
+    }
+
+    /// Returns the slice of a vCPU with this weight, if it were that long with equal ones.
+    fn weighted(&self, slice_ticks: u64, weight: u16, waiting: &SlotSet) -> u64 {
+        if self.weights.is_empty() {
+            return slice_ticks;
+        }
+        let weight = u64::from(weight);
+        let others = waiting.iter().map(|slot| {
+            let of_slot = self.weights.get(slot.index());
+            u64::from(of_slot.copied().unwrap_or(DEFAULT_WEIGHT))
+        });
+        let (all, count) = (weight + others.sum::<u64>(), u64::from(waiting.len()) + 1);
+        let part = slice_ticks.saturating_mul(count).saturating_mul(weight) / all.max(1);
+        part.max(self.floor_ticks / LEAST_PART)
     }
 
     /// Forgets what is known of a vCPU besides that it waits.
@@ -120,6 +148,7 @@ impl Policy for RoundRobin {
         Left {
             left_ticks: self.longest_ticks,
             debt_ticks: 0,
+            weight: DEFAULT_WEIGHT,
         }
     }
 
@@ -128,12 +157,19 @@ impl Policy for RoundRobin {
         false
     }
 
-    #[inline]
-    fn agree(&mut self, _share: &mut Left, _terms: Terms) {}
+    fn agree(&mut self, slot: Slot, share: &mut Left, terms: Terms) {
+        share.weight = terms.weight;
+        if terms.weight != DEFAULT_WEIGHT {
+            self.weights.resize(MAX_SLOTS, DEFAULT_WEIGHT);
+        }
+        if let Some(weight) = self.weights.get_mut(slot.index()) {
+            *weight = terms.weight;
+        }
+    }
 
     #[inline]
-    fn has_agreed(&self, _share: &Left, _terms: Terms) -> bool {
-        true
+    fn has_agreed(&self, share: &Left, terms: Terms) -> bool {
+        share.weight == terms.weight
     }
 
     #[inline]
@@ -214,7 +250,8 @@ impl Policy for RoundRobin {
         }
         self.turn = slot;
         let mut slice_ticks = self.longest_ticks;
-        if !is_alone && (waiting.has_several() || share.debt_ticks != 0) {
+        let is_weighted = HOLDS && !self.weights.is_empty();
+        if !is_alone && (waiting.has_several() || share.debt_ticks != 0 || is_weighted) {
             slice_ticks = self.shared_slice(share, waiting);
         }
         self.slice_end_ticks = now_ticks.saturating_add(slice_ticks);

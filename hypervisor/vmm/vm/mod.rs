@@ -27,7 +27,7 @@ mod vcpu;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use psci::{Offered, Role};
 use types::access::AccessWidth;
 use types::address::{GuestPhys, HostPhys};
@@ -46,7 +46,7 @@ pub use life::{Cause, Phase, Resume};
 pub use placement::Placement;
 use stolen::StolenTime;
 use types::hotplug::Kind;
-use types::ids::{VcpuId, VmId};
+use types::ids::{DEFAULT_WEIGHT, VcpuId, VmId};
 use types::layout::{GicVersion, GuestLayout, Redistributors, Region};
 pub use vcpu::{GicRegisters, Vcpu, VcpuContext, Wakes, request};
 
@@ -89,6 +89,8 @@ pub struct Vm {
     pub life: Life,
     /// What its vCPUs may use of all CPUs together.
     pub cap: Cap,
+    /// How much of a CPU each of its vCPUs has beside others that want it.
+    pub weight: AtomicU16,
     /// Whether a client wants to know of single vCPUs coming and going: a control channel, or a resize.
     pub watched: AtomicBool,
 }
@@ -177,6 +179,7 @@ impl Vm {
             counter_offset: AtomicU64::new(0),
             life: Life::default(),
             cap: Cap::at(parts.counter),
+            weight: AtomicU16::new(DEFAULT_WEIGHT),
             watched: AtomicBool::new(false),
         }
     }
@@ -186,6 +189,7 @@ impl Vm {
     pub fn terms(&'static self) -> Terms {
         Terms {
             cap: self.cap.is_set().then_some(&self.cap),
+            weight: self.weight.load(Ordering::Relaxed),
         }
     }
 

@@ -216,7 +216,7 @@ fn every_key_arrives() {
          memory-base = 0x80000000\nboot-vcpus = 2\nmax-vcpus = 8\ncpus = [1, 3]\nfirmware = \"fdt\"\nautostart = false\n\
          on-reset = \"boot-set\"\nspis = 96\nreserve-idle = \"psci-off\"\n\
          uuid = \"00112233-4455-6677-8899-aabbccddeeff\"\ntopology = [2, 1, 2, 2]\nmax-memory = \"256M\"\nmemory-block = \"512M\"\n\
-         rng = true\nnetworks = [\"lan\", \"dmz\"]\n\
+         rng = true\ncpu-weight = 700\nnetworks = [\"lan\", \"dmz\"]\n\
          [vm.entitlement]\nvcpus = {{ min = 2, max = 6 }}\ncpu-cap = {{ min = 250, max = \"1500m\" }}\n\
          [[vm.net]]\nnetwork = \"lan\"\nmac = \"02:00:00:00:00:0A\"\nmtu = 9000\nrate = \"10M\"\nallow-spoof = true\n\
          [[vm.disk]]\nname = \"root\"\nimage = \"disk.img\"\nreadonly = false\ncow-quota = \"1M\"\n\
@@ -259,7 +259,7 @@ fn every_key_arrives() {
     let entitled = [vm.entitlement.vcpus, vm.entitlement.cpu_cap];
     let entitled = entitled.map(|bounds| bounds.expect("it has bounds").to_string());
     assert_eq!(entitled, ["2 to 6 vCPUs", "250 to 1500 millicores"]);
-    assert_eq!(vm.cpu_cap, Some(1500));
+    assert_eq!((vm.cpu_cap, vm.cpu_weight), (Some(1500), 700));
     let topology = vm.topology.expect("it is told");
     assert_eq!(
         (vm.uuid.to_string().as_str(), topology.packages),

@@ -206,8 +206,8 @@ fn tab_completes_as_far_as_there_is_no_choice_and_then_shows_it() {
     assert_eq!(
         rows[1..3],
         [
-            "help  vm  vcpu  mem  device  disk  net  console  top  stats  usage  watch  unwatch",
-            "log  host  json"
+            "help  vm  vcpu  mem  device  disk  net  console  top  stats  usage  watch",
+            "unwatch  log  host  json"
         ]
     );
 }

@@ -43,6 +43,7 @@ impl<H: Console> Vms<H> {
                 .find(vm)
                 .and_then(|instance| self.act(instance, action)),
             Command::VmCap { vm, millicores } => self.cap_vm(vm, millicores),
+            Command::VmWeight { vm, weight } => self.weigh_vm(vm, weight),
             Command::VmList => Ok(self.list()),
             Command::VmShow { vm } => self.find(vm).map(|instance| self.show(instance)),
             Command::VcpuList { vm } => match self.find(vm) {
@@ -118,6 +119,11 @@ impl<H: Console> Vms<H> {
         operator.wait(vm, Answer::Usage(Some(token)));
         operator.look_again(&self.host);
         Ok(())
+    }
+
+    fn weigh_vm(&self, vm: VmId, weight: u16) -> Result<Reply, CommandError> {
+        self.weigh(self.find(vm)?.vm, weight);
+        Ok(Reply::Done)
     }
 
     fn cap_vm(&self, vm: VmId, millicores: Option<u32>) -> Result<Reply, CommandError> {

@@ -383,6 +383,24 @@ fn events_wait_for_room_and_take_turns_with_the_guests() {
 }
 
 #[test]
+fn a_weight_is_the_manifests_until_the_operator_says_another() {
+    let vms = vms(kernel(4096), true, |config| config.cpu_weight = 700);
+    let (operator, vm) = (operator(), vms.all()[0].vm);
+    assert_eq!(vm.terms().weight, 700);
+    assert!(vms.start(&vms.all()[0]));
+    work(vms);
+    run(vms, 0);
+    vm.vcpus[0].requests.store(0, Ordering::SeqCst);
+    let weigh = Command::VmWeight {
+        vm: FIRST,
+        weight: 50,
+    };
+    assert_eq!(answers(vms, &operator, weigh), ["Done"]);
+    assert_eq!(vm.terms().weight, 50);
+    assert_ne!(vm.vcpus[0].requested() & crate::vm::request::AGREE, 0);
+}
+
+#[test]
 fn a_cap_is_set_and_taken_away_while_the_vm_runs() {
     let cap = |millicores| Command::VmCap {
         vm: FIRST,

@@ -19,7 +19,7 @@ impl<P: Policy> RunQueue<P> {
         if runs {
             policy.stop::<true>(&mut entry.share, now_ticks);
         }
-        policy.agree(&mut entry.share, terms);
+        policy.agree(slot, &mut entry.share, terms);
         if runs {
             policy.start_idle::<true>(slot, &mut entry.share, now_ticks);
         } else if entry.run == Run::Throttled {

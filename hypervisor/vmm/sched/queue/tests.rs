@@ -2,6 +2,7 @@
 
 mod throttled;
 mod watching;
+mod weighted;
 
 use super::super::NEVER;
 use super::super::round_robin::{RoundRobin, TOLLS};

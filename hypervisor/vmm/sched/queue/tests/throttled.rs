@@ -18,6 +18,13 @@ fn cap(quota: u32) -> &'static Cap {
     cap
 }
 
+fn terms(cap: Option<&'static Cap>) -> Terms {
+    Terms {
+        cap,
+        ..Terms::default()
+    }
+}
+
 /// A CPU with EL2's timer and no other interrupt. Its guests wait in WFI, or spin: nothing but the timer takes the CPU from either, and a
 /// WFI that does not trap tells EL2 nothing.
 struct Cpu {
@@ -35,7 +42,7 @@ impl Cpu {
         let mut queue = RunQueue::new(Capped::new(RoundRobin::new(SLICE, SLICE)));
         for (index, cap) in caps.iter().enumerate() {
             queue.make_room(slot(index));
-            queue.agree(slot(index), Terms { cap: *cap }, 0);
+            queue.agree(slot(index), terms(*cap), 0);
             queue.begin(slot(index), 0);
         }
         Self {
@@ -201,13 +208,13 @@ fn a_new_contract_counts_from_the_moment_it_is_told() {
     let mut cpu = Cpu::with(&[None]);
     assert_eq!(cpu.queue.choose(0), Some(slot(0)));
     let cap = cap(200);
-    cpu.queue.agree(slot(0), Terms { cap: Some(cap) }, 300);
+    cpu.queue.agree(slot(0), terms(Some(cap)), 300);
     assert_eq!(cpu.queue.current(), Some(slot(0)), "it runs on");
     assert_eq!(cpu.queue.next_wake_ticks(), 300 + PIECE);
     assert_eq!(cpu.queue.choose(520), None, "200, and 20 too many");
     assert!(cpu.queue.is_throttled(slot(0)));
     // Told again: nothing changes.
-    cpu.queue.agree(slot(0), Terms { cap: Some(cap) }, 530);
+    cpu.queue.agree(slot(0), terms(Some(cap)), 530);
     assert!(cpu.queue.is_throttled(slot(0)));
     cpu.queue.agree(slot(0), Terms::default(), 540);
     assert_eq!(cpu.queue.choose(540), Some(slot(0)));
