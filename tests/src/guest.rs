@@ -4,6 +4,7 @@ use crate::console::Console;
 use crate::control::Control;
 use crate::machine::{Machine, PATIENCE, Running};
 use crate::manifest::{Manifest, Vm};
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// How long a guest gets to go to rest before it is answered.
@@ -195,7 +196,7 @@ fn answer(
         return "error no-control".into();
     };
     match control.command(&command.replace('@', vm), timeout) {
-        Ok(result) => match (result["outcome"].as_str(), result.get("reached")) {
+        Ok(result) => match (result["outcome"].as_str(), reached(&result)) {
             (Some(outcome), Some(reached)) => format!("{outcome} {reached}"),
             _ => match result.get("cpus_online") {
                 Some(cpus) => format!("ok {cpus}"),
@@ -204,6 +205,12 @@ fn answer(
         },
         Err(refusal) => format!("error {}", refusal.kind),
     }
+}
+
+/// Returns what a resize has reached: vCPUs, or bytes of memory.
+fn reached(result: &Value) -> Option<&Value> {
+    let vcpus = result.get("reached");
+    vcpus.or_else(|| result.get("reached_bytes"))
 }
 
 #[cfg(test)]

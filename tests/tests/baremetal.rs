@@ -150,7 +150,9 @@ fn hotplug(at: At, shape: Shape, words: &str) {
     let vm = Vm::guest("guest", "hotplug")
         .text("firmware", "acpi")
         .vcpus(2, 8)
-        .command_line(&format!("asked cpus=2 boot=2 max=8{words}"));
+        // 64 MiB from boot, and two blocks of 128.
+        .text("max-memory", "320M")
+        .command_line(&format!("asked cpus=2 boot=2 max=8 slots=2{words}"));
     run_vm(at, vm, shape);
 }
 

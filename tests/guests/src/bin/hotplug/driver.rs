@@ -1,6 +1,7 @@
 //! The vCPU hot-plug block as its driver uses it, and the operator who asks for vCPUs, played by the harness.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use guest_rt::probe::{self, Width};
 use guest_rt::suite::{Outcome, Reason, Stop};
 use guest_rt::{ask, check, check_eq, cpu, exception, gic, machine, mmio, psci, timer};
 
@@ -20,6 +21,8 @@ pub const VALID: u32 = 1 << 31;
 pub const ADDED: u32 = 1;
 /// EVENT.CODE: a vCPU is asked back.
 pub const ASKED_BACK: u32 = 3;
+/// Beside EVENT.CODE: it is about a memory slot.
+pub const OF_A_SLOT: u32 = 1 << 8;
 /// OST's source event of an ejection that was not asked for.
 pub const EJECTED_UNASKED: u32 = 0x103;
 /// STA of an enabled vCPU.
@@ -66,13 +69,33 @@ pub static STOP: AtomicU64 = AtomicU64::new(0);
 /// How many run.
 pub static RUNNING: AtomicU32 = AtomicU32::new(0);
 
+/// What vCPUs at work read until that takes an exception, which ends it; 0 for nothing.
+pub static WATCHED: AtomicU64 = AtomicU64::new(0);
+/// How often they have read it.
+pub static READS: AtomicU64 = AtomicU64::new(0);
+/// Whether the exception was an external abort at that address.
+pub static IS_ABORT: AtomicBool = AtomicBool::new(false);
+
 /// Runs until its bit in STOP is set.
 pub fn work(uid: u64) {
     RUNNING.fetch_add(1, Ordering::AcqRel);
     while STOP.load(Ordering::Acquire) & 1 << uid == 0 {
-        core::hint::spin_loop();
+        match WATCHED.load(Ordering::Acquire) {
+            0 => core::hint::spin_loop(),
+            address => watch(address),
+        }
     }
     RUNNING.fetch_sub(1, Ordering::AcqRel);
+}
+
+fn watch(address: u64) {
+    let seen = probe::load(address, Width::Double);
+    if seen.fault.is_none() {
+        READS.fetch_add(1, Ordering::AcqRel);
+    } else {
+        IS_ABORT.store(seen.is_external_abort(address), Ordering::Release);
+        WATCHED.store(0, Ordering::Release);
+    }
 }
 
 /// Is what the other vCPUs of the boot set do: nothing, for good.
@@ -124,7 +147,7 @@ pub fn reply(ticket: ask::Ticket) -> Result<ask::Reply, Stop> {
     })
 }
 
-/// Waits for the interrupt and takes the next event.
+/// Waits for the interrupt and takes the next event: CODE, with [`OF_A_SLOT`], and the number.
 pub fn next_event() -> Result<(u32, u64), Stop> {
     let mut event = 0;
     let came = timer::within_ms(PATIENCE_MS, || {
@@ -135,7 +158,7 @@ pub fn next_event() -> Result<(u32, u64), Stop> {
         let why = format_args!("no event comes; interrupts: {}", gic::count(INTID));
         return Err(Stop::Failed(Reason::new(why)));
     }
-    Ok((event >> 16 & 0xff, u64::from(event & 0xffff)))
+    Ok((event >> 16 & 0x1ff, u64::from(event & 0xffff)))
 }
 
 /// Serves events as Linux does until this many vCPUs were added.

@@ -2,11 +2,12 @@
 //!
 //! Words: `asked boot=n max=m`: a harness is there, the VM boots with n of m vCPUs. `bare`: there is no such block.
 //! `reserve-off`: each vCPU has a CPU, which is off while the vCPU is in reserve. Each test leaves the VM with its
-//! boot vCPUs only. Neighbour: `driver`.
+//! boot vCPUs only. Neighbours: `driver`, `memory` (the memory slots, and the word `slots`).
 #![no_std]
 #![no_main]
 
 mod driver;
+mod memory;
 
 use core::sync::atomic::Ordering;
 use driver::*;
@@ -53,6 +54,10 @@ fn main() {
             no_offer_before_an_eject_is_closed,
             boot_cpus_are_not_taken,
             add_then_remove_before_it_is_read,
+            memory::all_slots_are_empty,
+            memory::answers_of_absent_slots_change_nothing,
+            memory::memory_comes_empty_and_goes_at_once,
+            memory::no_other_vcpu_reads_what_is_ejected,
         ],
     );
 }
@@ -103,7 +108,7 @@ fn junk_changes_nothing() -> Outcome {
             continue;
         }
         mmio::write32(address, u32::MAX);
-        let known = offset < 8 || frame && offset % 16 == 0;
+        let known = offset < 12 || frame && offset % 16 == 0;
         if !known {
             check_eq!(mmio::read32(address), 0, "the word at +{offset:#x}");
         }
@@ -121,6 +126,10 @@ fn odd_accesses_change_nothing() -> Outcome {
         sta(max() - 1) + 4,
         sta(max() - 1) + 8,
         sta(max()),
+        BLOCK + 8,
+        memory::slot_sta(0),
+        memory::slot_sta(0) + 4,
+        memory::slot_sta(memory::slots()) + 8,
         BLOCK + 0xfff8,
     ];
     for address in places {
