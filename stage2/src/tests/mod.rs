@@ -259,6 +259,27 @@ fn permissions_change_in_place_and_only_where_they_differ() {
 }
 
 #[test]
+fn what_may_be_done_is_read_back_from_the_descriptor() {
+    for bits in 0..8_u8 {
+        let access = Access {
+            read: bits & 1 != 0,
+            write: bits & 2 != 0,
+            execute: bits & 4 != 0,
+        };
+        let (mut memory, mut tables) = vm_with(mapping(0, 0, 4 * KIB));
+        let pending = tables
+            .begin_protect(&mut memory, guest(0), 4 * KIB, access)
+            .unwrap();
+        memory.invalidate(pending.invalidation());
+        tables.finish(&mut memory, pending);
+        let found = tables.translate(&memory, guest(0)).map(|it| it.attributes);
+        let kind = MemoryKind::Normal;
+        assert_eq!(found, Some(Attributes { kind, access }));
+        free(tables, &mut memory);
+    }
+}
+
+#[test]
 fn an_unfinished_change_is_freed_with_the_rest() {
     let (mut memory, mut tables) = vm_with(mapping(GIB - 64 * KIB, 0, 2 * MIB));
     let _lost = tables
