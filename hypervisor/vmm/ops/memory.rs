@@ -89,21 +89,38 @@ impl<H: Host> Vms<H> {
             let why = "its memory is being changed";
             return Err(CommandError::new(ErrorKind::Busy, why));
         }
-        let mut spare = Vec::new();
-        for _ in held..count {
-            let Some(piece) = self.host.take_block(vm.hot.slots.block) else {
-                self.give_back(spare);
-                let why = "the host has not so much memory free";
-                return Err(CommandError::new(ErrorKind::NoResources, why));
-            };
-            spare.push(piece);
-        }
+        let missing = count.saturating_sub(held);
+        let Some(mut spare) = self.take_blocks(vm.hot.slots.block, missing) else {
+            let why = "the host has not so much memory free";
+            return Err(CommandError::new(ErrorKind::NoResources, why));
+        };
         let progress = resizer.begin(vm, count, limits, self.host.now_ns())?;
         memory.asked.lock().push_back((token, self.host.now_ns()));
         memory.pieces.lock().spare.append(&mut spare);
         drop(resizer);
         self.carry_out_memory(instance, progress);
         Ok(())
+    }
+
+    /// Takes so many blocks, all or none, and those that are together at once: that costs by the pieces in which the host has its memory.
+    pub(super) fn take_blocks(&self, block: u64, count: u16) -> Option<Vec<Range<u64>>> {
+        let mut taken = Vec::new();
+        let mut missing = u64::from(count);
+        let mut most = missing;
+        while missing > 0 {
+            most = most.min(missing);
+            if let Some(piece) = self.host.take_block(block * most) {
+                missing -= most;
+                let starts = piece.step_by(block as usize);
+                taken.extend(starts.map(|start| start..start + block));
+            } else if most == 1 {
+                self.give_back(taken);
+                return None;
+            } else {
+                most /= 2;
+            }
+        }
+        Some(taken)
     }
 
     /// Acts on what a guest says about its memory slots.

@@ -61,6 +61,9 @@ const HOST_RAM: u64 = 0x1_0000_0000;
 /// Where the host has blocks for memory slots.
 const HOT_RAM: u64 = 0x10_0000_0000;
 
+/// The size of one.
+const HOT_BLOCK: u64 = 128 << 20;
+
 /// A guest's RAM, and the longest piece that was worked on at a time.
 #[derive(Debug)]
 struct FakeRam {
@@ -144,6 +147,9 @@ struct Fake {
     device_memory: Cell<u64>,
     /// Blocks that are left for memory slots, and where those began that were given back.
     blocks: Cell<u64>,
+    /// The most of them that are together, 0 for all; how often some were asked for.
+    together: Cell<u64>,
+    takes: Cell<u32>,
     released: RefCell<Vec<u64>>,
     /// How often the TLBs forgot all guests.
     forgotten: Cell<u32>,
@@ -225,10 +231,16 @@ impl Host for Fake {
         *self.ram.borrow_mut() = Some(ram);
     }
     fn take_block(&self, bytes: u64) -> Option<Range<u64>> {
-        let left = self.blocks.get().checked_sub(1)?;
+        self.takes.set(self.takes.get() + 1);
+        let blocks = bytes.div_ceil(HOT_BLOCK);
+        let together = Some(self.together.get()).filter(|most| *most != 0);
+        if together.is_some_and(|most| blocks > most) {
+            return None;
+        }
+        let left = self.blocks.get().checked_sub(blocks)?;
         self.blocks.set(left);
         // In descending order, so that neighbours for the guest are none for the host.
-        let start = HOT_RAM + left * bytes;
+        let start = HOT_RAM + left * HOT_BLOCK;
         Some(start..start + bytes)
     }
     fn release_block(&self, block: Range<u64>) {

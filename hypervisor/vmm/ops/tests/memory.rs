@@ -11,13 +11,12 @@ use types::hotplug::{EVENT, FRAME_BYTES, FRAME_EJECT, FRAME_OST, FRAME_STA, SLOT
 use types::ids::VcpuId;
 use types::layout::Slots;
 
-use super::{Fake, HOT_RAM, MEMORY, kernel, leave, run, translate, vms, work};
+use super::{Fake, HOT_BLOCK as BLOCK, HOT_RAM, MEMORY, kernel, leave, run, translate, vms, work};
 use crate::cpu::Manager;
 use crate::devices::Access;
 use crate::ops::Vms;
 use crate::vm::{Around, Cause, Kicks, Phase, Vm};
 
-const BLOCK: u64 = 128 << 20;
 const BASE: u64 = 0x8000_0000;
 /// Events as EVENT shows them, for slot 0.
 const ADDED: u64 = 0x8101_0000;
@@ -199,6 +198,25 @@ fn what_cannot_be_begun_is_refused_and_takes_nothing() {
     assert_eq!(vms.host.blocks.get(), 1);
     let _was_on = vms.stop(vm, Cause::Operator);
     assert_eq!(kind(set(vms, 1, true)), ErrorKind::WrongState);
+}
+
+/// A request costs by the pieces in which the host has its memory, not by slots.
+#[test]
+fn blocks_that_are_together_are_taken_at_once() {
+    for (together, blocks, takes) in [(0, 512, 1), (128, 512, 6), (1, 4, 6)] {
+        let (vms, _) = slotted(blocks);
+        vms.host.together.set(together);
+        let taken = vms.take_blocks(BLOCK, blocks as u16).expect("enough");
+        assert_eq!(vms.host.takes.get(), takes);
+        let mut starts: Vec<_> = taken.iter().map(|piece| piece.start).collect();
+        starts.sort_unstable();
+        let expected = (0..blocks).map(|block| HOT_RAM + block * BLOCK);
+        assert!(starts.into_iter().eq(expected), "each block once");
+        assert!(taken.iter().all(|piece| piece.end - piece.start == BLOCK));
+    }
+    let (vms, _) = slotted(3);
+    assert_eq!(vms.take_blocks(BLOCK, 4), None);
+    assert_eq!(vms.host.blocks.get(), 3, "what was taken is given back");
 }
 
 #[test]
