@@ -168,6 +168,7 @@ pub(super) fn event_head(
             }
         }
         What::VmReset(reason) => json.key("reason").string(reason),
+        What::MemoryEjected(slot) => json.key("slot").number(*slot),
         What::DiskFull(disk) => json.key("device").string(disk),
         What::DeviceBroken(device, why) => {
             json.key("device").string(device);

@@ -351,6 +351,8 @@ pub enum What {
     VcpuOnline(VcpuId),
     /// The guest turned a vCPU off.
     VcpuOffline(VcpuId),
+    /// The guest gave back the memory of this slot without being asked.
+    MemoryEjected(u16),
     /// A write to the disk of this name has failed because its quota is used up.
     DiskFull(String),
     /// The driver of the device of this name broke the rules of virtio; the word says which. The device waits for a reset.
@@ -386,6 +388,7 @@ impl What {
             Self::VmResumed => "vm-resumed",
             Self::VcpuOnline(_) => "vcpu-online",
             Self::VcpuOffline(_) => "vcpu-offline",
+            Self::MemoryEjected(_) => "memory-ejected",
             Self::DiskFull(_) => "disk-full",
             Self::DeviceBroken(..) => "device-broken",
             Self::ResizeDone(report) if report.memory.is_some() => "memory-done",

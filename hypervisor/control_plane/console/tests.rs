@@ -511,6 +511,10 @@ fn every_event_is_one_line_of_json() {
             json!({"event": "vcpu-offline", "vm": "linux", "vcpu": 3, "time_ns": 9}),
         ),
         (
+            What::MemoryEjected(3),
+            json!({"event": "memory-ejected", "vm": "linux", "slot": 3, "time_ns": 9}),
+        ),
+        (
             What::DiskFull("root".into()),
             json!({"event": "disk-full", "vm": "linux", "device": "root", "time_ns": 9}),
         ),
@@ -1227,6 +1231,7 @@ fn the_manual_has_every_word_that_programs_compare() {
         What::VmReset(""),
         What::VmPaused,
         What::VmResumed,
+        What::MemoryEjected(0),
         What::DiskFull(String::new()),
         What::DeviceBroken(String::new(), ""),
         What::Usage(meters(false).into()),

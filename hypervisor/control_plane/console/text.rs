@@ -121,6 +121,7 @@ pub(super) fn event(event: &Event, names: &Names, out: &mut dyn ByteSink) {
         What::VmResumed => put!(out, "{name}: resumed\r\n"),
         What::VcpuOnline(vcpu) => put!(out, "{name}: {vcpu} online\r\n"),
         What::VcpuOffline(vcpu) => put!(out, "{name}: {vcpu} offline\r\n"),
+        What::MemoryEjected(slot) => put!(out, "{name}: memory slot {slot} given back\r\n"),
         What::DiskFull(disk) => put!(out, "{name}: disk {disk} is full\r\n"),
         What::DeviceBroken(device, why) => {
             put!(

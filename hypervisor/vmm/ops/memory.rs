@@ -9,7 +9,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use control_plane::console::{Ask, CommandError, ErrorKind, MemoryRow, Reply, Token, admit};
+use control_plane::console::{Ask, CommandError, ErrorKind, MemoryRow, Reply, Token, What, admit};
 use control_plane::resize::ost::Ost;
 use core::ops::Range;
 use psci::{EntryPoint, Event, PowerCell, State as Power};
@@ -134,7 +134,12 @@ impl<H: Host> Vms<H> {
                 }
                 let now_ns = self.host.now_ns();
                 let mut resizer = instance.memory.resizer.lock();
-                let _was_on = vm.hot.slot(id).map(|slot| slot.cell.apply(Event::CpuOff));
+                let slot = vm.hot.slot(id);
+                if slot.is_some_and(|slot| slot.cell.state() == Power::On) {
+                    // It was not asked for.
+                    self.event(vm, What::MemoryEjected(id.get()));
+                }
+                let _was_on = slot.map(|slot| slot.cell.apply(Event::CpuOff));
                 resizer.on_eject(vm, id, now_ns).unwrap_or_default()
             }
             Answer::Ost {

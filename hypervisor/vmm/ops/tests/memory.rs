@@ -1,7 +1,7 @@
 //! Memory that comes and goes on a fake host: what is taken is cleared, mapped, announced once, and given back to the byte.
 
 use alloc::vec::Vec;
-use control_plane::console::{Ask, CommandError, ErrorKind, Reply, Token};
+use control_plane::console::{Ask, CommandError, ErrorKind, Reply, Token, What};
 use proptest::prelude::*;
 use stage2::Attributes;
 use types::access::AccessWidth;
@@ -171,6 +171,7 @@ fn memory_is_cleared_mapped_and_announced_once_and_comes_back_whole() {
     assert_eq!(event(vms, vm), ASKED_BACK | MORE);
     assert_eq!(event(vms, vm), ASKED_BACK | 1);
     assert_eq!(words(vms)[..2], ["eject-pending", "eject-pending"]);
+    vms.host.told.take();
     let forgotten = vms.host.forgotten.get();
     eject(vms, vm, 0);
     assert_eq!(vms.host.forgotten.get(), forgotten + 1, "by every TLB");
@@ -178,6 +179,7 @@ fn memory_is_cleared_mapped_and_announced_once_and_comes_back_whole() {
     eject(vms, vm, 1);
     assert_eq!(vms.host.ends.take(), ["guest Done"]);
     assert!(!is_mapped(vms, 1));
+    assert!(vms.host.told.take().is_empty(), "it was asked for");
     assert_eq!(vms.host.blocks.get(), 3);
     let released = vms.host.released.take();
     assert_eq!(released.len(), 2);
@@ -234,12 +236,16 @@ fn a_busy_block_is_the_guests_no_and_its_own_eject_is_accepted() {
     write(vms, vm, 1, FRAME_EJECT, 1);
     assert!(!is_mapped(vms, 1));
     assert_eq!((sta(vms, vm, 1), vms.host.blocks.get()), (0, 1));
+    let told = vms.host.told.take();
+    let own = What::MemoryEjected(1);
+    assert_eq!(told.last(), Some(&alloc::format!("guest {own:?}")));
     // Once more, or one that it never had, is nothing.
     for slot in [1, 2, 3, 4, 511] {
         write(vms, vm, slot, FRAME_EJECT, 1);
         write(vms, vm, slot, FRAME_OST, ADD_DONE);
     }
     assert_eq!(vms.host.blocks.get(), 1);
+    assert!(vms.host.told.take().is_empty());
     assert_eq!(words(vms), ["acknowledged", "absent", "absent", "absent"]);
     // Its `_OST` has not closed that eject: it is offered again when it has.
     set(vms, 2, true).expect("it begins");
