@@ -219,7 +219,8 @@ impl<H: Host> Vms<H> {
     /// Ends a VM's life.
     fn turn_off(&self, instance: &Instance<H>) {
         let vm = instance.vm;
-        let [progress, memory] = self.give_up(instance, &mut instance.state.lock());
+        let progress = self.give_up(instance, &mut instance.state.lock());
+        let memory = instance.memory.resizer.lock().on_vm_off(vm);
         let cause = vm.life.cause();
         // A start that follows forgets the note.
         let note = instance.record.lock().note.clone();
@@ -239,8 +240,9 @@ impl<H: Host> Vms<H> {
         let mut state = instance.state.lock();
         let why = state.failed.take().unwrap_or_default();
         log::error!("vm {}: not started: {why}", vm.name);
-        let [progress, memory] = self.give_up(instance, &mut state);
+        let progress = self.give_up(instance, &mut state);
         drop(state);
+        let memory = instance.memory.resizer.lock().on_vm_off(vm);
         let now_ns = self.host.now_ns();
         let mut record = instance.record.lock();
         record.end(now_ns, false, Cause::Failed, Some(why.clone()));
@@ -253,16 +255,15 @@ impl<H: Host> Vms<H> {
     }
 
     /// Gives back what a VM has, and forgets what the operator wanted of it.
-    fn give_up(&self, instance: &Instance<H>, state: &mut State<H>) -> [Progress; 2] {
+    fn give_up(&self, instance: &Instance<H>, state: &mut State<H>) -> Progress {
         self.release_device_memory(instance.vm);
         self.release(instance.vm, state);
         state.failed = None;
         let progress = instance.resizer.lock().on_vm_off(instance.vm);
-        let memory = instance.memory.resizer.lock().on_vm_off(instance.vm);
         instance
             .target
             .store(instance.config.boot_vcpus, Ordering::Release);
-        [progress, memory]
+        progress
     }
 
     /// Begins a VM's next life in the same memory.

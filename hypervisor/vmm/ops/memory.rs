@@ -129,11 +129,12 @@ impl<H: Host> Vms<H> {
         let progress = match answer {
             Answer::Listens => return,
             Answer::Eject(id) => {
+                // Held from before the slot is hidden: until the guest's word counts, no request may offer the slot anew.
+                let mut resizer = instance.memory.resizer.lock();
                 if !self.take_back(instance, id) {
                     return;
                 }
                 let now_ns = self.host.now_ns();
-                let mut resizer = instance.memory.resizer.lock();
                 let slot = vm.hot.slot(id);
                 if slot.is_some_and(|slot| slot.cell.state() == Power::On) {
                     // It was not asked for.
