@@ -456,20 +456,17 @@ fn more_boot_vcpus_than_possible_ones_are_refused() {
     assert_eq!(error.to_string(), expected);
 }
 
+/// Describes QEMU's `virt` with this version of the interrupt controller and four CPUs.
+fn virt(gic: u8) -> crate::host::HostDescription {
+    let tree: &[u8] = match gic {
+        2 => include_bytes!("../host/testdata/virt-gic2-4.dtb"),
+        _ => include_bytes!("../host/testdata/virt-gic3-4.dtb"),
+    };
+    crate::host::describe(tree, &[], None).expect("QEMU's tree")
+}
+
 #[test]
 fn the_machine_sets_limits_too() {
-    let gic = |version| match version {
-        2 => crate::host::describe(
-            include_bytes!("../host/testdata/virt-gic2-4.dtb"),
-            &[],
-            None,
-        ),
-        _ => crate::host::describe(
-            include_bytes!("../host/testdata/virt-gic3-4.dtb"),
-            &[],
-            None,
-        ),
-    };
     let check = |name, value, version: u8| {
         let mut properties = minimal();
         properties.push((name, value));
@@ -477,7 +474,7 @@ fn the_machine_sets_limits_too() {
             .vms
             .remove(0)
             .expect("a VM");
-        let host = gic(version).expect("QEMU's tree");
+        let host = virt(version);
         vm.settle(&host, host.gic.virtual_interface().is_some())
             .map_err(|error| error.to_string())
     };
@@ -535,18 +532,6 @@ fn vcpus_are_grouped_as_their_cpus_are_unless_the_manifest_says_otherwise() {
 
 #[test]
 fn the_interrupt_controller_is_the_machine_s_or_one_that_it_can_give() {
-    let tree = |version| match version {
-        2 => crate::host::describe(
-            include_bytes!("../host/testdata/virt-gic2-4.dtb"),
-            &[],
-            None,
-        ),
-        _ => crate::host::describe(
-            include_bytes!("../host/testdata/virt-gic3-4.dtb"),
-            &[],
-            None,
-        ),
-    };
     let version = |word, machine: u8, has_gicv| {
         let mut properties = minimal();
         properties.push(("gic", Text(word)));
@@ -554,7 +539,7 @@ fn the_interrupt_controller_is_the_machine_s_or_one_that_it_can_give() {
             .vms
             .remove(0)
             .expect("a VM");
-        let host = tree(machine).expect("QEMU's tree");
+        let host = virt(machine);
         vm.settle(&host, has_gicv)
             .map(|()| vm.layout(host.gic.version()).gic)
             .map_err(|error| error.to_string())

@@ -129,16 +129,7 @@ pub(super) fn described_with(
         gic,
         ..GuestLayout::default()
     };
-    let memory = [Region::new(0x4000_0000, GIB)];
-    let base = machine(&layout, &memory, firmware);
-    build(&Machine {
-        boot_vcpus,
-        max_vcpus,
-        topology: Topology::flat(max_vcpus),
-        initrd: None,
-        ..base
-    })
-    .unwrap()
+    described_in(&layout, boot_vcpus, max_vcpus, firmware)
 }
 
 /// The description of a machine with 1 GiB of RAM and so many slots for more.
@@ -147,8 +138,18 @@ pub(super) fn described_with_slots(boot_vcpus: u16, max_vcpus: u16, count: u16) 
         slots: slots(count),
         ..GuestLayout::default()
     };
+    described_in(&layout, boot_vcpus, max_vcpus, Firmware::Acpi)
+}
+
+/// The description of a machine of this layout with 1 GiB of RAM.
+fn described_in(
+    layout: &GuestLayout,
+    boot_vcpus: u16,
+    max_vcpus: u16,
+    firmware: Firmware,
+) -> Image {
     let memory = [Region::new(0x4000_0000, GIB)];
-    let base = machine(&layout, &memory, Firmware::Acpi);
+    let base = machine(layout, &memory, firmware);
     build(&Machine {
         boot_vcpus,
         max_vcpus,
